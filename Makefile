@@ -1,0 +1,56 @@
+# make setup   .venv with everything          make demo    the main job on sample data
+# make test    set up, run all tests          make check   formatting, lints, types
+# make bench   ratios against named peers     make help    this list
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The GPU build of ONNX Runtime exists for Linux on x86-64 (it runs on a CPU too); elsewhere the CPU build.
+ENGINE := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),gpu,cpu)
+SOURCES := $(wildcard _ext/*.pyx _ext/*.pxi setup.py)
+TREES := _ext benchmarks examples export refineloc runtime tests training setup.py
+
+.PHONY: help setup demo test check typing bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@grep -E '^# make' Makefile | cut -c3-
+
+setup: $(VENV)/.kernels
+
+# The packages: made again when what is asked for changes.
+$(VENV)/.packages: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade -c constraints.txt pip setuptools wheel cython numpy
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --group dev
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[train,$(ENGINE)]'
+	touch $@
+
+# The kernels: compiled again when one changes.
+$(VENV)/.kernels: $(VENV)/.packages $(SOURCES)
+	$(BIN)/python setup.py -q build_ext --inplace
+	touch $@
+
+demo: setup
+	$(BIN)/python examples/demo.py
+
+test: setup
+	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+check: setup typing
+	$(BIN)/ruff format --check $(TREES)
+	$(BIN)/ruff check $(TREES)
+	cd .typing && MYPYPATH=. ../$(BIN)/mypy --config-file ../pyproject.toml -p refineloc
+
+# mypy finds packages by folder, and ours have other names on disk: a folder of links shows it the import names.
+typing:
+	@mkdir -p .typing/refineloc
+	@for folder in _ext runtime training export; do ln -sfn ../../$$folder .typing/refineloc/$$folder; done
+	@for file in __init__.py py.typed; do ln -sf ../../refineloc/$$file .typing/refineloc/$$file; done
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf build dist demo .typing .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -path ./$(VENV) -prune -o \( -name '__pycache__' -o -name '*.so' \) -print0 | xargs -0 rm -rf

@@ -1,0 +1,102 @@
+"""The runtime: features in, detections out; no torch, no onnx.
+
+    from refineloc.runtime import Detector
+
+    detector = Detector("model.onnx")
+    detections = detector.detect(features, fps=25.0)
+
+The way of the data: features -> session -> postprocess -> detections -> evaluation. Names load on first use, so that
+reading detections does not start ONNX Runtime and embedding does not load HDF5.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
+    from refineloc.runtime.detections import Detection, Detections, read_detections, write_detections
+    from refineloc.runtime.detector import Detector
+    from refineloc.runtime.errors import (
+        AnnotationError,
+        ConfigError,
+        DetectionError,
+        EngineError,
+        FeatureError,
+        InputError,
+        MissingExtraError,
+        ModelError,
+        OutputError,
+        RefineLocError,
+    )
+    from refineloc.runtime.evaluation import Evaluation, evaluate
+    from refineloc.runtime.features import FeatureStore, open_features
+    from refineloc.runtime.grid import SnippetGrid
+    from refineloc.runtime.metadata import ModelMetadata
+    from refineloc.runtime.postprocess import PostProcess, Scores, Segments
+    from refineloc.runtime.session import EngineWarning
+
+_HOMES = {
+    "annotations": ("Annotations", "VideoAnnotation", "read_annotations"),
+    "detections": ("Detection", "Detections", "read_detections", "write_detections"),
+    "detector": ("Detector",),
+    "errors": (
+        "AnnotationError",
+        "ConfigError",
+        "DetectionError",
+        "EngineError",
+        "FeatureError",
+        "InputError",
+        "MissingExtraError",
+        "ModelError",
+        "OutputError",
+        "RefineLocError",
+    ),
+    "evaluation": ("Evaluation", "evaluate"),
+    "features": ("FeatureStore", "open_features"),
+    "grid": ("SnippetGrid",),
+    "metadata": ("ModelMetadata",),
+    "postprocess": ("PostProcess", "Scores", "Segments"),
+    "session": ("EngineWarning",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AnnotationError",
+    "Annotations",
+    "ConfigError",
+    "Detection",
+    "DetectionError",
+    "Detections",
+    "Detector",
+    "EngineError",
+    "EngineWarning",
+    "Evaluation",
+    "FeatureError",
+    "FeatureStore",
+    "InputError",
+    "MissingExtraError",
+    "ModelError",
+    "ModelMetadata",
+    "OutputError",
+    "PostProcess",
+    "RefineLocError",
+    "Scores",
+    "Segments",
+    "SnippetGrid",
+    "VideoAnnotation",
+    "evaluate",
+    "open_features",
+    "read_annotations",
+    "read_detections",
+    "write_detections",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,277 @@
+"""Labels of videos, and the segments of their actions where they are known.
+
+Read (DESIGN section 3):
+
+    *.csv    video-name,t-start,t-end,label,video-duration,fps,video-num-frames    the released files, a row a segment
+    *.csv    video-name,label[,fps][,video-duration]                               weak labels alone, a row a label
+    *.json   {"database": {VIDEO: {"subset", "duration", "annotations": [{"label", "segment": [s, e]}]}}}   ActivityNet
+
+Weak means weak: with `times=False` no time is read at all, even where the file has it.
+"""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc.runtime.errors import AnnotationError
+from refineloc.runtime.files import atomic_write
+
+__all__ = ["Annotations", "VideoAnnotation", "read_annotations", "write_annotations_csv"]
+
+_CSV_COLUMNS = ("video-name", "t-start", "t-end", "label", "video-duration", "fps", "video-num-frames")
+
+
+def _no_times() -> npt.NDArray[np.float64]:
+    return np.empty(0, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoAnnotation:
+    """The labels of one video, and the segments of its actions where they are known.
+
+    Attributes:
+        name: the video.
+        labels: its classes, sorted, each once.
+        duration_s, fps, frames, subset: where the file states them.
+        start, end: bounds of the n annotated segments, seconds, float64 [n]; n = 0 for weak labels. They are kept
+            as the file has them: real files hold segments of length zero and segments past the video's end.
+        segment_labels: the class of each segment, n of them.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    duration_s: float | None = None
+    fps: float | None = None
+    frames: int | None = None
+    subset: str | None = None
+    start: npt.NDArray[np.float64] = field(default_factory=_no_times)
+    end: npt.NDArray[np.float64] = field(default_factory=_no_times)
+    segment_labels: tuple[str, ...] = ()
+
+
+class Annotations(Mapping[str, VideoAnnotation]):
+    """The annotations of many videos, by name, in the order of the file.
+
+    Attributes:
+        path: where they were read, for messages.
+        classes: all labels, sorted.
+        has_times: whether any video has segments.
+    """
+
+    def __init__(self, videos: Mapping[str, VideoAnnotation], path: str | os.PathLike[str] = "annotations") -> None:
+        self._videos = dict(videos)
+        self.path = Path(path)
+        self.classes: tuple[str, ...] = tuple(
+            sorted({label for video in self._videos.values() for label in video.labels})
+        )
+        self.has_times: bool = any(len(video.start) for video in self._videos.values())
+
+    def __getitem__(self, name: str) -> VideoAnnotation:
+        return self._videos[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._videos)
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    def __repr__(self) -> str:
+        return (
+            f"Annotations({str(self.path)!r}, {len(self)} videos, {len(self.classes)} classes, times={self.has_times})"
+        )
+
+
+def read_annotations(path: str | os.PathLike[str], *, times: bool = True, subset: str | None = None) -> Annotations:
+    """Read labels, and segments where the file has them.
+
+    Args:
+        path: a CSV or JSON file (see the module's head).
+        times: False reads labels only, so that nothing can depend on times.
+        subset: of an ActivityNet JSON, keep only this subset ("training", "validation", ...).
+
+    Raises:
+        AnnotationError: missing, not of these forms, or a value that is no number; the message names the line or video.
+    """
+    source = Path(path)
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise AnnotationError(f"{source}: no such file; give a CSV or ActivityNet JSON of labels") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnnotationError(f"{source}: cannot be read as text: {error}") from error
+    is_json = source.suffix.lower() == ".json" or (source.suffix.lower() != ".csv" and text.lstrip().startswith("{"))
+    videos = _from_json(source, text, times, subset) if is_json else _from_csv(source, text, times)
+    if subset is not None and not is_json:
+        raise AnnotationError(f"{source}: a CSV has no subsets; leave the subset out")
+    if not videos:
+        which = f" of subset {subset!r}" if subset else ""
+        raise AnnotationError(f"{source}: holds no video{which}")
+    return Annotations(videos, source)
+
+
+def write_annotations_csv(path: str | os.PathLike[str], annotations: Mapping[str, VideoAnnotation]) -> None:
+    """Write the released CSV form: a row a segment, or, for a video without segments, a row a label with empty times.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_write(path) as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(_CSV_COLUMNS)
+        for video in annotations.values():
+            tail = ["" if value is None else value for value in (video.duration_s, video.fps, video.frames)]
+            if len(video.start):
+                rows = zip(video.start.tolist(), video.end.tolist(), video.segment_labels, strict=True)
+                writer.writerows([video.name, start, end, label, *tail] for start, end, label in rows)
+            else:
+                writer.writerows([video.name, "", "", label, *tail] for label in video.labels)
+
+
+class _Builder:
+    """Collects the rows of one video."""
+
+    __slots__ = ("duration_s", "end", "fps", "frames", "labels", "segment_labels", "start", "subset")
+
+    def __init__(
+        self,
+        duration_s: float | None = None,
+        fps: float | None = None,
+        frames: int | None = None,
+        subset: str | None = None,
+    ) -> None:
+        self.duration_s, self.fps, self.frames, self.subset = duration_s, fps, frames, subset
+        self.labels: set[str] = set()
+        self.start: list[float] = []
+        self.end: list[float] = []
+        self.segment_labels: list[str] = []
+
+    def add(self, label: str, start: float | None = None, end: float | None = None) -> None:
+        self.labels.add(label)
+        if start is not None and end is not None:
+            self.start.append(start)
+            self.end.append(end)
+            self.segment_labels.append(label)
+
+    def build(self, name: str) -> VideoAnnotation:
+        return VideoAnnotation(
+            name=name,
+            labels=tuple(sorted(self.labels)),
+            duration_s=self.duration_s,
+            fps=self.fps,
+            frames=self.frames,
+            subset=self.subset,
+            start=np.array(self.start, dtype=np.float64),
+            end=np.array(self.end, dtype=np.float64),
+            segment_labels=tuple(self.segment_labels),
+        )
+
+
+def _from_csv(source: Path, text: str, times: bool) -> dict[str, VideoAnnotation]:
+    rows = csv.reader(text.splitlines())
+    header = [name.strip() for name in next(rows, [])]
+    if "video-name" not in header or "label" not in header:
+        raise AnnotationError(
+            f"{source}: expected a header with the columns video-name and label, "
+            f"got {','.join(header) or 'an empty file'}"
+        )
+    column = {name: index for index, name in enumerate(header)}
+    name_at, label_at = column["video-name"], column["label"]
+    start_at, end_at = (column.get("t-start"), column.get("t-end")) if times else (None, None)
+    duration_at, fps_at, frames_at = (
+        column.get("video-duration"),
+        column.get("fps"),
+        column.get("video-num-frames"),
+    )
+
+    def number(row: list[str], at: int | None) -> float | None:
+        if at is None or not row[at].strip():
+            return None
+        return _number(row[at], f"{source}: line {rows.line_num}: column {header[at]!r}")
+
+    builders: dict[str, _Builder] = {}
+    for row in rows:
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise AnnotationError(f"{source}: line {rows.line_num}: expected {len(header)} columns, got {len(row)}")
+        name, label = row[name_at].strip(), row[label_at].strip()
+        if not name or not label:
+            raise AnnotationError(f"{source}: line {rows.line_num}: a video name or a label is empty")
+        builder = builders.get(name)
+        if builder is None:
+            where = f"{source}: line {rows.line_num}"
+            frames = number(row, frames_at)
+            builder = builders[name] = _Builder(
+                duration_s=_positive(number(row, duration_at), f"{where}: video-duration"),
+                fps=_positive(number(row, fps_at), f"{where}: fps"),
+                frames=None if frames is None else int(frames),
+            )
+        start, end = number(row, start_at), number(row, end_at)
+        if (start is None) != (end is None):
+            raise AnnotationError(f"{source}: line {rows.line_num}: only one of t-start and t-end is given")
+        builder.add(label, start, end)
+    return {name: builder.build(name) for name, builder in builders.items()}
+
+
+def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict[str, VideoAnnotation]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{source}: not valid JSON: {error}") from error
+    database = document.get("database") if isinstance(document, dict) else None
+    if not isinstance(database, dict):
+        raise AnnotationError(f"{source}: expected ActivityNet's form, an object with a 'database' of videos")
+    videos: dict[str, VideoAnnotation] = {}
+    for name, entry in database.items():
+        where = f"{source}: video {name!r}"
+        if not isinstance(entry, dict) or not isinstance(entry.get("annotations", []), list):
+            raise AnnotationError(f"{where}: expected an object with a list of 'annotations'")
+        if subset is not None and entry.get("subset") != subset:
+            continue
+        builder = _Builder(
+            duration_s=_positive(_optional(entry, "duration", where), f"{where}: duration"),
+            fps=_positive(_optional(entry, "fps", where), f"{where}: fps"),
+            subset=entry.get("subset"),
+        )
+        for annotation in entry.get("annotations", []):
+            label = annotation.get("label") if isinstance(annotation, dict) else None
+            if not isinstance(label, str) or not label:
+                raise AnnotationError(f"{where}: an annotation has no 'label'")
+            segment = annotation.get("segment") if times else None
+            if segment is None:
+                builder.add(label)
+                continue
+            if not isinstance(segment, list) or len(segment) != 2:
+                raise AnnotationError(f"{where}: expected a segment [start, end], got {segment!r}")
+            builder.add(label, _number(segment[0], f"{where}: segment"), _number(segment[1], f"{where}: segment"))
+        videos[name] = builder.build(name)
+    return videos
+
+
+def _optional(entry: dict[str, Any], key: str, where: str) -> float | None:
+    return None if entry.get(key) is None else _number(entry[key], f"{where}: {key}")
+
+
+def _number(value: Any, where: str) -> float:
+    """A finite number; published files write some as strings."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise AnnotationError(f"{where}: expected a number, got {value!r}") from None
+    if not math.isfinite(number):
+        raise AnnotationError(f"{where}: expected a finite number, got {value!r}")
+    return number
+
+
+def _positive(value: float | None, where: str) -> float | None:
+    if value is not None and value <= 0:
+        raise AnnotationError(f"{where}: expected a positive number, got {value}")
+    return value

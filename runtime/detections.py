@@ -1,0 +1,216 @@
+"""Detections: the value, and the files it is kept in (ActivityNet JSON, CSV, JSON lines)."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc.runtime.errors import DetectionError, InputError
+from refineloc.runtime.files import atomic_write
+
+__all__ = ["Detection", "Detections", "read_detections", "write_detections"]
+
+_VERSION = "VERSION 1.3"  # of ActivityNet's submission format, which its evaluation kit expects
+
+
+class Detection(NamedTuple):
+    """One detected segment: seconds, class name, score (larger is surer)."""
+
+    start: float
+    end: float
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """The detections of one video, as arrays; iterating gives `Detection` records.
+
+    Attributes:
+        start, end: seconds, float64 [n].
+        score: float64 [n].
+        label_index: index into `classes`, int64 [n].
+        classes: class names.
+        provider: the ONNX Runtime execution provider that computed them, "" where unknown (read from a file).
+    """
+
+    start: npt.NDArray[np.float64]
+    end: npt.NDArray[np.float64]
+    score: npt.NDArray[np.float64]
+    label_index: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+    provider: str = ""
+
+    @property
+    def label(self) -> npt.NDArray[np.str_]:
+        """Class names, [n]."""
+        return np.array([self.classes[index] for index in self.label_index], dtype=np.str_)
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __iter__(self) -> Iterator[Detection]:
+        columns = (self.start.tolist(), self.end.tolist(), self.label_index.tolist(), self.score.tolist())
+        for start, end, index, score in zip(*columns, strict=True):
+            yield Detection(start, end, self.classes[index], score)
+
+
+def write_detections(
+    path: str | os.PathLike[str],
+    detections: Mapping[str, Detections],
+    external_data: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the detections of many videos in the format that the extension names.
+
+    Args:
+        path: *.json (ActivityNet's), *.csv (video-name,t-start,t-end,label,score) or *.jsonl (a video a line).
+        detections: by video.
+        external_data: goes into ActivityNet's field of that name (model, provider, ...); left out of CSV and JSONL.
+
+    Raises:
+        InputError: another extension.
+        OutputError: the file cannot be written; nothing half-written remains.
+    """
+    target = Path(path)
+    kind = target.suffix.lower()
+    if kind not in (".json", ".csv", ".jsonl"):
+        raise InputError(f"{target}: expected an output name that ends in .json, .csv or .jsonl")
+    with atomic_write(target) as handle:
+        if kind == ".csv":
+            writer = csv.writer(handle, lineterminator="\n")
+            writer.writerow(("video-name", "t-start", "t-end", "label", "score"))
+            for name, found in detections.items():
+                writer.writerows((name, *record) for record in found)
+        elif kind == ".jsonl":
+            for name, found in detections.items():
+                handle.write(json_line(name, found))
+        else:
+            results = {name: _records(found) for name, found in detections.items()}
+            document = {"version": _VERSION, "results": results, "external_data": dict(external_data or {})}
+            handle.write(json.dumps(document, allow_nan=False))
+            handle.write("\n")
+
+
+def json_line(name: str, detections: Detections) -> str:
+    """One video's line of a JSON-lines file."""
+    return json.dumps({"video": name, "detections": _records(detections)}, allow_nan=False) + "\n"
+
+
+def read_detections(path: str | os.PathLike[str]) -> dict[str, Detections]:
+    """Read a file of detections: *.csv, *.jsonl, else ActivityNet JSON (with or without "results" at the top).
+
+    All videos share one `classes` tuple (sorted), so their `label_index` can be compared.
+
+    Raises:
+        DetectionError: missing, not of these forms, or a bound or score that is no finite number.
+    """
+    source = Path(path)
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DetectionError(f"{source}: no such file; give detections as .json, .csv or .jsonl") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DetectionError(f"{source}: cannot be read as text: {error}") from error
+    if source.suffix.lower() == ".csv":
+        raw = _rows_of_csv(source, text)
+    elif source.suffix.lower() == ".jsonl":
+        raw = _rows_of_jsonl(source, text)
+    else:
+        raw = _rows_of_json(source, text)
+    return _build(source, raw)
+
+
+# A video's rows before the class indices are known: start, end, label, score.
+_Row = tuple[float, float, str, float]
+
+
+def _build(source: Path, raw: dict[str, list[_Row]]) -> dict[str, Detections]:
+    classes = tuple(sorted({row[2] for rows in raw.values() for row in rows}))
+    index = {label: position for position, label in enumerate(classes)}
+    detections = {}
+    for name, rows in raw.items():
+        start, end, score = (np.array([row[k] for row in rows], dtype=np.float64) for k in (0, 1, 3))
+        if not (np.isfinite(start) & np.isfinite(end) & np.isfinite(score)).all():
+            raise DetectionError(f"{source}: video {name!r}: a bound or a score is not a finite number")
+        labels = np.array([index[row[2]] for row in rows], dtype=np.int64)
+        detections[name] = Detections(start, end, score, labels, classes)
+    return detections
+
+
+def _rows_of_json(source: Path, text: str) -> dict[str, list[_Row]]:
+    document = _parse(text, f"{source}")
+    results = document.get("results", document) if isinstance(document, dict) else None
+    if not isinstance(results, dict):
+        raise DetectionError(f"{source}: expected ActivityNet's form, an object with 'results' by video")
+    return {name: _rows_of_records(f"{source}: video {name!r}", records) for name, records in results.items()}
+
+
+def _rows_of_jsonl(source: Path, text: str) -> dict[str, list[_Row]]:
+    raw: dict[str, list[_Row]] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{source}: line {number}"
+        entry = _parse(line, where)
+        if not isinstance(entry, dict) or not isinstance(entry.get("video"), str):
+            raise DetectionError(f"{where}: expected an object with 'video' and 'detections'")
+        raw.setdefault(entry["video"], []).extend(_rows_of_records(where, entry.get("detections")))
+    return raw
+
+
+def _rows_of_csv(source: Path, text: str) -> dict[str, list[_Row]]:
+    rows = csv.DictReader(text.splitlines())
+    wanted = ("video-name", "t-start", "t-end", "label", "score")
+    missing = [name for name in wanted if name not in (rows.fieldnames or ())]
+    if missing:
+        raise DetectionError(f"{source}: the header lacks the columns {', '.join(missing)}")
+    raw: dict[str, list[_Row]] = {}
+    for row in rows:
+        where = f"{source}: line {rows.line_num}"
+        start, end, score = (_number(row[key], where) for key in ("t-start", "t-end", "score"))
+        raw.setdefault(row["video-name"], []).append((start, end, row["label"], score))
+    return raw
+
+
+def _rows_of_records(where: str, records: Any) -> list[_Row]:
+    if not isinstance(records, list):
+        raise DetectionError(f"{where}: expected a list of detections, got {type(records).__name__}")
+    try:
+        # One pass without a function call a field: this line is most of the time of reading a large file.
+        rows = [(float(r["segment"][0]), float(r["segment"][1]), r["label"], float(r["score"])) for r in records]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DetectionError(
+            f"{where}: expected detections with 'label', 'score' and 'segment': [start, end] "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not all(isinstance(row[2], str) for row in rows):
+        raise DetectionError(f"{where}: a label is not a string")
+    return rows
+
+
+def _records(detections: Detections) -> list[dict[str, Any]]:
+    return [{"label": d.label, "score": d.score, "segment": [d.start, d.end]} for d in detections]
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DetectionError(f"{where}: not valid JSON: {error}") from error
+
+
+def _number(value: str | None, where: str) -> float:
+    try:
+        number = float(value if value is not None else "")
+    except ValueError:
+        raise DetectionError(f"{where}: expected a number, got {value!r}") from None
+    if not math.isfinite(number):
+        raise DetectionError(f"{where}: expected a finite number, got {value!r}")
+    return number

@@ -1,0 +1,354 @@
+"""Reading snippet features: HDF5 files, and folders of .npy files.
+
+Accepted layouts (DESIGN section 3):
+
+    FILE.h5     one dataset a video at the root, T x D; or a group a video with a dataset `features` inside;
+                optional attributes on either: fps, duration, snippet_frames
+    DIR/        one VIDEO.npy a video, T x D
+    DIR/        rgb/VIDEO.npy and flow/VIDEO.npy; joined as flow (temporal) first, rgb (spatial) second
+
+Files are not trusted: links and storage that lead out of an HDF5 file (external links, external storage, virtual
+datasets) are refused before they are followed, object dtypes are refused before they are read, and .npy files
+are never unpickled.
+"""
+
+import contextlib
+import math
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc.runtime.errors import FeatureError, InputError
+
+__all__ = [
+    "FeatureInfo",
+    "FeatureStore",
+    "Stream",
+    "StreamOrder",
+    "check_finite",
+    "open_features",
+    "stream_slice",
+]
+
+Stream = Literal["both", "temporal", "spatial"]
+StreamOrder = Literal["temporal-spatial", "spatial-temporal"]
+
+# More snippets than this in one video is a damaged or hostile file, not a video: 10^8 snippets of 16 frames are
+# two years at 25 frames a second.
+MAX_SNIPPETS = 100_000_000
+
+
+def stream_slice(width: int, stream: Stream, order: StreamOrder) -> slice:
+    """The columns of one stream in features that hold two, half of the width each.
+
+    Args:
+        width: D of the file.
+        stream: which to take; "both" takes all columns.
+        order: which stream stands first in the file. It differs between sources and cannot be seen in the data,
+            so it is always given, never guessed.
+
+    Raises:
+        InputError: one stream of an odd width was asked for.
+    """
+    if stream == "both":
+        return slice(0, width)
+    if width % 2:
+        raise InputError(f"width: expected an even number (two streams), got {width}")
+    first_half = (stream == "temporal") == (order == "temporal-spatial")
+    return slice(0, width // 2) if first_half else slice(width // 2, width)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureInfo:
+    """What a feature file says about one video, before its features are read.
+
+    Attributes:
+        name: the video.
+        snippets: T.
+        width: D.
+        dtype: as stored.
+        fps, duration_s, snippet_frames: where the file states them.
+    """
+
+    name: str
+    snippets: int
+    width: int
+    dtype: np.dtype[Any]
+    fps: float | None = None
+    duration_s: float | None = None
+    snippet_frames: int | None = None
+
+
+class FeatureStore(ABC):
+    """The features of many videos, read one video at a time.
+
+    Attributes:
+        path: where they are.
+        names: the videos, sorted.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+
+    @abstractmethod
+    def info(self, name: str) -> FeatureInfo:
+        """Shape, dtype and stated times of one video; reads no features.
+
+        Raises:
+            FeatureError: no such video, or a dataset that cannot hold features.
+        """
+
+    @abstractmethod
+    def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
+        """Fill `out` [T, columns] with the features of one video."""
+
+    def close(self) -> None:  # noqa: B027 (a store that holds nothing open has nothing to give back)
+        """Give back what the store holds open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def read(self, name: str, columns: slice | None = None, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+        """The features of one video.
+
+        Args:
+            name: the video.
+            columns: which columns (see `stream_slice`); all if left out.
+            dtype: of the result, float32 or float16.
+
+        Returns:
+            C-contiguous array, shape [T, D].
+
+        Raises:
+            FeatureError: no such video, wrong shape or dtype, or a value that is NaN or infinite.
+        """
+        info = self.info(name)
+        wanted = columns if columns is not None else slice(0, info.width)
+        out = np.empty((info.snippets, len(range(*wanted.indices(info.width)))), dtype=dtype)
+        self.read_into(name, out, wanted)
+        return out
+
+    def read_into(self, name: str, out: npt.NDArray[Any], columns: slice | None = None) -> None:
+        """Like `read`, into a C-contiguous part of a buffer that the caller owns, shape [T, D]."""
+        info = self.info(name)
+        wanted = columns if columns is not None else slice(0, info.width)
+        if not info.snippets:
+            return
+        try:
+            self._read(name, out, wanted)
+        except OSError as error:
+            raise FeatureError(
+                f"{self.path}: video {name!r}: the features cannot be read (the file may be cut short): "
+                f"{_first_line(error)}"
+            ) from error
+        check_finite(out, f"{self.path}: video {name!r}")
+
+
+def open_features(path: str | os.PathLike[str]) -> FeatureStore:
+    """Open an HDF5 file, or a folder of .npy files, with snippet features.
+
+    Raises:
+        FeatureError: missing, not a feature file, cut short, or without any video.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise FeatureError(f"{source}: no such file or folder; give an HDF5 file or a folder of .npy files")
+    store = _NpyFolder(source) if source.is_dir() else _HDF5File(source)
+    if not store.names:
+        store.close()
+        raise FeatureError(f"{source}: holds no video; expected one dataset (T x D) a video")
+    return store
+
+
+def check_finite(features: npt.NDArray[Any], where: str) -> None:
+    """Refuse features with NaN or infinite values; the message says which snippet.
+
+    Args:
+        features: shape [T, D].
+        where: begins the message: the file and the video.
+
+    Raises:
+        FeatureError: a value is not finite.
+    """
+    # A sum is one fast pass without a temporary of the input's size, and is finite for all inputs met in practice;
+    # only where it is not (a NaN, an infinity or an overflow) are the rows looked at one by one.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(features.sum(dtype=np.float32 if features.dtype == np.float16 else None)):
+            return
+    bad = ~np.isfinite(features).all(axis=1)
+    if bad.any():
+        first = int(np.argmax(bad))
+        value = features[first][~np.isfinite(features[first])][0]
+        raise FeatureError(
+            f"{where}: snippet {first} holds {value} ({int(bad.sum())} of {len(bad)} snippets do); "
+            "extract this video's features again or leave it out"
+        )
+
+
+class _HDF5File(FeatureStore):
+    def __init__(self, path: Path) -> None:
+        h5py = _h5py()
+        self.path = path
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            if not path.is_file() or not os.access(path, os.R_OK):
+                raise FeatureError(f"{path}: cannot be read") from error
+            raise FeatureError(
+                f"{path}: not an HDF5 file, or cut short while it was copied: {_first_line(error)}"
+            ) from error
+        try:
+            names = sorted(self._file)
+        except (RuntimeError, OSError, UnicodeDecodeError) as error:
+            self._file.close()
+            raise FeatureError(f"{path}: damaged HDF5 file: {_first_line(error)}") from error
+        self.names = tuple(names)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and "/" not in name and name in self._file
+
+    def info(self, name: str) -> FeatureInfo:
+        dataset, attributes = self._dataset(name)
+        snippets, width = dataset.shape
+        return FeatureInfo(
+            name=name,
+            snippets=snippets,
+            width=width,
+            dtype=dataset.dtype,
+            fps=self._attribute(attributes, name, "fps"),
+            duration_s=self._attribute(attributes, name, "duration"),
+            snippet_frames=_as_int(self._attribute(attributes, name, "snippet_frames")),
+        )
+
+    def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
+        dataset, _ = self._dataset(name)
+        dataset.read_direct(out, source_sel=np.s_[:, columns])
+
+    def _dataset(self, name: str) -> tuple[Any, dict[str, Any]]:
+        """The dataset of a video, and the attributes of it and of its group; nothing outside the file is touched."""
+        where = f"{self.path}: video {name!r}"
+        h5py = _h5py()
+        try:
+            item = self._inside(self._file, name, where)
+            attributes = dict(item.attrs)
+            if isinstance(item, h5py.Group):
+                if "features" not in item:
+                    raise FeatureError(f"{where}: expected a dataset, or a group with a dataset 'features' inside")
+                item = self._inside(item, "features", where)
+                attributes |= dict(item.attrs)
+        except (OSError, RuntimeError, KeyError, TypeError) as error:
+            raise FeatureError(f"{where}: damaged: {_first_line(error)}") from error
+        if not isinstance(item, h5py.Dataset):
+            raise FeatureError(f"{where}: expected a dataset, got a {type(item).__name__.lower()}")
+        if item.is_virtual or item.external:
+            raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
+        _check_array(item.shape, item.dtype, where)
+        return item, attributes
+
+    def _inside(self, group: Any, name: str, where: str) -> Any:
+        plain = bool(name) and name != "." and "/" not in name  # a path could lead through a link
+        link = group.get(name, getlink=True) if plain and name in group else None
+        if link is None:
+            raise FeatureError(f"{where}: not in the file, which holds {len(self.names)} videos")
+        # A soft link may pass through an external one on its way, so none is followed.
+        if not isinstance(link, _h5py().HardLink):
+            raise FeatureError(f"{where}: is a link; links are not followed, copy the data into the file (h5repack)")
+        return group[name]
+
+    def _attribute(self, attributes: dict[str, Any], name: str, key: str) -> float | None:
+        if key not in attributes:
+            return None
+        try:
+            value = float(np.asarray(attributes[key]).reshape(()))
+        except (TypeError, ValueError) as error:
+            raise FeatureError(f"{self.path}: video {name!r}: attribute {key!r} is not a number") from error
+        if not math.isfinite(value) or value <= 0:
+            raise FeatureError(f"{self.path}: video {name!r}: attribute {key!r} is {value}; expected a positive number")
+        return value
+
+
+class _NpyFolder(FeatureStore):
+    """A folder of VIDEO.npy, or of rgb/VIDEO.npy and flow/VIDEO.npy (joined flow first, as in RefineLoc's files)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        two = [path / "flow", path / "rgb"]
+        self._folders = two if all(folder.is_dir() for folder in two) else [path]
+        names = [{file.stem for file in folder.glob("*.npy")} for folder in self._folders]
+        if len(names) == 2 and names[0] != names[1]:
+            odd = sorted(names[0] ^ names[1])
+            raise FeatureError(f"{path}: {len(odd)} videos have only one of rgb/ and flow/, the first is {odd[0]!r}")
+        self.names = tuple(sorted(names[0]))
+
+    def info(self, name: str) -> FeatureInfo:
+        parts = self._parts(name)
+        return FeatureInfo(name, parts[0].shape[0], sum(part.shape[1] for part in parts), parts[0].dtype)
+
+    def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
+        parts = self._parts(name)
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        np.copyto(out, whole[:, columns], casting="same_kind")
+
+    def _parts(self, name: str) -> list[npt.NDArray[Any]]:
+        where = f"{self.path}: video {name!r}"
+        if name not in self.names:
+            raise FeatureError(f"{where}: not in the folder, which holds {len(self.names)} videos")
+        parts = []
+        for folder in self._folders:
+            try:
+                part = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError, EOFError, SyntaxError) as error:
+                raise FeatureError(f"{where}: not a readable .npy file of numbers: {_first_line(error)}") from error
+            _check_array(part.shape, part.dtype, where)
+            parts.append(part)
+        if len({part.shape[0] for part in parts}) > 1:
+            raise FeatureError(f"{where}: rgb and flow differ in length: {[p.shape[0] for p in parts]} snippets")
+        return parts
+
+
+def _check_array(shape: tuple[int, ...] | None, dtype: np.dtype[Any], where: str) -> None:
+    if shape is None or len(shape) != 2:
+        raise FeatureError(f"{where}: expected features of shape T x D, got shape {shape}")
+    if dtype.kind != "f":
+        raise FeatureError(f"{where}: expected float32 or float16 features, got dtype {dtype}")
+    if shape[1] == 0:
+        raise FeatureError(f"{where}: features have width 0")
+    if shape[0] > MAX_SNIPPETS:
+        raise FeatureError(f"{where}: claims {shape[0]} snippets; the file is damaged")
+
+
+def _as_int(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]
+
+
+def _h5py() -> Any:
+    # Imported here, not above: the embedding path (arrays in, detections out) does not pay for HDF5.
+    with contextlib.suppress(ImportError):
+        import h5py
+
+        return h5py
+    raise FeatureError("reading HDF5 needs h5py: pip install h5py")

@@ -1,0 +1,76 @@
+"""The one place that turns snippets into seconds and back."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc.runtime.errors import InputError
+
+__all__ = ["SnippetGrid"]
+
+
+@dataclass(frozen=True, slots=True)
+class SnippetGrid:
+    """Non-overlapping snippets of H frames over a video.
+
+    Snippet t covers the half-open interval [t * H / fps, (t + 1) * H / fps) of seconds.
+
+    Attributes:
+        fps: frames a second of the video the features were made from, > 0.
+        snippet_frames: frames a snippet (H), >= 1.
+        duration_s: length of the video in seconds where it is known; segments are clipped to it.
+
+    Raises:
+        InputError: a value that is not a positive, finite number.
+    """
+
+    fps: float
+    snippet_frames: int
+    duration_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise InputError(f"fps: expected a positive number of frames a second, got {self.fps}")
+        if self.snippet_frames < 1:
+            raise InputError(f"snippet_frames: expected at least 1 frame, got {self.snippet_frames}")
+        if self.duration_s is not None and not (math.isfinite(self.duration_s) and self.duration_s >= 0):
+            raise InputError(f"duration_s: expected a number of seconds >= 0, got {self.duration_s}")
+
+    def seconds(
+        self, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """The times that the snippets first..last (both included) cover, clipped to the duration.
+
+        Args:
+            first, last: snippet indices, shape [n], 0 <= first <= last.
+
+        Returns:
+            start and end in seconds, shape [n]: first * H / fps and (last + 1) * H / fps.
+        """
+        start = np.asarray(first) * self.snippet_frames / self.fps
+        end = (np.asarray(last) + 1) * self.snippet_frames / self.fps
+        if self.duration_s is not None:
+            start, end = np.minimum(start, self.duration_s), np.minimum(end, self.duration_s)
+        return start, end
+
+    def foreground(
+        self, start_s: npt.NDArray[np.float64], end_s: npt.NDArray[np.float64], snippets: int
+    ) -> npt.NDArray[np.bool_]:
+        """Which of `snippets` snippets lie in any of the segments: those with their centre in [start, end).
+
+        Args:
+            start_s, end_s: segment bounds in seconds, shape [n]; bounds past the video's end are allowed.
+            snippets: T.
+
+        Returns:
+            bool, shape [T].
+        """
+        mask = np.zeros(snippets, dtype=np.bool_)
+        # centre (t + 0.5) H / fps >= start  <=>  t >= start fps / H - 0.5, and the same for the end.
+        first = np.ceil(np.asarray(start_s) * self.fps / self.snippet_frames - 0.5)
+        past = np.ceil(np.asarray(end_s) * self.fps / self.snippet_frames - 0.5)
+        for a, b in zip(np.clip(first, 0, snippets), np.clip(past, 0, snippets), strict=True):
+            mask[int(a) : int(b)] = True
+        return mask

@@ -1,0 +1,133 @@
+"""Labels and segments, from each form that others publish."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from refineloc.runtime.annotations import read_annotations, write_annotations_csv
+from refineloc.runtime.errors import AnnotationError
+
+RELEASED = """video-name,t-start,t-end,label,video-duration,fps,video-num-frames
+v1,1.0,2.5,jump,10.0,25.0,250
+v1,4.0,5.0,dive,10.0,25.0,250
+v2,0.0,3.0,jump,8.0,30.0,240
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_released_csv(tmp_path: Path) -> None:
+    annotations = read_annotations(write(tmp_path / "a.csv", RELEASED))
+    assert list(annotations) == ["v1", "v2"]
+    assert annotations.classes == ("dive", "jump")
+    assert annotations.has_times
+    video = annotations["v1"]
+    assert video.labels == ("dive", "jump")
+    assert (video.duration_s, video.fps, video.frames) == (10.0, 25.0, 250)
+    assert video.start.tolist() == [1.0, 4.0]
+    assert video.end.tolist() == [2.5, 5.0]
+    assert video.segment_labels == ("jump", "dive")
+
+
+def test_times_can_be_left_unread(tmp_path: Path) -> None:
+    # Weak means weak: text where the times stand is not even looked at.
+    path = write(tmp_path / "a.csv", RELEASED.replace("1.0,2.5", "secret,secret"))
+    annotations = read_annotations(path, times=False)
+    assert not annotations.has_times
+    assert annotations["v1"].labels == ("dive", "jump")
+    with pytest.raises(AnnotationError, match=r"line 2: column 't-start'.*'secret'"):
+        read_annotations(path)
+
+
+@pytest.mark.parametrize(
+    "header", ["video-name,label", "label,video-name", "video-name,label,fps", "\ufeffvideo-name,label"]
+)
+def test_weak_csv(tmp_path: Path, header: str) -> None:
+    values = {"video-name": "v", "label": "jump", "fps": "25"}
+    row = ",".join(values[name.lstrip("\ufeff")] for name in header.split(","))
+    annotations = read_annotations(write(tmp_path / "a.csv", f"{header}\n{row}\n"))
+    assert not annotations.has_times
+    assert annotations["v"].labels == ("jump",)
+
+
+def test_csv_round_trip(tmp_path: Path) -> None:
+    first = read_annotations(write(tmp_path / "a.csv", RELEASED + "v3,,,walk,,,\n"))
+    write_annotations_csv(tmp_path / "b.csv", first)
+    second = read_annotations(tmp_path / "b.csv")
+    assert list(second) == list(first)
+    for name, video in first.items():
+        other = second[name]
+        assert (video.labels, video.segment_labels, video.fps) == (other.labels, other.segment_labels, other.fps)
+        assert video.start.tolist() == other.start.tolist()
+
+
+def test_activitynet_json(tmp_path: Path) -> None:
+    database = {
+        "v1": {"subset": "training", "duration": 9.5, "annotations": [{"label": "jump", "segment": ["1.0", 2]}]},
+        "v2": {"subset": "testing", "duration": 3.0, "annotations": []},
+    }
+    path = write(tmp_path / "a.json", json.dumps({"database": database}))
+    assert list(read_annotations(path)) == ["v1", "v2"]
+    annotations = read_annotations(path, subset="training")
+    assert list(annotations) == ["v1"]
+    assert annotations["v1"].start.tolist() == [1.0]
+    assert not read_annotations(path, times=False).has_times
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty file"),
+        ("video-name,label\n", "holds no video"),
+        ("name,label\nv,x\n", "video-name and label"),
+        ("video-name,label\nv\n", "line 2: expected 2 columns, got 1"),
+        ("video-name,label\nv,\n", "line 2: a video name or a label is empty"),
+        ("video-name,label,fps\nv,x,fast\n", "line 2: column 'fps'"),
+        ("video-name,label,fps\nv,x,0\n", "line 2: fps: expected a positive number"),
+        ("video-name,label,t-start,t-end\nv,x,1,nan\n", "finite"),
+        ("video-name,label,t-start,t-end\nv,x,1,\n", "only one of t-start and t-end"),
+    ],
+)
+def test_one_line_for_each_wrong_csv(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(AnnotationError, match=message) as caught:
+        read_annotations(write(tmp_path / "a.csv", text))
+    assert "a.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[1]", "'database'"),
+        ('{"database": {"v": 3}}', "video 'v'"),
+        ('{"database": {"v": {"annotations": [{"segment": [1, 2]}]}}}', "no 'label'"),
+        ('{"database": {"v": {"annotations": [{"label": "x", "segment": [1]}]}}}', r"\[start, end\]"),
+        ('{"database": {"v": {"annotations": [{"label": "x", "segment": [1, "b"]}]}}}', "expected a number"),
+    ],
+)
+def test_one_line_for_each_wrong_json(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(AnnotationError, match=message):
+        read_annotations(write(tmp_path / "a.json", text))
+
+
+def test_missing_and_binary_files(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match="no such file"):
+        read_annotations(tmp_path / "absent.csv")
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(AnnotationError, match="cannot be read as text"):
+        read_annotations(tmp_path / "b.csv")
+
+
+def test_the_files_that_others_published(shared_data: Path) -> None:
+    thumos = read_annotations(shared_data / "refineloc-release" / "thumos14_valid_groundtruth.csv")
+    assert len(thumos) == 200
+    assert sum(len(video.labels) > 1 for video in thumos.values()) == 27
+    assert len(thumos.classes) == 20
+    kit = shared_data / "activitynet-sample" / "activity_net.v1-2.min-missing-removed.json"
+    assert len(read_annotations(kit, subset="validation").classes) == 100
+    basnet = read_annotations(shared_data / "basnet-thumos14" / "gt.json")  # bounds are strings
+    assert basnet.has_times

@@ -1,0 +1,98 @@
+"""Detections: records, and each file format there and back."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refineloc.runtime.detections import Detection, Detections, read_detections, write_detections
+from refineloc.runtime.errors import DetectionError, InputError, OutputError
+
+FOUND = {
+    "v1": Detections(
+        start=np.array([0.1, 1 / 3]),
+        end=np.array([2.0, 4.0]),
+        score=np.array([1.5, 0.25]),
+        label_index=np.array([1, 0]),
+        classes=("dive", "jump"),
+    ),
+    "v2": Detections(np.empty(0), np.empty(0), np.empty(0), np.empty(0, np.int64), ("dive", "jump")),
+}
+
+
+def test_records_and_labels() -> None:
+    assert list(FOUND["v1"]) == [Detection(0.1, 2.0, "jump", 1.5), Detection(1 / 3, 4.0, "dive", 0.25)]
+    assert FOUND["v1"].label.tolist() == ["jump", "dive"]
+    assert len(FOUND["v2"]) == 0
+
+
+@pytest.mark.parametrize("name", ["d.json", "d.jsonl", "d.csv"])
+def test_round_trip_is_exact(tmp_path: Path, name: str) -> None:
+    write_detections(tmp_path / name, FOUND)
+    again = read_detections(tmp_path / name)
+    assert list(again["v1"]) == list(FOUND["v1"])
+    if name != "d.csv":  # a CSV has no row for a video without detections
+        assert len(again["v2"]) == 0
+
+
+def test_json_is_activitynets(tmp_path: Path) -> None:
+    write_detections(tmp_path / "d.json", FOUND, {"provider": "cpu"})
+    document = json.loads((tmp_path / "d.json").read_text())
+    assert set(document) == {"version", "results", "external_data"}
+    assert document["results"]["v1"][0] == {"label": "jump", "score": 1.5, "segment": [0.1, 2.0]}
+    assert document["external_data"] == {"provider": "cpu"}
+
+
+def test_results_may_stand_at_the_top(tmp_path: Path) -> None:
+    (tmp_path / "d.json").write_text(json.dumps({"v": [{"label": "x", "score": "0.5", "segment": ["1", 2]}]}))
+    assert list(read_detections(tmp_path / "d.json")["v"]) == [Detection(1.0, 2.0, "x", 0.5)]
+
+
+def test_failed_writes_leave_nothing_and_keep_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+    write_detections(path, FOUND)
+    before = path.read_bytes()
+    broken = {"v": Detections(np.array([np.nan]), np.ones(1), np.ones(1), np.zeros(1, np.int64), ("x",))}
+    with pytest.raises(ValueError, match="JSON"):
+        write_detections(path, broken)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_detections(tmp_path / "absent" / "d.json", FOUND)
+    (tmp_path / "f.json").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        write_detections(tmp_path / "f.json", FOUND)
+    with pytest.raises(InputError, match=r"\.json, \.csv or \.jsonl"):
+        write_detections(tmp_path / "d.txt", FOUND)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("d.json", "{", "not valid JSON"),
+        ("d.json", "[]", "'results'"),
+        ("d.json", '{"results": {"v": 3}}', "video 'v': expected a list"),
+        ("d.json", '{"results": {"v": [{"label": "x", "score": 1}]}}', "video 'v'.*segment"),
+        ("d.json", '{"results": {"v": [{"label": "x", "score": NaN, "segment": [0, 1]}]}}', "finite"),
+        ("d.json", '{"results": {"v": [{"label": 7, "score": 1, "segment": [0, 1]}]}}', "not a string"),
+        ("d.jsonl", '{"video": 3}\n', "line 1"),
+        ("d.csv", "a,b\n1,2\n", "lacks the columns video-name"),
+        ("d.csv", "video-name,t-start,t-end,label,score\nv,0,x,l,1\n", "line 2"),
+    ],
+)
+def test_one_line_for_each_wrong_file(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DetectionError, match=message) as caught:
+        read_detections(tmp_path / name)
+    assert name in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DetectionError, match="no such file"):
+        read_detections(tmp_path / "absent.json")
+
+
+def test_the_authors_predictions(shared_data: Path) -> None:
+    found = read_detections(shared_data / "refineloc-release" / "valid_predictions_iteration_0000.json")
+    assert sum(map(len, found.values())) == 35_308
