@@ -1,0 +1,107 @@
+"""The one direction of imports (training, export -> runtime -> _ext), and what embedding costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import refineloc.runtime
+
+ROOT = Path(__file__).resolve().parents[1]
+FORBIDDEN = {
+    "_ext": ("refineloc.runtime", "refineloc.training", "refineloc.export", "torch", "onnx"),
+    "runtime": ("refineloc.training", "refineloc.export", "torch", "onnx", "onnxscript", "pandas", "pydantic"),
+    "training": ("refineloc.export",),
+}
+
+
+def imported_names(path: Path) -> set[str]:
+    """Every module that a file imports, at its top or inside a function."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_imports_go_one_way(folder: str) -> None:
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imported_names(path):
+            for forbidden in FORBIDDEN[folder]:
+                assert name != forbidden, f"{path} imports {name}"
+                assert not name.startswith(forbidden + "."), f"{path} imports {name}"
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/").stdout
+
+
+def test_embedding_loads_neither_training_nor_command_line_packages() -> None:
+    loaded = run_python(
+        "import sys; from refineloc.runtime import Detector; "
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    ).split()
+    assert "onnxruntime" in loaded
+    assert not {"torch", "onnx", "pandas", "pydantic", "typer", "rich", "h5py", "matplotlib"} & set(loaded)
+
+
+def test_reading_detections_does_not_start_the_engine() -> None:
+    loaded = run_python(
+        "import sys; from refineloc.runtime import read_detections; print(*{n.split('.')[0] for n in sys.modules})"
+    ).split()
+    assert "onnxruntime" not in loaded
+
+
+def test_without_an_engine_the_error_has_the_install_line() -> None:
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from refineloc.runtime import Detector, MissingExtraError\n"
+        "try: Detector('model.onnx')\n"
+        "except MissingExtraError as error: print(error)\n"
+    )
+    assert "pip install 'refineloc[cpu]'" in run_python(code)
+
+
+def test_public_names_are_pinned() -> None:
+    assert refineloc.runtime.__all__ == [
+        "AnnotationError",
+        "Annotations",
+        "ConfigError",
+        "Detection",
+        "DetectionError",
+        "Detections",
+        "Detector",
+        "EngineError",
+        "EngineWarning",
+        "Evaluation",
+        "FeatureError",
+        "FeatureStore",
+        "InputError",
+        "MissingExtraError",
+        "ModelError",
+        "ModelMetadata",
+        "OutputError",
+        "PostProcess",
+        "RefineLocError",
+        "Scores",
+        "Segments",
+        "SnippetGrid",
+        "VideoAnnotation",
+        "evaluate",
+        "open_features",
+        "read_annotations",
+        "read_detections",
+        "write_detections",
+    ]
+    for name in refineloc.runtime.__all__:
+        assert getattr(refineloc.runtime, name) is not None
+    assert set(dir(refineloc.runtime)) == set(refineloc.runtime.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = refineloc.runtime.nothing
