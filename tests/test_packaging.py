@@ -1,0 +1,82 @@
+"""What `pip install` gives: the wheel and the sdist hold what they should, under the right names, and work."""
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
+
+
+def python(*arguments: str, cwd: Path) -> str:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist of this tree, and the wheel that it builds (so an sdist that lacks a file cannot pass)."""
+    out = tmp_path_factory.mktemp("dist")
+    python("-m", "build", "--sdist", "--no-isolation", "--outdir", str(out), ".", cwd=ROOT)
+    (sdist,) = out.glob("*.tar.gz")
+    python("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(sdist), cwd=out)
+    (wheel,) = out.glob("*.whl")
+    return sdist, wheel
+
+
+def test_the_wheel_holds_every_module_under_its_name(built: tuple[Path, Path]) -> None:
+    names = set(zipfile.ZipFile(built[1]).namelist())
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"refineloc"}
+    for folder in ("_ext", "runtime", "training", "export"):
+        for path in (ROOT / folder).rglob("*.py*"):
+            if path.suffix in (".py", ".pyi"):
+                assert f"refineloc/{path.relative_to(ROOT)}" in names
+    for kernel in (ROOT / "_ext").glob("*.pyx"):
+        assert any(name.startswith(f"refineloc/_ext/{kernel.stem}.") and name.endswith(".so") for name in names)
+    assert "refineloc/py.typed" in names
+    assert not [name for name in names if name.endswith((".c", ".pyx"))]
+
+
+def test_the_sdist_holds_what_it_is_built_from_and_no_build_products(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[0]) as archive:
+        names = [name.split("/", 1)[1] for name in archive.getnames() if "/" in name]
+    assert {"setup.py", "pyproject.toml", "LICENSE", "README.md", "runtime/detector.py"} <= set(names)
+    assert not [name for name in names if name.endswith((".c", ".so"))]
+
+
+def test_the_installed_wheel_runs(built: tuple[Path, Path], tmp_path: Path) -> None:
+    target = tmp_path / "site"
+    python("-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(built[1]), cwd=tmp_path)
+    # -S -I would also hide the dependencies; the path order alone decides which refineloc is found.
+    code = (
+        f"import sys; sys.path.insert(0, {str(target)!r})\n"
+        "sys.meta_path = [f for f in sys.meta_path if 'editable' not in getattr(f, '__module__', '') "
+        "and 'editable' not in str(f)]\n"
+        "import refineloc.runtime, refineloc._ext.segments as kernel\n"
+        "from refineloc.runtime import evaluate, open_features\n"
+        "print(refineloc.runtime.__file__, kernel.__file__)"
+    )
+    printed = python("-c", code, cwd=tmp_path)
+    assert printed.count(str(target)) == 2
+
+
+def test_console_scripts_answer(built: tuple[Path, Path]) -> None:
+    scripts = sorted((Path(sys.executable).parent).glob("refineloc-*"))
+    assert {path.name for path in scripts} >= {
+        "refineloc-detect",
+        "refineloc-eval",
+        "refineloc-export",
+        "refineloc-synth",
+        "refineloc-train",
+    }
+    for path in scripts:
+        done = subprocess.run([str(path), "--help"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "Usage" in done.stdout
