@@ -23,7 +23,8 @@ $(VENV)/.packages: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade -c constraints.txt pip setuptools wheel cython numpy
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --group dev
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[train,$(ENGINE)]'
+	@# setuptools warns that an editable install of mapped folders may shadow names; ours are imported as refineloc.*
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[train,$(ENGINE)]'
 	touch $@
 
 # The kernels: compiled again when one changes.

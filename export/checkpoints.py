@@ -8,6 +8,7 @@ few names that the authors' file needs; a file that names another is refused bef
 import _codecs
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> ReleasedCheckpoint:
     width, classes, values = classifier[0][0].shape[1], classifier[-1][0].shape[0], attention[-1][0].shape[0]
     if values not in (1, 2):
         raise ModelError(f"{source}: expected an attention of 1 or 2 values, got {values}")
-    model = RefineLoc(width, classes, layers=len(classifier), attention_values=values).eval()
+    with torch.device("meta"):  # shapes only: a file that lies about them must not make us allocate what it says
+        model = RefineLoc(width, classes, layers=len(classifier), attention_values=values).eval()
     _load(source, model.classifier, classifier, "fc_cas")
     _load(source, model.attention, attention, "fc_attention")
     config = document.get("config", {})
@@ -138,18 +140,19 @@ def read_class_names(path: str | os.PathLike[str], count: int) -> tuple[str, ...
 
 def _unpickle(source: Path) -> Any:
     try:
-        with source.open("rb") as handle, torch.serialization.safe_globals(_ALLOWED):
+        with source.open("rb") as handle, torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of deprecations: torch's own, about the age of the format
             return torch.load(handle, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"{source}: no such file") from None
     except OSError as error:
         raise ModelError(f"{source}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # damaged bytes make the unpickler raise whatever they lead to
-        named = re.search(r"Unsupported (?:global|class).{0,9}? ([\w.]+\.[\w.]+)", str(error))
-        if named or "Trying to load unsupported GLOBAL" in str(error):
-            what = named[1] if named else "functions"
+        # A name that is not allowed, or one that is blocked whatever is allowed.
+        named = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\w[\w.]*\w)", str(error))
+        if named:
             raise ModelError(
-                f"{source}: refused: it wants to call {what}, which no checkpoint of the released code does"
+                f"{source}: refused: it wants to call {named[1]}, which no checkpoint of the released code does"
             ) from error
         raise ModelError(f"{source}: not a PyTorch checkpoint, or cut short") from error
 
@@ -180,16 +183,14 @@ def _load(source: Path, branch: nn.Sequential, layers: list[tuple[torch.Tensor, 
             raise ModelError(
                 f"{source}: {name}.linear_{index}: expected shape {tuple(target.weight.shape)}, got {tuple(weight.shape)}"
             )
-        if not (weight.is_floating_point() and bool(weight.isfinite().all()) and bool(bias.isfinite().all())):
+        if not all(one.is_floating_point() and bool(one.isfinite().all()) for one in (weight, bias)):
             raise ModelError(f"{source}: {name}.linear_{index}: expected finite numbers")
-        with torch.no_grad():
-            target.weight.copy_(weight)
-            target.bias.copy_(bias)
+        target.weight, target.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())
 
 
 def _check_stated(source: Path, config: Mapping[str, Any], found: Mapping[str, int]) -> None:
     for key, value in found.items():
-        if key in config and config[key] != value:
+        if key in config and _number(source, config, key) != value:
             raise ModelError(f"{source}: its config says {key} = {config[key]}, its weights say {value}")
 
 

@@ -1,0 +1,217 @@
+"""How far an exported file is from the trained model, measured on features, and how far it may be."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from refineloc.runtime.annotations import Annotations
+from refineloc.runtime.detections import Detections
+from refineloc.runtime.evaluation import evaluate
+from refineloc.runtime.features import FeatureStore, stream_slice
+from refineloc.runtime.grid import SnippetGrid
+from refineloc.runtime.metadata import ModelMetadata, Parity, Precision
+from refineloc.runtime.postprocess import PostProcess, Scores, Segments, segments
+from refineloc.runtime.session import Session
+from refineloc.training.bases.activations import activations
+
+__all__ = ["TOLERANCES", "Sample", "Tolerance", "Video", "generated_sample", "measure", "problems", "read_sample"]
+
+# Enough videos for figures that hold, few enough that an export takes seconds.
+MAX_SNIPPETS = 50_000
+_BATCH_SNIPPETS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far a file may be from the trained model.
+
+    Attributes:
+        scores: largest difference of any output (they are all in [0, 1]).
+        detections: detections lost or gained, as a share of the trained model's.
+        map: by how much average mAP may fall (fraction of 1).
+    """
+
+    scores: float
+    detections: float
+    map: float
+
+
+# docs/onnx.md has what was measured; these are above it by about three times.
+TOLERANCES: Mapping[Precision, Tolerance] = {
+    "fp32": Tolerance(scores=1e-4, detections=0.002, map=0.0005),
+    "fp16": Tolerance(scores=0.02, detections=0.02, map=0.002),
+    "int8": Tolerance(scores=0.2, detections=0.10, map=0.01),
+}
+
+
+class Video(NamedTuple):
+    """One video to measure on: features float32 [T, D], and its grid of seconds."""
+
+    name: str
+    features: npt.NDArray[np.float32]
+    grid: SnippetGrid
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What parity is measured on.
+
+    Attributes:
+        source: for the record: the feature file's name, or "generated".
+        videos: the videos.
+        annotations: ground truth of these videos, None where it is not known.
+    """
+
+    source: str
+    videos: tuple[Video, ...]
+    annotations: Annotations | None = None
+
+
+def read_sample(store: FeatureStore, metadata: ModelMetadata, annotations: Annotations | None) -> Sample:
+    """Videos spread evenly over a feature file, at most 50,000 snippets.
+
+    Args:
+        store: holds the model's features, or both streams where the model takes one.
+        metadata: of the model.
+        annotations: with segments, mAP is compared too; gives fps and durations where the store has none.
+    """
+    names = [name for name in store.names if annotations is None or name in annotations]
+    total = sum(store.info(name).snippets for name in names)
+    step = max(1, -(-total // MAX_SNIPPETS))
+    videos = []
+    for name in names[::step]:
+        info = store.info(name)
+        listed = annotations[name] if annotations is not None else None
+        columns = slice(0, info.width)
+        if info.width != metadata.width:
+            columns = stream_slice(info.width, metadata.stream, metadata.stream_order)
+        # Where no fps is known, seconds do not matter: without ground truth only snippets are compared.
+        fps = (listed.fps if listed else None) or info.fps or 1.0
+        duration_s = (listed.duration_s if listed else None) or info.duration_s
+        videos.append(
+            Video(name, store.read(name, columns), SnippetGrid(fps, metadata.snippet_frames, duration_s))
+        )
+    known = None
+    if annotations is not None and annotations.has_times:
+        known = Annotations({video.name: annotations[video.name] for video in videos}, annotations.path)
+    return Sample(store.path.name, tuple(videos), known)
+
+
+def generated_sample(metadata: ModelMetadata, seed: int = 0) -> Sample:
+    """Features of no video, for a checkpoint that comes without any: as sparse and as large as pooled ReLU outputs."""
+    generator = np.random.default_rng(seed)
+    grid = SnippetGrid(25.0, metadata.snippet_frames)
+    videos = []
+    for index, snippets in enumerate((1, 2, 3, 10, 100, 280, 600, 2000)):
+        # Slow change over time, as real features have; else no segment is longer than a snippet.
+        steps = generator.standard_normal((snippets, metadata.width)).cumsum(axis=0)
+        features = np.maximum(steps / np.sqrt(1 + np.arange(snippets))[:, None], 0.0)
+        videos.append(Video(f"generated-{index}", features.astype(np.float32), grid))
+    return Sample("generated", tuple(videos))
+
+
+def measure(model: nn.Module, session: Session, sample: Sample) -> Parity:
+    """Run the trained model and the file on the same videos and compare outputs, detections and mAP."""
+    metadata = session.metadata
+    settings = PostProcess(
+        profile=metadata.profile,
+        alpha_a=metadata.alpha_a,
+        alpha_c=metadata.alpha_c,
+        top_k=metadata.top_k,
+        max_gap=metadata.max_gap,
+        widen=metadata.widen,
+        nms=metadata.nms,
+    )
+    model = model.eval()
+    largest = dict.fromkeys(Scores._fields, 0.0)
+    found: tuple[dict[str, Segments], dict[str, Segments]] = {}, {}
+    for batch in _batches(sample.videos):
+        features = np.concatenate([video.features for video in batch])
+        lengths = np.array([len(video.features) for video in batch], dtype=np.int64)
+        both = _torch_scores(model, features, lengths), session.run(features, lengths)
+        for name, expected, got in zip(Scores._fields, *both, strict=True):
+            largest[name] = max(largest[name], float(np.abs(expected - got).max(initial=0.0)))
+        for scores, detected in zip(both, found, strict=True):
+            detected.update(_by_video(segments(scores, lengths, settings), batch))
+    keys = [{(name, *place) for name, one in each.items() for place in _places(one)} for each in found]
+    reference_map, its_map = None, None
+    if sample.annotations is not None:
+        reference_map, its_map = (_average_map(each, sample, metadata.classes) for each in found)
+    return Parity(
+        source=sample.source,
+        videos=len(sample.videos),
+        snippets=sum(len(video.features) for video in sample.videos),
+        **largest,
+        detections=len(keys[0]),
+        lost=len(keys[0] - keys[1]),
+        gained=len(keys[1] - keys[0]),
+        reference_map=reference_map,
+        map=its_map,
+    )
+
+
+def problems(parity: Parity, tolerance: Tolerance) -> list[str]:
+    """What is beyond the tolerance, in words; empty where nothing is."""
+    found = []
+    for name in Scores._fields:
+        difference = getattr(parity, name)
+        if not difference <= tolerance.scores:
+            found.append(f"{name} differs by {difference:.2g} (at most {tolerance.scores:g})")
+    changed = parity.lost + parity.gained
+    if changed > tolerance.detections * parity.detections:
+        found.append(
+            f"{changed} of {parity.detections} detections lost or gained (at most {100 * tolerance.detections:g} %)"
+        )
+    if parity.reference_map is not None and parity.map is not None:
+        fall = parity.reference_map - parity.map
+        if fall > tolerance.map:
+            found.append(f"average mAP falls by {100 * fall:.2f} points (at most {100 * tolerance.map:g})")
+    return found
+
+
+def _batches(videos: Iterable[Video]) -> Iterator[list[Video]]:
+    batch: list[Video] = []
+    size = 0
+    for video in videos:
+        if batch and size + len(video.features) > _BATCH_SNIPPETS:
+            yield batch
+            batch, size = [], 0
+        batch.append(video)
+        size += len(video.features)
+    if batch:
+        yield batch
+
+
+def _torch_scores(
+    model: nn.Module, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]
+) -> Scores:
+    with torch.inference_mode():
+        outputs = activations(*model(torch.from_numpy(features)), torch.from_numpy(lengths))
+    return Scores(*(output.numpy() for output in outputs))
+
+
+def _by_video(found: Segments, batch: list[Video]) -> Iterator[tuple[str, Segments]]:
+    bounds = np.searchsorted(found.video, np.arange(len(batch) + 1))
+    for position, video in enumerate(batch):
+        part = slice(bounds[position], bounds[position + 1])
+        yield video.name, Segments(*(column[part] for column in found))
+
+
+def _places(found: Segments) -> Iterator[tuple[int, int, int]]:
+    return zip(found.label.tolist(), found.first.tolist(), found.last.tolist(), strict=True)
+
+
+def _average_map(found: Mapping[str, Segments], sample: Sample, classes: tuple[str, ...]) -> float:
+    assert sample.annotations is not None  # for the type checker: the caller looked
+    detections = {}
+    for video in sample.videos:
+        one = found[video.name]
+        start, end = video.grid.seconds(one.first, one.last)
+        detections[video.name] = Detections(start, end, one.score, one.label, classes)
+    return float(evaluate(detections, sample.annotations).average_mAP)

@@ -1,0 +1,173 @@
+"""A picture of one video's time line: the ground truth on top, and below it the detections of one model a row.
+
+    ground truth   ██    ███        █        one colour a class
+    iteration 0    ▃██▃▃▃███▃▃▃   ▅▅█▅▅      taller and darker: surer
+    iteration 1    ▂█▃   ███▂      ▆█▄
+                   0       60      120  s
+
+Matplotlib is imported inside, so that nothing else needs it (install `refineloc[plot]`).
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc.runtime.annotations import VideoAnnotation
+from refineloc.runtime.detections import Detections
+from refineloc.runtime.errors import InputError, MissingExtraError
+from refineloc.runtime.files import atomic_path, check_writable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_timeline"]
+
+Array = npt.NDArray[np.float64]
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers; the darker ones first, as bars fade with score.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_HATCHES = ("", "////", "....", "xxxx")  # for the seventh class on
+_OTHER = "#777777"
+_FORMATS = (".png", ".svg", ".pdf")
+
+# Inches; a row has a lane for each annotated class and a thinner one for all others.
+_WIDTH, _LANE, _OTHER_LANE, _ROW_GAP, _MARGIN = 11.0, 0.34, 0.17, 0.14, 1.1
+_THINNEST = 0.8  # points: a bar of 2 s in 2 h would vanish without an outline
+
+
+def draw_timeline(
+    path: str | os.PathLike[str],
+    video: VideoAnnotation,
+    rows: Mapping[str, Detections],
+    *,
+    title: str | None = None,
+) -> None:
+    """Draw the ground truth of a video and rows of its detections; scores show as height and darkness.
+
+    Scores are scaled within a row and class, from the lowest to the highest: between rows they need not compare, as
+    they come from different models. Bands behind the rows continue the annotated segments downwards.
+
+    Args:
+        path: the picture; .png, .svg or .pdf.
+        video: annotated segments in seconds; a video without any gets an empty first row.
+        rows: detections (seconds) by row title, from top to bottom.
+        title: above the picture; the video's name if left out.
+
+    Raises:
+        InputError: another ending, or no rows.
+        OutputError: the picture cannot be written; nothing half-written remains.
+        MissingExtraError: Matplotlib is not installed.
+    """
+    check_writable(path, _FORMATS)
+    if not rows:
+        raise InputError(f"timeline of {video.name!r}: expected at least one row of detections, got none")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("a timeline needs Matplotlib: pip install 'refineloc[plot]'") from error
+
+    lanes = {label: _COLOURS[index % len(_COLOURS)] for index, label in enumerate(video.labels)}
+    hatches = {label: _HATCHES[index // len(_COLOURS) % len(_HATCHES)] for index, label in enumerate(video.labels)}
+    has_others = any(label not in lanes for found in rows.values() for label in set(found.label.tolist()))
+    lanes_height = _LANE * max(len(lanes), 1)
+    row_height = lanes_height + _ROW_GAP + (_OTHER_LANE if has_others else 0)
+    body = (lanes_height + _ROW_GAP) + row_height * len(rows)
+
+    figure = Figure(figsize=(_WIDTH, body + _MARGIN), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    annotated = np.array(video.segment_labels, dtype=np.str_)
+    for start, end, label in zip(video.start, video.end, video.segment_labels, strict=True):
+        axes.axvspan(start, end, color=lanes[label], alpha=0.10, linewidth=0)
+
+    ticks, names, top = [], [], 0.0
+    for label, colour in lanes.items():
+        mine = annotated == label
+        start, end = video.start[mine], video.end[mine]
+        _bars(axes, start, end, np.ones(len(start)), top + _LANE, _LANE, colour, hatches[label])
+        top += _LANE
+    top = lanes_height
+    ticks.append(lanes_height / 2)
+    names.append(f"ground truth ({len(video.start)})")
+    axes.axhline(top + _ROW_GAP / 2, color="black", linewidth=0.8)
+    top += _ROW_GAP
+    for name, found in rows.items():
+        ticks.append(top + lanes_height / 2)
+        names.append(f"{name} ({len(found)})")
+        labels = found.label
+        for label, colour in lanes.items():
+            mine = labels == label
+            height = _scaled(found.score[mine])
+            _bars(axes, found.start[mine], found.end[mine], height, top + _LANE, _LANE, colour, hatches[label])
+            top += _LANE
+        if not lanes:
+            top += _LANE
+        if has_others:
+            mine = ~np.isin(labels, list(lanes))
+            height = _scaled(found.score[mine])
+            _bars(axes, found.start[mine], found.end[mine], height, top + _OTHER_LANE, _OTHER_LANE, _OTHER, "")
+            top += _OTHER_LANE
+        axes.axhline(top + _ROW_GAP / 2, color="0.85", linewidth=0.6)
+        top += _ROW_GAP
+
+    axes.set_ylim(top, -_ROW_GAP / 2)  # downwards
+    axes.set_xlim(0, _length(video, rows))
+    axes.set_yticks(ticks, names)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_xlabel("time (s)")
+    axes.set_title(video.name if title is None else title, loc="left", fontsize=11)
+    axes.set_title("taller and darker: a higher score within its row and class", loc="right", fontsize=9, color="0.35")
+    if lanes or has_others:
+        _legend(figure, lanes, hatches, has_others)
+    with atomic_path(path) as aside:
+        figure.savefig(aside, format=Path(path).suffix[1:].lower())
+
+
+def _bars(
+    axes: "Axes", start: Array, end: Array, strength: Array, base: float, room: float, colour: str, hatch: str
+) -> None:
+    """Bars that stand on `base` (y grows downwards) and fill `room` at strength 1."""
+    from matplotlib.colors import to_rgb
+
+    # The tallest first, so that it hides none of the bars that it overlaps.
+    order = np.argsort(-strength, kind="stable")
+    start, end, strength = start[order], end[order], strength[order]
+    # Faded towards white rather than transparent: bars then look the same over a band as beside one.
+    shades = 1 - (0.35 + 0.65 * strength[:, None]) * (1 - np.array(to_rgb(colour)))
+    height = room * 0.92 * (0.3 + 0.7 * strength)
+    outline: dict[str, Any] = {"edgecolor": shades, "linewidth": _THINNEST}
+    if hatch:
+        outline = {"edgecolor": "white", "linewidth": 0.0, "hatch": hatch}
+    axes.bar(start, height, width=end - start, bottom=base - height, align="edge", color=shades, zorder=2, **outline)
+
+
+def _scaled(score: Array) -> Array:
+    """Scores from 0 (the lowest) to 1 (the highest); all 1 where they are equal."""
+    if not len(score) or np.ptp(score) == 0:
+        return np.ones(len(score))
+    scaled: Array = (score - score.min()) / np.ptp(score)
+    return scaled
+
+
+def _length(video: VideoAnnotation, rows: Mapping[str, Detections]) -> float:
+    """The right end of the axis, seconds: the duration where it is known, else the last end of any segment."""
+    if video.duration_s is not None:
+        return video.duration_s
+    ends = [0.0, *video.end.tolist(), *(end for found in rows.values() for end in found.end.tolist())]
+    return max(ends) or 1.0
+
+
+def _legend(figure: "Figure", lanes: Mapping[str, str], hatches: Mapping[str, str], has_others: bool) -> None:
+    from matplotlib.patches import Patch
+
+    entries = [
+        Patch(facecolor=colour, label=label, hatch=hatches[label], edgecolor="white") for label, colour in lanes.items()
+    ]
+    if has_others:
+        entries.append(Patch(facecolor=_OTHER, edgecolor="white", label="a class that the video does not have"))
+    figure.legend(handles=entries, ncols=min(len(entries), 5), loc="outside lower center", frameon=False, fontsize=9)

@@ -1,0 +1,139 @@
+"""The picture of a time line: drawn for short and long, few and many, and never half-written."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from refineloc.runtime.annotations import VideoAnnotation
+from refineloc.runtime.detections import Detections
+from refineloc.runtime.errors import InputError, MissingExtraError, OutputError
+from refineloc.runtime.timeline import draw_timeline
+
+matplotlib = pytest.importorskip("matplotlib", reason="timelines need refineloc[plot]")
+
+
+def video(labels=("jump",), segments=((1.0, 2.0),), duration_s=10.0):
+    """A video whose segments go round its labels."""
+    start, end = (np.array([segment[k] for segment in segments]) for k in (0, 1))
+    named = tuple(labels[index % len(labels)] for index in range(len(segments)))
+    return VideoAnnotation("clip", tuple(labels), duration_s=duration_s, start=start, end=end, segment_labels=named)
+
+
+def found(segments, classes=("jump", "swim")):
+    """Detections from (start, end, score, class index)."""
+    columns = np.array(segments, dtype=np.float64).reshape(-1, 4).T
+    return Detections(columns[0], columns[1], columns[2], columns[3].astype(np.int64), classes)
+
+
+@pytest.fixture(autouse=True)
+def _text_stays_text():
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        yield
+
+
+def rgb(name):
+    return np.array(matplotlib.colors.to_rgb(name))
+
+
+FIRST = rgb("#0072B2")  # the colour of a video's first label
+
+
+def pixels(path):
+    """A PNG without the legend at its foot, [height, width, 3] in 0..1."""
+    image = matplotlib.image.imread(path)[:, :, :3]
+    return image[: -int(0.4 * 130)]
+
+
+def columns(image, colour):
+    """Which columns hold a pixel of that colour, bool [width]."""
+    return (np.abs(image - colour).max(axis=2) < 0.02).any(axis=0)
+
+
+def test_says_what_it_shows(tmp_path):
+    rows = {"iteration 0": found([(1, 3, 0.5, 0), (6, 8, 0.1, 1)]), "iteration 1": found([(1, 2, 0.9, 0)])}
+    draw_timeline(tmp_path / "a.svg", video(), rows)
+    svg = (tmp_path / "a.svg").read_text()
+    for words in ("clip", "ground truth (1)", "iteration 0 (2)", "iteration 1 (1)", "time (s)", "jump"):
+        assert words in svg
+    assert "a class that the video does not have" in svg
+    assert "swim" not in svg
+
+
+def test_without_other_classes_the_legend_has_no_entry_for_them(tmp_path):
+    draw_timeline(tmp_path / "a.svg", video(), {"iteration 0": found([(1, 3, 0.5, 0)])})
+    assert "does not have" not in (tmp_path / "a.svg").read_text()
+
+
+def test_bars_stand_where_the_segments_are(tmp_path):
+    """Columns in the first colour, over a 10 s axis: annotated at [1, 2) only, detected at [5, 9)."""
+    draw_timeline(tmp_path / "a.png", video(), {"row": found([(5, 9, 1.0, 0)])})
+    where = np.flatnonzero(columns(pixels(tmp_path / "a.png"), FIRST))
+    runs = np.split(where, np.flatnonzero(np.diff(where) > 1) + 1)
+    widths = [len(run) for run in runs]
+    assert len(runs) == 2
+    assert widths[1] / widths[0] == pytest.approx(4.0, rel=0.05)
+
+
+def test_a_surer_detection_is_taller_and_darker(tmp_path):
+    draw_timeline(tmp_path / "a.png", video(segments=()), {"row": found([(1, 4, 0.2, 0), (6, 9, 0.8, 0)])})
+    image = pixels(tmp_path / "a.png")
+    full, faint = columns(image, FIRST), columns(image, 1 - 0.35 * (1 - FIRST))
+    assert full.any()
+    assert faint.any()
+    assert np.flatnonzero(faint).max() < np.flatnonzero(full).min()
+
+
+@pytest.mark.parametrize(("count", "duration_s"), [(0, 2.0), (1, 2.0), (60, 2.0), (1, 7200.0), (60, 7200.0)])
+def test_short_and_long_few_and_many(tmp_path, count, duration_s):
+    start = np.linspace(0, duration_s * 0.98, count)
+    segments = [(s, s + 0.01 * duration_s) for s in start]
+    rows = {f"iteration {k}": found([(s, e, k + s, k % 2) for s, e in segments]) for k in range(4)}
+    draw_timeline(tmp_path / "a.png", video(segments=segments, duration_s=duration_s), rows)
+    image = pixels(tmp_path / "a.png")
+    assert 300 < image.shape[1] < 2500
+    assert image.shape[0] < 2500
+    assert columns(image, FIRST).any() == (count > 0)
+
+
+def test_two_seconds_in_two_hours_can_be_seen(tmp_path):
+    lone = video(segments=((3600.0, 3602.0),), duration_s=7200.0)
+    draw_timeline(tmp_path / "a.png", lone, {"row": found([])})
+    image = pixels(tmp_path / "a.png")
+    assert 1 <= columns(image, FIRST).sum() <= 4
+
+
+def test_more_classes_than_colours_and_unknown_duration(tmp_path):
+    labels = tuple(f"class {index}" for index in range(9))
+    many = video(labels=labels, segments=[(k, k + 1) for k in range(18)], duration_s=None)
+    draw_timeline(tmp_path / "a.svg", many, {"row": found([(1, 3, 0.5, 0)])})
+    svg = (tmp_path / "a.svg").read_text()
+    assert all(label in svg for label in labels)
+
+
+def test_a_video_with_weak_labels_only(tmp_path):
+    draw_timeline(tmp_path / "a.svg", VideoAnnotation("clip", ("jump",)), {"row": found([(1, 3, 0.5, 0)])})
+    assert "ground truth (0)" in (tmp_path / "a.svg").read_text()
+
+
+def test_bad_requests_leave_nothing(tmp_path):
+    with pytest.raises(InputError, match=r"\.png"):
+        draw_timeline(tmp_path / "a.bmp", video(), {"row": found([])})
+    with pytest.raises(InputError, match="at least one row"):
+        draw_timeline(tmp_path / "a.png", video(), {})
+    with pytest.raises(OutputError, match="none"):
+        draw_timeline(tmp_path / "none" / "a.png", video(), {"row": found([])})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_matplotlib_the_install_line_is_given(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'refineloc\[plot\]'"):
+        draw_timeline(tmp_path / "a.png", video(), {"row": found([])})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_it_does_not_import_matplotlib():
+    code = "import sys; import refineloc.runtime.timeline; print('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

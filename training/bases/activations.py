@@ -1,0 +1,77 @@
+"""The method's activations: C̄, Ā^bf, Ā^time and ŷ from the logits of a packed batch (RefineLoc, section 3.1).
+
+These lines are the only place that has this mathematics: training runs them, and the exporter traces them into the
+ONNX graph. Sums over the time of each video are matrix products with a one-hot of the videos, which a tracer can
+follow with any number of snippets and videos, and which runs no loop over videos and pads nothing.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Activations", "activations", "membership"]
+
+
+class Activations(NamedTuple):
+    """Of a packed batch: S snippets of V videos one after another, N classes.
+
+    Attributes:
+        class_scores: C̄ [S, N], softmax over classes.
+        foreground: Ā^bf_fg [S], in [0, 1].
+        attention: Ā^time [S], sums to 1 over each video.
+        video_scores: ŷ [V, N].
+    """
+
+    class_scores: Tensor
+    foreground: Tensor
+    attention: Tensor
+    video_scores: Tensor
+
+
+def membership(lengths: Tensor, snippets: Tensor) -> Tensor:
+    """Which snippet belongs to which video, as a one-hot.
+
+    Args:
+        lengths: int64 [V], which sum to S; a video may have none.
+        snippets: anything of first dimension S (its values are not used).
+
+    Returns:
+        bool [V, S].
+    """
+    ends = torch.cumsum(lengths, dim=0)
+    starts = ends - lengths
+    index = torch.arange(snippets.shape[0], device=lengths.device)
+    return (index >= starts[:, None]) & (index < ends[:, None])
+
+
+def activations(class_logits: Tensor, attention_logits: Tensor, lengths: Tensor) -> Activations:
+    """C̄, Ā^bf, Ā^time and ŷ.
+
+    Args:
+        class_logits: C [S, N].
+        attention_logits: A [S, 2] (background, foreground) or, in the released one-value form, [S, 1].
+        lengths: snippets of each video, int64 [V].
+
+    With two values Ā^bf is the softmax of A over its values, and Ā^time the softmax over time of Ā^bf_fg, values that
+    lie in [0, 1] already. With one value a, Ā^bf_fg = sigmoid(a) and Ā^time is the softmax of a itself over time.
+    """
+    member = membership(lengths, class_logits)
+    class_scores = torch.softmax(class_logits, dim=1)
+    if attention_logits.shape[1] == 2:
+        foreground = torch.softmax(attention_logits, dim=1)[:, 1]
+        weight = torch.exp(foreground)
+    else:
+        logit = attention_logits[:, 0]
+        foreground = torch.sigmoid(logit)
+        # The largest of each video is taken off: exp of an unbounded logit would overflow. It cancels, so no gradient.
+        largest = torch.where(member, logit[None, :], -torch.inf).amax(dim=1)
+        weight = torch.exp(logit - _spread(largest.nan_to_num(neginf=0.0), member).detach())
+    one_hot = member.to(class_scores.dtype)
+    attention = weight / _spread(one_hot @ weight, member)
+    return Activations(class_scores, foreground, attention, one_hot @ (attention[:, None] * class_scores))
+
+
+def _spread(values: Tensor, member: Tensor) -> Tensor:
+    """The value of its video for each snippet: [V] -> [S]."""
+    return values @ member.to(values.dtype)
