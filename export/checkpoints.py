@@ -180,9 +180,8 @@ def _load(source: Path, branch: nn.Sequential, layers: list[tuple[torch.Tensor, 
     targets = [module for module in branch if isinstance(module, nn.Linear)]
     for index, (target, (weight, bias)) in enumerate(zip(targets, layers, strict=True)):
         if weight.shape != target.weight.shape or bias.shape != target.bias.shape:
-            raise ModelError(
-                f"{source}: {name}.linear_{index}: expected shape {tuple(target.weight.shape)}, got {tuple(weight.shape)}"
-            )
+            expected, got = tuple(target.weight.shape), tuple(weight.shape)
+            raise ModelError(f"{source}: {name}.linear_{index}: expected shape {expected}, got {got}")
         if not all(one.is_floating_point() and bool(one.isfinite().all()) for one in (weight, bias)):
             raise ModelError(f"{source}: {name}.linear_{index}: expected finite numbers")
         target.weight, target.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())

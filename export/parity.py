@@ -12,8 +12,9 @@ from torch import nn
 
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
+from refineloc.runtime.errors import FeatureError, InputError
 from refineloc.runtime.evaluation import evaluate
-from refineloc.runtime.features import FeatureStore, stream_slice
+from refineloc.runtime.features import FeatureInfo, FeatureStore, stream_slice
 from refineloc.runtime.grid import SnippetGrid
 from refineloc.runtime.metadata import ModelMetadata, Parity, Precision
 from refineloc.runtime.postprocess import PostProcess, Scores, Segments, segments
@@ -51,11 +52,11 @@ TOLERANCES: Mapping[Precision, Tolerance] = {
 
 
 class Video(NamedTuple):
-    """One video to measure on: features float32 [T, D], and its grid of seconds."""
+    """One video to measure on: features float32 [T, D], and its grid of seconds where its fps is known."""
 
     name: str
     features: npt.NDArray[np.float32]
-    grid: SnippetGrid
+    grid: SnippetGrid | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,46 +74,62 @@ class Sample:
     annotations: Annotations | None = None
 
 
-def read_sample(store: FeatureStore, metadata: ModelMetadata, annotations: Annotations | None) -> Sample:
-    """Videos spread evenly over a feature file, at most 50,000 snippets.
+def read_sample(
+    store: FeatureStore, metadata: ModelMetadata, annotations: Annotations | None, fps: float | None = None
+) -> Sample:
+    """Videos spread evenly over a feature file, about 50,000 snippets at most.
 
     Args:
         store: holds the model's features, or both streams where the model takes one.
         metadata: of the model.
         annotations: with segments, mAP is compared too; gives fps and durations where the store has none.
+        fps: of videos for which neither states it.
+
+    Raises:
+        FeatureError: features of another width.
+        InputError: no video in common.
     """
-    names = [name for name in store.names if annotations is None or name in annotations]
-    total = sum(store.info(name).snippets for name in names)
-    step = max(1, -(-total // MAX_SNIPPETS))
+    infos = [store.info(name) for name in store.names if annotations is None or name in annotations]
+    infos = [info for info in infos if info.snippets]
+    if not infos:
+        where = store.path if annotations is None else f"{store.path} and {annotations.path}"
+        raise InputError(f"{where}: no video to compare the file with the trained model on")
+    every = -(-sum(info.snippets for info in infos) // MAX_SNIPPETS)
     videos = []
-    for name in names[::step]:
-        info = store.info(name)
-        listed = annotations[name] if annotations is not None else None
-        columns = slice(0, info.width)
-        if info.width != metadata.width:
-            columns = stream_slice(info.width, metadata.stream, metadata.stream_order)
-        # Where no fps is known, seconds do not matter: without ground truth only snippets are compared.
-        fps = (listed.fps if listed else None) or info.fps or 1.0
+    for info in infos[::every]:
+        listed = annotations[info.name] if annotations is not None else None
+        # Where no fps is known seconds do not matter: without it no mAP is compared, only snippets.
+        rate = (listed.fps if listed else None) or info.fps or fps
         duration_s = (listed.duration_s if listed else None) or info.duration_s
-        videos.append(
-            Video(name, store.read(name, columns), SnippetGrid(fps, metadata.snippet_frames, duration_s))
-        )
+        grid = SnippetGrid(rate, metadata.snippet_frames, duration_s) if rate else None
+        videos.append(Video(info.name, store.read(info.name, _columns(info, metadata, store.path)), grid))
     known = None
-    if annotations is not None and annotations.has_times:
+    if annotations is not None and annotations.has_times and all(video.grid for video in videos):
         known = Annotations({video.name: annotations[video.name] for video in videos}, annotations.path)
     return Sample(store.path.name, tuple(videos), known)
 
 
-def generated_sample(metadata: ModelMetadata, seed: int = 0) -> Sample:
-    """Features of no video, for a checkpoint that comes without any: as sparse and as large as pooled ReLU outputs."""
+def generated_sample(model: nn.Module, metadata: ModelMetadata, seed: int = 0) -> Sample:
+    """Features of no video, for a checkpoint that comes without any.
+
+    Random features would leave most models undecided, and nothing to compare. So each snippet is moved along the
+    gradient of one class's logit and of the foreground's, by an amount that changes slowly over time and takes both
+    through their whole range.
+    """
     generator = np.random.default_rng(seed)
-    grid = SnippetGrid(25.0, metadata.snippet_frames)
     videos = []
     for index, snippets in enumerate((1, 2, 3, 10, 100, 280, 600, 2000)):
-        # Slow change over time, as real features have; else no segment is longer than a snippet.
-        steps = generator.standard_normal((snippets, metadata.width)).cumsum(axis=0)
-        features = np.maximum(steps / np.sqrt(1 + np.arange(snippets))[:, None], 0.0)
-        videos.append(Video(f"generated-{index}", features.astype(np.float32), grid))
+        noise = np.maximum(generator.standard_normal((snippets, metadata.width)), 0.0).astype(np.float32)
+        features = torch.from_numpy(noise).requires_grad_()
+        with torch.enable_grad():
+            class_logits, attention_logits = model(features)
+            foreground = attention_logits[:, -1] - (attention_logits[:, 0] if attention_logits.shape[1] == 2 else 0.0)
+            wanted = class_logits[:, index % len(metadata.classes)] + foreground
+            (gradient,) = torch.autograd.grad(wanted.sum(), features)
+        phase = generator.uniform(0.0, 2.0 * np.pi) + np.arange(snippets) / 3.0
+        change = torch.from_numpy(10.0 * np.sin(phase)).float()[:, None]
+        moved = features.detach() + change * gradient / gradient.square().sum(dim=1, keepdim=True).clamp_min(1e-12)
+        videos.append(Video(f"generated-{index}", moved.numpy(), None))
     return Sample("generated", tuple(videos))
 
 
@@ -175,6 +192,16 @@ def problems(parity: Parity, tolerance: Tolerance) -> list[str]:
     return found
 
 
+def _columns(info: FeatureInfo, metadata: ModelMetadata, path: Path) -> slice:
+    if info.width == metadata.width:
+        return slice(0, info.width)
+    if metadata.stream != "both" and info.width == 2 * metadata.width:
+        return stream_slice(info.width, metadata.stream, metadata.stream_order)
+    raise FeatureError(
+        f"{path}: video {info.name!r}: features have width {info.width}, the model expects {metadata.width}"
+    )
+
+
 def _batches(videos: Iterable[Video]) -> Iterator[list[Video]]:
     batch: list[Video] = []
     size = 0
@@ -188,9 +215,7 @@ def _batches(videos: Iterable[Video]) -> Iterator[list[Video]]:
         yield batch
 
 
-def _torch_scores(
-    model: nn.Module, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]
-) -> Scores:
+def _torch_scores(model: nn.Module, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> Scores:
     with torch.inference_mode():
         outputs = activations(*model(torch.from_numpy(features)), torch.from_numpy(lengths))
     return Scores(*(output.numpy() for output in outputs))
@@ -211,6 +236,7 @@ def _average_map(found: Mapping[str, Segments], sample: Sample, classes: tuple[s
     assert sample.annotations is not None  # for the type checker: the caller looked
     detections = {}
     for video in sample.videos:
+        assert video.grid is not None  # and a sample with ground truth knows all fps
         one = found[video.name]
         start, end = video.grid.seconds(one.first, one.last)
         detections[video.name] = Detections(start, end, one.score, one.label, classes)

@@ -6,8 +6,8 @@ Measured on a CPU with AVX512-VNNI it costs about a tenth more time than the who
 whatever the packing. Weights are signed, one scale an output.
 
 Not all of the 8 bits are used. CPUs without VNNI (AVX2) add pairs of products in 16 bits, which saturate with full
-range on both sides; 2 * 181 * 90 fits, so every CPU gives the same integers. Of the pairs that fit, (127, 127), (255, 64)
-and (181, 90), the last had the smallest worst error over nine mixes of input and weight distributions.
+range on both sides; 2 * 181 * 90 fits, so every CPU gives the same integers. Of the ranges that fit, (127, 127),
+(255, 64) and (181, 90), the last had the smallest worst error over nine mixes of input and weight distributions.
 """
 
 from collections.abc import Iterator

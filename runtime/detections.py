@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from refineloc.runtime.errors import DetectionError, InputError
 from refineloc.runtime.files import atomic_write
+from refineloc.runtime.grid import SnippetGrid
+from refineloc.runtime.postprocess import Segments
 
 __all__ = ["Detection", "Detections", "read_detections", "write_detections"]
 
@@ -47,6 +49,16 @@ class Detections:
     label_index: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     provider: str = ""
+
+    @classmethod
+    def from_segments(
+        cls, grid: SnippetGrid, segments: Segments, classes: tuple[str, ...], provider: str = ""
+    ) -> "Detections":
+        """The segments of one video in seconds, best first; what clipping to the duration leaves empty is dropped."""
+        start, end = grid.seconds(segments.first, segments.last)
+        kept = np.flatnonzero(start < end)
+        order = kept[np.argsort(-segments.score[kept], kind="stable")]
+        return cls(start[order], end[order], segments.score[order], segments.label[order], classes, provider)
 
     @property
     def label(self) -> npt.NDArray[np.str_]:

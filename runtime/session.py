@@ -136,6 +136,7 @@ def _create(engine: Any, path: Path, content: bytes, providers: list[str], threa
             content,
             sess_options=options,
             providers=[(_ONNX_NAMES[name], settings[name]) for name in providers],
+            enable_fallback=0,  # its own fallback prints to stdout and tries again with other providers
         )
     except Exception as error:  # ONNX Runtime's own exceptions share no public base class
         raise ModelError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
@@ -162,17 +163,22 @@ def _cuda_problem(engine: Any) -> str | None:
 
 def _checked_metadata(path: Path, session: Any) -> ModelMetadata:
     """The file's metadata, compared with its inputs and outputs: a file must not lie about D or N."""
-    names = [one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()]
+    try:
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        shapes = {one.name: (one.shape, one.type) for one in (*inputs, *outputs)}
+        names = [one.name for one in inputs], [one.name for one in outputs]
+        props = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: damaged: its names or metadata are not UTF-8") from error
     if sorted(names[0]) != ["features", "lengths"] or not set(_OUTPUTS) <= set(names[1]):
         raise ModelError(
             f"{path}: not a refineloc model: expected the inputs features, lengths and the outputs "
             f"{', '.join(_OUTPUTS)}; got {', '.join(names[0])} -> {', '.join(names[1])}"
         )
     try:
-        metadata = ModelMetadata.from_props(session.get_modelmeta().custom_metadata_map)
+        metadata = ModelMetadata.from_props(props)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    shapes = {one.name: (one.shape, one.type) for one in (*session.get_inputs(), *session.get_outputs())}
     wanted: dict[str, tuple[list[int | None], str]] = {
         "features": ([None, metadata.width], "tensor(float)"),
         "lengths": ([None], "tensor(int64)"),

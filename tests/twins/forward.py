@@ -44,7 +44,7 @@ def _one_video(classifier: Sequence[Layer], attention: Sequence[Layer], features
         foreground = _softmax(values, axis=1)[:, 1]
         over_time = _softmax(foreground, axis=0)  # of values that are already in [0, 1]
     else:
-        foreground = 1.0 / (1.0 + np.exp(-values[:, 0]))
+        foreground = 0.5 * (1.0 + np.tanh(values[:, 0] / 2.0))  # the sigmoid, without overflow
         over_time = _softmax(values[:, 0], axis=0)
     return Forward(class_scores, foreground, over_time, (over_time @ class_scores)[None])
 

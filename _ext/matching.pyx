@@ -1,0 +1,107 @@
+"""Matching of detections with ground truth, and average precision, as ActivityNet's evaluation kit defines them."""
+
+import numpy as np
+
+ctypedef long long i64
+
+
+def match(start, end, group, truth_start, truth_end, truth_bounds, thresholds):
+    """Which detections are true positives, at every tIoU threshold at once.
+
+    A detection takes, of its group's annotations with tIoU >= threshold that no earlier detection took, the one of the
+    largest tIoU; of equal ones, the later.
+
+    Args:
+        start, end: detections in the order in which they may take an annotation, float64 [n].
+        group: index of the group (a class in a video) that each belongs to, int64 [n]; -1: one without annotations.
+        truth_start, truth_end: annotations, grouped, float64 [m].
+        truth_bounds: group g has the annotations truth_bounds[g] .. truth_bounds[g + 1] - 1, int64 [groups + 1].
+        thresholds: float64 [K].
+
+    Returns:
+        uint8 [K, n], 1 where the detection is a true positive.
+
+    Raises:
+        ValueError: arrays whose sizes do not fit together, or a group out of range.
+    """
+    cdef const double[::1] s = np.ascontiguousarray(start, np.float64)
+    cdef const double[::1] e = np.ascontiguousarray(end, np.float64)
+    cdef const i64[::1] g = np.ascontiguousarray(group, np.int64)
+    cdef const double[::1] ts = np.ascontiguousarray(truth_start, np.float64)
+    cdef const double[::1] te = np.ascontiguousarray(truth_end, np.float64)
+    cdef const i64[::1] bounds = np.ascontiguousarray(truth_bounds, np.int64)
+    cdef const double[::1] wanted = np.ascontiguousarray(thresholds, np.float64)
+    cdef Py_ssize_t n = s.shape[0], m = ts.shape[0], count = wanted.shape[0]
+    if e.shape[0] != n or g.shape[0] != n or te.shape[0] != m:
+        raise ValueError(f"start, end, group: expected the same size, got {n}, {e.shape[0]}, {g.shape[0]}")
+    steps = np.diff(np.asarray(bounds))
+    if bounds.shape[0] < 1 or bounds[0] != 0 or bounds[bounds.shape[0] - 1] != m or (steps < 0).any():
+        raise ValueError(f"truth_bounds: expected rising bounds from 0 to {m}")
+    if n and (np.max(group) >= bounds.shape[0] - 1 or np.min(group) < -1):
+        raise ValueError(f"group: expected -1 to {bounds.shape[0] - 2}")
+
+    hits = np.zeros((count, n), np.uint8)
+    cdef unsigned char[:, ::1] hit = hits
+    cdef unsigned char[:, ::1] taken = np.zeros((count, m), np.uint8)
+    cdef double[::1] tiou = np.empty(int(steps.max()) if len(steps) else 0, np.float64)
+    cdef Py_ssize_t i, j, k, low, high, best
+    cdef double inside, largest
+    with nogil:
+        for i in range(n):
+            if g[i] < 0:
+                continue
+            low, high = bounds[g[i]], bounds[g[i] + 1]
+            for j in range(low, high):
+                inside = max(min(e[i], te[j]) - max(s[i], ts[j]), 0.0)
+                tiou[j - low] = inside / ((te[j] - ts[j]) + (e[i] - s[i]) - inside)
+            for k in range(count):
+                best, largest = -1, wanted[k]
+                for j in range(low, high):
+                    if tiou[j - low] >= largest and not taken[k, j]:
+                        best, largest = j, tiou[j - low]
+                if best >= 0:
+                    taken[k, best] = 1
+                    hit[k, i] = 1
+    return hits
+
+
+def average_precision(hits, class_bounds, positives):
+    """Interpolated average precision (VOC 2011, as ActivityNet's kit), of every class and threshold.
+
+    Args:
+        hits: uint8 [K, n], detections by class, and within a class by falling score.
+        class_bounds: class c has the detections class_bounds[c] .. class_bounds[c + 1] - 1, int64 [C + 1].
+        positives: annotations of each class, int64 [C].
+
+    Returns:
+        float64 [K, C]; 0 for a class without annotations.
+    """
+    cdef const unsigned char[:, ::1] hit = np.ascontiguousarray(hits, np.uint8)
+    cdef const i64[::1] bounds = np.ascontiguousarray(class_bounds, np.int64)
+    cdef const i64[::1] total = np.ascontiguousarray(positives, np.int64)
+    cdef Py_ssize_t count = hit.shape[0], classes = total.shape[0]
+    if bounds.shape[0] != classes + 1 or bounds[0] < 0 or bounds[classes] > hit.shape[1] or (np.diff(class_bounds) < 0).any():
+        raise ValueError("class_bounds: expected rising bounds of each class within the detections")
+    out = np.zeros((count, classes), np.float64)
+    cdef double[:, ::1] ap = out
+    cdef Py_ssize_t k, c, i, found
+    cdef double highest, precision
+    with nogil:
+        for k in range(count):
+            for c in range(classes):
+                if total[c] == 0:
+                    continue
+                found = 0
+                for i in range(bounds[c], bounds[c + 1]):
+                    found += hit[k, i]
+                # Backwards: `highest` is the largest precision at this detection or a later one, which is what
+                # interpolation puts in the place of each; each true positive adds one step of recall.
+                highest = 0.0
+                for i in range(bounds[c + 1] - 1, bounds[c] - 1, -1):
+                    precision = <double>found / <double>(i - bounds[c] + 1)
+                    highest = max(highest, precision)
+                    if hit[k, i]:
+                        ap[k, c] += highest
+                        found -= 1
+                ap[k, c] /= total[c]
+    return out

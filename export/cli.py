@@ -1,0 +1,155 @@
+"""`refineloc-export`: a trained iteration, or a released checkpoint, as one ONNX file."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+
+from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
+from refineloc.runtime.errors import ConfigError, MissingExtraError
+from refineloc.runtime.files import check_writable
+
+if TYPE_CHECKING:
+    from refineloc.export.parity import Sample
+    from refineloc.export.sources import Trained
+    from refineloc.export.write import Written
+
+__all__ = ["main"]
+
+app = new_app("refineloc-export")
+
+
+@app.command()
+def export(
+    run: Annotated[
+        Path | None, typer.Argument(help="Folder of a run. [default: the newest under runs/]", show_default=False)
+    ] = None,
+    iteration: Annotated[
+        int | None, typer.Option("--iter", min=0, help="Iteration to export. [default: the last]", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file to write.")] = Path("model.onnx"),
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8"],
+        typer.Option(help="Of weights and products; int8 is the fastest on a CPU, fp16 is for GPUs."),
+    ] = "fp32",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A checkpoint that the paper's authors released, instead of a run.")
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="With --checkpoint: its classes, one a line, or a labels CSV.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="With --checkpoint: settings for what it does not state itself.")
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Features to compare the file with the trained model on, instead of the run's."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Ground truth of these features, to compare mAP, instead of the run's.")
+    ] = None,
+    allow_loss: Annotated[
+        bool, typer.Option("--allow-loss", help="Write the file even where it is too far from the trained model.")
+    ] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Write a trained model as one ONNX file that holds all that detection needs.
+
+    The file is run beside the trained model, on the run's validation features where they are still there; the
+    differences are shown, and kept in the file.
+    """
+    _check_options(run, iteration, checkpoint, classes, preset, labels, features)
+    check_writable(out, suffixes=(".onnx",))
+    _need_train_extra()
+    from refineloc.export.sources import from_checkpoint, from_run
+    from refineloc.export.write import write_model
+
+    if checkpoint is not None and classes is not None:
+        trained = from_checkpoint(checkpoint, classes, preset)
+    else:
+        trained = from_run(run, iteration)
+    sample = _sample(trained, features, labels)
+    written = write_model(out, trained.model, trained.metadata, sample, precision=precision, allow_loss=allow_loss)
+    print(_table(out, written))
+    for problem in written.beyond:
+        note(f"warning: {problem}")
+
+
+def _check_options(
+    run: Path | None,
+    iteration: int | None,
+    checkpoint: Path | None,
+    classes: Path | None,
+    preset: str | None,
+    labels: Path | None,
+    features: Path | None,
+) -> None:
+    if checkpoint is None:
+        for option, value in (("--classes", classes), ("--preset", preset)):
+            if value is not None:
+                raise ConfigError(f"{option} goes with --checkpoint; a run knows its own")
+    else:
+        if run is not None or iteration is not None:
+            raise ConfigError("--checkpoint goes without RUN and --iter")
+        if classes is None:
+            raise ConfigError("--checkpoint needs --classes FILE: a checkpoint does not hold the names of its classes")
+    if labels is not None and features is None:
+        raise ConfigError("--labels goes with --features")
+
+
+def _need_train_extra() -> None:
+    missing = [name for name in ("torch", "onnx", "onnxscript", "pydantic", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"refineloc-export needs {', '.join(missing)}: pip install 'refineloc[train,cpu]'")
+
+
+def _sample(trained: "Trained", features: Path | None, labels: Path | None) -> "Sample":
+    from refineloc.export.parity import generated_sample, read_sample
+    from refineloc.runtime.annotations import read_annotations
+    from refineloc.runtime.features import open_features
+
+    if features is None:
+        features, labels = trained.features, trained.labels
+        if features is None:
+            return generated_sample(trained.model, trained.metadata)
+        if not features.exists():
+            note(f"warning: {features}, which the run was validated on, is not there; compared on generated features")
+            return generated_sample(trained.model, trained.metadata)
+        if labels is not None and not labels.exists():
+            note(f"warning: {labels}, which the run was validated with, is not there; mAP is not compared")
+            labels = None
+    with open_features(features) as store:
+        annotations = None if labels is None else read_annotations(labels)
+        return read_sample(store, trained.metadata, annotations, trained.fps)
+
+
+def _table(out: Path, written: "Written") -> str:
+    metadata = written.metadata
+    parity = metadata.parity
+    assert parity is not None  # for the type checker: write_model measures always
+    where = f"{parity.source} ({parity.videos} videos, {parity.snippets:,} snippets)"
+    lines = [
+        f"{out}: {metadata.base} iteration {metadata.iteration}, {len(metadata.classes)} classes, "
+        f"{metadata.width} features, {metadata.precision}, {_megabytes(written.size)}",
+        f"  compared with the trained model on {where}",
+        f"  {'output':<14}largest difference",
+    ]
+    for name in ("class_scores", "foreground", "attention", "video_scores"):
+        lines.append(f"  {name:<14}{getattr(parity, name):.1e}")
+    lines.append(f"  {'detections':<14}{parity.detections}: {parity.lost} lost, {parity.gained} gained")
+    if parity.reference_map is not None and parity.map is not None:
+        change = 100 * (parity.map - parity.reference_map)
+        lines.append(f"  {'average mAP':<14}{100 * parity.reference_map:.2f} -> {100 * parity.map:.2f} ({change:+.2f})")
+    return "\n".join(lines)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    run_app(app)

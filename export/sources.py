@@ -1,0 +1,150 @@
+"""What can be exported: an iteration of a run of ours, or a checkpoint of the authors'."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from refineloc import __version__
+from refineloc.export.checkpoints import read_checkpoint, read_class_names
+from refineloc.runtime.errors import ModelError
+from refineloc.runtime.metadata import ModelMetadata
+from refineloc.training.config import resolve
+from refineloc.training.presets import preset as settings_of
+from refineloc.training.run import load_iteration
+
+__all__ = ["Trained", "from_checkpoint", "from_run"]
+
+_PRODUCER = f"refineloc {__version__}"
+# What a checkpoint's own config has to say, and the place of each in our configuration.
+_STATED = {
+    "snippet_frames": "features",
+    "stream": "features",
+    "alpha_a": "detection",
+    "alpha_c": "detection",
+    "top_k": "detection",
+    "widen": "detection",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained model, and all that its file says of it.
+
+    Attributes:
+        model: features [S, D] -> class logits [S, N], attention logits [S, 2] or [S, 1].
+        metadata: of precision fp32, without parity.
+        features, labels: what the run was validated on, to measure the file on; None for a checkpoint.
+        fps: of videos for which these do not state it, None where it is not known.
+    """
+
+    model: nn.Module
+    metadata: ModelMetadata
+    features: Path | None = None
+    labels: Path | None = None
+    fps: float | None = None
+
+
+def from_run(folder: Path | None, iteration: int | None) -> Trained:
+    """A trained iteration of a run of refineloc-train.
+
+    Args:
+        folder: of the run; the newest under runs/ if left out.
+        iteration: the last finished one if left out.
+
+    Raises:
+        ModelError: no such run, or no such iteration (the message says which there are).
+    """
+    run = folder if folder is not None else _newest_run(Path("runs"))
+    if not run.is_dir():
+        others = f"; there are {_listed(_runs(run.parent))}" if _runs(run.parent) else ""
+        raise ModelError(f"{run}: no such run{others}")
+    loaded = load_iteration(run, iteration if iteration is not None else max(_finished(run) - 1, 0))
+    config, data = loaded.config, loaded.data
+    return Trained(
+        loaded.model,
+        ModelMetadata(
+            classes=data.classes,
+            width=data.width,
+            **config.features.model_dump(),
+            **config.detection.model_dump(),
+            preset=config.preset,
+            base=config.model.base,
+            iteration=loaded.iteration,
+            layers=config.model.layers,
+            attention_values=config.model.attention_values,
+            precision="fp32",
+            training_data=Path(data.train_features).name,
+            producer=_PRODUCER,
+        ),
+        Path(data.val_features) if data.val_features else None,
+        Path(data.val_labels) if data.val_labels else None,
+        data.fps or None,
+    )
+
+
+def from_checkpoint(path: Path, classes: Path, preset: str | None = None) -> Trained:
+    """A checkpoint that the authors released, with the profile `release`.
+
+    Args:
+        path: the checkpoint.
+        classes: names of its classes (see `read_class_names`).
+        preset: settings for what the checkpoint's own config does not state.
+
+    Raises:
+        ModelError: not such a checkpoint, another number of classes, or settings that neither it nor a preset states.
+        ConfigError: no such preset.
+    """
+    checkpoint = read_checkpoint(path)
+    names = read_class_names(classes, checkpoint.classes)
+    missing = [key for key in _STATED if key not in checkpoint.config]
+    if missing and preset is None:
+        raise ModelError(f"{path}: its config does not state {', '.join(missing)}; give --preset for them")
+    own: dict[str, dict[str, Any]] = {"features": {}, "detection": {"profile": "release"}}
+    for key, value in checkpoint.config.items():
+        own[_STATED[key]][key] = value
+    config = resolve(settings_of(preset) if preset else {}, own)
+    return Trained(
+        checkpoint.model,
+        ModelMetadata(
+            classes=names,
+            width=checkpoint.width,
+            **config.features.model_dump(),
+            **config.detection.model_dump(),
+            preset=config.preset,
+            base="refineloc",
+            iteration=checkpoint.iteration,
+            layers=checkpoint.layers,
+            attention_values=checkpoint.attention_values,
+            precision="fp32",
+            training_data="",
+            producer=_PRODUCER,
+        ),
+    )
+
+
+def _newest_run(parent: Path) -> Path:
+    runs = [run for run in _runs(parent) if _finished(run)]
+    if not runs:
+        raise ModelError(f"{parent}/: holds no run with a finished iteration; give the folder of one")
+    return max(runs, key=lambda run: (run / "iterations.json").stat().st_mtime)
+
+
+def _runs(parent: Path) -> list[Path]:
+    return sorted(path.parent for path in parent.glob("*/config.toml")) if parent.is_dir() else []
+
+
+def _finished(run: Path) -> int:
+    """How many iterations have a record; what is wrong with a damaged file, `load_iteration` says."""
+    try:
+        records = json.loads((run / "iterations.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+    return len(records) if isinstance(records, list) else 0
+
+
+def _listed(runs: list[Path]) -> str:
+    shown = ", ".join(str(run) for run in runs[:5])
+    return shown if len(runs) <= 5 else f"{shown} and {len(runs) - 5} more"

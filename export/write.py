@@ -1,0 +1,69 @@
+"""From a trained model to a file on the disk that was compared with it."""
+
+import os
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from refineloc.export.graph import save_graph
+from refineloc.export.parity import TOLERANCES, Sample, measure, problems
+from refineloc.export.precision import build
+from refineloc.runtime.errors import ModelError
+from refineloc.runtime.files import atomic_path
+from refineloc.runtime.metadata import ModelMetadata, Precision
+from refineloc.runtime.session import Session
+
+__all__ = ["Written", "write_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An exported file.
+
+    Attributes:
+        metadata: as in the file, with the measured parity.
+        size: in bytes.
+        beyond: what is beyond the tolerance, in words; empty unless that was allowed.
+    """
+
+    metadata: ModelMetadata
+    size: int
+    beyond: tuple[str, ...]
+
+
+def write_model(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    metadata: ModelMetadata,
+    sample: Sample,
+    *,
+    precision: Precision = "fp32",
+    allow_loss: bool = False,
+) -> Written:
+    """Export, run the file beside the trained model, and keep it if it is near enough.
+
+    Args:
+        path: of the ONNX file; it appears whole or not at all.
+        model: features [S, D] -> class logits [S, N], attention logits [S, 2] or [S, 1].
+        metadata: of the model; its precision and parity are replaced.
+        sample: what to compare on.
+        precision: of weights and products.
+        allow_loss: keep the file even where it is beyond the tolerance of its precision.
+
+    Raises:
+        ModelError: the file is beyond the tolerance, or cannot be made.
+        OutputError: it cannot be written.
+    """
+    graph = build(model, metadata.width, precision)
+    with atomic_path(path) as aside:
+        save_graph(aside, graph, replace(metadata, precision=precision, parity=None))
+        parity = measure(model, Session(aside, provider="cpu"), sample)
+        beyond = problems(parity, TOLERANCES[precision])
+        if beyond and not allow_loss:
+            raise ModelError(
+                f"{path}: not written: as {precision} it is too far from the trained model: {'; '.join(beyond)}; "
+                "--allow-loss writes it all the same"
+            )
+        measured = replace(metadata, precision=precision, parity=parity)
+        size = save_graph(aside, graph, measured)
+    return Written(measured, size, tuple(beyond))

@@ -1,0 +1,111 @@
+"""`refineloc-eval`: detections and ground truth in, mean average precision out."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from refineloc.runtime.annotations import read_annotations
+from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
+from refineloc.runtime.detections import read_detections
+from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.evaluation import Evaluation, evaluate
+from refineloc.runtime.files import atomic_write, check_writable
+
+__all__ = ["main", "parse_tious"]
+
+app = new_app("refineloc-eval")
+
+
+@app.command()
+def evaluate_command(
+    detections: Annotated[Path, typer.Argument(help="Detections: ActivityNet JSON, CSV or JSON lines.")],
+    ground_truth: Annotated[Path, typer.Argument(help="Annotations with times: released CSV or ActivityNet JSON.")],
+    tiou: Annotated[
+        str, typer.Option(help="tIoU thresholds: FIRST:LAST:STEP, or a list such as 0.3,0.5.")
+    ] = "0.5:0.95:0.05",
+    subset: Annotated[str | None, typer.Option(help="Of an ActivityNet JSON: evaluate on this subset.")] = None,
+    drop_repeated: Annotated[
+        bool,
+        typer.Option(help="Drop annotations repeated within 0.001 s first, as OpenTAD and ActionFormer do."),
+    ] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Show every class.")] = False,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the scores, fractions of 1, here.")] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Mean average precision as ActivityNet's evaluation kit computes it.
+
+    Annotations of length zero are dropped. Videos without annotations hold false positives only; classes that the
+    ground truth does not have are left out, and counted in a warning.
+    """
+    tious = parse_tious(tiou)
+    if json_out is not None:
+        check_writable(json_out)
+    truth = read_annotations(ground_truth, subset=subset)
+    result = evaluate(read_detections(detections), truth, tious, drop_repeated=drop_repeated)
+    if result.unknown_labels:
+        note(f"warning: {result.unknown_labels} detections have a class that {ground_truth} does not have; left out")
+    if result.unknown_videos:
+        note(f"warning: {result.unknown_videos} videos of {detections} are not in {ground_truth}: false positives")
+    _print(result, per_class)
+    if json_out is not None:
+        with atomic_write(json_out) as handle:
+            json.dump(result.to_json(), handle, indent=1)
+            handle.write("\n")
+
+
+def parse_tious(text: str) -> list[float]:
+    """`0.5:0.95:0.05` or `0.3,0.5` as thresholds.
+
+    Raises:
+        ConfigError: neither form, or a threshold that is not above 0 and at most 1.
+    """
+    try:
+        if ":" in text:
+            first, last, step = (float(part) for part in text.split(":"))
+            if not step > 0:
+                raise ValueError("step")
+            count = round((last - first) / step) + 1
+            # Rounded as the decimal that was meant: 0.5 + 3 * 0.05 is 0.65, not 0.6500000000000001.
+            tious = [round(first + step * index, 10) for index in range(count)]
+        else:
+            tious = [float(part) for part in text.split(",")]
+    except (ValueError, OverflowError):
+        tious = []
+    if not tious or not all(0 < value <= 1 for value in tious):
+        raise ConfigError(f"--tiou {text!r}: expected FIRST:LAST:STEP or a list, of numbers above 0 and at most 1")
+    return tious
+
+
+def _print(result: Evaluation, per_class: bool) -> None:
+    """A table on a terminal, tab-separated lines in a pipe: fractions of 1 there, percent here."""
+    rows = [("all", result.mAP, int(result.instances.sum()))]
+    if per_class:
+        rows += [(label, result.ap[:, k], int(result.instances[k])) for k, label in enumerate(result.classes)]
+    if not sys.stdout.isatty():
+        print("\t".join(["class", "instances", "average", *(f"{tiou:.2f}" for tiou in result.tious)]))
+        for label, values, instances in rows:
+            print("\t".join([label, str(instances), f"{values.mean():.6f}", *(f"{value:.6f}" for value in values)]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="mAP by tIoU, percent", title_justify="left")
+    table.add_column("class")
+    for name in ("instances", "average", *(f"{tiou:.2f}" for tiou in result.tious)):
+        table.add_column(name, justify="right")
+    for label, values, instances in rows:
+        style = "bold" if label == "all" and values is rows[0][1] else None
+        table.add_row(
+            label, str(instances), f"{100 * values.mean():.2f}", *(f"{100 * v:.2f}" for v in values), style=style
+        )
+    Console().print(table)
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    run_app(app)

@@ -1,0 +1,213 @@
+"""Model files that are damaged, foreign, lying or hostile end in one clear line, and open no file but themselves."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from refineloc.export.graph import build_graph, save_graph
+from refineloc.runtime.errors import ModelError
+from refineloc.runtime.metadata import ModelMetadata
+from refineloc.runtime.session import Session
+from refineloc.training.bases.refineloc import RefineLoc
+
+pytestmark = pytest.mark.xdist_group("hostile-models")
+
+
+@pytest.fixture(scope="module")
+def graph() -> bytes:
+    torch.manual_seed(0)
+    return build_graph(RefineLoc(24, 5), 24).SerializeToString()
+
+
+@pytest.fixture
+def good(tmp_path: Path, graph: bytes, metadata: ModelMetadata) -> Path:
+    path = tmp_path / "good.onnx"
+    save_graph(path, onnx.ModelProto.FromString(graph), metadata)
+    return path
+
+
+def refuse(path: Path, message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        Session(path, provider="cpu")
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def outside(tensor: TensorProto, location: str) -> None:
+    """Make a tensor say that its data lie in another file."""
+    size = len(numpy_helper.to_array(tensor).tobytes())
+    for field in ("raw_data", "float_data", "int64_data"):
+        tensor.ClearField(field)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(size))):
+        tensor.external_data.add(key=key, value=value)
+
+
+@pytest.mark.parametrize("how", ["relative", "absolute", "symlink", "parent"])
+def test_weights_in_another_file_are_not_followed(tmp_path: Path, good: Path, how: str) -> None:
+    model = onnx.load(good)
+    tensor = model.graph.initializer[0]
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(numpy_helper.to_array(tensor).tobytes())
+    (tmp_path / "link.bin").symlink_to(secret)
+    place = {"relative": "secret.bin", "absolute": str(secret), "symlink": "link.bin", "parent": "../x/secret.bin"}[how]
+    outside(tensor, place)
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(model.SerializeToString())
+    refuse(bad, "external data")
+
+
+def in_an_attribute(model: onnx.ModelProto, tensor: TensorProto) -> None:
+    model.graph.node.append(helper.make_node("Constant", [], ["spare"], value=tensor))
+
+
+def in_a_branch(model: onnx.ModelProto, tensor: TensorProto) -> None:
+    branch = helper.make_graph([], "branch", [], [helper.make_tensor_value_info("x", 1, [1])], [tensor])
+    model.graph.node.append(helper.make_node("If", ["condition"], ["spare"], then_branch=branch, else_branch=branch))
+
+
+def in_a_function(model: onnx.ModelProto, tensor: TensorProto) -> None:
+    node = helper.make_node("Constant", [], ["y"], value=tensor)
+    model.functions.append(helper.make_function("local", "f", [], ["y"], [node], [helper.make_opsetid("", 20)]))
+
+
+def in_a_sparse_tensor(model: onnx.ModelProto, tensor: TensorProto) -> None:
+    model.graph.sparse_initializer.add().values.CopyFrom(tensor)
+
+
+@pytest.mark.parametrize("hide", [in_an_attribute, in_a_branch, in_a_function, in_a_sparse_tensor])
+def test_wherever_they_hide(tmp_path: Path, good: Path, hide: Callable[[onnx.ModelProto, TensorProto], None]) -> None:
+    model = onnx.load(good)
+    tensor = numpy_helper.from_array(np.zeros(1, np.float32), "x")
+    outside(tensor, "secret.bin")
+    hide(model, tensor)
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(model.SerializeToString())
+    refuse(bad, "external data")
+
+
+def test_a_model_of_others(tmp_path: Path) -> None:
+    foreign = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Relu", ["x"], ["y"])],
+            "foreign",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
+        ),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(foreign.SerializeToString())
+    refuse(path, "not a refineloc model")
+
+
+@pytest.mark.parametrize(
+    ("props", "message"),
+    [
+        ({}, "refineloc.format_version is missing"),
+        ({"names": "{0: 'person'}", "stride": "32"}, "refineloc.format_version is missing"),
+        ({"refineloc.format_version": "1"}, "refineloc.classes is missing"),
+        ({"refineloc.format_version": "99"}, "update refineloc"),
+    ],
+    ids=["none", "of-others", "most-missing", "newer"],
+)
+def test_metadata_that_are_not_ours(tmp_path: Path, graph: bytes, props: dict[str, str], message: str) -> None:
+    model = onnx.ModelProto.FromString(graph)
+    helper.set_model_props(model, props)
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(model.SerializeToString())
+    refuse(path, message)
+
+
+@pytest.mark.parametrize("lie", [{"width": 23}, {"width": 48}, {"classes": ("a", "b")}])
+def test_metadata_that_lie_about_the_graph(
+    tmp_path: Path, graph: bytes, metadata: ModelMetadata, lie: dict[str, object]
+) -> None:
+    path = tmp_path / "bad.onnx"
+    said = dataclasses.replace(metadata, **lie)  # type: ignore[arg-type]
+    save_graph(path, onnx.ModelProto.FromString(graph), said)
+    refuse(path, "do not fit its graph")
+
+
+@pytest.mark.parametrize("size", [0, 1, 10, 1000, -1])
+def test_a_file_that_is_cut_short(tmp_path: Path, good: Path, size: int) -> None:
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(good.read_bytes()[:size])
+    with pytest.raises(ModelError, match=str(path)):
+        Session(path, provider="cpu")
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello", b"\x89HDF\r\n\x1a\n" + bytes(500), b"PK\x03\x04" + bytes(500), bytes(64)]
+)
+def test_a_file_of_another_kind(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=str(path)):
+        Session(path, provider="cpu")
+
+
+def test_no_file(tmp_path: Path) -> None:
+    refuse(tmp_path / "none.onnx", "no such file")
+    refuse(tmp_path, "is a folder")
+
+
+MUTATE = textwrap.dedent(
+    """
+    import json, resource, sys
+    import numpy as np
+    from refineloc.runtime.errors import RefineLocError
+    from refineloc.runtime.session import Session
+    good, bad, seed, cases = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    import onnxruntime
+    resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
+    content = open(good, "rb").read()
+    generator = np.random.default_rng(seed)
+    counts = {"read": 0, "refused": 0}
+    for case in range(cases):
+        changed = bytearray(content)
+        for place in generator.integers(0, len(content), generator.integers(1, 6)):
+            changed[place] = generator.integers(256)
+        if case % 4 == 0:
+            del changed[generator.integers(len(content)) :]
+        open(bad, "wb").write(changed)
+        try:
+            Session(bad, provider="cpu", threads=1)
+            counts["read"] += 1
+        except RefineLocError as error:
+            assert "\\n" not in str(error), error
+            counts["refused"] += 1
+    print(json.dumps(counts))
+    """
+)
+
+
+def test_changed_bytes_end_in_one_line(tmp_path: Path, graph: bytes, metadata: ModelMetadata) -> None:
+    # Only the structure is worth changing: without the weights, most of the bytes are of names, shapes and metadata.
+    torch.manual_seed(0)
+    small = build_graph(RefineLoc(2, 2), 2)
+    path = tmp_path / "small.onnx"
+    save_graph(path, small, dataclasses.replace(metadata, width=2, classes=("a", "b")))
+    done = subprocess.run(
+        [sys.executable, "-c", MUTATE, str(path), str(tmp_path / "bad.onnx"), "0", "400"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert counts["read"] + counts["refused"] == 400
+    assert counts["refused"] > 100

@@ -1,0 +1,125 @@
+"""float16 and int8 files: what they hold, how near they are, and that packing changes nothing."""
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+
+from refineloc.export.precision import build, quantized
+from refineloc.runtime.errors import ModelError
+from refineloc.runtime.metadata import Precision
+from refineloc.training.bases.refineloc import RefineLoc
+
+WIDTH, CLASSES = 256, 6
+OUTPUTS = ["class_scores", "foreground", "attention", "video_scores"]
+
+
+@functools.cache
+def graph_of(precision: Precision) -> onnx.ModelProto:
+    torch.manual_seed(3)
+    return build(RefineLoc(WIDTH, CLASSES), WIDTH, precision)
+
+
+@functools.cache
+def session_of(precision: Precision) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(graph_of(precision).SerializeToString())
+
+
+def run(precision: Precision, features: npt.NDArray[np.float32], lengths: list[int]) -> list[npt.NDArray[np.float32]]:
+    outputs: list[npt.NDArray[np.float32]] = session_of(precision).run(
+        OUTPUTS, {"features": features, "lengths": np.array(lengths, np.int64)}
+    )
+    return outputs
+
+
+def features_of(snippets: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    """As pooled ReLU outputs: not negative, of different sizes from snippet to snippet."""
+    generator = np.random.default_rng(seed)
+    sizes = generator.lognormal(0.0, 0.7, (snippets, 1))
+    return np.maximum(generator.standard_normal((snippets, WIDTH)) * sizes, 0.0).astype(np.float32)
+
+
+pytestmark = pytest.mark.xdist_group("precision")
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 5e-3), ("int8", 5e-2)])
+def test_stays_near_float32(precision: Precision, tolerance: float) -> None:
+    features, lengths = features_of(500), [100, 1, 399]
+    for name, expected, got in zip(
+        OUTPUTS, run("fp32", features, lengths), run(precision, features, lengths), strict=True
+    ):
+        assert got.dtype == np.float32
+        difference = np.abs(got - expected).max()
+        assert 0 < difference < tolerance, name  # zero would mean that nothing was made smaller
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_packing_changes_nothing(precision: Precision) -> None:
+    """The snippets of another video, a thousand times as large, leave a video's scores as they are."""
+    mine, others = features_of(40, seed=1), features_of(25, seed=2) * np.float32(1000.0)
+    alone = run(precision, mine, [40])
+    packed = run(precision, np.concatenate([others, mine]), [25, 40])
+    for name, expected, got in zip(OUTPUTS, alone, packed, strict=True):
+        np.testing.assert_allclose(got[-len(expected) :], expected, atol=1e-6, rtol=0, err_msg=name)
+
+
+def test_weights_are_of_the_precision_and_the_file_is_smaller() -> None:
+    sizes = {precision: len(graph_of(precision).SerializeToString()) for precision in ("fp32", "fp16", "int8")}
+    assert sizes["fp16"] < 0.55 * sizes["fp32"]
+    assert sizes["int8"] < 0.35 * sizes["fp32"]
+    for precision, kind in (("fp32", TensorProto.FLOAT), ("fp16", TensorProto.FLOAT16), ("int8", TensorProto.INT8)):
+        matrices = [one for one in graph_of(precision).graph.initializer if len(one.dims) == 2]
+        assert len(matrices) == 4
+        assert {one.data_type for one in matrices} == {kind}
+
+
+def test_integers_do_not_saturate_where_pairs_are_added_in_16_bits() -> None:
+    graph = graph_of("int8").graph
+    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    largest_weight = max(int(np.abs(one.astype(int)).max()) for one in constants.values() if one.dtype == np.int8)
+    assert largest_weight > 80  # the range is used
+    assert 2 * int(constants["levels"]) * largest_weight < 2**15
+
+
+def test_the_quantised_layer_is_the_formula_of_its_docstring() -> None:
+    torch.manual_seed(4)
+    model = RefineLoc(32, 3, layers=1)
+    session = onnxruntime.InferenceSession(build(model, 32, "int8").SerializeToString())
+    x = np.random.default_rng(0).normal(-1.0, 2.0, (20, 32)).astype(np.float32)
+    weight, bias = model.classifier[0].weight.detach().numpy(), model.classifier[0].bias.detach().numpy()
+    scale = np.abs(weight).max(axis=1) / 90
+    integers = np.round(weight / scale[:, None])
+    low, high = x.min(axis=1, keepdims=True), x.max(axis=1, keepdims=True)
+    step = (high - low) / 181
+    logits = step * scale * (np.round((x - low) / step) @ integers.T) + low * (scale * integers.sum(axis=1)) + bias
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    got = session.run(["class_scores"], {"features": x, "lengths": np.array([20])})[0]
+    np.testing.assert_allclose(got, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.5, -2.0])
+def test_snippets_with_all_values_equal(value: float) -> None:
+    features = np.full((4, WIDTH), value, dtype=np.float32)
+    for name, expected, got in zip(OUTPUTS, run("fp32", features, [4]), run("int8", features, [4]), strict=True):
+        np.testing.assert_allclose(got, expected, atol=2e-2, rtol=0, err_msg=name)
+
+
+def test_a_layer_too_wide_for_32_bit_sums_is_refused() -> None:
+    wide = 2**31 // (181 * 90) + 1
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Gemm", ["features", "layer.weight", "layer.bias"], ["y"], transB=1)],
+        "wide",
+        [onnx.helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, wide])],
+        [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1])],
+        [
+            numpy_helper.from_array(np.ones((1, wide), np.float32), "layer.weight"),
+            numpy_helper.from_array(np.ones(1, np.float32), "layer.bias"),
+        ],
+    )
+    with pytest.raises(ModelError, match="int8"):
+        quantized(onnx.helper.make_model(graph))

@@ -1,0 +1,117 @@
+"""The metadata of a model file: written, read back, and refused where it is not what it says."""
+
+import dataclasses
+
+import pytest
+
+from refineloc.runtime.errors import ModelError
+from refineloc.runtime.metadata import ModelMetadata, Parity
+
+PARITY = Parity("val.h5", 3, 100, 1e-7, 2e-7, 3e-9, 0.0, 12, 1, 2, 0.25, 0.2375)
+GOOD = ModelMetadata(
+    classes=("Long jump", "Anstoß", "跳"),
+    width=2048,
+    snippet_frames=16,
+    stream="both",
+    stream_order="temporal-spatial",
+    profile="paper",
+    alpha_a=0.5,
+    alpha_c=0.1 + 0.2,  # has no short decimal form: must come back as the same float
+    top_k=2,
+    max_gap=1,
+    widen=2,
+    nms=None,
+    preset="activitynet-i3d",
+    base="refineloc",
+    iteration=3,
+    layers=2,
+    attention_values=2,
+    precision="fp32",
+    training_data="train.h5",
+    producer="refineloc 0.1.0",
+    parity=PARITY,
+)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        GOOD,
+        dataclasses.replace(GOOD, nms=0.7, parity=None, preset="", training_data=""),
+        dataclasses.replace(GOOD, alpha_c=1e-7, parity=dataclasses.replace(PARITY, reference_map=None, map=None)),
+    ],
+)
+def test_comes_back_as_it_was_written(metadata: ModelMetadata) -> None:
+    props = metadata.to_props()
+    assert all(isinstance(text, str) and key.startswith("refineloc.") for key, text in props.items())
+    assert ModelMetadata.from_props({**props, "someone.else": "x"}) == metadata
+
+
+@pytest.mark.parametrize("key", [key for key in GOOD.to_props() if key != "refineloc.parity"])
+def test_a_missing_key_is_named(key: str) -> None:
+    props = GOOD.to_props()
+    del props[key]
+    with pytest.raises(ModelError, match=key):
+        ModelMetadata.from_props(props)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("format_version", "2"),
+        ("format_version", "0"),
+        ("format_version", "one"),
+        ("classes", ""),
+        ("classes", "[]"),
+        ("classes", '"Long jump"'),
+        ("classes", '["a", 1]'),
+        ("classes", '["a", "a"]'),
+        ("classes", '["a", " "]'),
+        ("classes", '["a\\nb"]'),
+        ("classes", "[" * 100_000),
+        ("width", "0"),
+        ("width", "-5"),
+        ("width", "2048.0"),
+        ("width", "1_0"),
+        ("width", "٣"),
+        ("width", "9" * 5000),
+        ("snippet_frames", ""),
+        ("stream", "rgb"),
+        ("stream_order", "temporal"),
+        ("profile", "Paper"),
+        ("alpha_a", "nan"),
+        ("alpha_a", "1.0001"),
+        ("alpha_c", "-0.1"),
+        ("alpha_c", "1e999"),
+        ("top_k", "0"),
+        ("max_gap", "-1"),
+        ("widen", "none"),
+        ("nms", "yes"),
+        ("nms", "2"),
+        ("iteration", "-1"),
+        ("layers", "0"),
+        ("attention_values", "3"),
+        ("precision", "fp64"),
+        ("base", "a\nb"),
+        ("parity", "[]"),
+        ("parity", "{}"),
+        ("parity", "{"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_its_key(key: str, text: str) -> None:
+    with pytest.raises(ModelError, match=key) as caught:
+        ModelMetadata.from_props({**GOOD.to_props(), f"refineloc.{key}": text})
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"videos": -1}, {"videos": 1.5}, {"lost": True}, {"attention": float("nan")}, {"map": "high"}, {"more": 1}],
+)
+def test_parity_is_checked_too(change: dict[str, object]) -> None:
+    import json
+
+    record = json.dumps({**dataclasses.asdict(PARITY), **change})
+    with pytest.raises(ModelError, match="parity"):
+        ModelMetadata.from_props({**GOOD.to_props(), "refineloc.parity": record})

@@ -1,0 +1,206 @@
+"""The configuration of a run: every setting with its unit and its source; unknown keys are refused."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.features import Stream, StreamOrder
+from refineloc.runtime.postprocess import PostProcess, Profile
+
+__all__ = ["Config", "Generator", "parse_assignment", "read_toml", "resolve"]
+
+Generator = Literal["uniform", "distribution-aware", "class-activation", "attention", "segment", "oracle"]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class FeatureConfig(_Section):
+    """Which features the model sees."""
+
+    stream: Stream = Field("both", description="temporal or spatial half of the columns, or both (paper, section 4.1)")
+    stream_order: StreamOrder = Field(
+        "temporal-spatial", description="how the streams lie in the files; RefineLoc's have the temporal first"
+    )
+    snippet_frames: int = Field(16, ge=1, description="H, frames a snippet: 16 for I3D, 15 for TSN (section 4.1)")
+
+
+class ModelConfig(_Section):
+    """The base model."""
+
+    base: Literal["refineloc"] = Field("refineloc", description="base model (section 3.1)")
+    layers: int = Field(2, ge=1, le=4, description="L, fully connected layers of each branch (section 3.1)")
+    attention_values: Literal[1, 2] = Field(
+        2, description="outputs of the attention branch: 2 (paper), or 1 with a sigmoid (released code, THUMOS14)"
+    )
+
+
+class DetectionConfig(_Section):
+    """How scores become detections (section 3.1)."""
+
+    profile: Profile = Field("paper", description="rules of the paper or of the released code (docs/method.md)")
+    alpha_a: Share = Field(0.5, description="α_A: most background Ā^bf_bg of a kept snippet")
+    alpha_c: Share = Field(0.005, description="α_C: least class activation C̄ of a kept snippet")
+    top_k: int = Field(2, ge=1, description="classes a video, by ŷ")
+    max_gap: int = Field(1, ge=0, description="removed snippets that may separate kept ones of a segment")
+    widen: int = Field(2, ge=0, description="snippets added at both ends of a segment")
+    nms: Share | None = Field(None, description="tIoU above which the weaker segment of a class is dropped; none: keep")
+
+    def post_process(self) -> PostProcess:
+        """The runtime's form of these settings."""
+        return PostProcess(**self.model_dump())
+
+
+class PseudoConfig(_Section):
+    """How an iteration's scores become the next one's pseudo labels (section 3.2)."""
+
+    generator: Generator = Field("segment", description="of the five of section 3.2; oracle: from the true times")
+    beta: float = Field(4.0, ge=0, description="β, weight of the pseudo loss (section 3.2)")
+    sampled: Share = Field(0.8, description="S, share of each video's snippets that keep their pseudo label")
+    weighted: bool = Field(True, description="weigh background and foreground by [1-w, w], w = share of background")
+    foreground: Share = Field(0.5, description="segment: least foreground of a kept snippet (1 - α_A)")
+    class_activation: Share = Field(
+        0.005, description="segment: least class activation of a kept snippet; class-activation: the threshold on max C̄"
+    )
+    attention: float = Field(1.0, ge=0, description="attention: threshold on Ā^time, as a multiple of 1/T")
+    top_k: int = Field(2, ge=1, description="segment: classes a video, by ŷ")
+    widen: int = Field(0, ge=0, description="segment: snippets added at both ends (paper: none; released code: 2)")
+    past_end: int = Field(0, ge=0, description="segment: further snippets at the end (released code: 1)")
+    foreground_share: Share = Field(
+        0.5, description="distribution-aware: share of foreground; needs strong labels to know, a reference only"
+    )
+
+
+class TrainingConfig(_Section):
+    """The optimisation of one iteration, and of the loop (section 4.1)."""
+
+    iterations: int = Field(4, ge=1, description="models to train: M_0 .. M_(iterations-1)")
+    epochs: int = Field(50, ge=1, description="epochs an iteration")
+    batch_videos: int = Field(32, ge=1, description="videos a batch")
+    learning_rate: float = Field(1e-4, gt=0, description="Adam's, at the start of each iteration")
+    decay: float = Field(0.9, gt=0, lt=1, description="of the learning rate, when the validation loss stops falling")
+    patience: int = Field(1, ge=0, description="epochs without a lower validation loss before a decay (released code)")
+    select: Literal["best", "last"] = Field(
+        "best",
+        description="an iteration's weights: of the lowest validation loss, or of the last epoch (released code)",
+    )
+    video_loss: Profile = Field("paper", description="paper: -log ŷ_y; release: -sum_t Ā^time_t log C̄_(t,y)")
+    labels: Literal["all", "first"] = Field("all", description="a video's labels: all, or the first in sorted order")
+    stop_after: int = Field(
+        0, ge=0, description="end the loop after so many iterations without a better one; 0: never (released code: 3)"
+    )
+    seed: int = Field(0, ge=0, description="of weights, order of videos, sampling and random labels")
+
+
+class Config(_Section):
+    """All settings of a run."""
+
+    preset: str = Field("", description="the preset that this began with")
+    features: FeatureConfig = FeatureConfig()
+    model: ModelConfig = ModelConfig()
+    detection: DetectionConfig = DetectionConfig()
+    pseudo: PseudoConfig = PseudoConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def to_toml(self) -> str:
+        """The resolved configuration; `none` settings are left out, since TOML has no such value."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+    def described_toml(self) -> str:
+        """Like `to_toml`, with the description of every setting above it, for `--show-config`."""
+        lines = [f'preset = "{self.preset}"']
+        for name in type(self).model_fields:
+            section = getattr(self, name)
+            if isinstance(section, BaseModel):
+                lines += ["", f"[{name}]"]
+                for key, field in type(section).model_fields.items():
+                    value = getattr(section, key)
+                    text = tomli_w.dumps({key: value}).strip() if value is not None else f"# {key}: none"
+                    lines += [f"# {field.description}", text]
+        return "\n".join(lines) + "\n"
+
+
+# What the released code does differently, beside post-processing (DESIGN section 1).
+_RELEASE: dict[str, Any] = {
+    "detection": {"profile": "release"},
+    "pseudo": {"widen": 2, "past_end": 1},
+    "training": {"select": "last", "video_loss": "release", "labels": "first"},
+}
+
+
+def resolve(*layers: Mapping[str, Any]) -> Config:
+    """One configuration from layers of settings; later ones win.
+
+    A layer may have the key `profile` at its top: "release" stands for all that the released code does differently, and
+    is overridden by what any layer says in detail.
+
+    Raises:
+        ConfigError: an unknown key, or a value out of range; one line for the first of them.
+    """
+    profile = next((layer["profile"] for layer in reversed(layers) if "profile" in layer), "paper")
+    if profile not in ("paper", "release"):
+        raise ConfigError(f"profile: expected 'paper' or 'release', got {profile!r}")
+    merged: dict[str, Any] = {}
+    for layer in ([_RELEASE] if profile == "release" else []) + [dict(layer) for layer in layers]:
+        _merge(merged, {key: value for key, value in layer.items() if key != "profile"})
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        known = _known_keys(first["loc"]) if first["type"] == "extra_forbidden" else ""
+        raise ConfigError(f"{where}: {first['msg']}, got {first['input']!r}{known}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file.
+
+    Raises:
+        ConfigError: missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; --show-config prints one to begin with") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable TOML file: {error}") from error
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """`training.epochs=20` as settings; the value is read as TOML, and as plain text where it is none.
+
+    Raises:
+        ConfigError: not of the form KEY=VALUE.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r}: expected KEY=VALUE, such as training.epochs=20")
+    try:
+        parsed: Any = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return dict(parsed)
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _known_keys(location: tuple[Any, ...]) -> str:
+    model: Any = Config
+    for part in location[:-1]:
+        model = model.model_fields[part].annotation
+    return f"; known: {', '.join(model.model_fields)}"

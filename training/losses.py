@@ -1,0 +1,80 @@
+"""The losses, as pure functions of a packed batch (RefineLoc, sections 3.1 and 3.2; DESIGN section 1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refineloc.training.bases.activations import Activations, membership
+
+__all__ = ["UNLABELLED", "class_weights", "pseudo_loss", "video_loss_paper", "video_loss_release"]
+
+UNLABELLED = -1  # a snippet without a pseudo label; 0 is background, 1 foreground
+
+
+def video_loss_paper(activations: Activations, targets: Tensor) -> Tensor:
+    """Cross-entropy of ŷ with the labels: -sum_n y_n log ŷ_n, mean over videos.
+
+    Args:
+        activations: of V videos.
+        targets: float [V, N], each row sums to 1.
+    """
+    # ŷ is a mean of softmaxes: above 0 but where float32 runs out, and there the gradient would be infinite.
+    smallest = torch.finfo(activations.video_scores.dtype).tiny
+    return -(targets * activations.video_scores.clamp_min(smallest).log()).sum(dim=1).mean()
+
+
+def video_loss_release(activations: Activations, class_logits: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+    """The released code's: -sum_t Ā^time_t log C̄_(t,y), mean over videos.
+
+    Args:
+        activations: of V videos.
+        class_logits: C [S, N].
+        targets: float [V, N], each row sums to 1.
+        lengths: int64 [V].
+    """
+    log_scores = F.log_softmax(class_logits, dim=1)
+    one_hot = membership(lengths, class_logits).to(log_scores.dtype)
+    return -(targets * (one_hot @ (activations.attention[:, None] * log_scores))).sum(dim=1).mean()
+
+
+def pseudo_loss(attention_logits: Tensor, labels: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of Ā^bf with the pseudo labels: weighted mean over a video's labelled snippets, mean over videos.
+
+    Args:
+        attention_logits: A [S, 2] or [S, 1].
+        labels: int64 [S]: 0 background, 1 foreground, -1 none.
+        lengths: int64 [V].
+        weights: of background and foreground, float [2].
+
+    A video without any labelled snippet (or with none of weight above 0) adds 0.
+    """
+    labelled = labels >= 0
+    target = labels.clamp_min(0)
+    if attention_logits.shape[1] == 2:
+        losses = F.cross_entropy(attention_logits, target, reduction="none")
+    else:
+        losses = F.binary_cross_entropy_with_logits(
+            attention_logits[:, 0], target.to(attention_logits.dtype), reduction="none"
+        )
+    weight = weights.to(losses.dtype)[target] * labelled
+    one_hot = membership(lengths, losses).to(losses.dtype)
+    total = one_hot @ weight
+    return ((one_hot @ (weight * losses)) / torch.where(total > 0, total, 1.0)).mean()
+
+
+def class_weights(labels: Tensor, weighted: bool) -> Tensor:
+    """Weights of background and foreground: [1 - w, w], w the share of background among all pseudo labels of a split.
+
+    Args:
+        labels: int64 [S] of the split, 0, 1 or -1.
+        weighted: False weighs both the same.
+
+    With labels of one kind only that formula would weigh the only kind with 0, and nothing would be learned; both then
+    weigh the same.
+    """
+    background = int((labels == 0).sum())
+    total = int((labels >= 0).sum())
+    if not weighted or background in (0, total):
+        return torch.ones(2, device=labels.device)
+    share = background / total
+    return torch.tensor([1.0 - share, share], device=labels.device)

@@ -1,0 +1,152 @@
+"""The pseudo-label generators: scores of an iteration become snippet-level labels for the next (section 3.2)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc.runtime.annotations import Annotations
+from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.grid import SnippetGrid
+from refineloc.runtime.postprocess import PostProcess, Profile, Scores, segments
+from refineloc.training.config import PseudoConfig
+from refineloc.training.losses import UNLABELLED
+
+__all__ = ["PseudoLabels", "generate", "precision_and_recall", "sample", "true_foreground"]
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLabels:
+    """Pseudo labels of a split.
+
+    Attributes:
+        labels: int64 [S]: 1 foreground, 0 background (none is left out before `sample`).
+        warning: why they are all of one kind, and which threshold caused it; "" where they are not.
+    """
+
+    labels: Labels
+    warning: str = ""
+
+
+def generate(
+    config: PseudoConfig,
+    profile: Profile,
+    scores: Scores,
+    lengths: npt.NDArray[np.int64],
+    rng: np.random.Generator,
+    truth: npt.NDArray[np.bool_] | None = None,
+) -> PseudoLabels:
+    """Label every snippet of a split.
+
+    Args:
+        config: the generator and its thresholds.
+        profile: of the segment generator's post-processing.
+        scores: of the iteration's model, S snippets.
+        lengths: int64 [V].
+        rng: of the random generators.
+        truth: the true foreground, bool [S]; the oracle needs it.
+
+    Raises:
+        ConfigError: the oracle without known times.
+    """
+    total = int(lengths.sum())
+    match config.generator:
+        case "uniform":
+            foreground = rng.random(total) < 0.5
+        case "distribution-aware":
+            foreground = rng.random(total) < config.foreground_share
+        case "class-activation":
+            foreground = scores.class_scores.max(axis=1) >= np.float32(config.class_activation)
+        case "attention":
+            # Ā^time sums to 1 over a video: relative to 1/T a threshold means the same for every length.
+            foreground = scores.attention * np.repeat(lengths, lengths) >= config.attention
+        case "segment":
+            foreground = _inside_segments(config, profile, scores, lengths)
+        case "oracle":
+            if truth is None:
+                raise ConfigError("pseudo.generator: oracle needs segments with times in the labels of every video")
+            foreground = truth
+    return PseudoLabels(foreground.astype(np.int64), _one_kind(config, foreground))
+
+
+def _inside_segments(
+    config: PseudoConfig, profile: Profile, scores: Scores, lengths: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    settings = PostProcess(
+        profile=profile,
+        alpha_a=1.0 - config.foreground,
+        alpha_c=config.class_activation,
+        top_k=config.top_k,
+        widen=config.widen,
+    )
+    found = segments(scores, lengths, settings)
+    starts = np.cumsum(lengths) - lengths
+    first = starts[found.video] + found.first
+    last = starts[found.video] + np.minimum(found.last + config.past_end, lengths[found.video] - 1)
+    # +1 where a segment begins, -1 after its end: covered snippets have a running sum above 0.
+    steps = np.zeros(int(lengths.sum()) + 1, dtype=np.int64)
+    np.add.at(steps, first, 1)
+    np.add.at(steps, last + 1, -1)
+    return np.cumsum(steps[:-1]) > 0
+
+
+def _one_kind(config: PseudoConfig, foreground: npt.NDArray[np.bool_]) -> str:
+    if not foreground.size or not (foreground.all() or not foreground.any()):
+        return ""
+    kind = "foreground" if foreground.any() else "background"
+    cause = {
+        "segment": f"pseudo.foreground = {config.foreground:g} with "
+        f"pseudo.class_activation = {config.class_activation:g}",
+        "class-activation": f"pseudo.class_activation = {config.class_activation:g}",
+        "attention": f"pseudo.attention = {config.attention:g}",
+        "distribution-aware": f"pseudo.foreground_share = {config.foreground_share:g}",
+    }.get(config.generator, f"pseudo.generator = {config.generator}")
+    return f"all pseudo labels are {kind}: {cause} separates nothing; training goes on with what they can teach"
+
+
+def sample(labels: Labels, lengths: npt.NDArray[np.int64], share: float, rng: np.random.Generator) -> Labels:
+    """Keep the pseudo label of a random share of each video's snippets, drawn without replacement (S of section 3.2).
+
+    Args:
+        labels: int64 [S].
+        lengths: int64 [V].
+        share: of each video's snippets; round(share * T) keep theirs.
+
+    Returns:
+        int64 [S], -1 where a snippet has no label.
+    """
+    # The rank of a random number among those of its video is a random permutation of each video at once.
+    video = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.lexsort((rng.random(len(labels)), video))
+    rank = np.empty(len(labels), dtype=np.int64)
+    rank[order] = np.arange(len(labels)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    kept = rank < np.rint(share * lengths)[video]
+    return np.where(kept, labels, UNLABELLED)
+
+
+def true_foreground(
+    annotations: Annotations,
+    names: tuple[str, ...],
+    grids: tuple[SnippetGrid | None, ...],
+    lengths: npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_] | None:
+    """The true foreground of each snippet, bool [S]; None where any video's times or fps are not known."""
+    masks = []
+    for name, grid, length in zip(names, grids, lengths.tolist(), strict=True):
+        video = annotations[name]
+        if grid is None or not len(video.start):
+            return None
+        masks.append(grid.foreground(video.start, video.end, length))
+    return np.concatenate(masks)
+
+
+def precision_and_recall(labels: Labels, truth: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Of the snippets labelled foreground: the share that is, and the share of the true foreground they are.
+
+    NaN-free: 0 where there is nothing to divide by.
+    """
+    hits = float(((labels == 1) & truth).sum())
+    labelled, true = float((labels == 1).sum()), float((truth & (labels != UNLABELLED)).sum())
+    return hits / labelled if labelled else 0.0, hits / true if true else 0.0

@@ -1,0 +1,230 @@
+"""The files of a run, each written aside and renamed, so that a kill at any moment leaves a run that can go on.
+
+    runs/NAME/
+        config.toml              the resolved settings, and under [data] the files, classes and width
+        metrics.jsonl            a line an epoch
+        iterations.json          a record an iteration
+        iter_K/model.safetensors
+        iter_K/detections.json   of the validation videos, where their fps is known
+
+An iteration is finished when iterations.json has its record; that file is written last. What an unfinished iteration
+left is made again with the same seed, so a resumed run ends with the same numbers as one that was not killed.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from refineloc.runtime.detections import Detections, write_detections
+from refineloc.runtime.errors import ConfigError, ModelError, OutputError
+from refineloc.runtime.files import atomic_write
+from refineloc.training.bases.refineloc import RefineLoc
+from refineloc.training.config import Config, resolve
+
+__all__ = ["DataRecord", "LoadedIteration", "Run", "build_model", "load_iteration"]
+
+_FORMAT = "refineloc-1"
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecord:
+    """What a run was trained on: goes into config.toml under [data].
+
+    Attributes:
+        train_features, train_labels, val_features, val_labels: paths as given.
+        classes: names, in the order of the outputs.
+        width: D, after the choice of a stream.
+        fps: given for videos that do not state it; 0 where none was.
+    """
+
+    train_features: str
+    train_labels: str
+    val_features: str
+    val_labels: str
+    classes: tuple[str, ...]
+    width: int
+    fps: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its form in TOML."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"classes": list(self.classes)}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedIteration:
+    """One trained iteration, ready for export.
+
+    Attributes:
+        model: on the CPU, in evaluation mode.
+        config, data: of the run.
+        iteration: K.
+    """
+
+    model: nn.Module
+    config: Config
+    data: DataRecord
+    iteration: int
+
+
+def build_model(config: Config, width: int, classes: int) -> nn.Module:
+    """A fresh network of the configured base model, drawn from torch's global generator."""
+    return RefineLoc(width, classes, config.model.layers, config.model.attention_values)
+
+
+class Run:
+    """The folder of one run.
+
+    Args:
+        folder: created if it is not there.
+        config, data: what is about to be trained.
+        resume: go on with what is there; without it a folder that holds a run is refused.
+
+    Raises:
+        ConfigError: the folder holds a run and `resume` is False, or a run of other settings.
+        OutputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, config: Config, data: DataRecord, *, resume: bool = False) -> None:
+        self.folder = folder
+        settings = folder / "config.toml"
+        document = config.model_dump(exclude_none=True) | {"data": data.to_dict()}
+        if settings.exists():
+            if not resume:
+                raise ConfigError(f"{folder}: holds a run already; --resume goes on with it, --run NAME begins another")
+            _refuse_other_settings(folder, _read_toml(settings), document)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
+        _write_text(settings, tomli_w.dumps(document))
+        self.records: list[dict[str, Any]] = _read_records(folder)[: config.training.iterations]
+        self._epochs = [line for line in _read_lines(folder) if line["iteration"] < len(self.records)]
+
+    def add_epoch(self, record: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        self._epochs.append(dict(record))
+        _write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self._epochs))
+
+    def add_iteration(
+        self, record: Mapping[str, Any], model: nn.Module, detections: Mapping[str, Detections] | None
+    ) -> None:
+        """Write the files of a finished iteration, its record last."""
+        folder = self.iteration_folder(len(self.records))
+        folder.mkdir(exist_ok=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        with atomic_write(folder / "model.safetensors", "wb") as handle:
+            handle.write(save(tensors, metadata={"format": _FORMAT, "iteration": str(len(self.records))}))
+        if detections is not None:
+            write_detections(folder / "detections.json", detections)
+        self.records.append(dict(record))
+        _write_text(self.folder / "iterations.json", json.dumps(self.records, indent=1) + "\n")
+
+    def iteration_folder(self, iteration: int) -> Path:
+        """`iter_K` of this run."""
+        return self.folder / f"iter_{iteration}"
+
+
+def load_iteration(folder: Path, iteration: int) -> LoadedIteration:
+    """Read one trained iteration of a run.
+
+    Raises:
+        ModelError: not a run, no such iteration (the message says which there are), or damaged weights.
+    """
+    if not (folder / "config.toml").is_file():
+        raise ModelError(f"{folder}: not a run of refineloc-train: it has no config.toml")
+    document = _read_toml(folder / "config.toml")
+    try:
+        stated = document.pop("data")
+        data = DataRecord(**{**stated, "classes": tuple(stated["classes"])})
+        config = resolve(document)
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ModelError(f"{folder / 'config.toml'}: not the settings of a run: {error}") from error
+    records = _read_records(folder)
+    if not 0 <= iteration < len(records):
+        there = f"0 to {len(records) - 1}" if records else "none"
+        raise ModelError(f"{folder}: has no finished iteration {iteration}; finished: {there}")
+    model = build_model(config, data.width, len(data.classes))
+    load_weights(folder / f"iter_{iteration}" / "model.safetensors", model)
+    return LoadedIteration(model.eval(), config, data, iteration)
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Fill a model with the weights of a safetensors file.
+
+    Raises:
+        ModelError: missing, damaged, or of another shape than the model.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("format") != _FORMAT:
+                raise ModelError(f"{path}: not weights of refineloc-train")
+            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        model.load_state_dict(tensors)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: weights cannot be read: {error}") from error
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path}: weights do not fit the run's settings: {str(error).splitlines()[-1].strip()}"
+        ) from error
+
+
+def _refuse_other_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Only the number of iterations may differ: a run can be made longer."""
+
+    def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in document.items():
+            out |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        return out
+
+    old, new = flat(before), flat(now)
+    for key in sorted(old.keys() | new.keys()):
+        if key != "training.iterations" and old.get(key) != new.get(key):
+            raise ConfigError(
+                f"{folder}: was begun with other settings: {key} was {old.get(key)!r}, now {new.get(key)!r}; "
+                "resume with the same, or begin another with --run NAME"
+            )
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_records(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "iterations.json"
+    if not path.exists():
+        return []
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(records, list):
+        raise ModelError(f"{path}: expected a list of records")
+    return records
+
+
+def _read_lines(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as handle:
+        handle.write(text)
