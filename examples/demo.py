@@ -11,8 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 from refineloc.runtime import Annotations, VideoAnnotation, evaluate, read_annotations, read_detections
 from refineloc.runtime.timeline import draw_timeline
 
@@ -56,20 +54,17 @@ def run(line: str) -> None:
 
 def print_table(annotations: Annotations) -> None:
     """mAP of each iteration on the validation videos, and how good the pseudo labels were that taught it."""
-    tious = np.round(np.arange(0.1, 0.71, 0.1), 2)
-    records = json.loads((DEMO / "run/iterations.json").read_text())
-    shown = (0.1, 0.3, 0.5, 0.7)
-    print(f"\n{'':9}  {'mAP (%) at tIoU':^27}  {'average':>9}   {'pseudo labels made (%)':>22}")
-    print(
-        "iteration" + "".join(f"{tiou:7.1f}" for tiou in shown) + f"{'0.1-0.7':>11}" + f"{'precision':>13}{'recall':>9}"
-    )
-    for iteration, record in enumerate(records):
-        found = read_detections(DEMO / f"run/iter_{iteration}/detections.json")
-        result = evaluate(found, annotations, tious)
-        at = [100 * result.mAP[int(np.argmin(np.abs(tious - tiou)))] for tiou in shown]
-        precision, recall = (100 * record[f"pseudo_{name}"] for name in ("precision", "recall"))
-        columns = "".join(f"{value:7.1f}" for value in at)
-        print(f"{iteration:^9}{columns}{100 * result.average_mAP:11.1f}{precision:13.0f}{recall:9.0f}")
+    tious = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    print("\n           mAP (%) on the validation videos at tIoU        taught with pseudo labels of")
+    print("iteration" + "".join(f"{tiou:7.1f}" for tiou in tious) + "  average   precision (%)  recall (%)")
+    for iteration, record in enumerate(json.loads((DEMO / "run/iterations.json").read_text())):
+        result = evaluate(read_detections(DEMO / f"run/iter_{iteration}/detections.json"), annotations, tious)
+        line = f"{iteration:>9}" + "".join(f"{100 * value:7.1f}" for value in result.mAP)
+        line += f"{100 * result.average_mAP:9.1f}"
+        if record["pseudo_labels"]:
+            quality = record["pseudo_labels"]["train"]
+            line += f"{100 * quality['precision']:13.0f}{100 * quality['recall']:13.0f}"
+        print(line)
 
 
 def draw_typical(annotations: Annotations) -> Path:

@@ -34,7 +34,8 @@ class Tolerance:
 
     Attributes:
         scores: largest difference of any output (they are all in [0, 1]).
-        detections: detections lost or gained, as a share of the trained model's.
+        detections: detections lost or gained, as a share of the trained model's; one that moved (lost and gained) is
+            always allowed, since a score can lie on a threshold.
         map: by how much average mAP may fall (fraction of 1).
     """
 
@@ -43,11 +44,11 @@ class Tolerance:
     map: float
 
 
-# docs/onnx.md has what was measured; these are above it by about three times.
+# A few times what was measured (docs/onnx.md), so that what is refused is a defect or a model that bears no rounding.
 TOLERANCES: Mapping[Precision, Tolerance] = {
     "fp32": Tolerance(scores=1e-4, detections=0.002, map=0.0005),
-    "fp16": Tolerance(scores=0.02, detections=0.02, map=0.002),
-    "int8": Tolerance(scores=0.2, detections=0.10, map=0.01),
+    "fp16": Tolerance(scores=5e-3, detections=0.01, map=0.001),
+    "int8": Tolerance(scores=0.1, detections=0.10, map=0.01),
 }
 
 
@@ -181,7 +182,7 @@ def problems(parity: Parity, tolerance: Tolerance) -> list[str]:
         if not difference <= tolerance.scores:
             found.append(f"{name} differs by {difference:.2g} (at most {tolerance.scores:g})")
     changed = parity.lost + parity.gained
-    if changed > tolerance.detections * parity.detections:
+    if changed > max(2, tolerance.detections * parity.detections):
         found.append(
             f"{changed} of {parity.detections} detections lost or gained (at most {100 * tolerance.detections:g} %)"
         )

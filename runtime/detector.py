@@ -13,7 +13,7 @@ from refineloc.runtime.errors import ConfigError, FeatureError, InputError
 from refineloc.runtime.features import FeatureStore, check_finite, stream_slice
 from refineloc.runtime.grid import SnippetGrid
 from refineloc.runtime.metadata import ModelMetadata
-from refineloc.runtime.postprocess import PostProcess, Scores, Segments, segments
+from refineloc.runtime.postprocess import PostProcess, Scores, segments
 from refineloc.runtime.session import Provider, Session
 
 __all__ = ["Detector"]
@@ -119,7 +119,7 @@ class Detector:
         packed = self._checked(features, "features")
         lengths = np.array([len(packed)], dtype=np.int64)
         found = segments(self._session.run(packed, lengths), lengths, self._settings)
-        return self._to_detections(found, grid)
+        return Detections.from_segments(grid, found, self.classes, self.provider)
 
     def detect_many(
         self,
@@ -183,24 +183,8 @@ class Detector:
         lengths = np.array([len(features) for _, features, _ in batch], dtype=np.int64)
         packed = batch[0][1] if len(batch) == 1 else np.concatenate([features for _, features, _ in batch])
         found = segments(self._session.run(packed, lengths), lengths, self._settings)
-        bounds = np.searchsorted(found.video, np.arange(len(batch) + 1))
-        for position, (name, _, grid) in enumerate(batch):
-            part = slice(bounds[position], bounds[position + 1])
-            yield name, self._to_detections(Segments(*(column[part] for column in found)), grid)
-
-    def _to_detections(self, found: Segments, grid: SnippetGrid) -> Detections:
-        start, end = grid.seconds(found.first, found.last)
-        # Snippets past a stated duration (rounding of the extractor) leave nothing after clipping.
-        kept = np.flatnonzero(start < end)
-        order = kept[np.argsort(-found.score[kept], kind="stable")]
-        return Detections(
-            start[order],
-            end[order],
-            found.score[order],
-            found.label[order],
-            self.classes,
-            provider=self.provider,
-        )
+        for (name, _, grid), own in zip(batch, found.by_video(len(batch)), strict=True):
+            yield name, Detections.from_segments(grid, own, self.classes, self.provider)
 
     def _grid(self, known: tuple[float | None, float | None], where: str) -> SnippetGrid:
         fps, duration_s = known

@@ -40,7 +40,8 @@ class Evaluation:
     @property
     def mAP(self) -> npt.NDArray[np.float64]:
         """Mean over classes at each threshold, [K]."""
-        return self.ap.mean(axis=1)
+        means: npt.NDArray[np.float64] = self.ap.mean(axis=1)
+        return means
 
     @property
     def average_mAP(self) -> float:
@@ -151,7 +152,8 @@ class _Truth:
 def _truth_table(annotations: Annotations, drop_repeated: bool) -> _Truth:
     if not annotations.has_times:
         raise AnnotationError(f"{annotations.path}: has labels but no segments with times; evaluation needs them")
-    starts, ends, labels, videos = [], [], [], []
+    starts, ends, videos = [], [], []
+    labels: list[str] = []
     for index, video in enumerate(annotations.values()):
         starts.append(video.start)
         ends.append(video.end)

@@ -3,6 +3,8 @@
 Training uses this too: segment-based pseudo labels are detections.
 """
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -48,6 +50,16 @@ class Segments(NamedTuple):
     first: npt.NDArray[np.int64]
     last: npt.NDArray[np.int64]
     score: npt.NDArray[np.float64]
+
+    def take(self, which: slice | npt.NDArray[np.int64]) -> "Segments":
+        """Those at these positions."""
+        return Segments(self.video[which], self.label[which], self.first[which], self.last[which], self.score[which])
+
+    def by_video(self, videos: int) -> Iterator["Segments"]:
+        """The segments of each of `videos` videos, in their order."""
+        bounds = np.searchsorted(self.video, np.arange(videos + 1))
+        for begin, end in itertools.pairwise(bounds.tolist()):
+            yield self.take(slice(begin, end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,4 +142,4 @@ def _suppressed(found: Segments, tiou: float) -> Segments:
         group,
         tiou_threshold=tiou,
     )
-    return Segments(*(column[np.sort(kept)] for column in found))
+    return found.take(np.sort(kept))

@@ -129,7 +129,10 @@ def _train(
             "give --fps X, or a column fps in the labels"
         )
     record = DataRecord(
-        *(str(path) for path in (train_files[0], train_files[1], val_files[0], val_files[1])),
+        train_features=str(train_files[0]),
+        train_labels=str(train_files[1]),
+        val_features=str(val_files[0]),
+        val_labels=str(val_files[1]),
         classes=train.classes,
         width=train.features.shape[1],
         fps=fps or 0.0,

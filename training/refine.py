@@ -17,7 +17,7 @@ from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.evaluation import Evaluation, evaluate
-from refineloc.runtime.postprocess import Scores, Segments, segments
+from refineloc.runtime.postprocess import Scores, segments
 from refineloc.training.bases.activations import activations
 from refineloc.training.config import Config
 from refineloc.training.data import Batch, Split
@@ -122,7 +122,8 @@ def predict(model: nn.Module, split: Split) -> Scores:
     with torch.inference_mode():
         for videos in _chunks(split.lengths):
             batch = split.batch(videos)
-            parts.append([output.cpu() for output in activations(*model(batch.features), batch.lengths)])
+            class_logits, attention_logits = model(batch.features)
+            parts.append([output.cpu() for output in activations(class_logits, attention_logits, batch.lengths)])
     return Scores(*(torch.cat(columns).numpy() for columns in zip(*parts, strict=True)))
 
 
@@ -132,13 +133,8 @@ def detect(config: Config, split: Split, scores: Scores) -> dict[str, Detections
     if len(grids) < len(split):
         return None
     found = segments(scores, split.lengths.cpu().numpy(), config.detection.post_process())
-    bounds = np.searchsorted(found.video, np.arange(len(split) + 1))
-    detections = {}
-    for position, (name, grid) in enumerate(zip(split.names, grids, strict=True)):
-        part = slice(bounds[position], bounds[position + 1])
-        own = Segments(*(column[part] for column in found))
-        detections[name] = Detections.from_segments(grid, own, split.classes)
-    return detections
+    videos = zip(split.names, grids, found.by_video(len(split)), strict=True)
+    return {name: Detections.from_segments(grid, own, split.classes) for name, grid, own in videos}
 
 
 def _train_iteration(
@@ -158,10 +154,10 @@ def _train_iteration(
         order = torch.randperm(len(train.split), generator=shuffle).to(device)
         model.train()
         losses = []
-        for videos in order.split(settings.batch_videos):
+        for videos in torch.split(order, settings.batch_videos):
             loss = _loss(config, model, train, train.split.batch(videos))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.detach() * len(videos))
         train_loss = float(torch.stack(losses).sum()) / len(train.split)
@@ -176,7 +172,8 @@ def _train_iteration(
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
             raise TrainingError(
                 f"{run.folder}: iteration {iteration}, epoch {epoch}: the loss is {train_loss} in training and "
-                f"{val_loss} in validation; {iteration} finished iterations are kept; lower training.learning_rate or pseudo.beta"
+                f"{val_loss} in validation; {iteration} finished iterations are kept; "
+                "lower training.learning_rate or pseudo.beta"
             )
         scheduler.step(val_loss)
         # A copy: state_dict() alone would follow the weights to the last epoch, as it does in the released code.
@@ -280,7 +277,8 @@ def _chunks(lengths: Tensor) -> tuple[Tensor, ...]:
     """All videos in order, in groups of about as many snippets as one call takes."""
     group = (torch.cumsum(lengths, 0) - 1) // _SNIPPETS_A_CALL
     _, counts = torch.unique_consecutive(group, return_counts=True)
-    return torch.arange(len(lengths), device=lengths.device).split(counts.tolist())
+    chunks: tuple[Tensor, ...] = torch.split(torch.arange(len(lengths), device=lengths.device), counts.tolist())
+    return chunks
 
 
 def _seed(seed: int, iteration: int, use: int) -> int:

@@ -90,8 +90,8 @@ class RunReporter:
 def iterations_table(records: list[dict[str, Any]]) -> Table:
     """The table at the end of a run: a row an iteration.
 
-    Columns: validation loss, mAP at a few tIoU thresholds and its average over all where times are known, and the
-    pseudo labels that the iteration was trained with (precision and recall on the training videos where times are known).
+    Columns: validation loss; mAP at a few tIoU thresholds and its average over all, where times are known; the
+    pseudo labels that the iteration was trained with: share of foreground, precision and recall (training videos).
     """
     thresholds = sorted(records[0]["mAP"]) if records and "mAP" in records[0] else []
     shown = [key for key in thresholds if key in ("0.50", "0.70", "0.90")]

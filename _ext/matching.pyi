@@ -1,0 +1,15 @@
+import numpy as np
+import numpy.typing as npt
+
+def match(
+    start: npt.NDArray[np.float64],
+    end: npt.NDArray[np.float64],
+    group: npt.NDArray[np.int64],
+    truth_start: npt.NDArray[np.float64],
+    truth_end: npt.NDArray[np.float64],
+    truth_bounds: npt.NDArray[np.int64],
+    thresholds: npt.NDArray[np.float64],
+) -> npt.NDArray[np.uint8]: ...
+def average_precision(
+    hits: npt.NDArray[np.uint8], class_bounds: npt.NDArray[np.int64], positives: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]: ...

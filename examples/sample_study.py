@@ -1,0 +1,216 @@
+"""The study behind docs/sample-data.md: how refinement behaves on the sample data, over three seeds.
+
+    .venv/bin/python examples/sample_study.py FOLDER [IMAGES]
+
+Makes the data and trains every variant into FOLDER (about half an hour on one core; runs that are there are kept, so it
+can be stopped and started again), prints the tables as Markdown and draws two pictures into IMAGES (default: FOLDER).
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from refineloc.runtime import Annotations, Scores, evaluate, read_annotations
+from refineloc.runtime.evaluation import DEFAULT_TIOUS
+from refineloc.training.data import Split, load_split
+from refineloc.training.pseudo_labels import true_foreground
+from refineloc.training.refine import detect, predict
+from refineloc.training.run import LoadedIteration, load_iteration
+
+SEEDS = (0, 1, 2)
+TIOUS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # THUMOS14's
+BACKGROUND = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)  # values of α_A
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+# Name: what it is, models to train, options of refineloc-train.
+VARIANTS: dict[str, tuple[str, int, tuple[str, ...]]] = {
+    "sample": ("the preset", 6, ()),
+    "widen": ("pseudo labels widened by 2 snippets", 6, ("--set", "pseudo.widen=2")),
+    "loose": ("pseudo labels from foreground >= 0.5", 4, ("--set", "pseudo.foreground=0.5")),
+    "oracle": ("pseudo labels from the true times", 2, ("--generator", "oracle")),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The validation videos."""
+
+    split: Split
+    annotations: Annotations
+    truth: npt.NDArray[np.bool_]
+
+
+def main() -> None:
+    """Train what is missing, then tell what came of it."""
+    folder = Path(sys.argv[1])
+    images = Path(sys.argv[2]) if len(sys.argv) > 2 else folder
+    train_missing(folder)
+    data = read_data(folder)
+    results = {}
+    for name, (what, iterations, options) in VARIANTS.items():
+        print(f"\n## {what} ({' '.join(options) or 'no further options'})\n")
+        results[name] = table(folder, name, iterations, data)
+    sweep(folder, data)
+    draw_curves(images / "sample-map.png", results)
+    draw_boundaries(images / "sample-boundaries.png", folder, data)
+
+
+def train_missing(folder: Path) -> None:
+    """Run refineloc-synth and refineloc-train where their results are not there."""
+    sample = folder / "sample"
+    if not (sample / "val.csv").exists():
+        program("refineloc-synth", sample)
+    for name, (_, iterations, options) in VARIANTS.items():
+        for seed in SEEDS:
+            # fmt: off
+            program(
+                "refineloc-train", sample / "train.h5", sample / "train.csv",
+                "--val-features", sample / "val.h5", "--val-labels", sample / "val.csv",
+                "--preset", "sample", "--iterations", iterations, "--seed", seed, *options,
+                "--run", folder / f"runs/{name}-{seed}", "--resume",
+            )
+            # fmt: on
+
+
+def program(name: str, *arguments: object) -> None:
+    """Run one of our programs; its table is not wanted here."""
+    command = [str(Path(sys.executable).with_name(name)), *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def read_data(folder: Path) -> Data:
+    """The validation videos, and which of their snippets lie in an action."""
+    any_run = load_iteration(folder / f"runs/sample-{SEEDS[0]}", 0)
+    annotations = read_annotations(folder / "sample/val.csv")
+    split = load_split(folder / "sample/val.h5", annotations, any_run.config, classes=any_run.data.classes)
+    truth = true_foreground(annotations, split.names, split.grids, split.lengths.numpy())
+    if truth is None:
+        raise SystemExit("the sample data has lost its times")
+    return Data(split, annotations, truth)
+
+
+def scores_of(folder: Path, name: str, seed: int, iteration: int, data: Data) -> tuple[LoadedIteration, Scores]:
+    """One trained iteration and what it says about the validation videos."""
+    loaded = load_iteration(folder / f"runs/{name}-{seed}", iteration)
+    return loaded, predict(loaded.model, data.split)
+
+
+def mean_ap(
+    loaded: LoadedIteration, scores: Scores, data: Data, tious: Sequence[float], alpha_a: float | None = None
+) -> npt.NDArray[np.float64]:
+    """mAP in percent at each threshold; under another α_A than the run's where one is given."""
+    config = loaded.config
+    if alpha_a is not None:
+        config = config.model_copy(update={"detection": config.detection.model_copy(update={"alpha_a": alpha_a})})
+    found = detect(config, data.split, scores)
+    if found is None:
+        raise SystemExit("the sample data has lost its fps")
+    return 100 * evaluate(found, data.annotations, tious).mAP
+
+
+def area_under_roc(score: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_]) -> float:
+    """The chance that a snippet of an action scores above one of none; ties count half."""
+    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - (count - 1) / 2)[place]
+    positive = int(truth.sum())
+    return float((rank[truth].sum() - positive * (positive + 1) / 2) / (positive * (len(truth) - positive)))
+
+
+def table(folder: Path, name: str, iterations: int, data: Data) -> npt.NDArray[np.float64]:
+    """Print a variant's table; returns average mAP [seeds, iterations]."""
+    columns = ["seed", "iteration", "mAP@0.1", "@0.3", "@0.5", "@0.7", "average 0.1-0.7", "average 0.5-0.95"]
+    columns += ["precision", "recall", "Ā_fg in actions", "Ā_fg outside", "AUC of Ā_fg"]
+    print("|" + "".join(f" {column} |" for column in columns))
+    print("|" + "--:|" * len(columns))
+    averages = np.zeros((len(SEEDS), iterations))
+    for row, seed in enumerate(SEEDS):
+        for iteration in range(iterations):
+            loaded, scores = scores_of(folder, name, seed, iteration, data)
+            at, strict = mean_ap(loaded, scores, data, TIOUS), mean_ap(loaded, scores, data, DEFAULT_TIOUS)
+            averages[row, iteration] = at.mean()
+            percents = [*at[::2], at.mean(), strict.mean()]
+            foreground = scores.foreground
+            shares = [foreground[data.truth].mean(), foreground[~data.truth].mean()]
+            cells = [str(seed), str(iteration), *(f"{value:.1f}" for value in percents)]
+            cells += taught_with(folder / f"runs/{name}-{seed}", iteration)
+            cells += [*(f"{value:.2f}" for value in shares), f"{area_under_roc(foreground, data.truth):.3f}"]
+            print("|" + "".join(f" {cell} |" for cell in cells), flush=True)
+    return averages
+
+
+def taught_with(run: Path, iteration: int) -> list[str]:
+    """Precision and recall, on the training videos, of the pseudo labels that taught an iteration."""
+    labels = json.loads((run / "iterations.json").read_text())[iteration]["pseudo_labels"]
+    return [f"{labels['train'][name]:.2f}" if labels else "-" for name in ("precision", "recall")]
+
+
+def sweep(folder: Path, data: Data) -> None:
+    """Print average mAP of each iteration by α_A: what the choice of the threshold alone would do."""
+    print("\n## average mAP 0.1-0.7 by α_A at detection, mean of the seeds\n")
+    print("| iteration |" + "".join(f" {value:g} |" for value in BACKGROUND))
+    print("|--:" * (len(BACKGROUND) + 1) + "|")
+    for iteration in range(VARIANTS["sample"][1]):
+        rows = []
+        for seed in SEEDS:
+            loaded, scores = scores_of(folder, "sample", seed, iteration, data)
+            rows.append([mean_ap(loaded, scores, data, TIOUS, value).mean() for value in BACKGROUND])
+        print(f"| {iteration} |" + "".join(f" {value:.1f} |" for value in np.mean(rows, axis=0)))
+
+
+def draw_curves(path: Path, results: dict[str, npt.NDArray[np.float64]]) -> None:
+    """Average mAP by iteration: a thin line a seed, a thick one for their mean."""
+    figure = Figure(figsize=(6.5, 3.6), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    for colour, marker, (name, averages) in zip(COLOURS, "osv^", results.items(), strict=False):
+        for seed_averages in averages:
+            axes.plot(seed_averages, color=colour, linewidth=0.7, alpha=0.6)
+        axes.plot(averages.mean(axis=0), color=colour, linewidth=2, marker=marker, label=VARIANTS[name][0])
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("average mAP 0.1-0.7 (%)")
+    axes.set_xticks(range(6))
+    axes.set_ylim(0)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def draw_boundaries(path: Path, folder: Path, data: Data) -> None:
+    """Mean foreground and mean class activation around where actions begin and end (seed 0)."""
+    reach = 8
+    lengths = data.split.lengths.numpy()
+    steps = np.diff(data.truth.astype(np.int8), prepend=0)
+    starts = np.cumsum(lengths) - lengths
+    video_of = np.repeat(np.arange(len(lengths)), lengths)
+    offsets = np.arange(-reach, reach + 1)
+    figure = Figure(figsize=(8, 3.2), dpi=100, layout="constrained")
+    for axes, sign, title in zip(
+        figure.subplots(1, 2, sharey=True),
+        (1, -1),
+        ("first snippet of an action", "first snippet after an action"),
+        strict=True,
+    ):
+        at = np.flatnonzero(steps == sign)
+        at = at[(at - starts[video_of[at]] >= reach) & (starts[video_of[at]] + lengths[video_of[at]] - at > reach)]
+        around = at[:, None] + offsets
+        axes.plot(offsets, data.truth[around].mean(axis=0), color="black", linestyle=":", label="truth")
+        for iteration, colour in zip((0, 1, 3, 5), COLOURS, strict=False):
+            _, scores = scores_of(folder, "sample", SEEDS[0], iteration, data)
+            axes.plot(
+                offsets, scores.foreground[around].mean(axis=0), color=colour, label=f"Ā_fg, iteration {iteration}"
+            )
+        axes.axvline(-0.5, color="0.8", zorder=0)
+        axes.set_xlabel(f"snippets from the {title}", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()
