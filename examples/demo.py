@@ -68,12 +68,12 @@ def print_table(annotations: Annotations) -> None:
 
 
 def draw_typical(annotations: Annotations) -> Path:
-    """The time line of the video in the middle when all are sorted by their number of actions: not a chosen one."""
+    """The time line of the video in the middle when all are sorted by the share of it that is action: no chosen one."""
 
-    def actions(video: VideoAnnotation) -> tuple[int, str]:
-        return len(video.start), video.name
+    def covered(video: VideoAnnotation) -> tuple[float, str]:
+        return float((video.end - video.start).sum()) / (video.duration_s or 1.0), video.name
 
-    typical = sorted(annotations.values(), key=actions)[len(annotations) // 2]
+    typical = sorted(annotations.values(), key=covered)[len(annotations) // 2]
     rows = {
         f"iteration {iteration}": read_detections(DEMO / f"run/iter_{iteration}/detections.json")[typical.name]
         for iteration in range(ITERATIONS)

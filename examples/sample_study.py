@@ -24,17 +24,38 @@ from refineloc.training.pseudo_labels import true_foreground
 from refineloc.training.refine import detect, predict
 from refineloc.training.run import LoadedIteration, load_iteration
 
-SEEDS = (0, 1, 2)
 TIOUS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # THUMOS14's
 BACKGROUND = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)  # values of α_A
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
-# Name: what it is, models to train, options of refineloc-train.
-VARIANTS: dict[str, tuple[str, int, tuple[str, ...]]] = {
-    "sample": ("the preset", 6, ()),
-    "widen": ("pseudo labels widened by 2 snippets", 6, ("--set", "pseudo.widen=2")),
-    "loose": ("pseudo labels from foreground >= 0.5", 4, ("--set", "pseudo.foreground=0.5")),
-    "oracle": ("pseudo labels from the true times", 2, ("--generator", "oracle")),
+# Options of refineloc-synth, by data set.
+DATA: dict[str, tuple[str, ...]] = {
+    "sample": (),
+    "seed1": ("--seed", "1"),
+    "twenty": ("--classes", "20", "--videos", "200"),
+    "wide": ("--dim", "512"),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train: a title, a data set, the models to train, the seeds and options of refineloc-train."""
+
+    what: str
+    data: str = "sample"
+    iterations: int = 6
+    seeds: tuple[int, ...] = (0, 1, 2)
+    options: tuple[str, ...] = ()
+
+
+VARIANTS = {
+    "sample": Variant("the preset"),
+    "widen": Variant("pseudo labels widened by 2 snippets", options=("--set", "pseudo.widen=2")),
+    "loose": Variant("pseudo labels from foreground >= 0.5", iterations=4, options=("--set", "pseudo.foreground=0.5")),
+    "oracle": Variant("pseudo labels from the true times", iterations=2, options=("--generator", "oracle")),
+    "seed1": Variant("other videos and classes (data seed 1)", data="seed1", iterations=5, seeds=(0,)),
+    "twenty": Variant("20 classes, 200 videos", data="twenty", iterations=5, seeds=(0,)),
+    "wide": Variant("512 features", data="wide", iterations=5, seeds=(0,)),
 }
 
 
@@ -51,32 +72,30 @@ def main() -> None:
     """Train what is missing, then tell what came of it."""
     folder = Path(sys.argv[1])
     images = Path(sys.argv[2]) if len(sys.argv) > 2 else folder
-    train_missing(folder)
-    data = read_data(folder)
     results = {}
-    for name, (what, iterations, options) in VARIANTS.items():
-        print(f"\n## {what} ({' '.join(options) or 'no further options'})\n")
-        results[name] = table(folder, name, iterations, data)
-    sweep(folder, data)
+    for name, variant in VARIANTS.items():
+        train(folder, name, variant)
+        print(f"\n## {variant.what}: {' '.join((*DATA[variant.data], *variant.options)) or 'no further options'}\n")
+        results[name] = table(folder, name, variant)
+    sweep(folder)
     draw_curves(images / "sample-map.png", results)
-    draw_boundaries(images / "sample-boundaries.png", folder, data)
+    draw_boundaries(images / "sample-boundaries.png", folder)
 
 
-def train_missing(folder: Path) -> None:
-    """Run refineloc-synth and refineloc-train where their results are not there."""
-    sample = folder / "sample"
-    if not (sample / "val.csv").exists():
-        program("refineloc-synth", sample)
-    for name, (_, iterations, options) in VARIANTS.items():
-        for seed in SEEDS:
-            # fmt: off
-            program(
-                "refineloc-train", sample / "train.h5", sample / "train.csv",
-                "--val-features", sample / "val.h5", "--val-labels", sample / "val.csv",
-                "--preset", "sample", "--iterations", iterations, "--seed", seed, *options,
-                "--run", folder / f"runs/{name}-{seed}", "--resume",
-            )
-            # fmt: on
+def train(folder: Path, name: str, variant: Variant) -> None:
+    """Run refineloc-synth where its files are missing, and refineloc-train, which goes on with what is there."""
+    data = folder / variant.data
+    if not (data / "val.csv").exists():
+        program("refineloc-synth", data, *DATA[variant.data])
+    for seed in variant.seeds:
+        # fmt: off
+        program(
+            "refineloc-train", data / "train.h5", data / "train.csv",
+            "--val-features", data / "val.h5", "--val-labels", data / "val.csv",
+            "--preset", "sample", "--iterations", variant.iterations, "--seed", seed, *variant.options,
+            "--run", folder / f"runs/{name}-{seed}", "--resume",
+        )
+        # fmt: on
 
 
 def program(name: str, *arguments: object) -> None:
@@ -85,11 +104,12 @@ def program(name: str, *arguments: object) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def read_data(folder: Path) -> Data:
-    """The validation videos, and which of their snippets lie in an action."""
-    any_run = load_iteration(folder / f"runs/sample-{SEEDS[0]}", 0)
-    annotations = read_annotations(folder / "sample/val.csv")
-    split = load_split(folder / "sample/val.h5", annotations, any_run.config, classes=any_run.data.classes)
+def read_data(folder: Path, name: str) -> Data:
+    """The validation videos of a variant, and which of their snippets lie in an action."""
+    data = folder / VARIANTS[name].data
+    any_run = load_iteration(folder / f"runs/{name}-0", 0)
+    annotations = read_annotations(data / "val.csv")
+    split = load_split(data / "val.h5", annotations, any_run.config, classes=any_run.data.classes)
     truth = true_foreground(annotations, split.names, split.grids, split.lengths.numpy())
     if truth is None:
         raise SystemExit("the sample data has lost its times")
@@ -123,15 +143,16 @@ def area_under_roc(score: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_])
     return float((rank[truth].sum() - positive * (positive + 1) / 2) / (positive * (len(truth) - positive)))
 
 
-def table(folder: Path, name: str, iterations: int, data: Data) -> npt.NDArray[np.float64]:
+def table(folder: Path, name: str, variant: Variant) -> npt.NDArray[np.float64]:
     """Print a variant's table; returns average mAP [seeds, iterations]."""
     columns = ["seed", "iteration", "mAP@0.1", "@0.3", "@0.5", "@0.7", "average 0.1-0.7", "average 0.5-0.95"]
     columns += ["precision", "recall", "Ā_fg in actions", "Ā_fg outside", "AUC of Ā_fg"]
     print("|" + "".join(f" {column} |" for column in columns))
     print("|" + "--:|" * len(columns))
-    averages = np.zeros((len(SEEDS), iterations))
-    for row, seed in enumerate(SEEDS):
-        for iteration in range(iterations):
+    data = read_data(folder, name)
+    averages = np.zeros((len(variant.seeds), variant.iterations))
+    for row, seed in enumerate(variant.seeds):
+        for iteration in range(variant.iterations):
             loaded, scores = scores_of(folder, name, seed, iteration, data)
             at, strict = mean_ap(loaded, scores, data, TIOUS), mean_ap(loaded, scores, data, DEFAULT_TIOUS)
             averages[row, iteration] = at.mean()
@@ -151,27 +172,29 @@ def taught_with(run: Path, iteration: int) -> list[str]:
     return [f"{labels['train'][name]:.2f}" if labels else "-" for name in ("precision", "recall")]
 
 
-def sweep(folder: Path, data: Data) -> None:
+def sweep(folder: Path) -> None:
     """Print average mAP of each iteration by α_A: what the choice of the threshold alone would do."""
     print("\n## average mAP 0.1-0.7 by α_A at detection, mean of the seeds\n")
     print("| iteration |" + "".join(f" {value:g} |" for value in BACKGROUND))
     print("|--:" * (len(BACKGROUND) + 1) + "|")
-    for iteration in range(VARIANTS["sample"][1]):
+    data = read_data(folder, "sample")
+    for iteration in range(VARIANTS["sample"].iterations):
         rows = []
-        for seed in SEEDS:
+        for seed in VARIANTS["sample"].seeds:
             loaded, scores = scores_of(folder, "sample", seed, iteration, data)
             rows.append([mean_ap(loaded, scores, data, TIOUS, value).mean() for value in BACKGROUND])
         print(f"| {iteration} |" + "".join(f" {value:.1f} |" for value in np.mean(rows, axis=0)))
 
 
 def draw_curves(path: Path, results: dict[str, npt.NDArray[np.float64]]) -> None:
-    """Average mAP by iteration: a thin line a seed, a thick one for their mean."""
+    """Average mAP by iteration on the sample data: a thin line a seed, a thick one for their mean."""
+    shown = {name: averages for name, averages in results.items() if VARIANTS[name].data == "sample"}
     figure = Figure(figsize=(6.5, 3.6), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    for colour, marker, (name, averages) in zip(COLOURS, "osv^", results.items(), strict=False):
+    for colour, marker, (name, averages) in zip(COLOURS, "osv^", shown.items(), strict=False):
         for seed_averages in averages:
             axes.plot(seed_averages, color=colour, linewidth=0.7, alpha=0.6)
-        axes.plot(averages.mean(axis=0), color=colour, linewidth=2, marker=marker, label=VARIANTS[name][0])
+        axes.plot(averages.mean(axis=0), color=colour, linewidth=2, marker=marker, label=VARIANTS[name].what)
     axes.set_xlabel("iteration")
     axes.set_ylabel("average mAP 0.1-0.7 (%)")
     axes.set_xticks(range(6))
@@ -181,9 +204,10 @@ def draw_curves(path: Path, results: dict[str, npt.NDArray[np.float64]]) -> None
     figure.savefig(path)
 
 
-def draw_boundaries(path: Path, folder: Path, data: Data) -> None:
+def draw_boundaries(path: Path, folder: Path) -> None:
     """Mean foreground and mean class activation around where actions begin and end (seed 0)."""
     reach = 8
+    data = read_data(folder, "sample")
     lengths = data.split.lengths.numpy()
     steps = np.diff(data.truth.astype(np.int8), prepend=0)
     starts = np.cumsum(lengths) - lengths
@@ -201,7 +225,7 @@ def draw_boundaries(path: Path, folder: Path, data: Data) -> None:
         around = at[:, None] + offsets
         axes.plot(offsets, data.truth[around].mean(axis=0), color="black", linestyle=":", label="truth")
         for iteration, colour in zip((0, 1, 3, 5), COLOURS, strict=False):
-            _, scores = scores_of(folder, "sample", SEEDS[0], iteration, data)
+            _, scores = scores_of(folder, "sample", 0, iteration, data)
             axes.plot(
                 offsets, scores.foreground[around].mean(axis=0), color=colour, label=f"Ā_fg, iteration {iteration}"
             )

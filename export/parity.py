@@ -218,7 +218,8 @@ def _batches(videos: Iterable[Video]) -> Iterator[list[Video]]:
 
 def _torch_scores(model: nn.Module, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> Scores:
     with torch.inference_mode():
-        outputs = activations(*model(torch.from_numpy(features)), torch.from_numpy(lengths))
+        class_logits, attention_logits = model(torch.from_numpy(features))
+        outputs = activations(class_logits, attention_logits, torch.from_numpy(lengths))
     return Scores(*(output.numpy() for output in outputs))
 
 
@@ -226,7 +227,10 @@ def _by_video(found: Segments, batch: list[Video]) -> Iterator[tuple[str, Segmen
     bounds = np.searchsorted(found.video, np.arange(len(batch) + 1))
     for position, video in enumerate(batch):
         part = slice(bounds[position], bounds[position + 1])
-        yield video.name, Segments(*(column[part] for column in found))
+        yield (
+            video.name,
+            Segments(found.video[part], found.label[part], found.first[part], found.last[part], found.score[part]),
+        )
 
 
 def _places(found: Segments) -> Iterator[tuple[int, int, int]]:

@@ -11,6 +11,7 @@ range on both sides; 2 * 181 * 90 fits, so every CPU gives the same integers. Of
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -106,5 +107,5 @@ def _integer_product(layer: str, features: str, bias: str, output: str) -> Itera
     yield _node("Add", [f"{layer}.scaled", f"{layer}.offset_and_bias"], output)
 
 
-def _node(kind: str, inputs: list[str], output: str, **attributes: int) -> onnx.NodeProto:
+def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(kind, inputs, [output], name=output, **attributes)

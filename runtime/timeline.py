@@ -37,7 +37,7 @@ _FORMATS = (".png", ".svg", ".pdf")
 
 # Inches; a row has a lane for each annotated class and a thinner one for all others.
 _WIDTH, _LANE, _OTHER_LANE, _ROW_GAP, _MARGIN = 11.0, 0.34, 0.17, 0.14, 1.1
-_THINNEST = 0.8  # points: a bar of 2 s in 2 h would vanish without an outline
+_OUTLINE = 0.7  # points
 
 
 def draw_timeline(
@@ -140,9 +140,10 @@ def _bars(
     # Faded towards white rather than transparent: bars then look the same over a band as beside one.
     shades = 1 - (0.35 + 0.65 * strength[:, None]) * (1 - np.array(to_rgb(colour)))
     height = room * 0.92 * (0.3 + 0.7 * strength)
-    outline: dict[str, Any] = {"edgecolor": shades, "linewidth": _THINNEST}
+    # A dark outline keeps touching bars apart and the shortest visible.
+    outline: dict[str, Any] = {"edgecolor": 0.6 * np.array(to_rgb(colour)), "linewidth": _OUTLINE}
     if hatch:
-        outline = {"edgecolor": "white", "linewidth": 0.0, "hatch": hatch}
+        outline["hatch"] = hatch
     axes.bar(start, height, width=end - start, bottom=base - height, align="edge", color=shades, zorder=2, **outline)
 
 

@@ -59,10 +59,10 @@ class Recipe:
     shortest: int = 16  # [16]
     longest: int = 2000  # [2202]
     two_label_share: float = 0.135  # [0.135]
-    median_action: float = 6.5  # over classes, before the long ones miss the ends of shots; realised 5.0 [5.4]
-    class_spread: float = 0.55  # s.d. of log median length between classes [0.60]
+    median_action: float = 6.5  # of an action, before shots end the long ones; then 5.5 [5.4]
+    class_spread: float = 0.55  # s.d. of log median length between classes [0.63]
     action_spread: float = 0.58  # s.d. of log length within a class [0.58]
-    median_gap: float = 8.0  # before the same; realised 5.5 [6.0]
+    median_gap: float = 8.0  # between actions of a class, before the same; then 5.3 [6.0]
     gap_spread: float = 1.3  # s.d. of log gap [about 1.5: half of the gaps in 1.9 .. 15.8]
     fps: tuple[float, ...] = (30.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0, 25.0, 24.0)  # [30 for nearly all]
 

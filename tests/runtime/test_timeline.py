@@ -101,7 +101,8 @@ def test_two_seconds_in_two_hours_can_be_seen(tmp_path):
     lone = video(segments=((3600.0, 3602.0),), duration_s=7200.0)
     draw_timeline(tmp_path / "a.png", lone, {"row": found([])})
     image = pixels(tmp_path / "a.png")
-    assert 1 <= columns(image, FIRST).sum() <= 4
+    dark = ((image[:, :, 2] - image[:, :, 0]) > 0.25).any(axis=0)  # bluer than the band behind the rows
+    assert 1 <= dark.sum() <= 4
 
 
 def test_more_classes_than_colours_and_unknown_duration(tmp_path):
