@@ -1,80 +1,432 @@
-"""Non-maximum suppression of segments on a time line, many groups (a class in a video) at once."""
+"""Non-maximum suppression of segments on a time line, many groups (a class in a video) at once.
+
+All three kinds look only at segments that may overlap: positions are sorted by start, and a segment's neighbours lie in
+a window around its own. tIoU > threshold is tested as intersection > threshold * union, so that segments of length zero
+need no special case.
+"""
 
 import numpy as np
 
-ctypedef long long i64
+from libc.math cimport exp, isfinite
+
+include "sorting.pxi"
+
+# Rows of the room to work in; m members of one group at a time.
+cdef enum:
+    START, END, SCORE, START_SORTED, END_SORTED, REACH
+    DOUBLE_ROWS
+cdef enum:
+    INDEX, ORDER, RANK, OWNER
+    INT_ROWS
+
+# Positions a leaf of the tree of best scores (soft-NMS): a leaf is looked through as a whole.
+cdef enum:
+    LEAF = 32
+
+# The windows are cut by bounds on the tIoU; this much slack covers the rounding of the few operations in them.
+cdef double SLACK = 1.0 - 1e-12
 
 
 def hard_nms(start, end, score, group, *, tiou_threshold):
     """Greedy NMS: the best segment drops the weaker ones of its group that overlap it by more than the threshold.
 
-    Segments are looked at by start, so that a kept one is compared only with those that begin before it ends and lie
-    within the longest segment's reach: segments far apart are never compared.
-
     Args:
         start, end: float64 [n], start <= end.
         score: float64 [n]; of equal scores the earlier in the input is better.
         group: int64 [n]; segments of different groups never suppress each other.
-        tiou_threshold: a segment of tIoU > threshold (strictly) with a kept one is dropped.
+        tiou_threshold: in [0, 1]; a segment of tIoU > threshold (strictly) with a kept one is dropped.
 
     Returns:
         indices of the kept segments, by group, then by falling score; int64.
 
     Raises:
-        ValueError: sizes that differ, a segment that ends before it starts, or values that are not finite.
+        ValueError: sizes that differ, a segment that ends before it starts, values that are not finite, a threshold out
+            of range.
     """
-    start = np.ascontiguousarray(start, np.float64)
-    end = np.ascontiguousarray(end, np.float64)
-    score = np.ascontiguousarray(score, np.float64)
-    group = np.ascontiguousarray(group, np.int64)
-    if not start.shape == end.shape == score.shape == group.shape or start.ndim != 1:
-        raise ValueError(f"expected four arrays of one size, got {start.shape}, {end.shape}, {score.shape}, {group.shape}")
-    if not (np.isfinite(start).all() and np.isfinite(end).all() and np.isfinite(score).all()):
-        raise ValueError("start, end, score: expected finite values")
-    if (end < start).any():
-        raise ValueError("end: a segment ends before it starts")
+    return _greedy(start, end, score, group, tiou_threshold)[0]
 
-    # Positions 0..n-1 are by group, then by start; `best_first` visits them by group, then by falling score.
-    by_start = np.lexsort((start, group))
-    best_first = np.lexsort((by_start, -score[by_start], group[by_start]))
-    sorted_group = group[by_start]
-    cdef const double[::1] s = start[by_start]
-    cdef const double[::1] e = end[by_start]
-    cdef const i64[::1] g = sorted_group
-    cdef const i64[::1] visit = best_first.astype(np.int64)
-    cdef Py_ssize_t n = s.shape[0], i, j, at, kept = 0
-    # The longest segment at or before each position of its group: none further left than that can still overlap.
-    reach_array = np.empty(n, np.float64)
-    cdef double[::1] reach = reach_array
-    cdef unsigned char[::1] dropped = np.zeros(n, np.uint8)
+
+def vote_nms(start, end, score, group, *, tiou_threshold):
+    """Greedy NMS in which a kept segment collects the scores of those it drops, as in RefineLoc's released code.
+
+    Args:
+        as `hard_nms`.
+
+    Returns:
+        indices of the kept segments, those of `hard_nms` in its order (by group, then by falling own score), int64;
+        their new scores: the own one plus those of the dropped, added in input order, float64.
+
+    Raises:
+        ValueError: as `hard_nms`.
+    """
+    kept, owner_array = _greedy(start, end, score, group, tiou_threshold)
+    cdef const double[::1] p = np.ascontiguousarray(score, np.float64)
+    cdef const i64[::1] owner = owner_array
+    votes_array = np.array(p)
+    cdef double[::1] votes = votes_array
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(p.shape[0]):
+            if owner[i] != i:
+                votes[owner[i]] += p[i]
+    return kept, votes_array[kept]
+
+
+def soft_nms(start, end, score, group, *, method="gaussian", sigma=0.5, tiou_threshold=0.3, min_score=0.001):
+    """Soft-NMS (Bodla et al., ICCV 2017): the best segment lowers the scores of those that overlap it, and so on.
+
+    Args:
+        start, end, group: as `hard_nms`.
+        score: float64 [n], at least 0; of equal (lowered) scores the earlier in the input is taken first.
+        method: "gaussian": times exp(-tIoU^2 / sigma); "linear": times 1 - tIoU where tIoU > tiou_threshold.
+        sigma: above 0; not used by "linear".
+        tiou_threshold: in [0, 1]; not used by "gaussian".
+        min_score: segments whose score is below, or falls below, are dropped; at least 0.
+
+    Returns:
+        indices of the kept segments, by group, then by falling new score, int64; their new scores, float64.
+
+    Raises:
+        ValueError: as `hard_nms`; a negative score, an unknown method or a setting out of range.
+    """
+    if method not in ("gaussian", "linear"):
+        raise ValueError(f"method: expected 'gaussian' or 'linear', got {method!r}")
+    if not 0.0 < sigma < float("inf"):
+        raise ValueError(f"sigma: expected a number above 0, got {sigma}")
+    if not 0.0 <= min_score < float("inf"):
+        raise ValueError(f"min_score: expected a number of at least 0, got {min_score}")
+    cdef Input given = Input(start, end, score, group, tiou_threshold)
+    cdef Py_ssize_t n = given.n
     kept_array = np.empty(n, np.int64)
-    cdef i64[::1] keep = kept_array
-    cdef double threshold = tiou_threshold, inside
+    lowered_array = np.empty(n, np.float64)
+    cdef i64[::1] kept = kept_array
+    cdef double[::1] lowered = lowered_array
+    cdef i64[::1] tree = np.empty(n // 8 + 4, np.int64)  # twice the leaves, rounded up to a power of two
+    cdef Decay decay
+    decay.gaussian = method == "gaussian"
+    decay.sigma = sigma
+    decay.threshold = tiou_threshold
+    decay.least = min_score
+    cdef Py_ssize_t begin = 0, count = 0, members, i
     with nogil:
         for i in range(n):
-            reach[i] = e[i]
-            if i > 0 and g[i] == g[i - 1] and reach[i - 1] > e[i]:
-                reach[i] = reach[i - 1]
-        for at in range(n):
-            i = visit[at]
-            if dropped[i]:
+            if given.score[i] < 0.0:
+                with gil:
+                    raise ValueError(f"score: expected at least 0, got {given.score[i]}")
+        while begin < n:
+            members = _gather(given, begin)
+            begin += members
+            count = _soften(given, members, decay, tree, kept, lowered, count)
+    return kept_array[:count], lowered_array[:count]
+
+
+cdef class Input:
+    """The checked arguments, and room to work in for the largest group."""
+
+    cdef Py_ssize_t n
+    cdef double threshold
+    cdef const double[::1] start
+    cdef const double[::1] end
+    cdef const double[::1] score
+    cdef const i64[::1] group
+    cdef double[:, ::1] doubles
+    cdef i64[:, ::1] ints
+    cdef u64[:, ::1] key
+    cdef i64[:, ::1] place
+
+    def __init__(self, start, end, score, group, tiou_threshold):
+        start = np.ascontiguousarray(start, np.float64)
+        end = np.ascontiguousarray(end, np.float64)
+        score = np.ascontiguousarray(score, np.float64)
+        group = np.ascontiguousarray(group, np.int64)
+        if not start.shape == end.shape == score.shape == group.shape or start.ndim != 1:
+            raise ValueError(
+                f"expected four arrays of one size, got {start.shape}, {end.shape}, {score.shape}, {group.shape}"
+            )
+        if not 0.0 <= tiou_threshold <= 1.0:
+            raise ValueError(f"tiou_threshold: expected a number from 0 to 1, got {tiou_threshold}")
+        self.threshold = tiou_threshold
+        self.start, self.end, self.score, self.group = start, end, score, group
+        self.n = start.shape[0]
+        if self.n >= 1 << 32:
+            raise ValueError(f"expected fewer than 2^32 segments, got {self.n}")
+        self.doubles = np.empty((DOUBLE_ROWS, self.n), np.float64)
+        self.ints = np.empty((INT_ROWS, self.n), np.int64)
+        self.key = np.empty((2, self.n), np.uint64)
+        self.place = np.empty((2, self.n), np.int64)
+        cdef Py_ssize_t i
+        cdef bint finite = True, forward = True, ordered = True
+        for i in range(self.n):
+            # Two ends that are finite, but not their difference, would make a tIoU of infinity over infinity.
+            finite &= isfinite(self.end[i] - self.start[i]) and isfinite(self.score[i])
+            forward &= self.end[i] >= self.start[i]
+            ordered &= i == 0 or self.group[i - 1] <= self.group[i]
+            self.ints[ORDER, i] = i
+        if not finite:
+            raise ValueError("start, end, score: expected finite values")
+        if not forward:
+            raise ValueError("end: a segment ends before it starts")
+        if not ordered:
+            for i in range(self.n):
+                self.key[0, i] = rising_int(self.group[i])
+                self.place[0, i] = i
+            sort_by_key(self.key, self.place, self.n)
+            self.ints[ORDER, :] = self.place[0, :]
+
+
+cdef Py_ssize_t _gather(Input given, Py_ssize_t begin) noexcept nogil:
+    """Copy the group that begins at `begin` of the order by groups into the room; returns how many members it has."""
+    cdef Py_ssize_t i, members = 0
+    cdef i64 group = given.group[given.ints[ORDER, begin]]
+    while begin + members < given.n:
+        i = given.ints[ORDER, begin + members]
+        if given.group[i] != group:
+            break
+        given.doubles[START, members] = given.start[i]
+        given.doubles[END, members] = given.end[i]
+        given.doubles[SCORE, members] = given.score[i]
+        given.ints[INDEX, members] = i
+        members += 1
+    return members
+
+
+# --- hard NMS and votes --------------------------------------------------------------------------------------------
+
+
+cdef _greedy(start, end, score, group, tiou_threshold):
+    """Indices of the kept segments, and of each segment the kept one that dropped it (itself where kept)."""
+    cdef Input given = Input(start, end, score, group, tiou_threshold)
+    kept_array = np.empty(given.n, np.int64)
+    owner_array = np.empty(given.n, np.int64)
+    cdef i64[::1] kept = kept_array
+    cdef i64[::1] owner = owner_array
+    cdef Py_ssize_t begin = 0, count = 0, members
+    with nogil:
+        while begin < given.n:
+            members = _gather(given, begin)
+            begin += members
+            count = _rounds(given, &members, kept, owner, count)
+            if members:
+                _sort(given, members)
+                count = _sweep(given, members, kept, owner, count)
+    return kept_array[:count], owner_array
+
+
+cdef Py_ssize_t _rounds(
+    Input given, Py_ssize_t* members, i64[::1] kept, i64[::1] owner, Py_ssize_t count
+) noexcept nogil:
+    """Rounds of greedy NMS that each look at all members left, for as long as this is cheaper than sorting them.
+
+    A round keeps the best and closes up those that it does not drop. While rounds drop an eighth or more, all of them
+    together cost eight looks at each member at most; so segments that all overlap are never sorted. Leaves in `members`
+    how many are left to sweep: those of the first round that dropped fewer, unless only a few are left anyhow.
+    """
+    cdef double[::1] s = given.doubles[START]
+    cdef double[::1] e = given.doubles[END]
+    cdef double[::1] p = given.doubles[SCORE]
+    cdef i64[::1] index = given.ints[INDEX]
+    cdef double threshold = given.threshold, best_s, best_e, inside
+    cdef Py_ssize_t m = members[0], k, left, best = 0, following
+    cdef i64 best_index
+    for k in range(1, m):
+        if p[k] > p[best]:
+            best = k
+    while m > 0:
+        best_s, best_e, best_index = s[best], e[best], index[best]
+        kept[count] = best_index
+        owner[best_index] = best_index
+        count += 1
+        left = following = 0
+        for k in range(m):
+            if k == best:
                 continue
-            keep[kept] = i
-            kept += 1
-            dropped[i] = 1  # visited: later ones need not compare with it
-            j = i + 1
-            while j < n and g[j] == g[i] and s[j] <= e[i]:
-                if not dropped[j]:
-                    inside = min(e[i], e[j]) - s[j]
-                    if inside > threshold * ((e[i] - s[i]) + (e[j] - s[j]) - inside):
-                        dropped[j] = 1
-                j += 1
-            # reach[j] is the latest end of all segments up to j: once it lies before s[i], nothing there overlaps.
-            j = i - 1
-            while j >= 0 and g[j] == g[i] and reach[j] >= s[i]:
-                if not dropped[j]:
-                    inside = min(e[i], e[j]) - s[i]
-                    if inside > threshold * ((e[i] - s[i]) + (e[j] - s[j]) - inside):
-                        dropped[j] = 1
-                j -= 1
-    return by_start[kept_array[:kept]]
+            inside = min(best_e, e[k]) - max(best_s, s[k])
+            if inside > threshold * ((best_e - best_s) + (e[k] - s[k]) - inside):
+                owner[index[k]] = best_index
+                continue
+            # left <= k: what is written over has been looked at.
+            s[left], e[left], p[left], index[left] = s[k], e[k], p[k], index[k]
+            if p[left] > p[following]:
+                following = left
+            left += 1
+        if left > 16 and m - left < m >> 3:
+            members[0] = left
+            return count
+        m, best = left, following
+    members[0] = 0
+    return count
+
+
+cdef void _sort(Input given, Py_ssize_t m) noexcept nogil:
+    """Fill the sorted rows (by start), RANK (where among them each member is) and REACH."""
+    cdef Py_ssize_t k
+    cdef i64 member
+    for k in range(m):
+        given.key[0, k] = rising(given.doubles[START, k])
+        given.place[0, k] = k
+    sort_by_key(given.key, given.place, m)
+    for k in range(m):
+        member = given.place[0, k]
+        given.ints[RANK, member] = k
+        given.doubles[START_SORTED, k] = given.doubles[START, member]
+        given.doubles[END_SORTED, k] = given.doubles[END, member]
+        # The latest end up to here: where it lies before a segment's start, nothing further left overlaps that one.
+        given.doubles[REACH, k] = given.doubles[END, member]
+        if k > 0 and given.doubles[REACH, k - 1] > given.doubles[REACH, k]:
+            given.doubles[REACH, k] = given.doubles[REACH, k - 1]
+
+
+cdef Py_ssize_t _sweep(Input given, Py_ssize_t m, i64[::1] kept, i64[::1] owner, Py_ssize_t count) noexcept nogil:
+    """Greedy NMS of the members, sorted by start: each kept one looks only at starts from which it can be overlapped.
+
+    With a segment [s, e] of length L, the tIoU of one that starts at s' >= s is at most (e - s') / L, and of one that
+    starts at s' <= s at most L / (e - s'): both walks end where this bound falls to the threshold. So a long segment
+    among short ones costs nothing; how far the walks go depends on the kept segment's own length alone.
+    """
+    cdef double[::1] s = given.doubles[START_SORTED]
+    cdef double[::1] e = given.doubles[END_SORTED]
+    cdef double[::1] reach = given.doubles[REACH]
+    cdef i64[::1] dropped_by = given.ints[OWNER]  # -1: not yet; by position in the order of starts
+    cdef i64[::1] rank = given.ints[RANK]
+    cdef double threshold = given.threshold, cut = given.threshold * SLACK, length, inside
+    cdef Py_ssize_t at, i, j
+    cdef i64 member
+    for at in range(m):
+        dropped_by[at] = -1
+        given.key[0, at] = ~rising(given.doubles[SCORE, at])
+        given.place[0, at] = at
+    sort_by_key(given.key, given.place, m)
+    for at in range(m):
+        member = given.place[0, at]
+        i = rank[member]
+        if dropped_by[i] >= 0:
+            owner[given.ints[INDEX, member]] = dropped_by[i]
+            continue
+        member = given.ints[INDEX, member]
+        kept[count] = member
+        owner[member] = member
+        count += 1
+        dropped_by[i] = member  # visited: later ones need not compare with it
+        length = e[i] - s[i]
+        j = i + 1
+        while j < m and e[i] - s[j] > cut * length:
+            inside = min(e[i], e[j]) - s[j]
+            if inside > threshold * (length + (e[j] - s[j]) - inside) and dropped_by[j] < 0:
+                dropped_by[j] = member
+            j += 1
+        j = i - 1
+        while j >= 0 and length > cut * (e[i] - s[j]) and reach[j] >= s[i]:
+            inside = min(e[i], e[j]) - s[i]
+            if inside > threshold * (length + (e[j] - s[j]) - inside) and dropped_by[j] < 0:
+                dropped_by[j] = member
+            j -= 1
+    return count
+
+
+# --- soft-NMS ------------------------------------------------------------------------------------------------------
+
+
+cdef struct Decay:
+    bint gaussian
+    double sigma
+    double threshold
+    double least
+
+
+cdef Py_ssize_t _soften(
+    Input given, Py_ssize_t m, Decay decay, i64[::1] tree, i64[::1] kept, double[::1] lowered, Py_ssize_t count
+) noexcept nogil:
+    """Soft-NMS of one group.
+
+    Sorted by start, in leaves of LEAF positions; a tree over the leaves has the best position of each and of all, so
+    that taking the best, and lowering those that overlap it, touches the leaves around it and their paths to the root.
+    A score of -1 marks a position that is taken or dropped; a leaf of such is not looked at again.
+    """
+    cdef double[::1] s = given.doubles[START_SORTED]
+    cdef double[::1] e = given.doubles[END_SORTED]
+    cdef double[::1] p = given.doubles[SCORE]
+    cdef double[::1] reach = given.doubles[REACH]
+    cdef double[::1] unsorted = given.doubles[START]
+    cdef i64[::1] index = given.ints[RANK]
+    cdef Py_ssize_t leaves = 1, leaf, own, k, best
+    _sort(given, m)
+    while leaves * LEAF < m:
+        leaves *= 2
+    # By start: scores, and the input's indices. RANK is free once the scores are sorted, START since _sort.
+    for k in range(m):
+        unsorted[k] = p[given.place[0, k]]
+        index[k] = given.ints[INDEX, given.place[0, k]]
+    for k in range(m):
+        p[k] = unsorted[k] if unsorted[k] >= decay.least else -1.0
+    for leaf in range(leaves):
+        _find_best(p, index, tree, leaves, leaf, m)
+    for k in range(leaves - 1, 0, -1):
+        tree[k] = _better(p, index, tree[2 * k], tree[2 * k + 1])
+
+    while tree[1] >= 0:
+        best = tree[1]
+        kept[count] = index[best]
+        lowered[count] = p[best]
+        count += 1
+        p[best] = -1.0
+        own = leaf = best // LEAF
+        while leaf * LEAF < m and (leaf == own or s[leaf * LEAF] < e[best]):
+            _lower(s, e, p, index, tree, leaves, leaf, m, best, decay)
+            leaf += 1
+        leaf = own - 1
+        while leaf >= 0 and reach[leaf * LEAF + LEAF - 1] > s[best]:
+            _lower(s, e, p, index, tree, leaves, leaf, m, best, decay)
+            leaf -= 1
+    return count
+
+
+cdef inline void _lower(
+    double[::1] s, double[::1] e, double[::1] p, i64[::1] index, i64[::1] tree, Py_ssize_t leaves, Py_ssize_t leaf,
+    Py_ssize_t m, Py_ssize_t best, Decay decay,
+) noexcept nogil:
+    """Lower the scores in a leaf of those that overlap `best`, and bring the tree up to date."""
+    cdef Py_ssize_t k, node = leaves + leaf
+    cdef double inside, tiou
+    cdef bint changed = leaf == best // LEAF
+    if tree[node] < 0:
+        return
+    for k in range(leaf * LEAF, min(leaf * LEAF + LEAF, m)):
+        inside = min(e[best], e[k]) - max(s[best], s[k])
+        if inside <= 0.0 or p[k] < 0.0:
+            continue
+        tiou = inside / ((e[best] - s[best]) + (e[k] - s[k]) - inside)
+        if decay.gaussian:
+            p[k] *= exp(-(tiou * tiou) / decay.sigma)
+        elif tiou > decay.threshold:
+            p[k] *= 1.0 - tiou
+        else:
+            continue
+        if p[k] < decay.least:
+            p[k] = -1.0
+        changed = True
+    if changed:
+        _find_best(p, index, tree, leaves, leaf, m)
+        node //= 2
+        while node > 0:
+            tree[node] = _better(p, index, tree[2 * node], tree[2 * node + 1])
+            node //= 2
+
+
+cdef inline void _find_best(
+    double[::1] p, i64[::1] index, i64[::1] tree, Py_ssize_t leaves, Py_ssize_t leaf, Py_ssize_t m
+) noexcept nogil:
+    cdef Py_ssize_t k
+    cdef i64 best = -1
+    for k in range(leaf * LEAF, min(leaf * LEAF + LEAF, m)):
+        if p[k] >= 0.0:
+            best = _better(p, index, best, k)
+    tree[leaves + leaf] = best
+
+
+cdef inline i64 _better(double[::1] p, i64[::1] index, i64 one, i64 other) noexcept nogil:
+    """The position of the higher score, of equal ones the earlier in the input; -1 is none."""
+    if one < 0 or other < 0:
+        return max(one, other)
+    if p[one] != p[other]:
+        return one if p[one] > p[other] else other
+    return one if index[one] < index[other] else other

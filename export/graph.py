@@ -26,7 +26,7 @@ from refineloc.training.bases.activations import activations
 
 __all__ = ["OPSET", "build_graph", "check_graph", "save_graph"]
 
-OPSET = 20  # the newest that changes anything here (nothing newer is used), and ONNX Runtime 1.17 and later read it
+OPSET = 20  # ONNX Runtime 1.17 and later read it; no operator used here gains from a newer one
 
 _INPUTS = ["features", "lengths"]
 _OUTPUTS = ["class_scores", "foreground", "attention", "video_scores"]

@@ -92,8 +92,7 @@ def test_the_released_checkpoint(released: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("lengths", [[1], [2, 0, 3], [300, 1, 41], [5000]])
-def test_the_released_checkpoint_in_onnx_equals_float64(released: Path, lengths: list[int]) -> None:
+def test_the_released_checkpoint_in_onnx_equals_float64(released: Path) -> None:
     checkpoint = read_checkpoint(released)
     scalar = (np.float64().__reduce__()[0], "numpy.core.multiarray.scalar")
     allowed = [scalar, np.dtype, np.dtypes.Float64DType, np.dtypes.Int64DType, _codecs.encode]
@@ -103,13 +102,14 @@ def test_the_released_checkpoint_in_onnx_equals_float64(released: Path, lengths:
         [(state[f"{branch}.linear_0.weight"].numpy(), state[f"{branch}.linear_0.bias"].numpy())]
         for branch in ("fc_cas", "fc_attention")
     ]
-    features = np.random.default_rng(0).exponential(0.5, (sum(lengths), 1024)).astype(np.float32)
     session = onnxruntime.InferenceSession(build_graph(checkpoint.model, 1024).SerializeToString())
-    got = session.run(list(Forward._fields), {"features": features, "lengths": np.array(lengths)})
-    expected = forward(*layers, features, lengths)
-    assert np.ptp(expected.foreground) > 0.05 or sum(lengths) == 1
-    for name, one, hand_one in zip(Forward._fields, got, expected, strict=True):
-        np.testing.assert_allclose(one, hand_one, atol=1e-5, rtol=0, err_msg=name)
+    for lengths in ([1], [2, 0, 3], [300, 1, 41], [5000]):
+        features = np.random.default_rng(0).exponential(0.5, (sum(lengths), 1024)).astype(np.float32)
+        got = session.run(list(Forward._fields), {"features": features, "lengths": np.array(lengths)})
+        expected = forward(*layers, features, lengths)
+        assert np.ptp(expected.foreground) > 0.05 or sum(lengths) < 10
+        for name, one, hand_one in zip(Forward._fields, got, expected, strict=True):
+            np.testing.assert_allclose(one, hand_one, atol=1e-5, rtol=0, err_msg=f"{name} {lengths}")
 
 
 @pytest.mark.parametrize("legacy", [True, False], ids=["torch-2019", "torch-today"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -55,10 +56,15 @@ def sample(model: RefineLoc, metadata: ModelMetadata) -> Sample:
     return Sample("truth.h5", tuple(videos), Annotations(listed))
 
 
+@pytest.fixture(scope="module")
+def graph(model: RefineLoc) -> onnx.ModelProto:
+    return build_graph(model, 24)
+
+
 @pytest.fixture
-def session(tmp_path: Path, model: RefineLoc, metadata: ModelMetadata) -> Session:
+def session(tmp_path: Path, graph: onnx.ModelProto, metadata: ModelMetadata) -> Session:
     path = tmp_path / "model.onnx"
-    save_graph(path, build_graph(model, 24), metadata)
+    save_graph(path, graph, metadata)
     return Session(path, provider="cpu")
 
 

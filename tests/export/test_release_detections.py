@@ -92,7 +92,7 @@ def test_detections_equal_the_transcription_exactly(
     expected = transcription(scores, detector.classes)
     got = [tuple(one) for one in detector.detect(features, fps=FPS)]
     assert got == expected
-    if snippets >= 50:
+    if snippets >= 280:
         assert len(got) > snippets / 100  # there is something to compare
         # Both sides of both thresholds occur, and runs longer than a snippet.
         assert 0.02 < (scores.foreground > 0.5).mean() < 0.98

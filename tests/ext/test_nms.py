@@ -1,52 +1,220 @@
-"""Non-maximum suppression: its twin on generated inputs, and what must hold of any result."""
+"""Non-maximum suppression: hand-computed cases, the twins on generated inputs, and what must hold of any result."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins import nms as twin
-from twins.evaluation import tiou
 
-from refineloc._ext.nms import hard_nms
+from refineloc._ext.nms import hard_nms, soft_nms, vote_nms
 
-segment = st.tuples(st.integers(0, 40), st.integers(0, 25), st.integers(0, 8), st.integers(0, 2))
+Columns = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]
+GAUSSIAN: dict[str, Any] = {"method": "gaussian", "sigma": 0.5, "tiou_threshold": 0.3, "min_score": 0.001}
+LINEAR: dict[str, Any] = {**GAUSSIAN, "method": "linear"}
 
 
-@given(st.lists(segment, max_size=60), st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]))
-@settings(max_examples=400, deadline=None)
-def test_equals_its_twin(rows: list[tuple[int, int, int, int]], threshold: float) -> None:
-    start = np.array([row[0] for row in rows], dtype=np.float64)
-    end = start + np.array([row[1] for row in rows], dtype=np.float64)
-    score = np.array([row[2] for row in rows], dtype=np.float64)
-    group = np.array([row[3] for row in rows], dtype=np.int64)
-    kept = hard_nms(start, end, score, group, tiou_threshold=threshold)
-    assert kept.tolist() == twin.hard_nms(start, end, score, group, tiou_threshold=threshold)
+def columns(rows: list[tuple[float, float, float, int]]) -> Columns:
+    """(start, length, score, group) rows as start, end, score, group."""
+    start, length, score, group = np.array(rows, dtype=np.float64).reshape(-1, 4).T
+    return start, start + length, score, group.astype(np.int64)
+
+
+def draw(seed: int, size: int, span: float, longest: float, groups: int, levels: int) -> Columns:
+    """Random segments; few levels give equal starts, ends and scores."""
+    rng = np.random.default_rng(seed)
+    start, length, score = rng.uniform(0, span, size), rng.uniform(0, longest, size), rng.random(size)
+    if levels:
+        start, length, score = np.round(start), np.round(length), np.round(score * levels) / levels
+    return start, start + length, score, rng.integers(-1, groups - 1, size)
+
+
+whole = st.tuples(st.integers(-20, 20), st.integers(0, 25), st.integers(0, 8), st.integers(-1, 1))
+any_float = st.floats(-1e6, 1e6, allow_subnormal=True)
+odd = st.tuples(any_float, st.floats(0, 1e6), st.floats(0, 1e3), st.integers(-1, 1))
+few = st.lists(whole, max_size=60).map(columns) | st.lists(odd, max_size=20).map(columns)
+# Spans and lengths from "nothing meets" to "all overlap": both the rounds over all and the sweep are taken.
+many = st.builds(
+    draw,
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 300),
+    st.sampled_from([1.0, 30.0, 300.0, 3000.0]),
+    st.sampled_from([0.5, 10.0, 100.0]),
+    st.integers(1, 3),
+    st.sampled_from([0, 5]),
+)
+thresholds = st.sampled_from([0.0, 0.05, 0.3, 0.5, 0.7, 1.0]) | st.floats(0.0, 1.0)
+
+
+@given(few | many, thresholds)
+@settings(max_examples=500, deadline=None)
+def test_hard_and_vote_equal_their_twins_to_the_bit(table: Columns, threshold: float) -> None:
+    expected = twin.vote_nms(*table, tiou_threshold=threshold)
+    kept, votes = vote_nms(*table, tiou_threshold=threshold)
+    assert (kept.tolist(), votes.tolist()) == expected
+    assert hard_nms(*table, tiou_threshold=threshold).tolist() == expected[0]
+
+
+@given(
+    few | many,
+    st.sampled_from(["gaussian", "linear"]),
+    st.sampled_from([0.05, 0.5, 2.0]),
+    thresholds,
+    st.sampled_from([0.0, 0.001, 0.4]),
+)
+@settings(max_examples=500, deadline=None)
+def test_soft_equals_its_twin_to_the_bit(
+    table: Columns, method: str, sigma: float, threshold: float, least: float
+) -> None:
+    options: dict[str, Any] = {"method": method, "sigma": sigma, "tiou_threshold": threshold, "min_score": least}
+    kept, scores = soft_nms(*table, **options)
+    assert (kept.tolist(), scores.tolist()) == twin.soft_nms(*table, **options)
+
+
+@given(many, thresholds)
+@settings(max_examples=100, deadline=None)
+def test_kept_are_sorted_and_pairwise_below_the_threshold(table: Columns, threshold: float) -> None:
+    start, end, score, group = table
+    kept = hard_nms(*table, tiou_threshold=threshold)
+    assert len(np.unique(kept)) == len(kept)
     for one in np.unique(group):
         own = kept[group[kept] == one]
-        assert (np.diff(score[own]) <= 0).all(), "sorted by falling score"
+        assert (np.diff(score[own]) <= 0).all()
         for position, index in enumerate(own):
-            others = own[position + 1 :]
-            with np.errstate(invalid="ignore"):
-                assert not (tiou(start[index], end[index], start[others], end[others]) > threshold).any()
+            inside, union = twin.inside_and_union(start, end, index, own[position + 1 :])
+            assert not (inside > threshold * union).any()
+    again = hard_nms(start[kept], end[kept], score[kept], group[kept], tiou_threshold=threshold)
+    assert again.tolist() == list(range(len(kept))), "what is kept stays"
 
 
-def test_many_segments_far_apart() -> None:
-    rng = np.random.default_rng(0)
-    start = rng.uniform(0, 1e6, 100_000)
-    end = start + rng.uniform(1, 20, 100_000)
-    kept = hard_nms(start, end, rng.random(100_000), np.zeros(100_000, np.int64), tiou_threshold=0.5)
-    assert 50_000 < len(kept) < 100_000
+@given(many, thresholds)
+@settings(max_examples=100, deadline=None)
+def test_votes_lose_no_score(table: Columns, threshold: float) -> None:
+    score, group = table[2:]
+    kept, votes = vote_nms(*table, tiou_threshold=threshold)
+    assert (votes >= score[kept]).all()
+    for one in np.unique(group):
+        assert votes[group[kept] == one].sum() == pytest.approx(score[group == one].sum())
+
+
+@given(many, st.sampled_from([GAUSSIAN, LINEAR]))
+@settings(max_examples=100, deadline=None)
+def test_soft_scores_fall_and_never_rise_above_their_own(table: Columns, options: dict[str, Any]) -> None:
+    score, group = table[2:]
+    kept, lowered = soft_nms(*table, **options)
+    assert len(np.unique(kept)) == len(kept)
+    assert (lowered <= score[kept]).all()
+    assert (lowered >= options["min_score"]).all()
+    for one in np.unique(group):
+        assert (np.diff(lowered[group[kept] == one]) <= 0).all()
+
+
+#     0         10
+# 0   ==========            score 9
+# 1   =====                 score 8    tIoU with 0 is 5/10: not above 0.5
+# 2    =========            score 7    tIoU with 0 is 9/10
+# 3   ======                score 6    tIoU with 0 is 6/10, with 1 it is 5/6: 0 dropped it first
+# 4              ====       score 5    alone
+LINE = columns([(0, 10, 9, 0), (0, 5, 8, 0), (1, 9, 7, 0), (0, 6, 6, 0), (12, 4, 5, 0)])
+
+
+def test_hand_computed() -> None:
+    assert hard_nms(*LINE, tiou_threshold=0.5).tolist() == [0, 1, 4]
+    kept, votes = vote_nms(*LINE, tiou_threshold=0.5)
+    assert (kept.tolist(), votes.tolist()) == ([0, 1, 4], [9 + 7 + 6, 8, 5])
+    assert hard_nms(*LINE, tiou_threshold=np.nextafter(0.5, 0)).tolist() == [0, 4], "strictly above the threshold"
+
+
+def test_soft_hand_computed() -> None:
+    two = columns([(0, 10, 1, 0), (0, 5, 0.5, 0), (5, 5, 0.25, 1)])
+    kept, scores = soft_nms(*two, **LINEAR)
+    assert (kept.tolist(), scores.tolist()) == ([0, 1, 2], [1, 0.25, 0.25])
+    assert soft_nms(*two, **LINEAR | {"tiou_threshold": 0.5})[1].tolist() == [1, 0.5, 0.25]
+    assert soft_nms(*two, **LINEAR | {"min_score": 0.25})[0].tolist() == [0, 1, 2]
+    assert soft_nms(*two, **LINEAR | {"min_score": np.nextafter(0.25, 1)})[0].tolist() == [0]
+    assert soft_nms(*two, **GAUSSIAN)[1].tolist() == pytest.approx([1, 0.5 * np.exp(-0.25 / 0.5), 0.25])
+
+
+def test_equal_scores_take_the_earlier_first() -> None:
+    same = columns([(5, 10, 1, 0), (4, 10, 1, 0), (6, 10, 1, 0)] * 20)
+    assert hard_nms(*same, tiou_threshold=0.5).tolist() == [0]
+    assert soft_nms(*same, **LINEAR)[0][0] == 0
+
+
+def test_a_long_segment_over_many_short_ones_costs_nothing() -> None:
+    """And does not hide them: only its own tIoU with them counts."""
+    start, end, score, group = draw(0, 50_000, 1e6, 20.0, 1, 0)
+    kept = hard_nms(start, end, score, group, tiou_threshold=0.5)
+    assert 30_000 < len(kept) < 50_000
+    table = np.append(start, 0.0), np.append(end, 2e6), np.append(score, 2.0), np.append(group, group[0])
+    assert hard_nms(*table, tiou_threshold=0.5).tolist() == [50_000, *kept.tolist()]
+
+
+@pytest.mark.parametrize("span", [1e6, 10.0])
+def test_a_hundred_thousand_segments(span: float) -> None:
+    """By groups, so that the twin can follow: the groups together equal the groups one by one."""
+    table = draw(1, 100_000, span, 20.0, 40, 0)
+    kept, votes = vote_nms(*table, tiou_threshold=0.5)
+    soft, lowered = soft_nms(*table, **GAUSSIAN)
+    at = soft_at = 0
+    for one in np.unique(table[3]):
+        members = np.flatnonzero(table[3] == one)
+        own: Columns = (table[0][members], table[1][members], table[2][members], table[3][members])
+        expected, expected_votes = twin.vote_nms(*own, tiou_threshold=0.5)
+        assert kept[at : at + len(expected)].tolist() == members[expected].tolist()
+        assert votes[at : at + len(expected)].tolist() == expected_votes
+        at += len(expected)
+        expected_soft, expected_lowered = soft_nms(*own, **GAUSSIAN)
+        assert soft[soft_at : soft_at + len(expected_soft)].tolist() == members[expected_soft].tolist()
+        assert lowered[soft_at : soft_at + len(expected_soft)].tolist() == expected_lowered.tolist()
+        soft_at += len(expected_soft)
+    assert (at, soft_at) == (len(kept), len(soft))
+
+
+HARD: dict[str, Any] = {"tiou_threshold": 0.5}
+
+
+@pytest.mark.parametrize(("kernel", "options"), [(hard_nms, HARD), (vote_nms, HARD), (soft_nms, GAUSSIAN)])
+@pytest.mark.parametrize(
+    ("start", "end", "score", "changes", "message"),
+    [
+        ([0.0], [1.0, 2.0], [1.0], {}, "one size"),
+        ([[0.0]], [[1.0]], [[1.0]], {}, "one size"),
+        ([2.0], [1.0], [1.0], {}, "ends before it starts"),
+        ([0.0], [np.inf], [1.0], {}, "finite"),
+        ([np.nan], [1.0], [1.0], {}, "finite"),
+        ([0.0], [1.0], [np.nan], {}, "finite"),
+        ([-1.7e308], [1.7e308], [1.0], {}, "finite"),
+        ([0.0], [1.0], [1.0], {"tiou_threshold": 1.1}, "tiou_threshold"),
+        ([0.0], [1.0], [1.0], {"tiou_threshold": np.nan}, "tiou_threshold"),
+    ],
+)
+def test_wrong_arguments(
+    kernel: Callable[..., Any],
+    options: dict[str, Any],
+    start: Any,
+    end: Any,
+    score: Any,
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        kernel(start, end, score, [0], **options | changes)
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "score", "message"),
+    ("score", "changes", "message"),
     [
-        ([0.0], [1.0, 2.0], [1.0], "one size"),
-        ([2.0], [1.0], [1.0], "ends before it starts"),
-        ([0.0], [np.inf], [1.0], "finite"),
-        ([0.0], [1.0], [np.nan], "finite"),
+        (-0.5, {}, "score: expected at least 0, got -0.5"),
+        (1.0, {"method": "hard"}, "method"),
+        (1.0, {"sigma": 0.0}, "sigma"),
+        (1.0, {"sigma": np.nan}, "sigma"),
+        (1.0, {"min_score": -0.1}, "min_score"),
     ],
 )
-def test_wrong_arguments(start: list[float], end: list[float], score: list[float], message: str) -> None:
+def test_wrong_arguments_of_soft_nms(score: float, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        hard_nms(start, end, score, [0], tiou_threshold=0.5)
+        soft_nms([0.0], [1.0], [score], [0], **GAUSSIAN | changes)

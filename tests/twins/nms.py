@@ -1,24 +1,77 @@
-"""Plain NumPy twin of `refineloc._ext.nms`."""
+"""Plain NumPy twins of `refineloc._ext.nms`: every segment against every other, group by group."""
+
+import math
 
 import numpy as np
 import numpy.typing as npt
-from twins.evaluation import tiou
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
-def hard_nms(
-    start: Floats, end: Floats, score: Floats, group: npt.NDArray[np.int64], *, tiou_threshold: float
-) -> list[int]:
-    """Greedy, group by group, by falling score (earlier first where equal)."""
+def inside_and_union(start: Floats, end: Floats, one: int, others: Ints) -> tuple[Floats, Floats]:
+    """Intersection (negative where there is none) and union of one segment with others."""
+    inside = np.minimum(end[one], end[others]) - np.maximum(start[one], start[others])
+    return inside, (end[one] - start[one]) + (end[others] - start[others]) - inside
+
+
+def falling(score: Floats, members: Ints) -> Ints:
+    """Members by falling score; of equal ones the earlier first."""
+    return members[np.argsort(-score[members], kind="stable")]
+
+
+def vote_nms(
+    start: Floats, end: Floats, score: Floats, group: Ints, *, tiou_threshold: float
+) -> tuple[list[int], list[float]]:
+    """Greedy, group by group; a kept segment's new score is its own plus those of the segments that it drops."""
     kept: list[int] = []
+    new_scores: list[float] = []
     for one in np.unique(group):
-        members = np.flatnonzero(group == one)
-        remaining = members[np.lexsort((members, -score[members]))].tolist()
-        while remaining:
-            best = remaining.pop(0)
+        remaining = falling(score, np.flatnonzero(group == one))
+        while len(remaining):
+            best, remaining = int(remaining[0]), remaining[1:]
+            inside, union = inside_and_union(start, end, best, remaining)
+            dropped = inside > tiou_threshold * union
             kept.append(best)
-            with np.errstate(invalid="ignore"):  # two segments of length zero: 0/0, which no threshold is below
-                overlap = tiou(start[best], end[best], start[remaining], end[remaining])
-            remaining = [i for i, value in zip(remaining, overlap, strict=True) if not value > tiou_threshold]
-    return kept
+            new_scores.append(sum(score[np.sort(remaining[dropped])].tolist(), start=float(score[best])))
+            remaining = remaining[~dropped]
+    return kept, new_scores
+
+
+def hard_nms(start: Floats, end: Floats, score: Floats, group: Ints, *, tiou_threshold: float) -> list[int]:
+    """Greedy, group by group, by falling score."""
+    return vote_nms(start, end, score, group, tiou_threshold=tiou_threshold)[0]
+
+
+def soft_nms(
+    start: Floats,
+    end: Floats,
+    score: Floats,
+    group: Ints,
+    *,
+    method: str,
+    sigma: float,
+    tiou_threshold: float,
+    min_score: float,
+) -> tuple[list[int], list[float]]:
+    """Group by group: take the best, lower the scores of the rest, drop those below the least."""
+    kept: list[int] = []
+    new_scores: list[float] = []
+    for one in np.unique(group):
+        remaining = np.flatnonzero(group == one)
+        lowered = score.copy()
+        remaining = remaining[lowered[remaining] >= min_score]
+        while len(remaining):
+            best = int(remaining[np.argmax(lowered[remaining])])
+            kept.append(best)
+            new_scores.append(float(lowered[best]))
+            remaining = remaining[remaining != best]
+            inside, union = inside_and_union(start, end, best, remaining)
+            overlapping = inside > 0
+            tiou = np.divide(inside, union, out=np.zeros(len(remaining)), where=overlapping)
+            if method == "gaussian":  # the C library's exp, as the kernel; NumPy's differs in the last bit
+                lowered[remaining] *= [math.exp(-(value * value) / sigma) for value in tiou.tolist()]
+            else:
+                lowered[remaining] *= np.where(tiou > tiou_threshold, 1.0 - tiou, 1.0)
+            remaining = remaining[lowered[remaining] >= min_score]
+    return kept, new_scores

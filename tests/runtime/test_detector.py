@@ -1,0 +1,167 @@
+"""The embedding interface: one video, many videos, many threads, and features that cannot be used."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from refineloc.runtime import Detector, SnippetGrid, open_features
+from refineloc.runtime.detections import Detections
+from refineloc.runtime.errors import ConfigError, FeatureError, InputError
+from refineloc.runtime.postprocess import segments
+
+Features = npt.NDArray[np.float32]
+
+
+def videos_of(rng: np.random.Generator, lengths: list[int], width: int = 24) -> dict[str, Features]:
+    """Features that change slowly, so that segments have some length."""
+    out = {}
+    for index, length in enumerate(lengths):
+        steps = rng.standard_normal((length, width)).cumsum(axis=0)
+        out[f"v{index:03}"] = (steps / np.sqrt(np.arange(1, length + 1))[:, None]).astype(np.float32)
+    return out
+
+
+def same(one: Detections, other: Detections, tolerance: float = 0.0) -> bool:
+    return (
+        np.array_equal(one.start, other.start)
+        and np.array_equal(one.end, other.end)
+        and np.array_equal(one.label_index, other.label_index)
+        and np.allclose(one.score, other.score, rtol=0, atol=tolerance)
+    )
+
+
+@pytest.fixture(scope="module")
+def detector(model_path: Path) -> Detector:
+    return Detector(model_path, provider="cpu")
+
+
+def test_detections_are_the_segments_of_the_scores_in_seconds(detector: Detector, rng: np.random.Generator) -> None:
+    (features,) = videos_of(rng, [200]).values()
+    found = detector.detect(features, fps=32.0, duration_s=99.3)
+    assert len(found) > 3, "a test on nothing"
+    lengths = np.array([200], dtype=np.int64)
+    expected = segments(detector.scores(features), lengths, detector.settings)
+    start, end = SnippetGrid(32.0, 16, 99.3).seconds(expected.first, expected.last)
+    rows = sorted(zip(start, end, expected.label, expected.score, strict=True), key=lambda row: -row[3])
+    assert [(d.start, d.end, detector.classes.index(d.label), d.score) for d in found] == rows
+    assert found.provider == "cpu"
+    assert (np.diff(found.score) <= 0).all()
+    assert found.end.max() <= 99.3
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_floats_are_taken(detector: Detector, rng: np.random.Generator, dtype: Any) -> None:
+    features = videos_of(rng, [50])["v000"].astype(dtype)
+    assert same(detector.detect(features, fps=25), detector.detect(features.astype(np.float32), fps=25))
+
+
+def test_one_snippet_is_enough(detector: Detector, rng: np.random.Generator) -> None:
+    found = detector.detect(rng.standard_normal((1, 24)).astype(np.float32), fps=25.0)
+    assert all(d.start == 0.0 and d.end == 16 / 25 for d in found)
+    assert detector.scores(np.ones((1, 24), np.float32)).attention.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("batch_snippets", [1, 64, 1000, 100_000])
+def test_packing_does_not_change_detections(model_path: Path, rng: np.random.Generator, batch_snippets: int) -> None:
+    videos = videos_of(rng, [1, 300, 2, 45, 800, 1, 77, 20])
+    detector = Detector(model_path, provider="cpu", batch_snippets=batch_snippets)
+    found = dict(detector.detect_many(videos, fps=25.0))
+    assert list(found) == list(videos)
+    assert sum(map(len, found.values())) > 20
+    for name, features in videos.items():
+        assert same(found[name], detector.detect(features, fps=25.0), tolerance=1e-5)
+
+
+def test_many_threads_give_what_one_gives(model_path: Path, rng: np.random.Generator) -> None:
+    detector = Detector(model_path, provider="cpu", threads=1)
+    videos = videos_of(rng, rng.integers(1, 120, 200).tolist())
+    serial = {name: detector.detect(features, fps=25.0) for name, features in videos.items()}
+    with ThreadPoolExecutor(16) as pool:
+        parallel = dict(zip(videos, pool.map(lambda f: detector.detect(f, fps=25.0), videos.values()), strict=True))
+    assert all(same(serial[name], parallel[name]) for name in videos)
+
+
+def test_a_store_gives_fps_and_durations(model_path: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    videos = videos_of(rng, [40, 60])
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for name, features in videos.items():
+            file[name] = features
+        file["v000"].attrs.update(fps=20.0, duration=30.0)
+    detector = Detector(model_path, provider="cpu")
+    with open_features(tmp_path / "f.h5") as store:
+        with pytest.raises(InputError, match=r"video 'v001': its fps is not known.*--fps X or --videos"):
+            dict(detector.detect_many(store))
+        found = dict(detector.detect_many(store, fps=25.0))
+        assert same(found["v000"], detector.detect(videos["v000"], fps=20.0, duration_s=30.0), 1e-5)
+        assert same(found["v001"], detector.detect(videos["v001"], fps=25.0), 1e-5)
+        stated = dict(detector.detect_many(store, times={"v000": (10.0, None), "v001": (5.0, 2.0)}))
+        assert same(stated["v000"], detector.detect(videos["v000"], fps=10.0, duration_s=30.0), 1e-5)
+        assert stated["v001"].end.max() <= 2.0
+        assert list(dict(detector.detect_many(store, names=["v001"], fps=25.0))) == ["v001"]
+
+
+def test_one_of_two_streams(make_model: Callable[..., Path], rng: np.random.Generator) -> None:
+    both = videos_of(rng, [50], width=48)["v000"]
+    for stream, order, part in (
+        ("temporal", "temporal-spatial", slice(0, 24)),
+        ("spatial", "temporal-spatial", slice(24, 48)),
+        ("spatial", "spatial-temporal", slice(0, 24)),
+    ):
+        detector = Detector(make_model(stream=stream, stream_order=order), provider="cpu")
+        assert same(detector.detect(both, fps=25), detector.detect(both[:, part], fps=25))
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros((5, 23), np.float32), "features: features have width 23, the model expects 24"),
+        (np.zeros((5, 48), np.float32), "width 48, the model expects 24"),
+        (np.zeros(24, np.float32), "shape T x D"),
+        (np.zeros((0, 24), np.float32), "no snippets"),
+        (np.zeros((5, 24), np.int32), "dtype int32"),
+        (np.array([["a"] * 24]), "dtype"),
+        (np.full((3, 24), np.nan, np.float32), "snippet 0 holds nan"),
+    ],
+)
+def test_features_that_cannot_be_used(detector: Detector, features: Any, message: str) -> None:
+    with pytest.raises(FeatureError, match=message):
+        detector.detect(features, fps=25.0)
+    if features.dtype.kind == "f" and features.shape != (24,):
+        with pytest.raises(FeatureError, match="video 'odd'"):
+            dict(detector.detect_many({"odd": features}, fps=25.0))
+
+
+def test_snippets_of_another_length_are_refused(detector: Detector, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["v"] = np.zeros((4, 24), np.float32)
+        file["v"].attrs["snippet_frames"] = 8
+    with open_features(tmp_path / "f.h5") as store, pytest.raises(FeatureError, match="8 frames, the model's have 16"):
+        dict(detector.detect_many(store, fps=25.0))
+
+
+def test_settings_can_be_changed(model_path: Path, rng: np.random.Generator) -> None:
+    features = videos_of(rng, [300])["v000"]
+    plain = Detector(model_path, provider="cpu")
+    assert (plain.settings.alpha_c, plain.settings.top_k) == (0.3, 2)
+    one = Detector(model_path, provider="cpu", top_k=1, widen=0)
+    assert len({d.label for d in one.detect(features, fps=25)}) == 1
+    thinned = Detector(model_path, provider="cpu", nms=0.0).detect(features, fps=25)
+    assert 0 < len(thinned) < len(plain.detect(features, fps=25))
+    with pytest.raises(ConfigError, match="unknown setting 'alpha_b'"):
+        Detector(model_path, provider="cpu", alpha_b=0.5)
+    with pytest.raises(ConfigError, match="alpha_c: expected"):
+        Detector(model_path, provider="cpu", alpha_c=1.5)
+    with pytest.raises(ConfigError, match="batch_snippets"):
+        Detector(model_path, provider="cpu", batch_snippets=0)
+
+
+@pytest.mark.parametrize(("fps", "duration"), [(0.0, None), (-1.0, None), (float("nan"), None), (25.0, -3.0)])
+def test_times_that_are_none(detector: Detector, fps: float, duration: float | None) -> None:
+    with pytest.raises(InputError, match="expected"):
+        detector.detect(np.zeros((3, 24), np.float32), fps=fps, duration_s=duration)

@@ -1,0 +1,125 @@
+"""The generators, on hand-computed time lines and by their properties."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refineloc.runtime.annotations import Annotations, VideoAnnotation
+from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.grid import SnippetGrid
+from refineloc.runtime.postprocess import Scores
+from refineloc.training.config import PseudoConfig
+from refineloc.training.pseudo_labels import generate, precision_and_recall, sample, true_foreground
+
+LENGTHS = np.array([6, 4], dtype=np.int64)
+# class 0 on:       . # # . # .   . . . #
+CLASS_0 = np.array([1, 9, 8, 2, 7, 1, 1, 2, 1, 9], np.float32) / 10
+FOREGROUND = np.array([9, 9, 9, 9, 9, 1, 1, 1, 1, 9], np.float32) / 10
+SCORES = Scores(
+    np.stack([CLASS_0, 1 - CLASS_0], axis=1),
+    FOREGROUND,
+    np.array([0.3, 0.3, 0.1, 0.1, 0.1, 0.1, 0.4, 0.4, 0.1, 0.1], np.float32),
+    np.array([[0.9, 0.1], [0.9, 0.1]], np.float32),
+)
+
+
+def labels(profile: Any = "paper", **settings: Any) -> list[int]:
+    config = PseudoConfig(**settings)
+    return generate(config, profile, SCORES, LENGTHS, np.random.default_rng(0)).labels.tolist()
+
+
+def test_segment_covers_bridged_snippets_and_is_not_widened() -> None:
+    assert labels(generator="segment", class_activation=0.5, top_k=1) == [0, 1, 1, 1, 1, 0, 0, 0, 0, 1]
+
+
+def test_segment_of_the_release_is_dilated_widened_and_one_further_at_the_end() -> None:
+    settings = {"generator": "segment", "class_activation": 0.85, "top_k": 1}
+    # Kept: snippets 1 | 9. Dilated by one: 0..2 | 8..9.
+    assert labels("release", **settings) == [1, 1, 1, 0, 0, 0, 0, 0, 1, 1]
+    assert labels("release", **settings, widen=2, past_end=1) == [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert labels("release", **settings, widen=1, past_end=1) == [1, 1, 1, 1, 1, 0, 0, 1, 1, 1]
+
+
+def test_class_activation_takes_the_largest_of_all_classes() -> None:
+    assert labels(generator="class-activation", class_activation=0.9) == [1, 1, 0, 0, 0, 1, 1, 0, 1, 1]
+
+
+def test_attention_is_relative_to_one_over_t() -> None:
+    # 1.5 / 6 = 0.25 in the first video, 1.5 / 4 = 0.375 in the second.
+    assert labels(generator="attention", attention=1.5) == [1, 1, 0, 0, 0, 0, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("generator", "share"), [("uniform", 0.5), ("distribution-aware", 0.2)])
+def test_random_generators_have_their_share(generator: str, share: float) -> None:
+    lengths = np.array([20_000])
+    scores = Scores(
+        np.zeros((20_000, 1), np.float32), *(np.zeros(20_000, np.float32),) * 2, np.zeros((1, 1), np.float32)
+    )
+    config = PseudoConfig(generator=generator, foreground_share=0.2)
+    made = [generate(config, "paper", scores, lengths, np.random.default_rng(seed)).labels for seed in (0, 0, 1)]
+    assert made[0].mean() == pytest.approx(share, abs=0.02)
+    assert np.array_equal(made[0], made[1])
+    assert not np.array_equal(made[0], made[2])
+
+
+def test_the_oracle_needs_times() -> None:
+    truth = np.arange(10) < 5
+    config = PseudoConfig(generator="oracle")
+    made = generate(config, "paper", SCORES, LENGTHS, np.random.default_rng(0), truth)
+    assert made.labels.tolist() == truth.astype(int).tolist()
+    with pytest.raises(ConfigError, match="oracle needs segments with times"):
+        generate(config, "paper", SCORES, LENGTHS, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        ({"generator": "segment", "class_activation": 1.0}, "pseudo.class_activation = 1"),
+        ({"generator": "segment", "foreground": 1.0}, "pseudo.foreground = 1"),
+        ({"generator": "class-activation", "class_activation": 0.0}, "pseudo.class_activation = 0"),
+        ({"generator": "attention", "attention": 9.0}, "pseudo.attention = 9"),
+    ],
+)
+def test_labels_of_one_kind_name_their_threshold(settings: dict[str, Any], cause: str) -> None:
+    made = generate(PseudoConfig(**settings), "paper", SCORES, LENGTHS, np.random.default_rng(0))
+    assert len(set(made.labels.tolist())) == 1
+    assert cause in made.warning
+    mixed = generate(PseudoConfig(class_activation=0.5), "paper", SCORES, LENGTHS, np.random.default_rng(0))
+    assert mixed.warning == ""
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.sampled_from([0.0, 0.3, 0.8, 1.0]), st.integers(0, 99))
+def test_sampling_keeps_a_share_of_each_video(lengths: list[int], share: float, seed: int) -> None:
+    n = np.array(lengths)
+    before = np.random.default_rng(seed).integers(0, 2, n.sum())
+    kept = sample(before, n, share, np.random.default_rng(seed))
+    assert ((kept == before) | (kept == -1)).all()
+    counts = np.add.reduceat(kept >= 0, np.cumsum(n) - n)
+    assert counts.tolist() == np.rint(share * n).astype(int).tolist()
+
+
+def test_sampling_is_drawn_over_the_whole_video() -> None:
+    kept = sample(np.ones(100_000, np.int64), np.full(1000, 100), 0.5, np.random.default_rng(0)).reshape(1000, 100) >= 0
+    assert (np.abs(kept.mean(axis=0) - 0.5) < 0.08).all()
+
+
+def test_precision_and_recall() -> None:
+    truth = np.array([True, True, True, False])
+    assert precision_and_recall(np.array([1, 1, 0, 1]), truth) == (2 / 3, 2 / 3)
+    assert precision_and_recall(np.array([0, 0, 0, 0]), truth) == (0.0, 0.0)
+    assert precision_and_recall(np.array([1, -1, -1, -1]), truth) == (1.0, 1.0)
+
+
+def test_truth_needs_every_video() -> None:
+    video = VideoAnnotation("v", ("x",), start=np.array([1.0]), end=np.array([3.0]), segment_labels=("x",))
+    weak = VideoAnnotation("w", ("x",))
+    grid = SnippetGrid(16.0, 16)
+    annotations = Annotations({"v": video, "w": weak})
+    mask = true_foreground(annotations, ("v",), (grid,), np.array([4]))
+    assert mask is not None
+    assert mask.tolist() == [False, True, True, False]
+    assert true_foreground(annotations, ("v", "w"), (grid, grid), np.array([4, 2])) is None
+    assert true_foreground(annotations, ("v",), (None,), np.array([4])) is None

@@ -1,0 +1,204 @@
+"""The loop as a whole: it learns, it is repeatable, weak means weak, and runs survive."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from refineloc.runtime.annotations import read_annotations
+from refineloc.runtime.errors import ModelError, RefineLocError
+from refineloc.training.config import Config, resolve
+from refineloc.training.data import load_split, read_labels
+from refineloc.training.refine import TrainingError, Truth, refine
+from refineloc.training.run import DataRecord, Run, load_iteration
+
+SETTINGS: dict[str, Any] = {
+    "detection": {"alpha_c": 0.4, "widen": 0},
+    "pseudo": {"class_activation": 0.4},
+    "training": {"iterations": 3, "epochs": 12, "batch_videos": 4, "learning_rate": 0.01},
+}
+
+
+class Quiet:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def epoch(self, record: Any) -> None: ...
+
+    def iteration(self, record: Any) -> None: ...
+
+    def warning(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def train(
+    data: Path, folder: Path, *layers: dict[str, Any], truth: bool = True, resume: bool = False
+) -> tuple[Run, Quiet]:
+    config = resolve(SETTINGS, *layers)
+    splits = {}
+    for name in ("train", "val"):
+        classes = splits["train"].classes if name == "val" else None
+        splits[name] = load_split(data / f"{name}.h5", read_labels(data / f"{name}.csv"), config, classes=classes)
+    record = DataRecord("train.h5", "train.csv", "val.h5", "val.csv", splits["train"].classes, 16)
+    run = Run(folder, config, record, resume=resume)
+    known = Truth(*(read_annotations(data / f"{name}.csv") for name in ("train", "val"))) if truth else Truth()
+    quiet = Quiet()
+    refine(config, splits["train"], splits["val"], run, quiet, known)
+    return run, quiet
+
+
+def weights(folder: Path, iteration: int) -> dict[str, torch.Tensor]:
+    return load_file(folder / f"iter_{iteration}" / "model.safetensors")
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_it_learns_and_records(data: Path, tmp_path: Path) -> None:
+    run, quiet = train(data, tmp_path / "run")
+    assert quiet.warnings == []
+    records = json.loads((tmp_path / "run/iterations.json").read_text())
+    assert [record["iteration"] for record in records] == [0, 1, 2]
+    assert max(record["average_mAP"] for record in records) > 0.3
+    assert records[0]["pseudo_labels"] is None
+    assert records[1]["pseudo_labels"]["train"]["precision"] > 0.5
+    assert set(records[0]["mAP"]) == {f"{tiou:.2f}" for tiou in np.linspace(0.5, 0.95, 10)}
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 36
+    first = [line["train_loss"] for line in lines if line["iteration"] == 0]
+    assert first[-1] < 0.5 * first[0]
+    for iteration in range(3):
+        loaded = load_iteration(tmp_path / "run", iteration)
+        assert equal(dict(loaded.model.state_dict()), weights(tmp_path / "run", iteration))
+        own = [line for line in lines if line["iteration"] == iteration]
+        best = min(own, key=lambda line: line["validation_loss"])
+        assert records[iteration]["best_epoch"] == best["epoch"]
+        assert (tmp_path / f"run/iter_{iteration}/detections.json").exists()
+    assert load_iteration(tmp_path / "run", 1).config == resolve(SETTINGS)
+    with pytest.raises(ModelError, match="no finished iteration 3; finished: 0 to 2"):
+        load_iteration(tmp_path / "run", 3)
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(data: Path, tmp_path: Path) -> None:
+    """The released code keeps them by reference, so that it saves the last epoch's; ours must be the best epoch's."""
+    steep = {"training": {"learning_rate": 0.3, "epochs": 8, "iterations": 1}}
+    train(data, tmp_path / "best", steep)
+    best_epoch = json.loads((tmp_path / "best/iterations.json").read_text())[0]["best_epoch"]
+    assert best_epoch < 7, "a learning rate at which the last epoch is best shows nothing"
+    train(data, tmp_path / "short", steep, {"training": {"epochs": best_epoch + 1, "select": "last"}})
+    assert equal(weights(tmp_path / "best", 0), weights(tmp_path / "short", 0))
+    train(data, tmp_path / "last", steep, {"training": {"select": "last"}})
+    assert not equal(weights(tmp_path / "best", 0), weights(tmp_path / "last", 0))
+
+
+def test_the_same_seed_gives_the_same_weights(data: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(data, tmp_path / name, {"training": {"seed": seed}})
+    for iteration in range(3):
+        assert equal(weights(tmp_path / "a", iteration), weights(tmp_path / "b", iteration))
+        assert not equal(weights(tmp_path / "a", iteration), weights(tmp_path / "c", iteration))
+
+
+@pytest.mark.parametrize("generator", ["uniform", "distribution-aware", "class-activation", "attention", "segment"])
+def test_weak_means_weak(data: Path, tmp_path: Path, generator: str) -> None:
+    """Bit-equal weights with times in the labels, with other times, and with none."""
+    settings = {"pseudo": {"generator": generator, "class_activation": 0.5}, "training": {"epochs": 4, "iterations": 2}}
+    train(data, tmp_path / "with", settings)
+    for name in ("train", "val"):
+        path = data / f"{name}.csv"
+        rows = [line.split(",") for line in path.read_text().splitlines()]
+        path.write_text("\n".join(f"{row[0]},{row[3]},{row[5]}" for row in rows) + "\n")
+    train(data, tmp_path / "without", settings, truth=False)
+    for iteration in range(2):
+        assert equal(weights(tmp_path / "with", iteration), weights(tmp_path / "without", iteration))
+    assert "average_mAP" not in json.loads((tmp_path / "without/iterations.json").read_text())[0]
+
+
+def test_labels_of_one_kind_warn_and_go_on(data: Path, tmp_path: Path) -> None:
+    run, quiet = train(data, tmp_path / "run", {"pseudo": {"class_activation": 1.0}, "training": {"epochs": 3}})
+    assert len(run.records) == 3
+    assert any("all pseudo labels are background" in warning for warning in quiet.warnings)
+    assert all(np.isfinite(record["validation_loss"]) for record in run.records)
+
+
+def test_a_loss_that_is_not_finite_ends_with_one_line_and_keeps_what_was_done(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path / "run", {"training": {"iterations": 1, "epochs": 2}})
+    torch_state = weights(tmp_path / "run", 0)
+    with pytest.raises(TrainingError, match=r"iteration 0, epoch 0: the loss is .*lower training\.learning_rate"):
+        train(data, tmp_path / "bad", {"training": {"learning_rate": 1e38}})
+    assert not (tmp_path / "bad/iter_0").exists()
+    assert equal(torch_state, weights(tmp_path / "run", 0))
+
+
+def test_refinement_stops_early(data: Path, tmp_path: Path) -> None:
+    settings = {"training": {"iterations": 9, "epochs": 2, "stop_after": 1}}
+    run, _ = train(data, tmp_path / "run", settings)
+    quality = [record["average_mAP"] for record in run.records]
+    assert len(quality) < 9
+    assert int(np.argmax(quality)) == len(quality) - 2
+
+
+def test_a_run_goes_on_and_refuses_other_settings(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path / "whole")
+    train(data, tmp_path / "parts", {"training": {"iterations": 1}})
+    with pytest.raises(RefineLocError, match="holds a run already; --resume"):
+        train(data, tmp_path / "parts")
+    with pytest.raises(RefineLocError, match=r"training\.epochs was 12, now 13"):
+        train(data, tmp_path / "parts", {"training": {"epochs": 13}}, resume=True)
+    train(data, tmp_path / "parts", resume=True)
+    assert equal(weights(tmp_path / "whole", 2), weights(tmp_path / "parts", 2))
+    for name in ("iterations.json", "metrics.jsonl"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_numbers(data: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    program = Path(sys.executable).with_name("refineloc-train")
+    command = [
+        str(program), *(str(data / name) for name in ("train.h5", "train.csv")), "--val-features", str(data / "val.h5"),
+        "--val-labels", str(data / "val.csv"), "--iterations", "3", "--epochs", "40",
+        "--set", "pseudo.class_activation=0.4", "--set", "detection.alpha_c=0.4", "--set", "training.learning_rate=0.01",
+    ]  # fmt: skip
+    began = time.perf_counter()
+    subprocess.run([*command, "--run", str(tmp_path / "whole")], check=True, capture_output=True)
+    seconds = time.perf_counter() - began
+    kills = 0
+    for trial in range(20):
+        process = subprocess.Popen(
+            [*command, "--run", str(tmp_path / "killed"), "--resume"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            # The last trials are let run to the end; the others are killed at any moment.
+            process.wait(timeout=rng.uniform(0.5, 1.0) * seconds if trial < 19 else 600)
+            break
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+            if (tmp_path / "killed/iterations.json").exists():
+                json.loads((tmp_path / "killed/iterations.json").read_text())
+    assert process.returncode == 0
+    assert kills >= 1
+    for iteration in range(3):
+        assert equal(weights(tmp_path / "whole", iteration), weights(tmp_path / "killed", iteration))
+    for name in ("iterations.json", "metrics.jsonl"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+
+
+def test_configuration_is_a_value() -> None:
+    assert isinstance(resolve(SETTINGS), Config)
+    assert resolve(SETTINGS) == resolve(SETTINGS)
