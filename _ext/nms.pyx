@@ -11,13 +11,20 @@ from libc.math cimport exp, isfinite
 
 include "sorting.pxi"
 
+# Looked up once: on a few segments, looking up names and making arrays takes longer than the suppression.
+cdef object _asarray = np.asarray, _empty = np.empty
+cdef object _float64 = np.dtype(np.float64), _int64 = np.dtype(np.int64), _uint64 = np.dtype(np.uint64)
+
 # Rows of the room to work in; m members of one group at a time.
 cdef enum:
-    START, END, SCORE, START_SORTED, END_SORTED, REACH
+    START, END, SCORE, START_SORTED, END_SORTED, REACH, LOWERED
     DOUBLE_ROWS
 cdef enum:
-    INDEX, ORDER, RANK, OWNER
+    INDEX, ORDER, RANK, DROPPED_BY, OWNER, KEPT, TREE
     INT_ROWS
+# A group as small as this is looked at as a whole, round by round, rather than sorted.
+cdef enum:
+    FEW = 64
 
 # Positions a leaf of the tree of best scores (soft-NMS): a leaf is looked through as a whole.
 cdef enum:
@@ -43,7 +50,7 @@ def hard_nms(start, end, score, group, *, tiou_threshold):
         ValueError: sizes that differ, a segment that ends before it starts, values that are not finite, a threshold out
             of range.
     """
-    return _greedy(start, end, score, group, tiou_threshold)[0]
+    return _greedy(Input(start, end, score, group, tiou_threshold))
 
 
 def vote_nms(start, end, score, group, *, tiou_threshold):
@@ -59,16 +66,16 @@ def vote_nms(start, end, score, group, *, tiou_threshold):
     Raises:
         ValueError: as `hard_nms`.
     """
-    kept, owner_array = _greedy(start, end, score, group, tiou_threshold)
-    cdef const double[::1] p = np.ascontiguousarray(score, np.float64)
-    cdef const i64[::1] owner = owner_array
-    votes_array = np.array(p)
+    cdef Input given = Input(start, end, score, group, tiou_threshold)
+    kept = _greedy(given)
+    votes_array = np.array(given.score)
     cdef double[::1] votes = votes_array
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, owner
     with nogil:
-        for i in range(p.shape[0]):
-            if owner[i] != i:
-                votes[owner[i]] += p[i]
+        for i in range(given.n):
+            owner = given.ints[OWNER, i]
+            if owner != i:
+                votes[owner] += given.score[i]
     return kept, votes_array[kept]
 
 
@@ -97,11 +104,6 @@ def soft_nms(start, end, score, group, *, method="gaussian", sigma=0.5, tiou_thr
         raise ValueError(f"min_score: expected a number of at least 0, got {min_score}")
     cdef Input given = Input(start, end, score, group, tiou_threshold)
     cdef Py_ssize_t n = given.n
-    kept_array = np.empty(n, np.int64)
-    lowered_array = np.empty(n, np.float64)
-    cdef i64[::1] kept = kept_array
-    cdef double[::1] lowered = lowered_array
-    cdef i64[::1] tree = np.empty(n // 8 + 4, np.int64)  # twice the leaves, rounded up to a power of two
     cdef Decay decay
     decay.gaussian = method == "gaussian"
     decay.sigma = sigma
@@ -116,8 +118,11 @@ def soft_nms(start, end, score, group, *, method="gaussian", sigma=0.5, tiou_thr
         while begin < n:
             members = _gather(given, begin)
             begin += members
-            count = _soften(given, members, decay, tree, kept, lowered, count)
-    return kept_array[:count], lowered_array[:count]
+            count = _soft_rounds(given, &members, decay, count)
+            if members:
+                _sort(given, members)
+                count = _soft_sweep(given, members, decay, count)
+    return given.ints_array[KEPT, :count].copy(), given.doubles_array[LOWERED, :count].copy()
 
 
 cdef class Input:
@@ -129,16 +134,16 @@ cdef class Input:
     cdef const double[::1] end
     cdef const double[::1] score
     cdef const i64[::1] group
+    cdef object doubles_array, ints_array
     cdef double[:, ::1] doubles
     cdef i64[:, ::1] ints
-    cdef u64[:, ::1] key
-    cdef i64[:, ::1] place
+    cdef u64[:, ::1] sorting
 
     def __init__(self, start, end, score, group, tiou_threshold):
-        start = np.ascontiguousarray(start, np.float64)
-        end = np.ascontiguousarray(end, np.float64)
-        score = np.ascontiguousarray(score, np.float64)
-        group = np.ascontiguousarray(group, np.int64)
+        start = _asarray(start, _float64, "C")
+        end = _asarray(end, _float64, "C")
+        score = _asarray(score, _float64, "C")
+        group = _asarray(group, _int64, "C")
         if not start.shape == end.shape == score.shape == group.shape or start.ndim != 1:
             raise ValueError(
                 f"expected four arrays of one size, got {start.shape}, {end.shape}, {score.shape}, {group.shape}"
@@ -150,10 +155,11 @@ cdef class Input:
         self.n = start.shape[0]
         if self.n >= 1 << 32:
             raise ValueError(f"expected fewer than 2^32 segments, got {self.n}")
-        self.doubles = np.empty((DOUBLE_ROWS, self.n), np.float64)
-        self.ints = np.empty((INT_ROWS, self.n), np.int64)
-        self.key = np.empty((2, self.n), np.uint64)
-        self.place = np.empty((2, self.n), np.int64)
+        self.doubles_array = _empty((DOUBLE_ROWS, self.n), _float64)
+        self.ints_array = _empty((INT_ROWS, self.n), _int64)
+        self.doubles = self.doubles_array
+        self.ints = self.ints_array
+        self.sorting = _empty((SORT_ROWS, self.n), _uint64)
         cdef Py_ssize_t i
         cdef bint finite = True, forward = True, ordered = True
         for i in range(self.n):
@@ -168,10 +174,11 @@ cdef class Input:
             raise ValueError("end: a segment ends before it starts")
         if not ordered:
             for i in range(self.n):
-                self.key[0, i] = rising_int(self.group[i])
-                self.place[0, i] = i
-            sort_by_key(self.key, self.place, self.n)
-            self.ints[ORDER, :] = self.place[0, :]
+                self.sorting[KEY, i] = rising_int(self.group[i])
+                self.sorting[PLACE, i] = i
+            sort_by_key(self.sorting, self.n)
+            for i in range(self.n):
+                self.ints[ORDER, i] = self.sorting[PLACE, i]
 
 
 cdef Py_ssize_t _gather(Input given, Py_ssize_t begin) noexcept nogil:
@@ -193,28 +200,21 @@ cdef Py_ssize_t _gather(Input given, Py_ssize_t begin) noexcept nogil:
 # --- hard NMS and votes --------------------------------------------------------------------------------------------
 
 
-cdef _greedy(start, end, score, group, tiou_threshold):
-    """Indices of the kept segments, and of each segment the kept one that dropped it (itself where kept)."""
-    cdef Input given = Input(start, end, score, group, tiou_threshold)
-    kept_array = np.empty(given.n, np.int64)
-    owner_array = np.empty(given.n, np.int64)
-    cdef i64[::1] kept = kept_array
-    cdef i64[::1] owner = owner_array
-    cdef Py_ssize_t begin = 0, count = 0, members
+cdef _greedy(Input given):
+    """Indices of the kept segments; the row OWNER: of each segment the kept one that dropped it (itself where kept)."""
+    cdef Py_ssize_t begin = 0, count = 0, members, i
     with nogil:
         while begin < given.n:
             members = _gather(given, begin)
             begin += members
-            count = _rounds(given, &members, kept, owner, count)
+            count = _rounds(given, &members, count)
             if members:
                 _sort(given, members)
-                count = _sweep(given, members, kept, owner, count)
-    return kept_array[:count], owner_array
+                count = _sweep(given, members, count)
+    return given.ints_array[KEPT, :count].copy()
 
 
-cdef Py_ssize_t _rounds(
-    Input given, Py_ssize_t* members, i64[::1] kept, i64[::1] owner, Py_ssize_t count
-) noexcept nogil:
+cdef Py_ssize_t _rounds(Input given, Py_ssize_t* members, Py_ssize_t count) noexcept nogil:
     """Rounds of greedy NMS that each look at all members left, for as long as this is cheaper than sorting them.
 
     A round keeps the best and closes up those that it does not drop. While rounds drop an eighth or more, all of them
@@ -225,6 +225,8 @@ cdef Py_ssize_t _rounds(
     cdef double[::1] e = given.doubles[END]
     cdef double[::1] p = given.doubles[SCORE]
     cdef i64[::1] index = given.ints[INDEX]
+    cdef i64[::1] kept = given.ints[KEPT]
+    cdef i64[::1] owner = given.ints[OWNER]
     cdef double threshold = given.threshold, best_s, best_e, inside
     cdef Py_ssize_t m = members[0], k, left, best = 0, following
     cdef i64 best_index
@@ -249,7 +251,7 @@ cdef Py_ssize_t _rounds(
             if p[left] > p[following]:
                 following = left
             left += 1
-        if left > 16 and m - left < m >> 3:
+        if left > FEW and m - left < m >> 3:
             members[0] = left
             return count
         m, best = left, following
@@ -262,11 +264,11 @@ cdef void _sort(Input given, Py_ssize_t m) noexcept nogil:
     cdef Py_ssize_t k
     cdef i64 member
     for k in range(m):
-        given.key[0, k] = rising(given.doubles[START, k])
-        given.place[0, k] = k
-    sort_by_key(given.key, given.place, m)
+        given.sorting[KEY, k] = rising(given.doubles[START, k])
+        given.sorting[PLACE, k] = k
+    sort_by_key(given.sorting, m)
     for k in range(m):
-        member = given.place[0, k]
+        member = given.sorting[PLACE, k]
         given.ints[RANK, member] = k
         given.doubles[START_SORTED, k] = given.doubles[START, member]
         given.doubles[END_SORTED, k] = given.doubles[END, member]
@@ -276,7 +278,7 @@ cdef void _sort(Input given, Py_ssize_t m) noexcept nogil:
             given.doubles[REACH, k] = given.doubles[REACH, k - 1]
 
 
-cdef Py_ssize_t _sweep(Input given, Py_ssize_t m, i64[::1] kept, i64[::1] owner, Py_ssize_t count) noexcept nogil:
+cdef Py_ssize_t _sweep(Input given, Py_ssize_t m, Py_ssize_t count) noexcept nogil:
     """Greedy NMS of the members, sorted by start: each kept one looks only at starts from which it can be overlapped.
 
     With a segment [s, e] of length L, the tIoU of one that starts at s' >= s is at most (e - s') / L, and of one that
@@ -286,18 +288,20 @@ cdef Py_ssize_t _sweep(Input given, Py_ssize_t m, i64[::1] kept, i64[::1] owner,
     cdef double[::1] s = given.doubles[START_SORTED]
     cdef double[::1] e = given.doubles[END_SORTED]
     cdef double[::1] reach = given.doubles[REACH]
-    cdef i64[::1] dropped_by = given.ints[OWNER]  # -1: not yet; by position in the order of starts
+    cdef i64[::1] kept = given.ints[KEPT]
+    cdef i64[::1] owner = given.ints[OWNER]
+    cdef i64[::1] dropped_by = given.ints[DROPPED_BY]  # -1: not yet; by position in the order of starts
     cdef i64[::1] rank = given.ints[RANK]
     cdef double threshold = given.threshold, cut = given.threshold * SLACK, length, inside
     cdef Py_ssize_t at, i, j
     cdef i64 member
     for at in range(m):
         dropped_by[at] = -1
-        given.key[0, at] = ~rising(given.doubles[SCORE, at])
-        given.place[0, at] = at
-    sort_by_key(given.key, given.place, m)
+        given.sorting[KEY, at] = ~rising(given.doubles[SCORE, at])
+        given.sorting[PLACE, at] = at
+    sort_by_key(given.sorting, m)
     for at in range(m):
-        member = given.place[0, at]
+        member = given.sorting[PLACE, at]
         i = rank[member]
         if dropped_by[i] >= 0:
             owner[given.ints[INDEX, member]] = dropped_by[i]
@@ -333,12 +337,64 @@ cdef struct Decay:
     double least
 
 
-cdef Py_ssize_t _soften(
-    Input given, Py_ssize_t m, Decay decay, i64[::1] tree, i64[::1] kept, double[::1] lowered, Py_ssize_t count
-) noexcept nogil:
-    """Soft-NMS of one group.
+cdef inline double _lowered(double score, double inside, double lengths, Decay decay) noexcept nogil:
+    """The score of a segment that the best one overlaps by `inside`, -1 where it falls below the least."""
+    cdef double tiou = inside / (lengths - inside)
+    if decay.gaussian:
+        score *= exp(-(tiou * tiou) / decay.sigma)
+    elif tiou > decay.threshold:
+        score *= 1.0 - tiou
+    return score if score >= decay.least else -1.0
 
-    Sorted by start, in leaves of LEAF positions; a tree over the leaves has the best position of each and of all, so
+
+cdef Py_ssize_t _soft_rounds(Input given, Py_ssize_t* members, Decay decay, Py_ssize_t count) noexcept nogil:
+    """As `_rounds`, for soft-NMS: while scores fall below the least by the eighth."""
+    cdef double[::1] s = given.doubles[START]
+    cdef double[::1] e = given.doubles[END]
+    cdef double[::1] p = given.doubles[SCORE]
+    cdef i64[::1] index = given.ints[INDEX]
+    cdef double best_s, best_e, inside, score
+    cdef Py_ssize_t m = members[0], k, left = 0, best = 0, following
+    for k in range(m):
+        if p[k] >= decay.least:
+            s[left], e[left], p[left], index[left] = s[k], e[k], p[k], index[k]
+            if p[left] > p[best]:
+                best = left
+            left += 1
+    m = left
+    while m > 0:
+        best_s, best_e = s[best], e[best]
+        given.ints[KEPT, count] = index[best]
+        given.doubles[LOWERED, count] = p[best]
+        count += 1
+        left = following = 0
+        for k in range(m):
+            if k == best:
+                continue
+            score = p[k]
+            inside = min(best_e, e[k]) - max(best_s, s[k])
+            if inside > 0.0:
+                score = _lowered(score, inside, (best_e - best_s) + (e[k] - s[k]), decay)
+                if score < 0.0:
+                    continue
+            p[left] = score
+            if left != k:
+                s[left], e[left], index[left] = s[k], e[k], index[k]
+            if score > p[following]:
+                following = left
+            left += 1
+        if left > FEW and m - left < m >> 3:
+            members[0] = left
+            return count
+        m, best = left, following
+    members[0] = 0
+    return count
+
+
+cdef Py_ssize_t _soft_sweep(Input given, Py_ssize_t m, Decay decay, Py_ssize_t count) noexcept nogil:
+    """Soft-NMS of the members, sorted by start: only those that overlap the best are looked at.
+
+    They lie in leaves of LEAF positions; a tree over the leaves has the best position of each and of all, so
     that taking the best, and lowering those that overlap it, touches the leaves around it and their paths to the root.
     A score of -1 marks a position that is taken or dropped; a leaf of such is not looked at again.
     """
@@ -348,16 +404,16 @@ cdef Py_ssize_t _soften(
     cdef double[::1] reach = given.doubles[REACH]
     cdef double[::1] unsorted = given.doubles[START]
     cdef i64[::1] index = given.ints[RANK]
+    cdef i64[::1] tree = given.ints[TREE]  # of 2 * leaves nodes: fewer than m, which is above FEW = 2 LEAF
     cdef Py_ssize_t leaves = 1, leaf, own, k, best
-    _sort(given, m)
     while leaves * LEAF < m:
         leaves *= 2
     # By start: scores, and the input's indices. RANK is free once the scores are sorted, START since _sort.
     for k in range(m):
-        unsorted[k] = p[given.place[0, k]]
-        index[k] = given.ints[INDEX, given.place[0, k]]
+        unsorted[k] = p[given.sorting[PLACE, k]]
+        index[k] = given.ints[INDEX, given.sorting[PLACE, k]]
     for k in range(m):
-        p[k] = unsorted[k] if unsorted[k] >= decay.least else -1.0
+        p[k] = unsorted[k]
     for leaf in range(leaves):
         _find_best(p, index, tree, leaves, leaf, m)
     for k in range(leaves - 1, 0, -1):
@@ -365,8 +421,8 @@ cdef Py_ssize_t _soften(
 
     while tree[1] >= 0:
         best = tree[1]
-        kept[count] = index[best]
-        lowered[count] = p[best]
+        given.ints[KEPT, count] = index[best]
+        given.doubles[LOWERED, count] = p[best]
         count += 1
         p[best] = -1.0
         own = leaf = best // LEAF
@@ -386,7 +442,7 @@ cdef inline void _lower(
 ) noexcept nogil:
     """Lower the scores in a leaf of those that overlap `best`, and bring the tree up to date."""
     cdef Py_ssize_t k, node = leaves + leaf
-    cdef double inside, tiou
+    cdef double inside
     cdef bint changed = leaf == best // LEAF
     if tree[node] < 0:
         return
@@ -394,15 +450,7 @@ cdef inline void _lower(
         inside = min(e[best], e[k]) - max(s[best], s[k])
         if inside <= 0.0 or p[k] < 0.0:
             continue
-        tiou = inside / ((e[best] - s[best]) + (e[k] - s[k]) - inside)
-        if decay.gaussian:
-            p[k] *= exp(-(tiou * tiou) / decay.sigma)
-        elif tiou > decay.threshold:
-            p[k] *= 1.0 - tiou
-        else:
-            continue
-        if p[k] < decay.least:
-            p[k] = -1.0
+        p[k] = _lowered(p[k], inside, (e[best] - s[best]) + (e[k] - s[k]), decay)
         changed = True
     if changed:
         _find_best(p, index, tree, leaves, leaf, m)

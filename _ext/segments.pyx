@@ -1,8 +1,9 @@
 # cython: language_level=3
 """From scores to segments for a packed batch of videos (RefineLoc, section 3; DESIGN section 1, both profiles).
 
-One pass over the snippets of each chosen class: thresholds, grouping, scoring and widening together. The sums of a
-segment run along with the pass, so its score costs no second look at its snippets.
+Each snippet of a chosen class is looked at once for the thresholds, and once more for the score where it lies in a
+segment; no prefix sums, no memory of the size of the input. On one short video the cost is that of the call, so the
+arguments are checked in compiled loops rather than by NumPy.
 """
 
 import numpy as np
@@ -11,11 +12,27 @@ from cython.parallel cimport prange
 
 ctypedef long long i64
 
+# Looked up once; see above.
+cdef object _asarray = np.asarray, _empty = np.empty
+cdef object _float32 = np.dtype(np.float32), _float64 = np.dtype(np.float64), _int64 = np.dtype(np.int64)
+
+# Rows of the table that holds the segments, and of the one that holds the videos.
+cdef enum:
+    VIDEO, LABEL, FIRST, LAST
+    SEGMENT_ROWS
+cdef enum:
+    BEGIN, OFFSET, COUNT
+    VIDEO_ROWS
+
+
 cdef struct Rules:
-    bint release
+    # The release's runs of kept snippets dilated by `reach` = 1 are runs that join over gaps of two, then widened by
+    # one before they are scored: so both profiles are one loop.
+    bint strict
     float least_foreground
     float least_class
     Py_ssize_t max_gap
+    Py_ssize_t reach
     Py_ssize_t widen
 
 
@@ -48,23 +65,26 @@ def detect_segments(
 
     Raises:
         TypeError: an argument of another dtype.
-        ValueError: shapes that do not fit together, an unknown profile, a setting out of range, or NaN.
+        ValueError: shapes that do not fit together, an unknown profile, a setting out of range, or NaN
+            in ŷ, in the foreground, or in what a segment's score or extent depends on.
     """
-    class_scores = _checked("class_scores", class_scores, np.float32, 2)
-    foreground = _checked("foreground", foreground, np.float32, 1)
-    attention = _checked("attention", attention, np.float32, 1)
-    video_scores = _checked("video_scores", video_scores, np.float32, 2)
-    lengths = _checked("lengths", lengths, np.int64, 1)
-    snippets, classes = class_scores.shape
-    if foreground.shape[0] != snippets or attention.shape[0] != snippets:
+    class_scores = _checked("class_scores", class_scores, _float32, 2)
+    foreground = _checked("foreground", foreground, _float32, 1)
+    attention = _checked("attention", attention, _float32, 1)
+    video_scores = _checked("video_scores", video_scores, _float32, 2)
+    lengths = _checked("lengths", lengths, _int64, 1)
+    cdef const float[:, ::1] c = class_scores
+    cdef const float[::1] f = foreground
+    cdef const float[::1] a = attention
+    cdef const float[:, ::1] y = video_scores
+    cdef const i64[::1] length = lengths
+    cdef Py_ssize_t snippets = c.shape[0], classes = c.shape[1], videos = length.shape[0]
+    if f.shape[0] != snippets or a.shape[0] != snippets:
         raise ValueError(
-            f"foreground, attention: expected {snippets} snippets as in class_scores, "
-            f"got {foreground.shape[0]} and {attention.shape[0]}"
+            f"foreground, attention: expected {snippets} snippets as in class_scores, got {f.shape[0]} and {a.shape[0]}"
         )
-    if video_scores.shape != (lengths.shape[0], classes):
-        raise ValueError(f"video_scores: expected shape {(lengths.shape[0], classes)}, got {video_scores.shape}")
-    if (lengths < 0).any() or lengths.sum() != snippets:
-        raise ValueError(f"lengths: expected lengths of at least 0 that sum to {snippets}, got a sum of {lengths.sum()}")
+    if y.shape[0] != videos or y.shape[1] != classes:
+        raise ValueError(f"video_scores: expected shape {(videos, classes)}, got {video_scores.shape}")
     if profile not in ("paper", "release"):
         raise ValueError(f"profile: expected 'paper' or 'release', got {profile!r}")
     for name, value, least in (("top_k", top_k, 1), ("max_gap", max_gap, 0), ("widen", widen, 0), ("threads", threads, 1)):
@@ -75,128 +95,145 @@ def detect_segments(
             raise ValueError(f"{name}: expected a number from 0 to 1, got {value}")
 
     cdef Rules rules
-    rules.release = profile == "release"
-    rules.least_foreground = np.float32(1.0 - alpha_a)
-    rules.least_class = np.float32(alpha_c)
-    rules.max_gap = 0 if rules.release else max_gap
-    rules.widen = widen
-
-    # The k largest ŷ of each video; stable, so that of equal ones the lower index comes first.
-    cdef Py_ssize_t chosen = min(top_k, classes)
-    ranked = np.ascontiguousarray(np.argsort(-video_scores, axis=1, kind="stable")[:, :chosen]).astype(np.int64)
+    rules.strict = profile == "release"
+    rules.least_foreground = <float>(1.0 - <double>alpha_a)
+    rules.least_class = <float>(<double>alpha_c)
+    # No gap or widening goes beyond the snippets there are: so that sums of them cannot overflow.
+    rules.max_gap = 2 if rules.strict else min(max_gap, snippets)
+    rules.reach = 1 if rules.strict else 0
+    rules.widen = min(widen, snippets)
 
     # Two segments of a class have a removed snippet between them, so T snippets hold at most (T + 1) // 2 a class. Each
-    # video writes into its own part of buffers of that size; pages that nobody writes cost nothing.
-    room = (lengths + 1) // 2 * chosen
-    offset_array = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
-    start_array = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    capacity = int(room.sum())
-    label_array = np.empty(capacity, np.int64)
-    first_array = np.empty(capacity, np.int64)
-    last_array = np.empty(capacity, np.int64)
-    score_array = np.empty(capacity, np.float64)
-    count_array = np.zeros(lengths.shape[0], np.int64)
+    # video writes into its own part of a table of that size; pages that nobody writes cost nothing.
+    cdef Py_ssize_t chosen = min(top_k, classes), v, begin = 0, capacity = 0, total = 0, at, i
+    cdef i64[:, ::1] video = _empty((VIDEO_ROWS, videos), _int64)
+    for v in range(videos):
+        # Compared with what is left, so that lengths whose sum overflows cannot pass.
+        if not 0 <= length[v] <= snippets - begin:
+            raise ValueError(f"lengths: expected lengths of at least 0 that sum to {snippets}, got {lengths.tolist()}")
+        video[BEGIN, v], video[OFFSET, v] = begin, capacity
+        begin += length[v]
+        capacity += (length[v] + 1) // 2 * chosen
+    if begin != snippets:
+        raise ValueError(f"lengths: expected lengths of at least 0 that sum to {snippets}, got a sum of {begin}")
+    if _any_nan(f):
+        raise ValueError("foreground: holds NaN")
+    cdef i64[:, ::1] ranked = _empty((videos, chosen), _int64)
+    if not _rank(y, ranked):
+        raise ValueError("video_scores: holds NaN")
 
-    cdef const float[:, ::1] c = class_scores
-    cdef const float[::1] f = foreground
-    cdef const float[::1] a = attention
-    cdef const float[:, ::1] y = video_scores
-    cdef const i64[:, ::1] order = ranked
-    cdef const i64[::1] starts = start_array
-    cdef const i64[::1] offsets = offset_array
-    cdef i64[::1] label = label_array
-    cdef i64[::1] first = first_array
-    cdef i64[::1] last = last_array
-    cdef double[::1] score = score_array
-    cdef i64[::1] count = count_array
-    cdef Py_ssize_t v, videos = lengths.shape[0]
-    cdef int workers = threads
-    if capacity:
-        for v in prange(videos, nogil=True, num_threads=workers, schedule="dynamic"):
-            count[v] = _video(c, f, a, y, order, v, starts[v], starts[v + 1], offsets[v], label, first, last, score, rules)
+    cdef i64[:, ::1] found = _empty((SEGMENT_ROWS, capacity), _int64)
+    cdef double[::1] found_score = _empty(capacity, _float64)
+    cdef int workers = min(threads, max(videos, 1))
+    for v in prange(videos, nogil=True, num_threads=workers, schedule="dynamic", use_threads_if=workers > 1):
+        video[COUNT, v] = _video(
+            c, f, f if rules.strict else a, y, ranked, v, video[BEGIN, v], video[BEGIN, v] + length[v],
+            video[OFFSET, v], found, found_score, rules,
+        )
+    for v in range(videos):
+        if video[COUNT, v] < 0:
+            raise ValueError("class_scores, attention: holds NaN")
+        total += video[COUNT, v]
 
-    # Close the unused rooms: the k-th segment written lies at its video's offset plus its rank within the video.
-    earlier = np.cumsum(count_array) - count_array
-    taken = np.arange(count_array.sum()) + np.repeat(offset_array[:videos] - earlier, count_array)
-    return (
-        np.repeat(np.arange(videos, dtype=np.int64), count_array),
-        label_array[taken],
-        first_array[taken],
-        last_array[taken],
-        score_array[taken],
-    )
-
-
-cdef struct Run:
-    # The sums of an open segment's snippets, from its first to the one just seen; and what they were at the last snippet
-    # that surely belongs to it.
-    Py_ssize_t first
-    Py_ssize_t last
-    double classes, weight
-    double sure_classes, sure_weight
+    # Close up the parts that the videos did not fill.
+    segments = _empty((SEGMENT_ROWS, total), _int64)
+    scores = _empty(total, _float64)
+    cdef i64[:, ::1] out = segments
+    cdef double[::1] out_score = scores
+    at = 0
+    with nogil:
+        for v in range(videos):
+            for i in range(video[OFFSET, v], video[OFFSET, v] + video[COUNT, v]):
+                out[VIDEO, at], out[LABEL, at] = v, found[LABEL, i]
+                out[FIRST, at], out[LAST, at] = found[FIRST, i], found[LAST, i]
+                out_score[at] = found_score[i]
+                at += 1
+    return segments[VIDEO], segments[LABEL], segments[FIRST], segments[LAST], scores
 
 
 cdef i64 _video(
-    const float[:, ::1] c, const float[::1] f, const float[::1] a, const float[:, ::1] y, const i64[:, ::1] order,
-    Py_ssize_t v, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t at,
-    i64[::1] label, i64[::1] first, i64[::1] last, double[::1] score, Rules rules,
+    const float[:, ::1] c, const float[::1] f, const float[::1] weight, const float[:, ::1] y,
+    const i64[:, ::1] ranked, Py_ssize_t v, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t offset,
+    i64[:, ::1] found, double[::1] score, Rules rules,
 ) noexcept nogil:
-    """The segments of one video, snippets begin..end-1 of the batch, written from `at` on; returns how many."""
-    cdef Py_ssize_t rank, t, n, low, high, written = at
-    cdef bint inside, before, here, after
-    cdef Run run
-    for rank in range(order.shape[1]):
-        n = order[v, rank]
-        run.first = -1
-        before = False
-        here = begin < end and _kept(c, f, begin, n, rules)
-        # Invariant: run.first >= 0 while a segment is open; run.last is its last snippet that is sure. The round t = end
-        # closes the last segment.
-        for t in range(begin, end + 1):
-            after = t + 1 < end and _kept(c, f, t + 1, n, rules)
-            inside = t < end and (here or (rules.release and (before or after)))
-            if run.first >= 0 and not inside and (t == end or t - run.last > rules.max_gap):
-                low = max(run.first - rules.widen, begin)
-                high = min(run.last + rules.widen, end - 1)
-                label[written] = n
-                first[written] = low - begin
-                last[written] = high - begin
-                score[written] = _score(run, y[v, n], rules)
-                written += 1
-                run.first = -1
-            if inside and run.first < 0:
-                run.first = t
-                run.classes = run.weight = 0.0
-            if run.first >= 0 and t < end:
-                run.classes += c[t, n]
-                run.weight += f[t] if rules.release else a[t]
-                if inside:
-                    run.last = t
-                    run.sure_classes = run.classes
-                    run.sure_weight = run.weight
-            before = here
-            here = after
-    return written - at
+    """The segments of one video, snippets begin..end-1 of the batch, written from `offset` on.
+
+    Returns how many, or -1 where the score of one is NaN. NaN counts as kept, so that it always shows in a score; where
+    the foreground is below its threshold and no segment reaches, C̄ is not even read.
+    """
+    cdef Py_ssize_t rank, t, n, i, first, last, kept, at = offset
+    cdef double classes, weights, size
+    for rank in range(ranked.shape[1]):
+        n = ranked[v, rank]
+        t = begin
+        while True:
+            while t < end and not _kept(c, f, t, n, rules):
+                t += 1
+            if t == end:
+                break
+            first = kept = t
+            t += 1
+            # Invariant: `kept` is the last kept snippet of the open segment, and those after it up to t - 1 are not.
+            while t < end and t - kept - 1 <= rules.max_gap:
+                if _kept(c, f, t, n, rules):
+                    kept = t
+                t += 1
+            first, last = max(first - rules.reach, begin), min(kept + rules.reach, end - 1)
+            classes = weights = 0.0
+            for i in range(first, last + 1):
+                classes += c[i, n]
+                weights += weight[i]
+            size = last - first + 1
+            found[LABEL, at] = n
+            found[FIRST, at] = max(first - rules.widen, begin) - begin
+            found[LAST, at] = min(last + rules.widen, end - 1) - begin
+            score[at] = classes / size + weights / size + y[v, n]
+            if score[at] != score[at]:
+                return -1
+            at += 1
+    return at - offset
 
 
 cdef inline bint _kept(const float[:, ::1] c, const float[::1] f, Py_ssize_t t, Py_ssize_t n, Rules rules) noexcept nogil:
-    if rules.release:
-        return f[t] > rules.least_foreground and c[t, n] > rules.least_class
-    return f[t] >= rules.least_foreground and c[t, n] >= rules.least_class
+    if rules.strict:
+        return f[t] > rules.least_foreground and not c[t, n] <= rules.least_class
+    return f[t] >= rules.least_foreground and not c[t, n] < rules.least_class
 
 
-cdef inline double _score(Run run, double video_score, Rules rules) noexcept nogil:
-    cdef double length = run.last - run.first + 1
-    return run.sure_classes / length + run.sure_weight / length + video_score
+cdef bint _rank(const float[:, ::1] y, i64[:, ::1] ranked) noexcept nogil:
+    """The classes of largest ŷ of each video, falling; of equal ones the lower index first. False: ŷ holds NaN."""
+    cdef Py_ssize_t v, n, at, filled
+    for v in range(y.shape[0]):
+        filled = 0
+        for n in range(y.shape[1]):
+            if y[v, n] != y[v, n]:
+                return False
+            if filled == ranked.shape[1]:
+                if not y[v, n] > y[v, ranked[v, filled - 1]]:
+                    continue
+                filled -= 1
+            at = filled
+            while at > 0 and y[v, ranked[v, at - 1]] < y[v, n]:
+                ranked[v, at] = ranked[v, at - 1]
+                at -= 1
+            ranked[v, at] = n
+            filled += 1
+    return True
 
 
-def _checked(name, values, dtype, ndim):
-    """The argument as a C-contiguous array of the right dtype and without NaN; nothing is converted silently."""
-    array = np.asarray(values)
+cdef bint _any_nan(const float[::1] values) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef bint found = False
+    for i in range(values.shape[0]):
+        found |= values[i] != values[i]
+    return found
+
+
+cdef _checked(name, values, dtype, Py_ssize_t ndim):
+    """The argument as a C-contiguous array of the right dtype; nothing is converted silently."""
+    array = _asarray(values, None, "C")
     if array.dtype != dtype:
-        raise TypeError(f"{name}: expected {np.dtype(dtype)}, got {array.dtype}")
+        raise TypeError(f"{name}: expected {dtype}, got {array.dtype}")
     if array.ndim != ndim:
         raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        raise ValueError(f"{name}: holds NaN")
-    return np.ascontiguousarray(array)
+    return array

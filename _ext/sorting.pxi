@@ -19,35 +19,55 @@ cdef inline u64 rising_int(i64 value) noexcept nogil:
     return <u64>value ^ (<u64>1 << 63)
 
 
-cdef void sort_by_key(u64[:, ::1] key, i64[:, ::1] place, Py_ssize_t n) noexcept nogil:
-    """Sort key[0, :n], rising, and place[0, :n] along with it; stable. Rows 1 are room to work in.
+# Rows of the room that sorting takes: keys and what they belong to, and a second pair to move them to.
+cdef enum:
+    KEY, PLACE, KEY_SPARE, PLACE_SPARE
+    SORT_ROWS
 
-    Few: by insertion. Many: by radix, a byte at a time from the lowest, leaving out bytes that all keys share (scores
-    that were float32, groups, whole seconds have many such).
+
+cdef void sort_by_key(u64[:, ::1] room, Py_ssize_t n) noexcept nogil:
+    """Sort room[KEY, :n], rising, and room[PLACE, :n] along with it; stable; n < 2^32.
+
+    By radix over the upper four bytes, which tell nearly all numbers apart, then by insertion, which mends the few
+    that share them. Where they are not few, by radix over all bytes.
     """
+    if n > 40:
+        _radix(room, n, 4)
+    if not _insertion(room, n, 4 * n + 800):
+        _radix(room, n, 0)
+
+
+cdef bint _insertion(u64[:, ::1] room, Py_ssize_t n, Py_ssize_t moves) noexcept nogil:
+    """Insertion sort, given up (False) after so many moves; what it leaves has all equal keys still in their order."""
     cdef Py_ssize_t i, j
-    cdef int byte, digit
+    cdef u64 key, place
+    for i in range(1, n):
+        key, place = room[KEY, i], room[PLACE, i]
+        j = i
+        while j > 0 and room[KEY, j - 1] > key:
+            room[KEY, j], room[PLACE, j] = room[KEY, j - 1], room[PLACE, j - 1]
+            j -= 1
+        room[KEY, j], room[PLACE, j] = key, place
+        moves -= i - j
+        if moves < 0:
+            return False
+    return True
+
+
+cdef void _radix(u64[:, ::1] room, Py_ssize_t n, int lowest) noexcept nogil:
+    """Radix sort by the bytes `lowest`..7, the lowest first; bytes that all keys share are left out."""
     cdef unsigned int count[8][256]
     cdef unsigned int total, one
-    cdef Py_ssize_t source = 0
-    cdef u64 moving
-    cdef i64 moving_place
-    if n <= 40:
-        for i in range(1, n):
-            moving, moving_place = key[0, i], place[0, i]
-            j = i
-            while j > 0 and key[0, j - 1] > moving:
-                key[0, j], place[0, j] = key[0, j - 1], place[0, j - 1]
-                j -= 1
-            key[0, j], place[0, j] = moving, moving_place
-        return
+    cdef Py_ssize_t i, j, source = KEY, target = KEY_SPARE
+    cdef int byte, digit
+    cdef u64 key
     memset(count, 0, sizeof(count))
     for i in range(n):
-        moving = key[0, i]
-        for byte in range(8):
-            count[byte][(moving >> (8 * byte)) & 255] += 1
-    for byte in range(8):
-        if count[byte][(key[0, 0] >> (8 * byte)) & 255] == n:
+        key = room[KEY, i]
+        for byte in range(lowest, 8):
+            count[byte][(key >> (8 * byte)) & 255] += 1
+    for byte in range(lowest, 8):
+        if count[byte][(room[KEY, 0] >> (8 * byte)) & 255] == n:
             continue
         total = 0
         for digit in range(256):
@@ -55,12 +75,12 @@ cdef void sort_by_key(u64[:, ::1] key, i64[:, ::1] place, Py_ssize_t n) noexcept
             count[byte][digit] = total
             total += one
         for i in range(n):
-            moving = key[source, i]
-            digit = (moving >> (8 * byte)) & 255
+            key = room[source, i]
+            digit = (key >> (8 * byte)) & 255
             j = count[byte][digit]
             count[byte][digit] += 1
-            key[1 - source, j], place[1 - source, j] = moving, place[source, i]
-        source = 1 - source
-    if source == 1:
+            room[target, j], room[target + 1, j] = key, room[source + 1, i]
+        source, target = target, source
+    if source != KEY:
         for i in range(n):
-            key[0, i], place[0, i] = key[1, i], place[1, i]
+            room[KEY, i], room[PLACE, i] = room[source, i], room[source + 1, i]

@@ -2,8 +2,8 @@
 
     .venv/bin/python examples/sample_study.py FOLDER [IMAGES]
 
-Makes the data and trains every variant into FOLDER (about half an hour on one core; runs that are there are kept, so it
-can be stopped and started again), prints the tables as Markdown and draws two pictures into IMAGES (default: FOLDER).
+Makes the data and trains every variant into FOLDER (about a quarter of an hour; runs that are there are kept, so it can
+be stopped and started again), prints the tables as Markdown and draws two pictures into IMAGES (default: FOLDER).
 """
 
 import json
@@ -25,7 +25,7 @@ from refineloc.training.refine import detect, predict
 from refineloc.training.run import LoadedIteration, load_iteration
 
 TIOUS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # THUMOS14's
-BACKGROUND = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)  # values of α_A
+BACKGROUND = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # values of α_A
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 # Options of refineloc-synth, by data set.
@@ -52,6 +52,11 @@ VARIANTS = {
     "sample": Variant("the preset"),
     "widen": Variant("pseudo labels widened by 2 snippets", options=("--set", "pseudo.widen=2")),
     "loose": Variant("pseudo labels from foreground >= 0.5", iterations=4, options=("--set", "pseudo.foreground=0.5")),
+    "unweighted": Variant(
+        "the same, not weighted (foreground >= 0.5)",
+        iterations=4,
+        options=("--set", "pseudo.foreground=0.5", "--set", "pseudo.weighted=false"),
+    ),
     "oracle": Variant("pseudo labels from the true times", iterations=2, options=("--generator", "oracle")),
     "seed1": Variant("other videos and classes (data seed 1)", data="seed1", iterations=5, seeds=(0,)),
     "twenty": Variant("20 classes, 200 videos", data="twenty", iterations=5, seeds=(0,)),
@@ -77,7 +82,8 @@ def main() -> None:
         train(folder, name, variant)
         print(f"\n## {variant.what}: {' '.join((*DATA[variant.data], *variant.options)) or 'no further options'}\n")
         results[name] = table(folder, name, variant)
-    sweep(folder)
+    for name in ("sample", "oracle"):
+        sweep(folder, name)
     draw_curves(images / "sample-map.png", results)
     draw_boundaries(images / "sample-boundaries.png", folder)
 
@@ -172,16 +178,16 @@ def taught_with(run: Path, iteration: int) -> list[str]:
     return [f"{labels['train'][name]:.2f}" if labels else "-" for name in ("precision", "recall")]
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Path, name: str) -> None:
     """Print average mAP of each iteration by α_A: what the choice of the threshold alone would do."""
-    print("\n## average mAP 0.1-0.7 by α_A at detection, mean of the seeds\n")
+    print(f"\n## {VARIANTS[name].what}: average mAP 0.1-0.7 by α_A at detection, mean of the seeds\n")
     print("| iteration |" + "".join(f" {value:g} |" for value in BACKGROUND))
     print("|--:" * (len(BACKGROUND) + 1) + "|")
-    data = read_data(folder, "sample")
-    for iteration in range(VARIANTS["sample"].iterations):
+    data = read_data(folder, name)
+    for iteration in range(VARIANTS[name].iterations):
         rows = []
-        for seed in VARIANTS["sample"].seeds:
-            loaded, scores = scores_of(folder, "sample", seed, iteration, data)
+        for seed in VARIANTS[name].seeds:
+            loaded, scores = scores_of(folder, name, seed, iteration, data)
             rows.append([mean_ap(loaded, scores, data, TIOUS, value).mean() for value in BACKGROUND])
         print(f"| {iteration} |" + "".join(f" {value:.1f} |" for value in np.mean(rows, axis=0)))
 
@@ -189,9 +195,9 @@ def sweep(folder: Path) -> None:
 def draw_curves(path: Path, results: dict[str, npt.NDArray[np.float64]]) -> None:
     """Average mAP by iteration on the sample data: a thin line a seed, a thick one for their mean."""
     shown = {name: averages for name, averages in results.items() if VARIANTS[name].data == "sample"}
-    figure = Figure(figsize=(6.5, 3.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(6.5, 4.2), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    for colour, marker, (name, averages) in zip(COLOURS, "osv^", shown.items(), strict=False):
+    for colour, marker, (name, averages) in zip(COLOURS, "osvD^", shown.items(), strict=False):
         for seed_averages in averages:
             axes.plot(seed_averages, color=colour, linewidth=0.7, alpha=0.6)
         axes.plot(averages.mean(axis=0), color=colour, linewidth=2, marker=marker, label=VARIANTS[name].what)
@@ -199,7 +205,7 @@ def draw_curves(path: Path, results: dict[str, npt.NDArray[np.float64]]) -> None
     axes.set_ylabel("average mAP 0.1-0.7 (%)")
     axes.set_xticks(range(6))
     axes.set_ylim(0)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
 
@@ -230,6 +236,7 @@ def draw_boundaries(path: Path, folder: Path) -> None:
                 offsets, scores.foreground[around].mean(axis=0), color=colour, label=f"Ā_fg, iteration {iteration}"
             )
         axes.axvline(-0.5, color="0.8", zorder=0)
+        axes.set_xticks(range(-reach, reach + 1, 2))
         axes.set_xlabel(f"snippets from the {title}", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)

@@ -1,6 +1,12 @@
 """Fixtures that every part of the test suite shares."""
 
+import os
 from pathlib import Path
+
+# Before NumPy and torch start their threads: the tests run in several processes at once, on few cores, and threads that
+# wait for each other there are many times slower than one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 

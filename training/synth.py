@@ -69,14 +69,13 @@ class Recipe:
     # Chosen. An edited video shows its scene most of the time, and other things (titles, crowd, talk) in between.
     place_share: float = 0.75
     median_shot: float = 40.0
-    # The place is easy to see: one still frame names most sports (AUC 0.98); what tells two neighbours apart is less.
+    # The place is easy to see (AUC 0.98), as a still frame names most sports; what tells two neighbours apart is less.
     group_place: float = 3.0
     class_place: float = 1.5
     elsewhere: float = 3.0
     elsewheres: int = 8
-    # An action at full height, seen from a usual view. Set so that the method's ceiling is like a real one: networks
-    # taught the true snippets of 120 videos tell action from none with AUC 0.90 (boundaries, weak views and idle motion
-    # cost the rest); with 2.0 and motion 1.5, even those reach only 0.82.
+    # An action at full height, seen from a usual view. Set so that labels are what lacks, not features: attention that
+    # is taught the true snippets tells action from none with AUC 0.92 (docs/sample-data.md).
     action: float = 4.0
     motion: float = 2.5
     # Views differ: s.d. of the log strength of one instance.
@@ -288,9 +287,12 @@ def write_sample(
     The generator must be run to its end; a split's files take their names when all of its videos are written.
 
     Raises:
-        InputError: files are there already and `overwrite` was not given.
+        InputError: files are there already and `overwrite` was not given; or fewer training videos than classes, so
+            that validation would have labels that training does not know.
         OutputError: the folder or a file cannot be written.
     """
+    if videos["train"] < len(world.classes):
+        raise InputError(f"videos: expected at least one a class ({len(world.classes)}), got {videos['train']}")
     files = sample_files(folder)
     there = [str(path) for pair in files.values() for path in pair if path.exists()]
     if there and not overwrite:

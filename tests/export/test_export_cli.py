@@ -16,7 +16,6 @@ from refineloc.runtime.session import Session
 from refineloc.training.config import resolve
 from refineloc.training.run import DataRecord, Run, build_model
 
-pytestmark = pytest.mark.xdist_group("export-cli")
 Export = Callable[..., tuple[int, str, str]]
 CLASSES = ("jump", "run", "swim")
 ROWS = "video-name,t-start,t-end,label,video-duration,fps,video-num-frames\n"

@@ -21,14 +21,7 @@ from refineloc.training.bases.activations import activations
 from refineloc.training.bases.refineloc import RefineLoc
 
 WIDTH, CLASSES = 24, 5
-# Each model is exported once, by the one worker that gets its tests.
-MODELS = [
-    pytest.param(
-        layers, values, marks=pytest.mark.xdist_group(f"graph-{layers}-{values}"), id=f"L{layers}-values{values}"
-    )
-    for layers in (1, 2, 3, 4)
-    for values in (2, 1)
-]
+MODELS = [(layers, values) for layers in (1, 2, 3, 4) for values in (2, 1)]
 LENGTHS = [[1], [2], [7], [1, 1], [3, 0, 4], [0, 5], [5, 0], [0, 0, 1, 0], [280, 1, 33], [1] * 60, [2000], [700, 1500]]
 
 

@@ -21,8 +21,6 @@ from refineloc.runtime.metadata import ModelMetadata
 from refineloc.runtime.session import Session
 from refineloc.training.bases.refineloc import RefineLoc
 
-pytestmark = pytest.mark.xdist_group("hostile-models")
-
 
 @pytest.fixture(scope="module")
 def graph() -> bytes:

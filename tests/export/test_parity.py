@@ -29,7 +29,6 @@ from refineloc.runtime.metadata import ModelMetadata, Parity
 from refineloc.runtime.session import Session
 from refineloc.training.bases.refineloc import RefineLoc
 
-pytestmark = pytest.mark.xdist_group("parity")
 PARITY = Parity("x", 1, 100, 0.01, 0.01, 0.01, 0.01, detections=100, lost=2, gained=3, reference_map=0.5, map=0.49)
 
 

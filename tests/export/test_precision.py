@@ -44,9 +44,6 @@ def features_of(snippets: int, seed: int = 0) -> npt.NDArray[np.float32]:
     return np.maximum(generator.standard_normal((snippets, WIDTH)) * sizes, 0.0).astype(np.float32)
 
 
-pytestmark = pytest.mark.xdist_group("precision")
-
-
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 5e-3), ("int8", 5e-2)])
 def test_stays_near_float32(precision: Precision, tolerance: float) -> None:
     features, lengths = features_of(500), [100, 1, 399]

@@ -20,8 +20,6 @@ from refineloc.export.write import write_model
 from refineloc.runtime.detector import Detector
 from refineloc.runtime.postprocess import Scores
 
-pytestmark = pytest.mark.xdist_group("release-detections")
-
 FPS, SNIPPET_FRAMES = 30.0, 15
 ALPHA_A, ALPHA_C, TOP_K, WIDEN = 0.5, 0.02, 2, 2  # of the checkpoint's own config
 LENGTHS = [1, 2, 3, 4, 5, 6, 7, 8, 13, 50, 280, 281, 999, 2000, 5000]

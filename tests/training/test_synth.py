@@ -211,10 +211,15 @@ def test_nothing_is_written_over_unless_asked(tmp_path):
     world = World(2, 8)
     (tmp_path / "val.csv").write_text("mine")
     with pytest.raises(InputError, match=r"val\.csv: exists already"):
-        list(write_sample(tmp_path, world, {"train": 1, "val": 1}))
+        list(write_sample(tmp_path, world, {"train": 2, "val": 1}))
     assert [path.name for path in tmp_path.iterdir()] == ["val.csv"]
-    list(write_sample(tmp_path, world, {"train": 1, "val": 1}, overwrite=True))
+    list(write_sample(tmp_path, world, {"train": 2, "val": 1}, overwrite=True))
     assert (tmp_path / "val.csv").read_text().startswith("video-name,")
+
+
+def test_fewer_videos_than_classes_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"videos: .*\(5\), got 4"):
+        list(write_sample(tmp_path, World(5, 8), {"train": 4, "val": 1}))
 
 
 def test_a_stopped_run_leaves_no_half_written_file(tmp_path):
@@ -227,14 +232,14 @@ def test_a_stopped_run_leaves_no_half_written_file(tmp_path):
 def test_a_folder_that_is_a_file_is_an_output_error(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError, match="taken"):
-        list(write_sample(tmp_path / "taken", World(2, 8), {"train": 1, "val": 1}))
+        list(write_sample(tmp_path / "taken", World(2, 8), {"train": 2, "val": 1}))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_folder_without_permission_is_an_output_error(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match=r"cannot be (made|written)"):
-        list(write_sample(tmp_path, World(2, 8), {"train": 1, "val": 1}))
+        list(write_sample(tmp_path, World(2, 8), {"train": 2, "val": 1}))
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def test_writes_both_splits_and_is_quiet_on_stdout(tmp_path):
         (("--dim", 7), "dim"),
         (("--seed", -1), "seed"),
         (("--videos", 0), "--videos"),
+        (("--videos", 5), "videos"),
         (("--videos", "many"), "--videos"),
         (("--dtype", "int8"), "--dtype"),
     ],
@@ -54,7 +55,7 @@ def test_existing_files_need_force(tmp_path):
 
 def test_an_unwritable_folder_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    done = synth(tmp_path / "file" / "data", "--videos", 1)
+    done = synth(tmp_path / "file" / "data", "--videos", 6)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

@@ -1,0 +1,66 @@
+"""Evaluation of the authors' predictions for iteration 0 (35,308 segments, ActivityNet v1.2) at 10 thresholds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.evaluators import by_numpy, by_pandas
+from benchmarks.timing import Row, race
+from refineloc.runtime.annotations import read_annotations
+from refineloc.runtime.detections import read_detections
+from refineloc.runtime.evaluation import DEFAULT_TIOUS, evaluate
+
+RELEASE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refineloc-release"
+PREDICTIONS = RELEASE / "valid_predictions_iteration_0000.json"
+TRUTH = RELEASE / "activitynet_v1-2_valid_groundtruth.csv"
+
+
+def rows() -> list[Row]:
+    """The function against two evaluators that are given their tables ready, and the command against starting Python."""
+    if not PREDICTIONS.exists():
+        print(f"evaluation: left out, {PREDICTIONS} is not here")
+        return []
+    detections, annotations, tious = read_detections(PREDICTIONS), read_annotations(TRUTH), np.array(DEFAULT_TIOUS)
+    found = pd.DataFrame(
+        [
+            (video, one.start, one.end, one.label, one.score)
+            for video, several in detections.items()
+            for one in several
+        ],
+        columns=["video", "start", "end", "label", "score"],
+    )
+    truth = pd.DataFrame(
+        [
+            (video.name, start, end, label)
+            for video in annotations.values()
+            for start, end, label in zip(video.start, video.end, video.segment_labels, strict=True)
+            if end > start
+        ],
+        columns=["video", "start", "end", "label"],
+    )
+    ours = evaluate(detections, annotations).ap
+    # Sorts that are not stable order equal scores in their own way: a few classes differ a little.
+    for theirs in (by_pandas(found, truth, tious), by_numpy(found, truth, tious)):
+        assert abs(ours.mean() - theirs.mean()) < 1e-4, (ours.mean(), theirs.mean())
+    ours_s, numpy_s = race(lambda: evaluate(detections, annotations), lambda: by_numpy(found, truth, tious), budget_s=4)
+    (pandas_s,) = race(lambda: by_pandas(found, truth, tious))
+    subject = f"evaluation, {len(found):,} x {len(tious)}"
+    return [
+        Row(subject, "pandas, as ActivityNet's kit", ours_s, pandas_s, "at least 1,000"),
+        Row(subject, "NumPy", ours_s, numpy_s, "at least 80"),
+        process(),
+    ]
+
+
+def process() -> Row:
+    """All of `refineloc-eval`, reading both files, against a Python that only imports NumPy."""
+    command = str(Path(sys.executable).parent / "refineloc-eval")
+    whole_s, start_s = race(
+        lambda: subprocess.run([command, str(PREDICTIONS), str(TRUTH)], check=True, stdout=subprocess.DEVNULL),
+        lambda: subprocess.run([sys.executable, "-c", "import numpy"], check=True),
+        budget_s=8,
+    )
+    return Row("refineloc-eval, the process", "python -c 'import numpy'", whole_s, start_s, "at least 0.25")
