@@ -1,5 +1,6 @@
 # make setup   .venv with everything          make demo    the main job on sample data
 # make test    set up, run all tests          make check   formatting, lints, types
+# make test-bounds   the kernels' tests on a build with bounds checks
 # make bench   ratios against named peers     make help    this list
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -10,7 +11,7 @@ ENGINE := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),gpu,cpu)
 SOURCES := $(wildcard _ext/*.pyx _ext/*.pxi setup.py)
 TREES := _ext benchmarks examples export refineloc runtime tests training setup.py
 
-.PHONY: help setup demo test check typing bench clean
+.PHONY: help setup demo test test-bounds check typing bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -37,6 +38,14 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# The kernels' tests on a build with bounds checks, beside the usual one (docs/memory-safety.md).
+CHECKED := $(CURDIR)/build/checked/lib
+test-bounds: setup
+	REFINELOC_BOUNDSCHECK=1 $(BIN)/python setup.py -q build --build-base build/checked --build-lib $(CHECKED)
+	@# Loops without the GIL cannot raise: what they find arrives as an "unraisable" error, which fails the test here.
+	REFINELOC_EXT_DIR=$(CHECKED)/refineloc/_ext $(BIN)/python -m pytest tests/ext tests/runtime/test_evaluation.py \
+		-W error::pytest.PytestUnraisableExceptionWarning
 
 check: setup typing
 	$(BIN)/ruff format --check $(TREES)

@@ -348,13 +348,13 @@ cdef inline double _lowered(double score, double inside, double lengths, Decay d
 
 
 cdef Py_ssize_t _soft_rounds(Input given, Py_ssize_t* members, Decay decay, Py_ssize_t count) noexcept nogil:
-    """As `_rounds`, for soft-NMS: while scores fall below the least by the eighth."""
+    """As `_rounds`, for soft-NMS: while the best overlaps an eighth or more, of which each costs an exponential anyway."""
     cdef double[::1] s = given.doubles[START]
     cdef double[::1] e = given.doubles[END]
     cdef double[::1] p = given.doubles[SCORE]
     cdef i64[::1] index = given.ints[INDEX]
     cdef double best_s, best_e, inside, score
-    cdef Py_ssize_t m = members[0], k, left = 0, best = 0, following
+    cdef Py_ssize_t m = members[0], k, left = 0, best = 0, following, met
     for k in range(m):
         if p[k] >= decay.least:
             s[left], e[left], p[left], index[left] = s[k], e[k], p[k], index[k]
@@ -367,13 +367,14 @@ cdef Py_ssize_t _soft_rounds(Input given, Py_ssize_t* members, Decay decay, Py_s
         given.ints[KEPT, count] = index[best]
         given.doubles[LOWERED, count] = p[best]
         count += 1
-        left = following = 0
+        left = following = met = 0
         for k in range(m):
             if k == best:
                 continue
             score = p[k]
             inside = min(best_e, e[k]) - max(best_s, s[k])
             if inside > 0.0:
+                met += 1
                 score = _lowered(score, inside, (best_e - best_s) + (e[k] - s[k]), decay)
                 if score < 0.0:
                     continue
@@ -383,7 +384,7 @@ cdef Py_ssize_t _soft_rounds(Input given, Py_ssize_t* members, Decay decay, Py_s
             if score > p[following]:
                 following = left
             left += 1
-        if left > FEW and m - left < m >> 3:
+        if left > FEW and met < m >> 3:
             members[0] = left
             return count
         m, best = left, following

@@ -18,7 +18,9 @@ def machine() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     name = f"{names[0]}, {len(names)} cores" if names else platform.processor()
-    return f"{name}; {platform.system()} {platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}"
+    return (
+        f"{name}; {platform.system()} {platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}"
+    )
 
 
 def memcpy_bandwidth() -> float:

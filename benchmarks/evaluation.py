@@ -25,11 +25,7 @@ def rows() -> list[Row]:
         return []
     detections, annotations, tious = read_detections(PREDICTIONS), read_annotations(TRUTH), np.array(DEFAULT_TIOUS)
     found = pd.DataFrame(
-        [
-            (video, one.start, one.end, one.label, one.score)
-            for video, several in detections.items()
-            for one in several
-        ],
+        [(video, one.start, one.end, one.label, one.score) for video, several in detections.items() for one in several],
         columns=["video", "start", "end", "label", "score"],
     )
     truth = pd.DataFrame(

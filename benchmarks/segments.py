@@ -74,4 +74,17 @@ def rows(bandwidth: float) -> list[Row]:
             out.append(Row(subject, "NumPy twin", ours_s, plain_s))
             touched = c.nbytes + f.nbytes + a.nbytes + sum(column.nbytes for column in found)
             out.append(Row(subject, "limit: bytes / bandwidth", ours_s, touched / bandwidth))
+    out.append(batch())
     return out
+
+
+def batch() -> Row:
+    """100 videos of 200 snippets in one call, which is how the detector and the training loop call it."""
+    c, f, a, _ = scores(20_000, 20)
+    y = np.repeat(c.mean(axis=0)[None], 100, axis=0)
+    lengths = np.full(100, 200)
+    ours_s, theirs_s = race(
+        lambda: detect_segments(c, f, a, y, lengths, profile="release", **SETTINGS),
+        lambda: [labelled_components(c[at : at + 200], f[at : at + 200], y[0]) for at in range(0, 20_000, 200)],
+    )
+    return Row("segments, 100 videos of T 200, N 20", "labelled components", ours_s, theirs_s, "at least 100")

@@ -57,8 +57,12 @@ def table(rows: list[Row]) -> str:
     """A Markdown table, its columns lined up."""
     head = ["subject", "ours", "rival", "theirs", "theirs : ours", "aim"]
     cells = [head]
-    cells += [[row.subject, duration(row.ours_s), row.rival, duration(row.theirs_s), ratio(row), row.aim] for row in rows]
+    cells += [
+        [row.subject, duration(row.ours_s), row.rival, duration(row.theirs_s), ratio(row), row.aim] for row in rows
+    ]
     widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)

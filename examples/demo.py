@@ -4,6 +4,7 @@ Files are left under demo/: data/, run/, model.onnx, detections.json, timeline.p
 """
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -31,6 +32,9 @@ refineloc-eval demo/detections.json demo/data/val.csv --tiou 0.1:0.7:0.1
 def main() -> None:
     """Run the five programs, then show what each iteration detects."""
     began = time.perf_counter()
+    # Matrices this small gain nothing from a second thread, lose much where others use the cores too, and repeat to the
+    # last digit with one (the figures in docs/sample-data.md are these).
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if DEMO.exists():
         shutil.rmtree(DEMO)
     DEMO.mkdir()

@@ -10,6 +10,17 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 
+# Kernels built elsewhere, with bounds checks or a sanitizer (docs/memory-safety.md), in the place of the usual ones.
+if "REFINELOC_EXT_DIR" in os.environ:
+    import refineloc._ext
+
+    refineloc._ext.__path__.insert(0, os.environ["REFINELOC_EXT_DIR"])
+    from refineloc._ext import matching, nms, segments
+
+    for kernel in (matching, nms, segments):
+        if Path(kernel.__file__).parent != Path(os.environ["REFINELOC_EXT_DIR"]):
+            pytest.exit(f"REFINELOC_EXT_DIR: {kernel.__file__} was loaded instead", returncode=2)
+
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 

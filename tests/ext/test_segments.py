@@ -216,7 +216,20 @@ def wrong(**changes: Any) -> None:
         ({"video_scores": np.zeros((1, 2), np.float32)}, ValueError, r"video_scores: expected shape \(2, 2\)"),
         ({"lengths": np.array([3, 3])}, ValueError, "sum to 5"),
         ({"lengths": np.array([6, -1])}, ValueError, "at least 0"),
+        (  # their sum overflows, to 5
+            {"lengths": np.array([2**62] * 4 + [5]), "video_scores": np.zeros((5, 2), np.float32)},
+            ValueError,
+            "at least 0",
+        ),
+        ({"lengths": np.array([3, 1])}, ValueError, "sum to 5"),
         ({"foreground": np.array([0, 0, np.nan, 0, 0], np.float32)}, ValueError, "foreground: holds NaN"),
+        (
+            {"attention": np.full(5, np.nan, np.float32), "alpha_c": 0.0, "alpha_a": 1.0},
+            ValueError,
+            "attention: holds NaN",
+        ),
+        ({"class_scores": np.full((5, 2), np.nan, np.float32), "alpha_a": 1.0}, ValueError, "class_scores.* holds NaN"),
+        ({"video_scores": np.full((2, 2), np.nan, np.float32)}, ValueError, "video_scores: holds NaN"),
         ({"profile": "other"}, ValueError, "profile"),
         ({"top_k": 0}, ValueError, "top_k: expected at least 1"),
         ({"threads": 0}, ValueError, "threads: expected at least 1"),
@@ -227,3 +240,34 @@ def wrong(**changes: Any) -> None:
 def test_wrong_arguments_are_named(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         wrong(**changes)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    alpha_a=st.floats(0, 1),
+    profile=st.sampled_from(["paper", "release"]),
+    at=st.integers(0, 29),
+    label=st.integers(0, 2),
+)
+@settings(max_examples=200, deadline=None)
+def test_nan_is_refused_or_makes_no_difference(seed: int, alpha_a: float, profile: str, at: int, label: int) -> None:
+    """Scores that no segment depends on are not looked at; NaN in any other is refused."""
+    c, *others = scores(np.random.default_rng(seed), [20, 10], 3, 0)
+    options: dict[str, Any] = {"profile": profile, "alpha_a": alpha_a, "alpha_c": 0.3, "top_k": 2}
+    spoilt = c.copy()
+    spoilt[at, label] = np.nan
+    try:
+        found = detect_segments(spoilt, *others, **options)
+    except ValueError as error:
+        assert "class_scores" in str(error)  # noqa: PT017 (both outcomes are right, for different inputs)
+        return
+    for value in (0.0, 1.0):
+        spoilt[at, label] = value
+        for got, want in zip(found, detect_segments(spoilt, *others, **options), strict=True):
+            assert np.array_equal(got, want)
+
+
+def test_settings_beyond_all_snippets_do_not_overflow() -> None:
+    most = 2**63 - 1
+    assert run("#..#......", max_gap=most, widen=most) == [(0, 9)]
+    assert run("", max_gap=most, widen=most, top_k=most, threads=2**31 - 1) == []
