@@ -19,7 +19,7 @@ TRUTH = RELEASE / "activitynet_v1-2_valid_groundtruth.csv"
 
 
 def rows() -> list[Row]:
-    """The function against two evaluators that are given their tables ready, and the command against starting Python."""
+    """The function against two evaluators given their tables ready, and the command against starting Python."""
     if not PREDICTIONS.exists():
         print(f"evaluation: left out, {PREDICTIONS} is not here")
         return []

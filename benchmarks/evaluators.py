@@ -27,7 +27,7 @@ def overlap(start: float, end: float, starts: Any, ends: Any) -> Any:
 
 
 def by_pandas(detections: pd.DataFrame, truth: pd.DataFrame, tious: Floats) -> Floats:
-    """In the manner of ActivityNet's kit: a class is a group; a row of it looks up its video's truth; locks by index."""
+    """In the manner of ActivityNet's kit: a group a class, of which each row looks up its video's truth."""
     predicted = detections.groupby("label")
     result = []
     for label, annotations in truth.groupby("label"):
