@@ -6,7 +6,7 @@ ctypedef long long i64
 
 
 def match(start, end, group, truth_start, truth_end, truth_bounds, thresholds):
-    """Which detections are true positives, at every tIoU threshold at once.
+    """Which annotation each detection finds, at every tIoU threshold at once.
 
     A detection takes, of its group's annotations with tIoU >= threshold that no earlier detection took, the one of the
     largest tIoU; of equal ones, the later.
@@ -19,7 +19,7 @@ def match(start, end, group, truth_start, truth_end, truth_bounds, thresholds):
         thresholds: float64 [K].
 
     Returns:
-        uint8 [K, n], 1 where the detection is a true positive.
+        int32 [K, n]: the index of the annotation that the detection takes, a true positive; -1 where it takes none.
 
     Raises:
         ValueError: arrays whose sizes do not fit together, or a group out of range.
@@ -40,8 +40,8 @@ def match(start, end, group, truth_start, truth_end, truth_bounds, thresholds):
     if n and (np.max(group) >= bounds.shape[0] - 1 or np.min(group) < -1):
         raise ValueError(f"group: expected -1 to {bounds.shape[0] - 2}")
 
-    hits = np.zeros((count, n), np.uint8)
-    cdef unsigned char[:, ::1] hit = hits
+    found = np.full((count, n), -1, np.int32)
+    cdef int[:, ::1] index = found
     cdef unsigned char[:, ::1] taken = np.zeros((count, m), np.uint8)
     cdef double[::1] tiou = np.empty(int(steps.max()) if len(steps) else 0, np.float64)
     cdef Py_ssize_t i, j, k, low, high, best
@@ -61,8 +61,8 @@ def match(start, end, group, truth_start, truth_end, truth_bounds, thresholds):
                         best, largest = j, tiou[j - low]
                 if best >= 0:
                     taken[k, best] = 1
-                    hit[k, i] = 1
-    return hits
+                    index[k, i] = <int>best
+    return found
 
 
 def average_precision(hits, class_bounds, positives):

@@ -45,7 +45,7 @@ class _PackedModel(nn.Module):
         """`features` float32 [S, D], `lengths` int64 [V] -> C̄ [S, N], Ā^bf_fg [S], Ā^time [S], ŷ [V, N]."""
         class_logits, attention_logits = self.model(features.half() if self.half_precision else features)
         # The softmax over time has values near 1/T: float16 would lose long videos.
-        return tuple(activations(class_logits.float(), attention_logits.float(), lengths))
+        return tuple(activations(class_logits.float(), attention_logits.float(), lengths, exact=True))
 
 
 def build_graph(model: nn.Module, width: int, *, half: bool = False) -> onnx.ModelProto:

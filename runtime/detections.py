@@ -144,15 +144,24 @@ _Row = tuple[float, float, str, float]
 
 
 def _build(source: Path, raw: dict[str, list[_Row]]) -> dict[str, Detections]:
-    classes = tuple(sorted({row[2] for rows in raw.values() for row in rows}))
+    # All rows at once, then a view for each video: thousands of small arrays would cost more than the parser.
+    rows = [row for own in raw.values() for row in own]
+    classes = tuple(sorted({row[2] for row in rows}))
     index = {label: position for position, label in enumerate(classes)}
+    start = np.array([row[0] for row in rows], dtype=np.float64)
+    end = np.array([row[1] for row in rows], dtype=np.float64)
+    labels = np.array([index[row[2]] for row in rows], dtype=np.int64)
+    score = np.array([row[3] for row in rows], dtype=np.float64)
+    finite = np.isfinite(start) & np.isfinite(end) & np.isfinite(score)
     detections = {}
-    for name, rows in raw.items():
-        start, end, score = (np.array([row[k] for row in rows], dtype=np.float64) for k in (0, 1, 3))
-        if not (np.isfinite(start) & np.isfinite(end) & np.isfinite(score)).all():
-            raise DetectionError(f"{source}: video {name!r}: a bound or a score is not a finite number")
-        labels = np.array([index[row[2]] for row in rows], dtype=np.int64)
-        detections[name] = Detections(start, end, score, labels, classes)
+    at = 0
+    for name, own in raw.items():
+        part = slice(at, at + len(own))
+        at += len(own)
+        detections[name] = Detections(start[part], end[part], score[part], labels[part], classes)
+    if not finite.all():
+        bad = next(name for name, own in detections.items() if not np.isfinite([own.start, own.end, own.score]).all())
+        raise DetectionError(f"{source}: video {bad!r}: a bound or a score is not a finite number")
     return detections
 
 

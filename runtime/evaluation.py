@@ -12,7 +12,7 @@ from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import AnnotationError, ConfigError
 
-__all__ = ["DEFAULT_TIOUS", "Evaluation", "evaluate"]
+__all__ = ["DEFAULT_TIOUS", "Evaluation", "Matching", "Truth", "evaluate", "match_detections"]
 
 DEFAULT_TIOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 
@@ -88,43 +88,110 @@ def evaluate(
         AnnotationError: no times in the ground truth.
         ConfigError: a threshold out of range.
     """
+    matching = match_detections(detections, annotations, tious, drop_repeated=drop_repeated)
+    hits = (matching.annotation >= 0).view(np.uint8)
+    truth = matching.truth
+    ap = average_precision(hits, matching.class_bounds, truth.instances)
+    return Evaluation(
+        matching.tious, truth.classes, ap, truth.instances, matching.unknown_labels, matching.unknown_videos
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matching:
+    """All detections, and the annotations that they take, as arrays.
+
+    Attributes:
+        tious: thresholds, float64 [K].
+        truth: the annotations, by video and class.
+        class_bounds: class c has the detections class_bounds[c] .. class_bounds[c + 1] - 1, int64 [N + 1].
+        video: index into the annotations' videos, -1 for one that they do not have, int64 [n].
+        start, end, score: of each detection, float64 [n]; by class, and within a class by falling score.
+        annotation: index of the annotation that each detection takes at each threshold, -1 for a false positive,
+            int32 [K, n].
+        unknown_labels, unknown_videos: as in `Evaluation`.
+    """
+
+    tious: npt.NDArray[np.float64]
+    truth: "Truth"
+    class_bounds: npt.NDArray[np.int64]
+    video: npt.NDArray[np.int64]
+    start: npt.NDArray[np.float64]
+    end: npt.NDArray[np.float64]
+    score: npt.NDArray[np.float64]
+    annotation: npt.NDArray[np.int32]
+    unknown_labels: int
+    unknown_videos: int
+
+    @property
+    def label(self) -> npt.NDArray[np.int64]:
+        """The class of each detection, [n]."""
+        return np.repeat(np.arange(len(self.truth.classes)), np.diff(self.class_bounds))
+
+
+def match_detections(
+    detections: Mapping[str, Detections],
+    annotations: Annotations,
+    tious: Sequence[float] = DEFAULT_TIOUS,
+    *,
+    drop_repeated: bool = False,
+) -> Matching:
+    """Which annotation each detection finds: what average precision and the diagnosis both rest on.
+
+    Arguments and errors are those of `evaluate`.
+    """
     thresholds = np.asarray(tious, dtype=np.float64)
     if not thresholds.size or not ((thresholds > 0) & (thresholds <= 1)).all():
         raise ConfigError(f"tIoU thresholds: expected numbers above 0 and at most 1, got {list(tious)}")
     truth = _truth_table(annotations, drop_repeated)
-    classes = len(truth.classes)
 
     videos = {name: index for index, name in enumerate(annotations)}
     class_of = {label: index for index, label in enumerate(truth.classes)}
-    parts: list[tuple[npt.NDArray[Any], ...]] = []
-    unknown_labels = 0
     unknown_videos = sum(name not in videos for name in detections)
-    for name, found in detections.items():
-        if not len(found):
-            continue
-        to_class = np.array([class_of.get(label, -1) for label in found.classes], dtype=np.int64)
-        label = to_class[found.label_index]
-        video = np.full(len(found), videos.get(name, -1), dtype=np.int64)
-        parts.append((found.start, found.end, found.score, label, video))
-    if parts:
-        start, end, score, label, video = (np.concatenate(column) for column in zip(*parts, strict=True))
-        unknown_labels = int((label < 0).sum())
-    else:
-        start = end = score = np.empty(0)
-        label = video = np.empty(0, dtype=np.int64)
+    labels = []
+    classes: tuple[str, ...] | None = None
+    for own in detections.values():
+        if own.classes is not classes:  # all videos of a file share one tuple
+            classes = own.classes
+            to_class = np.array([class_of.get(label, -1) for label in classes], dtype=np.int64)
+        labels.append(to_class[own.label_index])
+    label = _joined(labels, np.int64)
+    video = np.repeat([videos.get(name, -1) for name in detections], [len(own) for own in labels]).astype(np.int64)
+    start, end, score = (
+        _joined([getattr(own, column) for own in detections.values()], np.float64)
+        for column in ("start", "end", "score")
+    )
+    unknown_labels = int((label < 0).sum())
 
     # By class, then by falling score, the later row first where scores are equal.
-    order = np.lexsort((-np.arange(len(score)), -score, label))
-    order = order[label[order] >= 0]
+    by_score = len(score) - 1 - np.argsort(-score[::-1], kind="stable")
+    by_score = by_score[label[by_score] >= 0]
+    # A stable sort of small integers is a radix sort: linear.
+    small = np.uint16 if len(truth.classes) <= 2**16 else np.int64
+    order = by_score[np.argsort(label[by_score].astype(small), kind="stable")]
     group = np.where(video[order] >= 0, truth.group_of(video[order], label[order]), -1)
-    hits = match(start[order], end[order], group, truth.start, truth.end, truth.bounds, thresholds)
-    class_bounds = np.searchsorted(label[order], np.arange(classes + 1))
-    ap = average_precision(hits, class_bounds, truth.instances)
-    return Evaluation(thresholds, truth.classes, ap, truth.instances, unknown_labels, unknown_videos)
+    found = match(start[order], end[order], group, truth.start, truth.end, truth.bounds, thresholds)
+    class_bounds = np.searchsorted(label[order], np.arange(len(truth.classes) + 1))
+    return Matching(
+        tious=thresholds,
+        truth=truth,
+        class_bounds=class_bounds,
+        video=video[order],
+        start=start[order],
+        end=end[order],
+        score=score[order],
+        annotation=found,
+        unknown_labels=unknown_labels,
+        unknown_videos=unknown_videos,
+    )
+
+
+def _joined(parts: list[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    return np.concatenate(parts) if parts else np.empty(0, dtype=dtype)
 
 
 @dataclass(frozen=True, slots=True)
-class _Truth:
+class Truth:
     """All annotations, grouped by video and class.
 
     Attributes:
@@ -142,6 +209,16 @@ class _Truth:
     bounds: npt.NDArray[np.int64]
     instances: npt.NDArray[np.int64]
 
+    @property
+    def video(self) -> npt.NDArray[np.int64]:
+        """The video of each annotation, an index into the annotations' videos, rising, [m]."""
+        return np.repeat(self.keys // len(self.classes), np.diff(self.bounds))
+
+    @property
+    def label(self) -> npt.NDArray[np.int64]:
+        """The class of each annotation, [m]."""
+        return np.repeat(self.keys % len(self.classes), np.diff(self.bounds))
+
     def group_of(self, video: npt.NDArray[np.int64], label: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The group of each (video, class), -1 where it has no annotations."""
         wanted = video * len(self.classes) + label
@@ -149,30 +226,28 @@ class _Truth:
         return np.where(self.keys[at] == wanted, at, -1)
 
 
-def _truth_table(annotations: Annotations, drop_repeated: bool) -> _Truth:
+def _truth_table(annotations: Annotations, drop_repeated: bool) -> Truth:
     if not annotations.has_times:
         raise AnnotationError(f"{annotations.path}: has labels but no segments with times; evaluation needs them")
-    starts, ends, videos = [], [], []
-    labels: list[str] = []
-    for index, video in enumerate(annotations.values()):
-        starts.append(video.start)
-        ends.append(video.end)
-        labels += video.segment_labels
-        videos.append(np.full(len(video.start), index, dtype=np.int64))
-    start, end, of_video = np.concatenate(starts), np.concatenate(ends), np.concatenate(videos)
-    label_names = np.array(labels)
+    videos = annotations.values()
+    start = np.concatenate([video.start for video in videos])
+    end = np.concatenate([video.end for video in videos])
+    of_video = np.repeat(np.arange(len(videos)), [len(video.start) for video in videos])
+    position = {name: index for index, name in enumerate(annotations.classes)}
+    label = np.array([position[name] for video in videos for name in video.segment_labels], dtype=np.int64)
     kept = end > start
     if drop_repeated:
-        kept &= ~_repeated(start, end, label_names, of_video)
-    start, end, of_video, label_names = start[kept], end[kept], of_video[kept], label_names[kept]
+        kept &= ~_repeated(start, end, label, of_video)
+    start, end, of_video, label = start[kept], end[kept], of_video[kept], label[kept]
     if not len(start):
         raise AnnotationError(f"{annotations.path}: all segments have length zero")
-    names, label = np.unique(label_names, return_inverse=True)
+    used, label = np.unique(label, return_inverse=True)  # a class may have segments of length zero only
+    names = [annotations.classes[index] for index in used]
     key = of_video * len(names) + label
     order = np.argsort(key, kind="stable")
     keys, first = np.unique(key[order], return_index=True)
-    return _Truth(
-        classes=tuple(names.tolist()),
+    return Truth(
+        classes=tuple(names),
         start=start[order],
         end=end[order],
         keys=keys,
@@ -184,13 +259,13 @@ def _truth_table(annotations: Annotations, drop_repeated: bool) -> _Truth:
 def _repeated(
     start: npt.NDArray[np.float64],
     end: npt.NDArray[np.float64],
-    label: npt.NDArray[np.str_],
+    label: npt.NDArray[np.int64],
     video: npt.NDArray[np.int64],
     tolerance_s: float = 1e-3,
 ) -> npt.NDArray[np.bool_]:
     """Annotations that repeat an earlier one, which is kept, of the same video and class."""
     repeated = np.zeros(len(start), dtype=np.bool_)
-    earlier: dict[tuple[int, str], list[int]] = {}
+    earlier: dict[tuple[int, int], list[int]] = {}
     for index, key in enumerate(zip(video.tolist(), label.tolist(), strict=True)):
         others = earlier.setdefault(key, [])
         repeated[index] = any(

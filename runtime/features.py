@@ -8,13 +8,15 @@ Accepted layouts (DESIGN section 3):
     DIR/        rgb/VIDEO.npy and flow/VIDEO.npy; joined as flow (temporal) first, rgb (spatial) second
 
 Files are not trusted: links and storage that lead out of an HDF5 file (external links, external storage, virtual
-datasets) are refused before they are followed, object dtypes are refused before they are read, and .npy files
-are never unpickled.
+datasets) are refused before they are followed, object dtypes are refused before they are read, .npy files are never
+unpickled, and a shape that would take more memory than `max_video_bytes` is refused before any is taken.
 """
 
 import contextlib
 import math
 import os
+import tokenize
+import zipfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +41,14 @@ __all__ = [
 Stream = Literal["both", "temporal", "spatial"]
 StreamOrder = Literal["temporal-spatial", "spatial-temporal"]
 
-# More snippets than this in one video is a damaged or hostile file, not a video: 10^8 snippets of 16 frames are
-# two years at 25 frames a second.
-MAX_SNIPPETS = 100_000_000
+# One video may take this much memory unless the caller says otherwise. A compressed file may state any shape in a few
+# bytes, and its size says nothing of what it unpacks to, so only a limit on the result can be right for real files.
+# 4 GiB are 524,288 snippets of 2,048 float32: 93 hours at 25 frames a second and 16 frames a snippet.
+MAX_VIDEO_BYTES = 4 * 2**30
+
+_TIMES = ("fps", "duration", "snippet_frames")  # the attributes that are read
+# What h5py raises on files that are damaged inside; a FeatureError is a ValueError too, and is let through first.
+_DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError)
 
 
 def stream_slice(width: int, stream: Stream, order: StreamOrder) -> slice:
@@ -95,6 +102,7 @@ class FeatureStore(ABC):
 
     path: Path
     names: tuple[str, ...]
+    _max_video_bytes: int
 
     @abstractmethod
     def info(self, name: str) -> FeatureInfo:
@@ -137,11 +145,24 @@ class FeatureStore(ABC):
             C-contiguous array, shape [T, D].
 
         Raises:
-            FeatureError: no such video, wrong shape or dtype, or a value that is NaN or infinite.
+            FeatureError: no such video, wrong shape or dtype, more than `max_video_bytes`, or a value that is NaN or
+                infinite.
         """
         info = self.info(name)
+        where = f"{self.path}: video {name!r}"
         wanted = columns if columns is not None else slice(0, info.width)
-        out = np.empty((info.snippets, len(range(*wanted.indices(info.width)))), dtype=dtype)
+        shape = (info.snippets, len(range(*wanted.indices(info.width))))
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if size > self._max_video_bytes:
+            raise FeatureError(
+                f"{where}: its {shape[0]} x {shape[1]} features would take {_gib(size)} of memory, more than the limit "
+                f"of {_gib(self._max_video_bytes)} a video; the file is damaged, or split the video (in Python, "
+                "open_features(max_video_bytes=...) raises the limit)"
+            )
+        try:
+            out = np.empty(shape, dtype=dtype)
+        except MemoryError as error:
+            raise FeatureError(f"{where}: no memory for its features ({_gib(size)}); split the video") from error
         self.read_into(name, out, wanted)
         return out
 
@@ -151,18 +172,26 @@ class FeatureStore(ABC):
         wanted = columns if columns is not None else slice(0, info.width)
         if not info.snippets:
             return
+        where = f"{self.path}: video {name!r}"
         try:
             self._read(name, out, wanted)
-        except OSError as error:
+        except FeatureError:
+            raise
+        except _DAMAGED as error:
             raise FeatureError(
-                f"{self.path}: video {name!r}: the features cannot be read (the file may be cut short): "
-                f"{_first_line(error)}"
+                f"{where}: the features cannot be read (the file may be cut short): {_first_line(error)}"
             ) from error
+        except MemoryError as error:
+            raise FeatureError(f"{where}: no memory to read its features; split the video") from error
         check_finite(out, f"{self.path}: video {name!r}")
 
 
-def open_features(path: str | os.PathLike[str]) -> FeatureStore:
+def open_features(path: str | os.PathLike[str], *, max_video_bytes: int = MAX_VIDEO_BYTES) -> FeatureStore:
     """Open an HDF5 file, or a folder of .npy files, with snippet features.
+
+    Args:
+        path: the file or folder.
+        max_video_bytes: refuse to read a video whose features would take more memory than this.
 
     Raises:
         FeatureError: missing, not a feature file, cut short, or without any video.
@@ -170,7 +199,13 @@ def open_features(path: str | os.PathLike[str]) -> FeatureStore:
     source = Path(path)
     if not source.exists():
         raise FeatureError(f"{source}: no such file or folder; give an HDF5 file or a folder of .npy files")
-    store = _NpyFolder(source) if source.is_dir() else _HDF5File(source)
+    if source.is_dir():
+        store: FeatureStore = _NpyFolder(source)
+    elif source.is_file():
+        store = _HDF5File(source)
+    else:  # opening a pipe or a device could wait forever
+        raise FeatureError(f"{source}: neither a file nor a folder")
+    store._max_video_bytes = max_video_bytes
     if not store.names:
         store.close()
         raise FeatureError(f"{source}: holds no video; expected one dataset (T x D) a video")
@@ -208,15 +243,16 @@ class _HDF5File(FeatureStore):
         self.path = path
         try:
             self._file = h5py.File(path, "r")
-        except OSError as error:
-            if not path.is_file() or not os.access(path, os.R_OK):
+        except _DAMAGED as error:
+            if not os.access(path, os.R_OK):
                 raise FeatureError(f"{path}: cannot be read") from error
             raise FeatureError(
                 f"{path}: not an HDF5 file, or cut short while it was copied: {_first_line(error)}"
             ) from error
         try:
             names = sorted(self._file)
-        except (RuntimeError, OSError, UnicodeDecodeError) as error:
+            "".join(names).encode()
+        except _DAMAGED as error:  # among them a UnicodeError: names that are not UTF-8
             self._file.close()
             raise FeatureError(f"{path}: damaged HDF5 file: {_first_line(error)}") from error
         self.names = tuple(names)
@@ -244,25 +280,40 @@ class _HDF5File(FeatureStore):
         dataset, _ = self._dataset(name)
         dataset.read_direct(out, source_sel=np.s_[:, columns])
 
-    def _dataset(self, name: str) -> tuple[Any, dict[str, Any]]:
+    def _dataset(self, name: str) -> tuple[Any, dict[str, float | None]]:
         """The dataset of a video, and the attributes of it and of its group; nothing outside the file is touched."""
         where = f"{self.path}: video {name!r}"
-        h5py = _h5py()
         try:
-            item = self._inside(self._file, name, where)
-            attributes = dict(item.attrs)
-            if isinstance(item, h5py.Group):
-                if "features" not in item:
-                    raise FeatureError(f"{where}: expected a dataset, or a group with a dataset 'features' inside")
-                item = self._inside(item, "features", where)
-                attributes |= dict(item.attrs)
-        except (OSError, RuntimeError, KeyError, TypeError) as error:
+            item, attributes = self._look(name, where)
+            if item.is_virtual or item.external:
+                raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
+            _check_array(item.shape, item.dtype, where)
+            stored, chunks = item.id.get_storage_size(), item.chunks
+        except FeatureError:
+            raise
+        except _DAMAGED as error:
             raise FeatureError(f"{where}: damaged: {_first_line(error)}") from error
+        # HDF5 fills in what was never written. Whatever is written takes some bytes, however well it is compressed.
+        if item.shape[0] and not stored:
+            raise FeatureError(f"{where}: has a shape, {item.shape[0]} x {item.shape[1]}, and nothing is stored in it")
+        # HDF5 unpacks a chunk as a whole, whatever part of it is read.
+        if chunks is not None and math.prod(chunks) * item.dtype.itemsize > self._max_video_bytes:
+            raise FeatureError(
+                f"{where}: its chunks, {chunks[0]} x {chunks[1]}, are too large to be read; use h5repack"
+            )
+        return item, attributes
+
+    def _look(self, name: str, where: str) -> tuple[Any, dict[str, float | None]]:
+        h5py = _h5py()
+        item = self._inside(self._file, name, where)
+        attributes = _attributes(item)
+        if isinstance(item, h5py.Group):
+            if "features" not in item:
+                raise FeatureError(f"{where}: expected a dataset, or a group with a dataset 'features' inside")
+            item = self._inside(item, "features", where)
+            attributes |= _attributes(item)
         if not isinstance(item, h5py.Dataset):
             raise FeatureError(f"{where}: expected a dataset, got a {type(item).__name__.lower()}")
-        if item.is_virtual or item.external:
-            raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
-        _check_array(item.shape, item.dtype, where)
         return item, attributes
 
     def _inside(self, group: Any, name: str, where: str) -> Any:
@@ -275,16 +326,26 @@ class _HDF5File(FeatureStore):
             raise FeatureError(f"{where}: is a link; links are not followed, copy the data into the file (h5repack)")
         return group[name]
 
-    def _attribute(self, attributes: dict[str, Any], name: str, key: str) -> float | None:
+    def _attribute(self, attributes: dict[str, float | None], name: str, key: str) -> float | None:
         if key not in attributes:
             return None
-        try:
-            value = float(np.asarray(attributes[key]).reshape(()))
-        except (TypeError, ValueError) as error:
-            raise FeatureError(f"{self.path}: video {name!r}: attribute {key!r} is not a number") from error
+        value = attributes[key]
+        if value is None:
+            raise FeatureError(f"{self.path}: video {name!r}: attribute {key!r} is not a number")
         if not math.isfinite(value) or value <= 0:
             raise FeatureError(f"{self.path}: video {name!r}: attribute {key!r} is {value}; expected a positive number")
         return value
+
+
+def _attributes(item: Any) -> dict[str, float | None]:
+    """The attributes that are read; None for one that is not a number. Others, and large ones, are not touched."""
+    found: dict[str, float | None] = {}
+    for key in _TIMES:
+        if key in item.attrs:
+            attribute = item.attrs.get_id(key)
+            is_number = attribute.dtype.kind in "iuf" and attribute.shape in ((), (1,))
+            found[key] = float(np.asarray(item.attrs[key]).reshape(())) if is_number else None
+    return found
 
 
 class _NpyFolder(FeatureStore):
@@ -315,9 +376,16 @@ class _NpyFolder(FeatureStore):
             raise FeatureError(f"{where}: not in the folder, which holds {len(self.names)} videos")
         parts = []
         for folder in self._folders:
+            path = folder / f"{name}.npy"
             try:
-                part = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError, SyntaxError) as error:
+                if not path.is_file():  # opening a pipe could wait forever
+                    raise ValueError("not a file")
+                part = np.load(path, mmap_mode="r", allow_pickle=False)
+                if not isinstance(part, np.ndarray):
+                    part.close()
+                    raise ValueError("an archive of several arrays (.npz)")
+            # NumPy reads the header with Python's own parser, whose errors are many.
+            except (*_DAMAGED, EOFError, SyntaxError, MemoryError, tokenize.TokenError, zipfile.BadZipFile) as error:
                 raise FeatureError(f"{where}: not a readable .npy file of numbers: {_first_line(error)}") from error
             _check_array(part.shape, part.dtype, where)
             parts.append(part)
@@ -333,12 +401,14 @@ def _check_array(shape: tuple[int, ...] | None, dtype: np.dtype[Any], where: str
         raise FeatureError(f"{where}: expected float32 or float16 features, got dtype {dtype}")
     if shape[1] == 0:
         raise FeatureError(f"{where}: features have width 0")
-    if shape[0] > MAX_SNIPPETS:
-        raise FeatureError(f"{where}: claims {shape[0]} snippets; the file is damaged")
 
 
 def _as_int(value: float | None) -> int | None:
     return None if value is None else round(value)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB"
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ outside are looked at here, on the wire: a walk over the tree of messages that m
 """
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,10 @@ def read_model(path: str | os.PathLike[str]) -> bytes:
     try:
         if source.is_dir():
             raise ModelError(f"{source}: is a folder; give the .onnx file that refineloc-export wrote")
-        if source.stat().st_size > _MAX_BYTES:
+        status = source.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device could go on forever
+            raise ModelError(f"{source}: not a file; give the .onnx file that refineloc-export wrote")
+        if status.st_size > _MAX_BYTES:
             raise ModelError(f"{source}: larger than 2 GiB, which no single ONNX file can be")
         content = source.read_bytes()
     except FileNotFoundError:

@@ -16,11 +16,22 @@ from refineloc.runtime.metadata import ModelMetadata
 from refineloc.runtime.onnx_guard import read_model
 from refineloc.runtime.postprocess import Scores
 
-__all__ = ["EngineWarning", "Provider", "Session"]
+__all__ = [
+    "ONNX_NAMES",
+    "EngineWarning",
+    "Provider",
+    "Session",
+    "create_session",
+    "cuda_problem",
+    "gpu_problem",
+    "load_engine",
+    "running_provider",
+]
 
 Provider = Literal["auto", "tensorrt", "cuda", "cpu"]
 
-_ONNX_NAMES: dict[str, str] = {
+# Our name of a provider -> ONNX Runtime's.
+ONNX_NAMES: dict[str, str] = {
     "tensorrt": "TensorrtExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
@@ -54,12 +65,12 @@ class Session:
     """
 
     def __init__(self, path: str | os.PathLike[str], provider: Provider = "auto", threads: int = 0) -> None:
-        if provider not in ("auto", *_ONNX_NAMES):
+        if provider not in ("auto", *ONNX_NAMES):
             raise ConfigError(f"provider: expected auto, tensorrt, cuda or cpu, got {provider!r}")
         if threads < 0:
             raise ConfigError(f"threads: expected 0 (one a core) or more, got {threads}")
         self.path = Path(path)
-        engine = _engine()
+        engine = load_engine()
         content = read_model(self.path)
         self._session, self.provider = _start(engine, self.path, content, provider, threads)
         self.metadata = _checked_metadata(self.path, self._session)
@@ -74,7 +85,12 @@ class Session:
         return Scores(*self._session.run(_OUTPUTS, {"features": features, "lengths": lengths}))
 
 
-def _engine() -> Any:
+def load_engine() -> Any:
+    """ONNX Runtime's module.
+
+    Raises:
+        MissingExtraError: it is not installed, or damaged; the message has the cure.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -92,32 +108,44 @@ def _engine() -> Any:
 def _start(engine: Any, path: Path, content: bytes, provider: Provider, threads: int) -> tuple[Any, str]:
     """A session, and the provider that it really got."""
     if provider in ("cpu", "auto"):
-        cuda_problem = "not asked for" if provider == "cpu" else _cuda_problem(engine)
-        if cuda_problem is None:
-            session = _create(engine, path, content, ["cuda", "cpu"], threads)
-            if _really(session) == "cuda":
+        problem = "not asked for" if provider == "cpu" else cuda_problem(engine)
+        if problem is None:
+            session = create_session(engine, path, content, ["cuda", "cpu"], threads)
+            if running_provider(session) == "cuda":
                 return session, "cuda"
-            cuda_problem = "its libraries do not load (pip install 'onnxruntime-gpu[cuda,cudnn]' brings them)"
-        if provider == "auto" and _ONNX_NAMES["cuda"] in engine.get_available_providers():
-            _warn_once(f"refineloc runs on the CPU: {cuda_problem}; provider='cpu' asks for that and silences this")
-        return _create(engine, path, content, ["cpu"], threads), "cpu"
+            problem = "its libraries do not load (pip install 'onnxruntime-gpu[cuda,cudnn]' brings them)"
+        if provider == "auto" and ONNX_NAMES["cuda"] in engine.get_available_providers():
+            _warn_once(f"refineloc runs on the CPU: {problem}; provider='cpu' asks for that and silences this")
+        return create_session(engine, path, content, ["cpu"], threads), "cpu"
 
-    if _ONNX_NAMES[provider] not in engine.get_available_providers():
+    if ONNX_NAMES[provider] not in engine.get_available_providers():
         raise EngineError(
             f"provider {provider!r} is not in the installed ONNX Runtime {engine.__version__}, which has "
             f"{', '.join(engine.get_available_providers())}; pip uninstall -y onnxruntime, "
             "then pip install 'refineloc[gpu]'"
         )
-    problem = _cuda_problem(engine)
+    problem = cuda_problem(engine)
     if problem is None:
-        session = _create(engine, path, content, [provider, "cpu"], threads)
-        if _really(session) == provider:
+        session = create_session(engine, path, content, [provider, "cpu"], threads)
+        if running_provider(session) == provider:
             return session, provider
         problem = "its libraries do not load (pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's)"
     raise EngineError(f"provider {provider!r} cannot run here: {problem}; provider 'cpu' runs anywhere")
 
 
-def _create(engine: Any, path: Path, content: bytes, providers: list[str], threads: int) -> Any:
+def create_session(engine: Any, path: Path, content: bytes, providers: list[str], threads: int) -> Any:
+    """ONNX Runtime's own session; it may run on a later provider of the list than the first (`running_provider`).
+
+    Args:
+        engine: see `load_engine`.
+        path: names the model in errors.
+        content: the model.
+        providers: our names, best first.
+        threads: of one call on the CPU; 0 takes one a physical core.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load it.
+    """
     options = engine.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -135,22 +163,28 @@ def _create(engine: Any, path: Path, content: bytes, providers: list[str], threa
         return engine.InferenceSession(
             content,
             sess_options=options,
-            providers=[(_ONNX_NAMES[name], settings[name]) for name in providers],
+            providers=[(ONNX_NAMES[name], settings[name]) for name in providers],
             enable_fallback=0,  # its own fallback prints to stdout and tries again with other providers
         )
     except Exception as error:  # ONNX Runtime's own exceptions share no public base class
         raise ModelError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
 
 
-def _really(session: Any) -> str:
+def running_provider(session: Any) -> str:
+    """The provider that a session of ONNX Runtime really got, by our name where we have one."""
     first = session.get_providers()[0]
-    return next((name for name, onnx_name in _ONNX_NAMES.items() if onnx_name == first), str(first))
+    return next((name for name, onnx_name in ONNX_NAMES.items() if onnx_name == first), str(first))
 
 
-def _cuda_problem(engine: Any) -> str | None:
+def cuda_problem(engine: Any) -> str | None:
     """Why CUDA cannot run here, as far as can be told before a session is made; None where it may."""
-    if _ONNX_NAMES["cuda"] not in engine.get_available_providers():
+    if ONNX_NAMES["cuda"] not in engine.get_available_providers():
         return "the installed ONNX Runtime has no CUDA"
+    return gpu_problem()
+
+
+def gpu_problem() -> str | None:
+    """Why no NVIDIA GPU can be used, whatever the engine; None where one is visible. Asks the driver itself."""
     try:
         driver = ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
     except OSError:

@@ -38,7 +38,7 @@ def test_runs_a_packed_batch(model_path: Path, rng: np.random.Generator) -> None
 def test_a_named_provider_that_cannot_run_is_an_error(
     model_path: Path, provider: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_cuda_problem", lambda engine: "no GPU in this test")
+    monkeypatch.setattr(module, "cuda_problem", lambda engine: "no GPU in this test")
     with pytest.raises(EngineError, match=f"'{provider}' (cannot run here: no GPU|is not in the installed)"):
         Session(model_path, provider)
 
@@ -76,8 +76,8 @@ def engine_that_gets(got: str, monkeypatch: pytest.MonkeyPatch) -> _Engine:
     import onnxruntime
 
     engine = _Engine(onnxruntime, got)
-    monkeypatch.setattr(module, "_engine", lambda: engine)
-    monkeypatch.setattr(module, "_cuda_problem", lambda engine: None)
+    monkeypatch.setattr(module, "load_engine", lambda: engine)
+    monkeypatch.setattr(module, "cuda_problem", lambda engine: None)
     monkeypatch.setattr(module, "_warned", set())
     return engine
 

@@ -1,0 +1,258 @@
+"""`refineloc-doctor`: what detection would run on here, and the cure of each thing that is wrong."""
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from importlib import import_module
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from refineloc import __version__
+from refineloc.runtime.cli.common import new_app, run_app, version_callback
+from refineloc.runtime.errors import RefineLocError
+from refineloc.runtime.metadata import ModelMetadata
+from refineloc.runtime.session import (
+    ONNX_NAMES,
+    Session,
+    create_session,
+    gpu_problem,
+    load_engine,
+    running_provider,
+)
+
+__all__ = ["Finding", "examine", "main"]
+
+Level = Literal["ok", "warn", "fail"]
+
+# The distributions that install ONNX Runtime; all of them into the one folder `onnxruntime`.
+_ENGINES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
+_KERNELS = ("segments", "nms", "matching")
+_REINSTALL = f"pip uninstall -y {' '.join(_ENGINES[:2])}; then pip install 'refineloc[cpu]', or 'refineloc[gpu]'"
+_TO_GPU = f"pip uninstall -y {_ENGINES[0]}; then pip install 'refineloc[gpu]'"
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # of a Linux control group: microseconds of CPU a period
+
+app = new_app("refineloc-doctor")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        level: "ok"; "warn", detection runs, though not as it could; "fail", detection cannot run.
+        what: was looked at.
+        found: in one line.
+        cure: what to do, "" where nothing is to be done.
+    """
+
+    level: Level
+    what: str
+    found: str
+    cure: str = ""
+
+
+def examine(model: Path | None = None) -> Iterator[Finding]:
+    """Everything that detection needs here, in the order in which it is needed.
+
+    Args:
+        model: an ONNX file to look at as well.
+    """
+    machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    yield Finding("ok", "refineloc", f"{__version__}, {machine}")
+    yield _kernels()
+    yield _packages()
+    yield from _cores()
+    try:
+        engine = load_engine()
+    except RefineLocError as error:
+        yield Finding("fail", "engine", str(error), _REINSTALL)
+        return  # providers and models are the engine's
+    yield Finding("ok", "engine", f"ONNX Runtime {engine.__version__}")
+    yield from _providers(engine)
+    if model is not None:
+        yield from _model(model)
+
+
+def _kernels() -> Finding:
+    try:
+        for name in _KERNELS:
+            import_module(f"refineloc._ext.{name}")
+    except ImportError as error:
+        cure = "install a wheel, or compile them: python setup.py build_ext --inplace"
+        return Finding("fail", "kernels", f"do not load: {error}", cure)
+    return Finding("ok", "kernels", f"compiled ({', '.join(_KERNELS)})")
+
+
+def _packages() -> Finding:
+    # A name can be found twice on the path (a folder of a build beside site-packages); that is one installation.
+    names = {str(one.metadata["Name"]).lower().replace("_", "-"): one.version for one in distributions()}
+    engines = {name: names[name] for name in _ENGINES if name in names}
+    listed = ", ".join(f"{name} {version}" for name, version in engines.items())
+    if len(engines) > 1:
+        return Finding("warn", "packages", f"{listed}: they share one folder and overwrite each other", _REINSTALL)
+    if not engines:
+        return Finding("warn", "packages", "no package of ONNX Runtime that pip knows", _REINSTALL)
+    return Finding("ok", "packages", listed)
+
+
+def _cores() -> Iterator[Finding]:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _container_cores()
+    if quota is not None and quota < usable:
+        yield Finding(
+            "warn",
+            "CPU",
+            f"{usable} logical cores, of which this container may use the time of {quota:g}; the default of one "
+            "thread a physical core does not see that",
+            f"give --threads {max(1, int(quota))} (in Python: threads=)",
+        )
+    else:
+        yield Finding("ok", "CPU", f"{usable} logical cores; threads=0, the default, takes one a physical core")
+
+
+def _container_cores() -> float | None:
+    """How many cores' time the control group allows; None where it sets no limit."""
+    try:
+        quota, period = _CPU_MAX.read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):  # no such file outside Linux and cgroup v2; "max" where there is no limit
+        return None
+
+
+def _providers(engine: Any) -> Iterator[Finding]:
+    """Listed providers are no proof that they run: each is asked to run a model of one node."""
+    listed = engine.get_available_providers()
+    gpu = gpu_problem()
+    if gpu is not None:
+        yield Finding("ok", "NVIDIA GPU", f"none: {gpu}")
+    elif ONNX_NAMES["cuda"] not in listed:
+        yield Finding("warn", "NVIDIA GPU", "visible, and the installed ONNX Runtime has no CUDA", _TO_GPU)
+    else:
+        yield Finding("ok", "NVIDIA GPU", "visible")
+    for name in reversed(ONNX_NAMES):  # the CPU first: the others matter less
+        what = f"provider {name}"
+        if ONNX_NAMES[name] not in listed:
+            if name == "cpu":
+                yield Finding("fail", what, "is not in the installed ONNX Runtime", _REINSTALL)
+            continue
+        problem = _why_not(engine, name) if name == "cpu" or gpu is None else gpu
+        if problem is None:
+            yield Finding("ok", what, "starts")
+        elif name == "cpu":
+            yield Finding("fail", what, f"does not start: {problem}", _REINSTALL)
+        else:
+            cure = "detection runs on the CPU; provider='cpu' asks for that without a warning"
+            yield Finding("warn", what, f"is listed, does not start: {problem}", cure)
+    others = sorted(set(listed) - set(ONNX_NAMES.values()))
+    if others:
+        yield Finding("ok", "other providers", f"listed and not used by refineloc: {', '.join(others)}")
+
+
+def _why_not(engine: Any, name: str) -> str | None:
+    """Why a provider does not start; None where it does."""
+    try:
+        session = create_session(engine, Path("a model of one node"), _one_node(), [name], 1)
+    except RefineLocError as error:
+        return str(error)
+    if running_provider(session) == name:
+        return None
+    if name == "cuda":
+        return "the libraries of CUDA do not load (pip install 'onnxruntime-gpu[cuda,cudnn]' brings them)"
+    return "its libraries do not load"
+
+
+def _one_node() -> bytes:
+    """A model y = Identity(x), x float32 [1], as the bytes of onnx.proto's messages: the runtime has no `onnx`."""
+
+    def text(field: int, value: bytes) -> bytes:  # a text or a message: key, length, bytes
+        return bytes([field << 3 | 2, len(value)]) + value
+
+    def number(field: int, value: int) -> bytes:
+        return bytes([field << 3, value])
+
+    def value_info(name: bytes) -> bytes:
+        shape = text(1, number(1, 1))  # one dim, of dim_value 1
+        tensor = number(1, 1) + text(2, shape)  # elem_type FLOAT
+        return text(1, name) + text(2, text(1, tensor))  # name, type.tensor_type
+
+    node = text(1, b"x") + text(2, b"y") + text(4, b"Identity")  # input, output, op_type
+    graph = text(1, node) + text(2, b"g") + text(11, value_info(b"x")) + text(12, value_info(b"y"))
+    opset = number(2, 13)
+    return number(1, 8) + text(7, graph) + text(8, opset)  # ir_version, graph, opset_import
+
+
+def _model(path: Path) -> Iterator[Finding]:
+    try:
+        metadata = Session(path, "cpu", threads=1).metadata
+    except RefineLocError as error:
+        yield Finding("fail", "model", str(error), "write it again with refineloc-export")
+        return
+    yield Finding("ok", "model", f"{path}, {path.stat().st_size:,} bytes")
+    for name, value in _facts(metadata):
+        yield Finding("ok", f"  {name}", value)
+
+
+def _facts(metadata: ModelMetadata) -> Iterator[tuple[str, str]]:
+    """The metadata, a line each; an empty text is not worth a line."""
+    for field in fields(metadata):
+        value = getattr(metadata, field.name)
+        if field.name == "classes":
+            yield "classes", f"{len(value)}: {', '.join(value)}"
+        elif field.name == "parity":
+            for one in fields(value) if value is not None else ():
+                yield f"parity.{one.name}", str(getattr(value, one.name))
+            if value is None:
+                yield "parity", "not measured"
+        elif value != "":
+            yield field.name, "none" if value is None else str(value)
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        Path | None, typer.Argument(help="ONNX file that refineloc-export wrote: shows what it says of itself.")
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Look at what detection needs here: engine, providers that really start, GPU, kernels, a model file.
+
+    Exit code 0 where detection can run, on the CPU or better; 2 where it cannot.
+    """
+    findings = list(examine(model))
+    if sys.stdout.isatty():
+        _print_rich(findings)
+    else:
+        for one in findings:
+            print(f"{one.level:<4}  {one.what:<22}  {' '.join(one.found.split())}")
+            if one.cure:
+                print(f"{'':<4}  {'':<22}  cure: {one.cure}")
+    if any(one.level == "fail" for one in findings):
+        raise typer.Exit(2)
+
+
+def _print_rich(findings: list[Finding]) -> None:
+    # Imported here: a program in a pipe does not pay for it.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for one in findings:
+        found = Text(" ".join(one.found.split()))  # Text, so that a bracket in a file's name is no markup
+        if one.cure:
+            found.append(f"\ncure: {one.cure}", style="bold")
+        table.add_row(Text(one.level, style=colours[one.level]), Text(one.what), found)
+    Console().print(table)
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    run_app(app)
