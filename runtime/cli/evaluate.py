@@ -82,7 +82,7 @@ def parse_tious(text: str) -> list[float]:
 
 
 def _print(result: Evaluation, per_class: bool) -> None:
-    """A table on a terminal, tab-separated lines in a pipe: fractions of 1 there, percent here."""
+    """Tables in percent on a terminal; in a pipe one tab-separated table of fractions of 1."""
     rows = [("all", result.mAP, int(result.instances.sum()))]
     if per_class:
         rows += [(label, result.ap[:, k], int(result.instances[k])) for k, label in enumerate(result.classes)]
@@ -94,16 +94,26 @@ def _print(result: Evaluation, per_class: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="mAP by tIoU, percent", title_justify="left")
+    console = Console()
+    console.print(f"mAP in percent, {len(result.classes)} classes, {rows[0][2]} instances", highlight=False)
+    overall = Table()
+    overall.add_column("tIoU", justify="right")
+    overall.add_column("mAP", justify="right")
+    for tiou, value in zip(result.tious, result.mAP, strict=True):
+        overall.add_row(f"{tiou:.2f}", f"{100 * value:.2f}")
+    overall.add_row("average", f"{100 * result.average_mAP:.2f}", style="bold")
+    console.print(overall)
+    if not per_class:
+        return
+    # As many thresholds as fit on 80 columns: the first, the middle and the last.
+    shown = sorted({0, len(result.tious) // 2, len(result.tious) - 1})
+    table = Table(title="AP by class, percent", title_justify="left")
     table.add_column("class")
-    for name in ("instances", "average", *(f"{tiou:.2f}" for tiou in result.tious)):
+    for name in ("instances", "average", *(f"{result.tious[k]:.2f}" for k in shown)):
         table.add_column(name, justify="right")
-    for label, values, instances in rows:
-        style = "bold" if label == "all" and values is rows[0][1] else None
-        table.add_row(
-            label, str(instances), f"{100 * values.mean():.2f}", *(f"{100 * v:.2f}" for v in values), style=style
-        )
-    Console().print(table)
+    for label, values, instances in rows[1:]:
+        table.add_row(label, str(instances), f"{100 * values.mean():.2f}", *(f"{100 * values[k]:.2f}" for k in shown))
+    console.print(table)
 
 
 def main() -> NoReturn:
