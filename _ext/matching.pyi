@@ -11,5 +11,10 @@ def match(
     thresholds: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.int32]: ...
 def average_precision(
-    hits: npt.NDArray[np.uint8], class_bounds: npt.NDArray[np.int64], positives: npt.NDArray[np.int64]
+    hits: npt.NDArray[np.int8],
+    class_bounds: npt.NDArray[np.int64],
+    positives: npt.NDArray[np.float64],
+    *,
+    weights: npt.NDArray[np.float64] | None = None,
+    interpolated: bool = True,
 ) -> npt.NDArray[np.float64]: ...

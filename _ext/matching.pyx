@@ -65,43 +65,61 @@ def match(start, end, group, truth_start, truth_end, truth_bounds, thresholds):
     return found
 
 
-def average_precision(hits, class_bounds, positives):
-    """Interpolated average precision (VOC 2011, as ActivityNet's kit), of every class and threshold.
+def average_precision(hits, class_bounds, positives, *, weights=None, interpolated=True):
+    """Average precision of every class and threshold.
 
     Args:
-        hits: uint8 [K, n], detections by class, and within a class by falling score.
+        hits: int8 [K, n], detections by class, and within a class by falling score: 1 true positive, 0 false positive,
+            -1 ignored.
         class_bounds: class c has the detections class_bounds[c] .. class_bounds[c + 1] - 1, int64 [C + 1].
-        positives: annotations of each class, int64 [C].
+        positives: annotations of each class, float64 [C].
+        weights: how often each detection counts, float64 [n], for resampled videos; 1 if left out. With whole weights the
+            interpolated precision is that of as many copies.
+        interpolated: VOC 2011, as ActivityNet's kit: precision is the largest at the same or a higher recall; else the
+            plain mean over annotations of the precision at each true positive.
 
     Returns:
         float64 [K, C]; 0 for a class without annotations.
+
+    Raises:
+        ValueError: arrays whose sizes do not fit together, or bounds out of range.
     """
-    cdef const unsigned char[:, ::1] hit = np.ascontiguousarray(hits, np.uint8)
+    cdef const signed char[:, ::1] hit = np.ascontiguousarray(hits, np.int8)
     cdef const i64[::1] bounds = np.ascontiguousarray(class_bounds, np.int64)
-    cdef const i64[::1] total = np.ascontiguousarray(positives, np.int64)
-    cdef Py_ssize_t count = hit.shape[0], classes = total.shape[0]
-    if bounds.shape[0] != classes + 1 or bounds[0] < 0 or bounds[classes] > hit.shape[1] or (np.diff(class_bounds) < 0).any():
+    cdef const double[::1] total = np.ascontiguousarray(positives, np.float64)
+    cdef Py_ssize_t count = hit.shape[0], classes = total.shape[0], n = hit.shape[1]
+    weights = np.ones(n) if weights is None else np.ascontiguousarray(weights, np.float64)
+    cdef const double[::1] w = weights
+    if w.shape[0] != n:
+        raise ValueError(f"weights: expected {n}, got {w.shape[0]}")
+    if bounds.shape[0] != classes + 1 or bounds[0] < 0 or bounds[classes] > n or (np.diff(class_bounds) < 0).any():
         raise ValueError("class_bounds: expected rising bounds of each class within the detections")
     out = np.zeros((count, classes), np.float64)
     cdef double[:, ::1] ap = out
-    cdef Py_ssize_t k, c, i, found
-    cdef double highest, precision
+    cdef Py_ssize_t k, c, i
+    cdef double found, seen, highest, precision
+    cdef bint smooth = interpolated
     with nogil:
         for k in range(count):
             for c in range(classes):
-                if total[c] == 0:
+                if total[c] <= 0.0:
                     continue
-                found = 0
+                found = seen = 0.0
                 for i in range(bounds[c], bounds[c + 1]):
-                    found += hit[k, i]
+                    if hit[k, i] >= 0:
+                        seen += w[i]
+                        found += w[i] * hit[k, i]
                 # Backwards: `highest` is the largest precision at this detection or a later one, which is what
                 # interpolation puts in the place of each; each true positive adds one step of recall.
                 highest = 0.0
                 for i in range(bounds[c + 1] - 1, bounds[c] - 1, -1):
-                    precision = <double>found / <double>(i - bounds[c] + 1)
-                    highest = max(highest, precision)
+                    if hit[k, i] < 0 or w[i] <= 0.0:
+                        continue
+                    precision = found / seen
+                    highest = max(highest, precision) if smooth else precision
                     if hit[k, i]:
-                        ap[k, c] += highest
-                        found -= 1
+                        ap[k, c] += w[i] * highest
+                        found -= w[i]
+                    seen -= w[i]
                 ap[k, c] /= total[c]
     return out

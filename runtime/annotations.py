@@ -24,7 +24,7 @@ import numpy.typing as npt
 from refineloc.runtime.errors import AnnotationError
 from refineloc.runtime.files import atomic_write
 
-__all__ = ["Annotations", "VideoAnnotation", "read_annotations", "write_annotations_csv"]
+__all__ = ["Annotations", "VideoAnnotation", "read_annotations", "read_regions", "write_annotations_csv"]
 
 _CSV_COLUMNS = ("video-name", "t-start", "t-end", "label", "video-duration", "fps", "video-num-frames")
 
@@ -133,6 +133,31 @@ def write_annotations_csv(path: str | os.PathLike[str], annotations: Mapping[str
                 writer.writerows([video.name, start, end, label, *tail] for start, end, label in rows)
             else:
                 writer.writerows([video.name, "", "", label, *tail] for label in video.labels)
+
+
+def read_regions(path: str | os.PathLike[str]) -> dict[str, list[tuple[float, float]]]:
+    """Regions by video from a text file, a line each: VIDEO START END, in seconds (THUMOS14's Ambiguous list).
+
+    Raises:
+        AnnotationError: missing, or a line of another form.
+    """
+    source = Path(path)
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise AnnotationError(f"{source}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnnotationError(f"{source}: cannot be read as text: {error}") from error
+    regions: dict[str, list[tuple[float, float]]] = {}
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if not words:
+            continue
+        where = f"{source}: line {number}"
+        if len(words) != 3:
+            raise AnnotationError(f"{where}: expected VIDEO START END, got {line!r}")
+        regions.setdefault(words[0], []).append((_number(words[1], where), _number(words[2], where)))
+    return regions
 
 
 class _Builder:

@@ -12,9 +12,13 @@ from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import AnnotationError, ConfigError
 
-__all__ = ["DEFAULT_TIOUS", "Evaluation", "Matching", "Truth", "evaluate", "match_detections"]
+__all__ = ["DEFAULT_TIOUS", "Evaluation", "Matching", "Regions", "Truth", "evaluate", "match_detections"]
 
 DEFAULT_TIOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
+
+
+# Ambiguous regions by video: (start, end) in seconds.
+Regions = Mapping[str, Sequence[tuple[float, float]]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +75,8 @@ def evaluate(
     tious: Sequence[float] = DEFAULT_TIOUS,
     *,
     drop_repeated: bool = False,
+    ambiguous: Regions | None = None,
+    interpolated: bool = True,
 ) -> Evaluation:
     """Average precision of detections against ground truth.
 
@@ -83,15 +89,18 @@ def evaluate(
         tious: thresholds in (0, 1].
         drop_repeated: drop annotations that repeat an earlier one of their class within 0.001 s, as OpenTAD and
             ActionFormer do.
+        ambiguous: regions by video, as of THUMOS14's Ambiguous list: a false positive that overlaps one counts neither
+            way.
+        interpolated: as ActivityNet's kit and VOC 2011; False: the mean precision at true positives, as W-TALC's.
 
     Raises:
         AnnotationError: no times in the ground truth.
         ConfigError: a threshold out of range.
     """
     matching = match_detections(detections, annotations, tious, drop_repeated=drop_repeated)
-    hits = (matching.annotation >= 0).view(np.uint8)
     truth = matching.truth
-    ap = average_precision(hits, matching.class_bounds, truth.instances)
+    hits = matching.hits(annotations, ambiguous or {})
+    ap = average_precision(hits, matching.class_bounds, truth.instances.astype(np.float64), interpolated=interpolated)
     return Evaluation(
         matching.tious, truth.classes, ap, truth.instances, matching.unknown_labels, matching.unknown_videos
     )
@@ -127,6 +136,19 @@ class Matching:
     def label(self) -> npt.NDArray[np.int64]:
         """The class of each detection, [n]."""
         return np.repeat(np.arange(len(self.truth.classes)), np.diff(self.class_bounds))
+
+    def hits(self, annotations: Annotations, ambiguous: Regions) -> npt.NDArray[np.int8]:
+        """1 for a true positive, 0 for a false one, -1 for a false one in an ambiguous region, int8 [K, n]."""
+        hits = (self.annotation >= 0).astype(np.int8)
+        if ambiguous:
+            inside = np.zeros(len(self.start), dtype=np.bool_)
+            index = {name: position for position, name in enumerate(annotations)}
+            for name, regions in ambiguous.items():
+                own = np.flatnonzero(self.video == index.get(name, len(index)))
+                for begin, end in regions:
+                    inside[own] |= (self.start[own] < end) & (self.end[own] > begin)
+            hits[(hits == 0) & inside] = -1
+        return hits
 
 
 def match_detections(

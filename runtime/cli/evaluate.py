@@ -3,11 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from refineloc.runtime.annotations import read_annotations
+from refineloc.runtime.annotations import read_annotations, read_regions
 from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
 from refineloc.runtime.detections import read_detections
 from refineloc.runtime.errors import ConfigError
@@ -31,6 +31,21 @@ def evaluate_command(
         bool,
         typer.Option(help="Drop annotations repeated within 0.001 s first, as OpenTAD and ActionFormer do."),
     ] = False,
+    interpolation: Annotated[
+        Literal["voc", "none"],
+        typer.Option(help="Of average precision: VOC 2011, as ActivityNet's kit, or none, as W-TALC's."),
+    ] = "voc",
+    ambiguous: Annotated[
+        Path | None,
+        typer.Option(help="Lines VIDEO START END: false positives that overlap these regions count neither way."),
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, metavar="N", help="95 % confidence intervals from N resamples of the videos.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    recall: Annotated[
+        str | None, typer.Option(metavar="AN,...", help="Average recall at AN proposals a video, such as 1,10,100.")
+    ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Show every class.")] = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the scores, fractions of 1, here.")] = None,
     _version: Annotated[
@@ -43,18 +58,41 @@ def evaluate_command(
     ground truth does not have are left out, and counted in a warning.
     """
     tious = parse_tious(tiou)
+    numbers = _numbers(recall) if recall is not None else []
     if json_out is not None:
         check_writable(json_out)
     truth = read_annotations(ground_truth, subset=subset)
-    result = evaluate(read_detections(detections), truth, tious, drop_repeated=drop_repeated)
+    found = read_detections(detections)
+    options: dict[str, Any] = {
+        "drop_repeated": drop_repeated,
+        "ambiguous": read_regions(ambiguous) if ambiguous is not None else None,
+        "interpolated": interpolation == "voc",
+    }
+    result = evaluate(found, truth, tious, **options)
+    document = result.to_json()
     if result.unknown_labels:
         note(f"warning: {result.unknown_labels} detections have a class that {ground_truth} does not have; left out")
     if result.unknown_videos:
         note(f"warning: {result.unknown_videos} videos of {detections} are not in {ground_truth}: false positives")
     _print(result, per_class)
+    if bootstrap:
+        from refineloc.runtime.evaluation_bootstrap import bootstrap as intervals_of
+
+        intervals = intervals_of(found, truth, tious, resamples=bootstrap, seed=seed, **options)
+        document["intervals"] = intervals.to_json(result)
+        print(f"average mAP, 95 % interval over videos\t{intervals.average_mAP[0]:.6f}\t{intervals.average_mAP[1]:.6f}")
+        for tiou_value, low, high in zip(result.tious, *intervals.mAP, strict=True):
+            print(f"mAP@{tiou_value:.2f}, 95 % interval\t{low:.6f}\t{high:.6f}")
+    if numbers:
+        from refineloc.runtime.evaluation_recall import average_recall
+
+        recalls = average_recall(found, truth, numbers, tious)
+        document["average_recall"] = {str(number): float(value) for number, value in zip(numbers, recalls, strict=True)}
+        for number, value in zip(numbers, recalls, strict=True):
+            print(f"AR@{number}\t{value:.6f}")
     if json_out is not None:
         with atomic_write(json_out) as handle:
-            json.dump(result.to_json(), handle, indent=1)
+            json.dump(document, handle, indent=1)
             handle.write("\n")
 
 
@@ -79,6 +117,13 @@ def parse_tious(text: str) -> list[float]:
     if not tious or not all(0 < value <= 1 for value in tious):
         raise ConfigError(f"--tiou {text!r}: expected FIRST:LAST:STEP or a list, of numbers above 0 and at most 1")
     return tious
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--recall {text!r}: expected whole numbers such as 1,10,100") from None
 
 
 def _print(result: Evaluation, per_class: bool) -> None:

@@ -49,9 +49,7 @@ def membership(lengths: Tensor, snippets: Tensor) -> Tensor:
     return (index >= starts[:, None]) & (index < ends[:, None])
 
 
-def activations(
-    class_logits: Tensor, attention_logits: Tensor, lengths: Tensor, *, exact: bool = False
-) -> Activations:
+def activations(class_logits: Tensor, attention_logits: Tensor, lengths: Tensor, *, exact: bool = False) -> Activations:
     """C̄, Ā^bf, Ā^time and ŷ.
 
     Args:
