@@ -1,6 +1,7 @@
 # make setup   .venv with everything          make demo    the main job on sample data
 # make test    set up, run all tests          make check   formatting, lints, types
 # make test-bounds   the kernels' tests on a build with bounds checks
+# make fuzz    10,000 damaged HDF5 and ONNX files, each read in a process of its own (minutes)
 # make bench   ratios against named peers     make help    this list
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -11,7 +12,7 @@ ENGINE := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),gpu,cpu)
 SOURCES := $(wildcard _ext/*.pyx _ext/*.pxi setup.py)
 TREES := _ext benchmarks examples export refineloc runtime tests training setup.py
 
-.PHONY: help setup demo test test-bounds check typing bench clean
+.PHONY: help setup demo test test-bounds check typing fuzz bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -42,7 +43,7 @@ test: setup
 # The kernels' tests on a build with bounds checks, beside the usual one (docs/memory-safety.md).
 CHECKED := $(CURDIR)/build/checked/lib
 test-bounds: setup
-	REFINELOC_BOUNDSCHECK=1 $(BIN)/python setup.py -q build --build-base build/checked --build-lib $(CHECKED)
+	REFINELOC_BOUNDSCHECK=1 $(BIN)/python -W ignore setup.py -q build --build-base build/checked --build-lib $(CHECKED)
 	@# Loops without the GIL cannot raise: what they find arrives as an "unraisable" error, which fails the test here.
 	REFINELOC_EXT_DIR=$(CHECKED)/refineloc/_ext $(BIN)/python -m pytest tests/ext tests/runtime/test_evaluation.py \
 		-W error::pytest.PytestUnraisableExceptionWarning
@@ -57,6 +58,9 @@ typing:
 	@mkdir -p .typing/refineloc
 	@for folder in _ext runtime training export; do ln -sfn ../../$$folder .typing/refineloc/$$folder; done
 	@for file in __init__.py py.typed; do ln -sf ../../refineloc/$$file .typing/refineloc/$$file; done
+
+fuzz: setup
+	REFINELOC_FUZZ=10000 $(BIN)/python -m pytest tests/runtime/test_fuzz.py -rP --show-capture=stdout
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -1,4 +1,4 @@
-"""Print the ratios of the kernels against named peers: `python -m benchmarks [evaluation] [segments] [nms]`."""
+"""Ratios against named peers: `python -m benchmarks [evaluation] [segments] [nms] [runtime]`."""
 
 import platform
 import sys
@@ -8,7 +8,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # for the NumPy twins
 
-from benchmarks import evaluation, nms, segments
+from benchmarks import evaluation, nms, runtime, segments
 from benchmarks.timing import race, table
 
 
@@ -32,7 +32,7 @@ def memcpy_bandwidth() -> float:
 
 
 def main() -> None:
-    wanted = set(sys.argv[1:]) or {"evaluation", "segments", "nms"}
+    wanted = set(sys.argv[1:]) or {"evaluation", "segments", "nms", "runtime"}
     bandwidth = memcpy_bandwidth()
     print(f"{machine()}; memcpy {bandwidth / 1e9:.1f} GB/s\n")
     rows = []
@@ -42,6 +42,8 @@ def main() -> None:
         rows += segments.rows(bandwidth)
     if "nms" in wanted:
         rows += nms.rows() + nms.batched()
+    if "runtime" in wanted:
+        rows += runtime.rows()
     print(table(rows))
 
 

@@ -1,7 +1,8 @@
 """The embedding interface: features of a video in, detections out."""
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,9 @@ from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
 from refineloc.runtime.features import FeatureStore, check_finite, stream_slice
 from refineloc.runtime.grid import SnippetGrid
+from refineloc.runtime.half import HalfToFloat
 from refineloc.runtime.metadata import ModelMetadata
+from refineloc.runtime.pipeline import Batch, Planned, ahead, read_batches
 from refineloc.runtime.postprocess import PostProcess, Scores, segments
 from refineloc.runtime.session import Provider, Session
 
@@ -60,6 +63,8 @@ class Detector:
         if batch_snippets < 1:
             raise ConfigError(f"batch_snippets: expected at least 1, got {batch_snippets}")
         self._session = Session(model, provider, threads)
+        self._threads = threads
+        self._half: HalfToFloat | None = None
         self._batch_snippets = batch_snippets
         self._settings = _post_process(self.metadata, settings)
 
@@ -131,6 +136,9 @@ class Detector:
     ) -> Iterator[tuple[str, Detections]]:
         """The actions of many videos, in their order, many videos a call.
 
+        A store is read ahead in a thread of its own, and the model runs in another, while the caller works on what is
+        given; leaving the loop early stops both. Detections do not depend on what a video is packed with.
+
         Args:
             videos: an open feature store, or features by name.
             names: of a store, only these videos, in this order.
@@ -141,50 +149,71 @@ class Detector:
             FeatureError: as for `scores`; the message names the video.
             InputError: no fps is known for a video.
         """
-        batch: list[tuple[str, npt.NDArray[np.float32], SnippetGrid]] = []
-        size = 0
-        for name, features, grid in self._videos(videos, names, fps, times or {}):
-            if batch and size + len(features) > self._batch_snippets:
-                yield from self._detect_batch(batch)
-                batch, size = [], 0
-            batch.append((name, features, grid))
-            size += len(features)
-        if batch:
-            yield from self._detect_batch(batch)
+        for batch in self.detect_batches(videos, names=names, fps=fps, times=times):
+            yield from batch
 
-    def _videos(
-        self, videos: Any, names: Sequence[str] | None, fps: float | None, times: Times
-    ) -> Iterator[tuple[str, npt.NDArray[np.float32], SnippetGrid]]:
+    def detect_batches(
+        self,
+        videos: FeatureStore | Mapping[str, npt.ArrayLike] | Iterable[tuple[str, npt.ArrayLike]],
+        *,
+        names: Sequence[str] | None = None,
+        fps: float | None = None,
+        times: Times | None = None,
+    ) -> Iterator[list[tuple[str, Detections]]]:
+        """Like `detect_many`, a list of videos a call of the model."""
         if isinstance(videos, FeatureStore):
-            for name in videos.names if names is None else names:
-                info = videos.info(name)
-                where = f"{videos.path}: video {name!r}"
-                if not info.snippets:
-                    raise FeatureError(f"{where}: has no snippets; leave it out or extract its features again")
-                frames = info.snippet_frames
-                if frames is not None and frames != self.metadata.snippet_frames:
-                    raise FeatureError(
-                        f"{where}: its snippets have {frames} frames, the model's have {self.metadata.snippet_frames}; "
-                        "extract the features as for training"
-                    )
-                listed_fps, listed_duration_s = times.get(name, (None, None))
-                known = (listed_fps or info.fps or fps, listed_duration_s or info.duration_s)
-                columns = self._columns(info.width, where)
-                yield name, videos.read(name, columns), self._grid(known, where)
+            # All videos are looked at before the first is read: an error in the last should not come after hours.
+            planned = [
+                self._planned(videos, name, fps, times or {}) for name in (videos.names if names is None else names)
+            ]
+            read = read_batches(videos, planned, self.metadata.width, self._batch_snippets, self._half_to_float)
+            scored = ahead(self._scored(ahead(read)))
         else:
-            pairs = videos.items() if isinstance(videos, Mapping) else videos
-            for name, features in pairs:
-                where = f"video {name!r}"
-                yield name, self._checked(features, where), self._grid(times.get(name, (fps, None)), where)
+            scored = self._scored(self._packed(videos, fps, times or {}))
+        with contextlib.closing(scored):  # stops the threads before the caller goes on and closes the store
+            for batch, scores in scored:
+                found = segments(scores, batch.lengths, self._settings).by_video(len(batch.names))
+                yield [
+                    (name, Detections.from_segments(grid, own, self.classes, self.provider))
+                    for name, grid, own in zip(batch.names, batch.grids, found, strict=True)
+                ]
 
-    def _detect_batch(
-        self, batch: list[tuple[str, npt.NDArray[np.float32], SnippetGrid]]
-    ) -> Iterator[tuple[str, Detections]]:
-        lengths = np.array([len(features) for _, features, _ in batch], dtype=np.int64)
-        packed = batch[0][1] if len(batch) == 1 else np.concatenate([features for _, features, _ in batch])
-        found = segments(self._session.run(packed, lengths), lengths, self._settings)
-        for (name, _, grid), own in zip(batch, found.by_video(len(batch)), strict=True):
-            yield name, Detections.from_segments(grid, own, self.classes, self.provider)
+    def _scored(self, batches: Iterator[Batch]) -> Generator[tuple[Batch, Scores]]:
+        for batch in batches:
+            yield batch, self._session.run(batch.features, batch.lengths)
+
+    def _planned(self, store: FeatureStore, name: str, fps: float | None, times: Times) -> Planned:
+        info = store.info(name)
+        where = f"{store.path}: video {name!r}"
+        if not info.snippets:
+            raise FeatureError(f"{where}: has no snippets; leave it out or extract its features again")
+        frames = info.snippet_frames
+        if frames is not None and frames != self.metadata.snippet_frames:
+            raise FeatureError(
+                f"{where}: its snippets have {frames} frames, the model's have {self.metadata.snippet_frames}; "
+                "extract the features as for training"
+            )
+        listed_fps, listed_duration_s = times.get(name, (None, None))
+        known = (listed_fps or info.fps or fps, listed_duration_s or info.duration_s)
+        columns = self._columns(info.width, where)
+        return Planned(name, info.snippets, info.dtype == np.float16, columns, self._grid(known, where))
+
+    def _packed(
+        self, videos: Mapping[str, npt.ArrayLike] | Iterable[tuple[str, npt.ArrayLike]], fps: float | None, times: Times
+    ) -> Iterator[Batch]:
+        """Arrays as batches; the caller's iterable is asked in the caller's thread, one batch at a time."""
+        waiting: list[tuple[str, SnippetGrid, npt.NDArray[np.float32]]] = []
+        size = 0
+        for name, features in videos.items() if isinstance(videos, Mapping) else videos:
+            where = f"video {name!r}"
+            checked = self._checked(features, where)
+            if waiting and size + len(checked) > self._batch_snippets:
+                yield _batch(waiting)
+                waiting, size = [], 0
+            waiting.append((name, self._grid(times.get(name, (fps, None)), where), checked))
+            size += len(checked)
+        if waiting:
+            yield _batch(waiting)
 
     def _grid(self, known: tuple[float | None, float | None], where: str) -> SnippetGrid:
         fps, duration_s = known
@@ -213,9 +242,25 @@ class Detector:
             raise FeatureError(f"{where}: expected float32 or float16 features, got dtype {array.dtype}")
         if not len(array):
             raise FeatureError(f"{where}: has no snippets")
-        taken = np.ascontiguousarray(array[:, self._columns(array.shape[1], where)], dtype=np.float32)
-        check_finite(taken, where)
-        return taken
+        taken = np.ascontiguousarray(array[:, self._columns(array.shape[1], where)])
+        if taken.dtype == np.float16:
+            packed = np.empty(taken.shape, dtype=np.float32)
+            self._half_to_float()(taken, packed)
+        else:
+            packed = np.asarray(taken, dtype=np.float32)
+        check_finite(packed, where)
+        return packed
+
+    def _half_to_float(self) -> HalfToFloat:
+        if self._half is None:  # two threads may both make one; either serves
+            self._half = HalfToFloat(self._threads)
+        return self._half
+
+
+def _batch(videos: list[tuple[str, SnippetGrid, npt.NDArray[np.float32]]]) -> Batch:
+    names, grids, features = zip(*videos, strict=True)
+    lengths = np.array([len(own) for own in features], dtype=np.int64)
+    return Batch(list(names), list(grids), lengths, features[0] if len(features) == 1 else np.concatenate(features))
 
 
 def _post_process(metadata: ModelMetadata, changes: dict[str, Any]) -> PostProcess:

@@ -91,7 +91,7 @@ def bootstrap(
 
     def scores_of(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """mAP at each threshold where video v counts weights[v] times."""
-        positives = np.bincount(of_class, weights=weights[of_video] * counts, minlength=classes)
+        positives = np.bincount(of_class, weights=weights[of_video] * counts, minlength=classes).astype(np.float64)
         each = np.append(weights, 1.0)[matching.video]  # video -1, not in the annotations, takes the last
         ap = average_precision(hits, matching.class_bounds, positives, weights=each, interpolated=interpolated)
         present: npt.NDArray[np.float64] = ap[:, positives > 0]

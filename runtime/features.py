@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import FeatureError, InputError
+from refineloc.runtime.hdf5_guard import is_virtual
 
 __all__ = [
     "FeatureInfo",
@@ -149,9 +150,19 @@ class FeatureStore(ABC):
                 infinite.
         """
         info = self.info(name)
-        where = f"{self.path}: video {name!r}"
         wanted = columns if columns is not None else slice(0, info.width)
         shape = (info.snippets, len(range(*wanted.indices(info.width))))
+        out = self.room(name, shape, dtype)
+        self.read_into(name, out, wanted)
+        return out
+
+    def room(self, name: str, shape: tuple[int, int], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+        """An empty array for the features of one video, shape [T, D], within the limit of memory a video.
+
+        Raises:
+            FeatureError: more than `max_video_bytes`, or than there is.
+        """
+        where = f"{self.path}: video {name!r}"
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size > self._max_video_bytes:
             raise FeatureError(
@@ -160,17 +171,20 @@ class FeatureStore(ABC):
                 "open_features(max_video_bytes=...) raises the limit)"
             )
         try:
-            out = np.empty(shape, dtype=dtype)
+            return np.empty(shape, dtype=dtype)
         except MemoryError as error:
             raise FeatureError(f"{where}: no memory for its features ({_gib(size)}); split the video") from error
-        self.read_into(name, out, wanted)
-        return out
 
-    def read_into(self, name: str, out: npt.NDArray[Any], columns: slice | None = None) -> None:
-        """Like `read`, into a C-contiguous part of a buffer that the caller owns, shape [T, D]."""
-        info = self.info(name)
-        wanted = columns if columns is not None else slice(0, info.width)
-        if not info.snippets:
+    def read_into(self, name: str, out: npt.NDArray[Any], columns: slice | None = None, *, finite: bool = True) -> None:
+        """Like `read`, into a C-contiguous part of a buffer that the caller owns, shape [T, D].
+
+        Args:
+            name, columns: as for `read`.
+            out: float32 or float16.
+            finite: check for NaN and infinite values; a caller that converts float16 checks the result, in less time.
+        """
+        wanted = columns if columns is not None else slice(0, self.info(name).width)
+        if not len(out):
             return
         where = f"{self.path}: video {name!r}"
         try:
@@ -183,7 +197,8 @@ class FeatureStore(ABC):
             ) from error
         except MemoryError as error:
             raise FeatureError(f"{where}: no memory to read its features; split the video") from error
-        check_finite(out, f"{self.path}: video {name!r}")
+        if finite:
+            check_finite(out, where)
 
 
 def open_features(path: str | os.PathLike[str], *, max_video_bytes: int = MAX_VIDEO_BYTES) -> FeatureStore:
@@ -200,12 +215,11 @@ def open_features(path: str | os.PathLike[str], *, max_video_bytes: int = MAX_VI
     if not source.exists():
         raise FeatureError(f"{source}: no such file or folder; give an HDF5 file or a folder of .npy files")
     if source.is_dir():
-        store: FeatureStore = _NpyFolder(source)
+        store: FeatureStore = _NpyFolder(source, max_video_bytes)
     elif source.is_file():
-        store = _HDF5File(source)
+        store = _HDF5File(source, max_video_bytes)
     else:  # opening a pipe or a device could wait forever
         raise FeatureError(f"{source}: neither a file nor a folder")
-    store._max_video_bytes = max_video_bytes
     if not store.names:
         store.close()
         raise FeatureError(f"{source}: holds no video; expected one dataset (T x D) a video")
@@ -238,9 +252,10 @@ def check_finite(features: npt.NDArray[Any], where: str) -> None:
 
 
 class _HDF5File(FeatureStore):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_video_bytes: int) -> None:
         h5py = _h5py()
         self.path = path
+        self._max_video_bytes = max_video_bytes
         try:
             self._file = h5py.File(path, "r")
         except _DAMAGED as error:
@@ -289,6 +304,9 @@ class _HDF5File(FeatureStore):
                 raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
             _check_array(item.shape, item.dtype, where)
             stored, chunks = item.id.get_storage_size(), item.chunks
+            # HDF5 2.0.0 takes a chunk's last 4 bytes for its checksum without asking whether it has as many.
+            if stored and item.fletcher32 and _smallest_chunk(item) < 4:
+                raise FeatureError(f"{where}: damaged: a chunk is too short for its checksum")
         except FeatureError:
             raise
         except _DAMAGED as error:
@@ -317,13 +335,17 @@ class _HDF5File(FeatureStore):
         return item, attributes
 
     def _inside(self, group: Any, name: str, where: str) -> Any:
+        h5py = _h5py()
         plain = bool(name) and name != "." and "/" not in name  # a path could lead through a link
         link = group.get(name, getlink=True) if plain and name in group else None
         if link is None:
             raise FeatureError(f"{where}: not in the file, which holds {len(self.names)} videos")
         # A soft link may pass through an external one on its way, so none is followed.
-        if not isinstance(link, _h5py().HardLink):
+        if not isinstance(link, h5py.HardLink):
             raise FeatureError(f"{where}: is a link; links are not followed, copy the data into the file (h5repack)")
+        address = group.id.links.get_info(name.encode()).u  # of the link: asking the object would open it
+        if is_virtual(self._file.id.get_vfd_handle(), address, base=self._file.userblock_size):
+            raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
         return group[name]
 
     def _attribute(self, attributes: dict[str, float | None], name: str, key: str) -> float | None:
@@ -335,6 +357,13 @@ class _HDF5File(FeatureStore):
         if not math.isfinite(value) or value <= 0:
             raise FeatureError(f"{self.path}: video {name!r}: attribute {key!r} is {value}; expected a positive number")
         return value
+
+
+def _smallest_chunk(dataset: Any) -> int:
+    """Bytes of the smallest chunk as stored."""
+    sizes: list[int] = []
+    dataset.id.chunk_iter(lambda chunk: sizes.append(chunk.size))
+    return min(sizes, default=0)
 
 
 def _attributes(item: Any) -> dict[str, float | None]:
@@ -351,8 +380,9 @@ def _attributes(item: Any) -> dict[str, float | None]:
 class _NpyFolder(FeatureStore):
     """A folder of VIDEO.npy, or of rgb/VIDEO.npy and flow/VIDEO.npy (joined flow first, as in RefineLoc's files)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_video_bytes: int) -> None:
         self.path = path
+        self._max_video_bytes = max_video_bytes
         two = [path / "flow", path / "rgb"]
         self._folders = two if all(folder.is_dir() for folder in two) else [path]
         names = [{file.stem for file in folder.glob("*.npy")} for folder in self._folders]

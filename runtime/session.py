@@ -81,8 +81,24 @@ class Session:
         Args:
             features: float32 [S, D], the snippets of the videos one after another.
             lengths: int64 [V], which sum to S.
+
+        Raises:
+            EngineError: ONNX Runtime fails: out of memory, or a graph that cannot be run.
+            ModelError: scores of another shape, or not finite: weights that are damaged.
         """
-        return Scores(*self._session.run(_OUTPUTS, {"features": features, "lengths": lengths}))
+        try:
+            scores = Scores(*self._session.run(_OUTPUTS, {"features": features, "lengths": lengths}))
+        except Exception as error:  # ONNX Runtime's own exceptions share no public base class
+            raise EngineError(
+                f"{self.path}: ONNX Runtime fails on {len(features)} snippets: {_first_line(error)}"
+            ) from error
+        rows, classes = {"video_scores": len(lengths)}, len(self.metadata.classes)
+        for name, values in scores._asdict().items():
+            shape = (rows.get(name, len(features)), classes)[: values.ndim]
+            if values.shape != shape or not np.isfinite(values.sum()):  # a sum: one fast pass, no temporary
+                what = f"shape {values.shape}, expected {shape}" if values.shape != shape else "values not finite"
+                raise ModelError(f"{self.path}: its {name} have {what}; the file is damaged, export it again")
+        return scores
 
 
 def load_engine() -> Any:

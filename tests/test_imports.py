@@ -45,7 +45,8 @@ def run_python(code: str) -> str:
 
 def test_embedding_loads_neither_training_nor_command_line_packages() -> None:
     loaded = run_python(
-        "import sys; from refineloc.runtime import Detector; from refineloc.runtime.session import load_engine; load_engine(); "
+        "import sys; from refineloc.runtime import Detector\n"
+        "from refineloc.runtime.session import load_engine; load_engine()\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     ).split()
     assert "onnxruntime" in loaded

@@ -71,6 +71,7 @@ def test_console_scripts_answer(built: tuple[Path, Path]) -> None:
     scripts = sorted((Path(sys.executable).parent).glob("refineloc-*"))
     assert {path.name for path in scripts} >= {
         "refineloc-detect",
+        "refineloc-doctor",
         "refineloc-eval",
         "refineloc-export",
         "refineloc-synth",

@@ -1,18 +1,24 @@
 """`refineloc-detect`: a file of features in, a file of detections out."""
 
+import hashlib
+import json
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.cli.common import new_app, note, progress, run_app, version_callback
-from refineloc.runtime.detections import Detections, write_detections
+from refineloc.runtime.detections import write_detections
 from refineloc.runtime.errors import InputError
 from refineloc.runtime.features import FeatureStore, open_features
 from refineloc.runtime.files import check_writable
+from refineloc.runtime.journal import Journal
+
+if TYPE_CHECKING:
+    from refineloc.runtime.detector import Detector, Times
 
 __all__ = ["main"]
 
@@ -59,6 +65,9 @@ def detect(
         float | None,
         typer.Option(help="Drop the weaker of two segments of a class above this tIoU (default: keep)."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with a run that was killed, from the OUT.partial that it left.")
+    ] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
     ] = False,
@@ -84,18 +93,53 @@ def detect(
         widen=widen,
         nms=nms,
     )
-    began = time.perf_counter()
     with open_features(features) as store:
-        times, names = None, store.names
+        times: Times | None = None
+        names = store.names
         if videos is not None:
             annotations = read_annotations(videos, times=False)
             names = _common_videos(store, annotations, allow_missing)
             times = {name: (annotations[name].fps, annotations[name].duration_s) for name in names}
-        found = _collect(detector.detect_many(store, names=names, fps=fps, times=times), len(names))
-    write_detections(out, found, _external_data(detector, model))
-    seconds = time.perf_counter() - began
+        given = _given(detector, model, store, names, batch_snippets=batch_snippets, fps=fps, times=times)
+        with Journal(out, given, resume=resume) as journal:
+            left = _left(journal, names)
+            began = time.perf_counter()
+            with progress("detecting", len(left), "videos") as advance:
+                for batch in detector.detect_batches(store, names=left, fps=fps, times=times):
+                    journal.add(batch)
+                    advance(len(batch))
+            seconds = time.perf_counter() - began
+            found = journal.read(detector.classes, detector.provider)
+            write_detections(out, found, _external_data(detector, model))
+        journal.remove()
     count = sum(map(len, found.values()))
-    note(f"{out}: {count} detections in {len(found)} videos ({detector.provider}, {len(found) / seconds:.0f} videos/s)")
+    rate = f", {len(left) / seconds:.0f} videos/s" if left else ""
+    note(f"{out}: {count} detections in {len(found)} videos ({detector.provider}{rate})")
+
+
+def _given(
+    detector: "Detector", model: Path, store: FeatureStore, names: Sequence[str], **more: object
+) -> dict[str, str]:
+    """What a run was given, so that --resume goes on with the same only: names and texts."""
+    state = store.path.stat()
+    return {
+        "model": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "features": f"{store.path.resolve()}, {state.st_size} bytes, changed at {state.st_mtime_ns} ns",
+        "videos": hashlib.sha256(json.dumps(list(names)).encode()).hexdigest(),
+        "provider": detector.provider,
+        "settings": repr(detector.settings),
+        "options": hashlib.sha256(repr(more).encode()).hexdigest(),
+    }
+
+
+def _left(journal: Journal, names: Sequence[str]) -> Sequence[str]:
+    """The videos that the journal does not have."""
+    done = len(journal.names)
+    if journal.names != list(names[:done]):
+        raise InputError(f"{journal.path}: has other videos than this run; remove it to begin anew")
+    if done:
+        note(f"{journal.path}: goes on after {done} of {len(names)} videos")
+    return names[done:]
 
 
 def _common_videos(store: FeatureStore, annotations: Annotations, allow_missing: bool) -> tuple[str, ...]:
@@ -122,16 +166,7 @@ def _common_videos(store: FeatureStore, annotations: Annotations, allow_missing:
     return names
 
 
-def _collect(found: Iterable[tuple[str, Detections]], total: int) -> dict[str, Detections]:
-    collected: dict[str, Detections] = {}
-    with progress("detecting", total, "videos") as advance:
-        for name, detections in found:
-            collected[name] = detections
-            advance(1)
-    return collected
-
-
-def _external_data(detector: Any, model: Path) -> dict[str, Any]:
+def _external_data(detector: "Detector", model: Path) -> dict[str, Any]:
     """What a reader of the detections may want to know; ActivityNet's form has a place for it."""
     return {
         "used": False,

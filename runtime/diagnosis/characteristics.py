@@ -4,6 +4,7 @@ The groups of ActivityNet and THUMOS14 are those of DETAD's tool, so that figure
 data the bounds are quantiles, so that the groups are about equally large.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ _BOUNDS: dict[str, dict[str, tuple[float, ...]]] = {
 }
 _QUANTILES = {"coverage": (0.2, 0.4, 0.6, 0.8), "length": (0.2, 0.4, 0.6, 0.8), "instances": (0.25, 0.5, 0.75)}
 _SIZES = {1: ("all",), 2: ("S", "L"), 3: ("S", "M", "L"), 4: ("XS", "S", "M", "L"), 5: ("XS", "S", "M", "L", "XL")}
-_TITLES = {"coverage": "coverage", "length": "length (s)", "instances": "instances"}
+_TITLES = {"coverage": "coverage", "length": "length (s)", "instances": "instances in the video"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +87,7 @@ def _grouped(name: str, values: npt.NDArray[np.float64], bins: Bins) -> Characte
     bounds = _quantile_bounds(name, values[known]) if bins == "quantile" else _BOUNDS[bins][name]
     group = np.where(known, np.searchsorted(np.array(bounds), values, side="left"), -1)
     texts = [f"{bound:g}" for bound in bounds]
-    middle = [f"{low}–{high}" for low, high in zip(texts, texts[1:], strict=False)]
+    middle = [f"{low}–{high}" for low, high in itertools.pairwise(texts)]
     ranges = (f"≤ {texts[0]}", *middle, f"> {texts[-1]}") if texts else ("all",)
     if name == "instances" and bounds:
         # Whole numbers: a range names its least and greatest.
@@ -97,6 +98,6 @@ def _grouped(name: str, values: npt.NDArray[np.float64], bins: Bins) -> Characte
 
 
 def _quantile_bounds(name: str, values: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    """Bounds between about equally large groups, to three digits; equal ones, and those that part nothing, are left out."""
+    """Bounds between about equally large groups, to three digits, each once; those that part nothing are left out."""
     rounded = {float(f"{value:.3g}") for value in np.quantile(values, _QUANTILES[name], method="higher").tolist()}
     return tuple(sorted(bound for bound in rounded if values.min() <= bound < values.max()))

@@ -40,7 +40,7 @@ class FalsePositives:
             for a group that no class fills.
         predictions: detections in each group, int64 [10].
         average_mAP_N: of the detections in the ten groups, mean over thresholds and classes.
-        gain: by which average mAP_N rises when the detections of a type are removed, for the five types after the first.
+        gain: by which average mAP_N rises when the detections of a type are removed, for all but the first, [5].
     """
 
     share: npt.NDArray[np.float64]
@@ -100,7 +100,7 @@ def _error_types(matching: Matching, kept: npt.NDArray[np.int64]) -> npt.NDArray
 def _largest_overlap(
     matching: Matching, kept: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Of each kept detection: its largest tIoU with an annotation of its video, and whether its own class reaches it."""
+    """The largest tIoU of each kept detection with an annotation of its video, and whether its own class reaches it."""
     truth, label = matching.truth, matching.label[kept]
     truth_label = truth.label
     of_video = truth.video

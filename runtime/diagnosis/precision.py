@@ -27,7 +27,9 @@ def normalised_precision(true: Flags, false: Flags, positives: int, instances: f
     """
     found = np.cumsum(true, axis=1) * (instances / positives)
     total = found + np.cumsum(false, axis=1)
-    return np.divide(found, total, out=np.zeros_like(found), where=total > 0)
+    precision = np.zeros_like(found)
+    np.divide(found, total, out=precision, where=total > 0)
+    return precision
 
 
 def normalised_average_precision(

@@ -1,5 +1,6 @@
 """The session: which provider really runs, and files that are not what they say."""
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -195,3 +196,27 @@ def test_files_that_are_no_models(model_path: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ModelError, match=message):
             Session(path, "cpu")
+
+
+def test_weights_that_are_not_numbers_end_in_one_line(model_path: Path, tmp_path: Path) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        for tensor in model.graph.initializer:
+            values = onnx.numpy_helper.to_array(tensor)
+            if values.dtype == np.float32 and values.size > 1:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(np.full_like(values, np.nan), tensor.name))
+
+    session = Session(changed(model_path, tmp_path, change), "cpu")
+    with pytest.raises(ModelError, match=r"changed\.onnx: its .* have values not finite; the file is damaged"):
+        session.run(np.ones((3, 24), np.float32), np.array([3]))
+
+
+def test_a_call_that_the_engine_cannot_run_is_an_error_of_the_engine(model_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"model\.onnx: ONNX Runtime fails on 3 snippets") as caught:
+        Session(model_path, "cpu").run(np.ones((3, 23), np.float32), np.array([3]))
+    assert "\n" not in str(caught.value)
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="not a file"):
+        Session(tmp_path / "model.onnx", "cpu")

@@ -1,0 +1,167 @@
+"""Detecting in a file of features, against what bounds it: reading the file, and the matrix products.
+
+    python -m benchmarks runtime
+
+One run measures all three, in turns, so that a slow phase of the machine hits all. The bound is the larger of the two:
+reading and computing overlap. Features are I3D's (2,048 wide), lengths spread as in THUMOS14, the model has two layers.
+Files are read from the page cache; from a disk below about 0.2 GB/s, reading is the bound.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.timing import Row, race
+from refineloc.export.graph import save_graph
+from refineloc.export.precision import build
+from refineloc.runtime import Detector, open_features
+from refineloc.runtime.metadata import ModelMetadata, Precision
+from refineloc.runtime.session import create_session, load_engine
+from refineloc.training.bases.refineloc import RefineLoc
+
+WIDTH, CLASSES, VIDEOS, BATCH = 2048, 100, 64, 2048
+ROUNDS_S = 12.0  # for each of the three
+
+
+def rows() -> list[Row]:
+    """End to end against its bound, by what is stored and computed; and the import against ONNX Runtime's own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lengths = np.clip(np.random.default_rng(0).lognormal(np.log(280), 0.8, VIDEOS), 8, 2000).astype(int)
+        out = []
+        for precision, dtype in (("fp32", np.float32), ("fp32", np.float16), ("int8", np.float16)):
+            out += _end_to_end(folder, lengths, precision, dtype)  # type: ignore[arg-type]
+    return [*out, _import_time()]
+
+
+def _end_to_end(folder: Path, lengths: np.ndarray, precision: Precision, dtype: type) -> list[Row]:
+    features = folder / f"{np.dtype(dtype).name}.h5"
+    if not features.exists():
+        rng = np.random.default_rng(1)
+        with h5py.File(features, "w") as file:
+            for index, length in enumerate(lengths):
+                file[f"v{index:03}"] = rng.standard_normal((length, WIDTH), dtype=np.float32).astype(dtype)
+    detector = Detector(_model(folder, precision), provider="cpu", threads=_cores())
+
+    def read() -> None:
+        with open_features(features) as store:
+            buffer = np.empty((int(lengths.max()), WIDTH), dtype)
+            for name, length in zip(store.names, lengths, strict=True):
+                store.read_into(name, buffer[:length], slice(0, WIDTH), finite=False)
+
+    def whole() -> None:
+        with open_features(features) as store:
+            for _ in detector.detect_many(store, fps=25.0):
+                pass
+
+    snippets = int(lengths.sum())
+    subject = f"detect, {precision} model, {np.dtype(dtype).name} file, {snippets:,} snippets"
+    whole_s, read_s, calls_s = race(whole, read, _products(folder, snippets, precision), budget_s=ROUNDS_S)
+    products_s = calls_s * snippets / (_calls(snippets) * BATCH)  # whole calls were timed
+    bound = max(read_s, products_s)
+    return [
+        Row(subject, "reading the file", whole_s, read_s),
+        Row(subject, "its matrix products", whole_s, products_s),
+        Row(subject, "the larger", whole_s, bound, "0.8" if precision == "fp32" else ""),
+    ]
+
+
+def _products(folder: Path, snippets: int, precision: Precision) -> Callable[[], None]:
+    """Only the products of the two branches' layers, in calls of the detector's size.
+
+    Float32: NumPy's BLAS or ONNX Runtime's products, whichever is faster on this machine. Int8: ONNX Runtime's
+    MatMulInteger, without the quantisation around it.
+    """
+    shapes = [(WIDTH, WIDTH // 2), (WIDTH // 2, CLASSES), (WIDTH, WIDTH // 2), (WIDTH // 2, 2)]
+    rng = np.random.default_rng(2)
+    exact = precision != "int8"
+    nodes, weights, inputs, outputs, feed = [], [], [], [], {}
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT) if exact else (TensorProto.UINT8, TensorProto.INT32)
+    for index, (wide, out) in enumerate(shapes):
+        weight = rng.standard_normal((wide, out)).astype(np.float32) if exact else rng.integers(-90, 90, (wide, out))
+        weights.append(numpy_helper.from_array(weight if exact else weight.astype(np.int8), f"w{index}"))
+        nodes.append(
+            helper.make_node("MatMul" if exact else "MatMulInteger", [f"x{index}", f"w{index}"], [f"y{index}"])
+        )
+        inputs.append(helper.make_tensor_value_info(f"x{index}", kinds[0], [BATCH, wide]))
+        outputs.append(helper.make_tensor_value_info(f"y{index}", kinds[1], [BATCH, out]))
+        values = rng.standard_normal((BATCH, wide)) if exact else rng.integers(0, 182, (BATCH, wide))
+        feed[f"x{index}"] = values.astype(np.float32 if exact else np.uint8)
+    graph = helper.make_graph(nodes, "products", inputs, outputs, weights)
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = create_session(load_engine(), folder, content.SerializeToString(), ["cpu"], _cores())
+
+    def by_engine() -> None:
+        session.run(None, feed)
+
+    arrays = [(feed[f"x{index}"], numpy_helper.to_array(weight)) for index, weight in enumerate(weights)]
+
+    def by_blas() -> None:
+        for one, other in arrays:
+            one @ other
+
+    job = by_engine
+    if exact:
+        engine_s, blas_s = race(by_engine, by_blas, budget_s=1.0)
+        job = by_engine if engine_s <= blas_s else by_blas
+
+    def products() -> None:
+        for _ in range(_calls(snippets)):
+            job()
+
+    return products
+
+
+def _calls(snippets: int) -> int:
+    return -(-snippets // BATCH)
+
+
+def _model(folder: Path, precision: Precision) -> Path:
+    path = folder / f"{precision}.onnx"
+    if not path.exists():
+        torch.manual_seed(0)
+        said = ModelMetadata(
+            classes=tuple(f"c{index}" for index in range(CLASSES)),
+            width=WIDTH,
+            snippet_frames=16,
+            stream="both",
+            stream_order="temporal-spatial",
+            profile="paper",
+            alpha_a=0.5,
+            alpha_c=0.005,
+            top_k=2,
+            max_gap=1,
+            widen=2,
+            nms=None,
+            preset="",
+            base="refineloc",
+            iteration=0,
+            layers=2,
+            attention_values=2,
+            precision=precision,
+            training_data="",
+            producer="refineloc benchmark",
+        )
+        save_graph(path, build(RefineLoc(WIDTH, CLASSES), WIDTH, precision), said)
+    return path
+
+
+def _import_time() -> Row:
+    ours = [sys.executable, "-c", "from refineloc.runtime import Detector; import onnxruntime"]
+    theirs = [sys.executable, "-c", "import onnxruntime"]
+    ours_s, theirs_s = race(
+        *[lambda command=command: subprocess.run(command, check=True) for command in (ours, theirs)], budget_s=5
+    )
+    return Row("import of Detector, with Python's start", "import onnxruntime", ours_s, theirs_s, "+50 ms")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

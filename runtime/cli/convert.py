@@ -1,0 +1,243 @@
+"""`refineloc-convert`: detections and annotations into other people's formats."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import numpy as np
+import typer
+
+from refineloc.runtime.annotations import Annotations, read_annotations, write_annotations_csv
+from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
+from refineloc.runtime.detections import write_detections
+from refineloc.runtime.errors import ConfigError, InputError, OutputError
+from refineloc.runtime.files import check_writable
+from refineloc.runtime.formats.database import write_activitynet, write_training_data
+from refineloc.runtime.formats.elan import write_elan
+from refineloc.runtime.formats.label_studio import write_label_studio
+from refineloc.runtime.formats.parquet import write_parquet
+from refineloc.runtime.formats.reading import read_tracks
+from refineloc.runtime.formats.subtitles import write_subtitles
+from refineloc.runtime.formats.tracks import Track, to_annotations, to_detections, tracks_of_annotations
+
+__all__ = ["main"]
+
+app = new_app("refineloc-convert")
+
+Form = Literal["detections", "annotations", "training", "label-studio", "parquet", "srt", "vtt", "elan"]
+
+# What a format's files may be called; the first is the one that files in a folder get.
+_ENDINGS: dict[Form, tuple[str, ...]] = {
+    "detections": (".json", ".csv", ".jsonl"),
+    "annotations": (".json", ".csv"),
+    "training": (".json",),
+    "label-studio": (".json",),
+    "parquet": (".parquet",),
+    "srt": (".srt",),
+    "vtt": (".vtt",),
+    "elan": (".eaf",),
+}
+_ONE_VIDEO: tuple[Form, ...] = ("srt", "vtt", "elan")
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="Detections (.json, .csv, .jsonl), annotations (.csv, .json) or a folder of W-TALC's .npy.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help=".srt .vtt .eaf (one video, or a folder), .parquet, .csv .json .jsonl; see --to."
+        ),
+    ],
+    to: Annotated[
+        Form | None,
+        typer.Option(help="The format, where OUT's ending leaves it open: .json and .csv stay what IN is otherwise."),
+    ] = None,
+    video: Annotated[str | None, typer.Option(help="Convert this video only.")] = None,
+    subset: Annotated[str | None, typer.Option(help="Of annotations with subsets: convert this one.")] = None,
+    min_score: Annotated[float | None, typer.Option(help="Leave out detections below this score.")] = None,
+    cap: Annotated[int | None, typer.Option(min=1, help="Keep the best so many detections of each video.")] = None,
+    videos: Annotated[
+        Path | None,
+        typer.Option(help="Labels CSV or JSON: frame rates, durations and subsets of the videos (and their classes)."),
+    ] = None,
+    known_labels: Annotated[
+        bool, typer.Option(help="Leave out detections of classes that --videos does not give their video.")
+    ] = False,
+    fps: Annotated[float | None, typer.Option(help="Frames a second of videos that do not state it.")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Class names, one a line, in the order of label_id (training; default: sorted).")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Annotations that go along as the validation subset (training).")
+    ] = None,
+    media: Annotated[
+        str, typer.Option(help="Where the videos are, put before their names (label-studio, elan): file:///videos/")
+    ] = "",
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read W-TALC's object arrays, which are pickles: trusted files only.")
+    ] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Convert detections or annotations (docs/formats.md).
+
+    Subtitles and ELAN files hold one video: OUT is a file for one, or a folder, with --to, for all.
+    """
+    if fps is not None and not fps > 0:
+        raise ConfigError(f"--fps: expected a positive number, got {fps}")
+    if known_labels and videos is None:
+        raise ConfigError("--known-labels: needs --videos LABELS, which has the labels of each video")
+    tracks = read_tracks(source, allow_pickle=allow_pickle, subset=subset)
+    form = to or _form_of(out, tracks)
+    if form != "training" and (classes is not None or validation is not None):
+        raise ConfigError("--classes and --validation: only with --to training")
+    if videos is not None:
+        tracks = _with_times(tracks, read_annotations(videos, times=False), videos, known_labels)
+    tracks = [_limited(track, fps, min_score, cap) for track in tracks]
+    if video is not None:
+        tracks = [track for track in tracks if track.video == video]
+        if not tracks:
+            raise InputError(f"{source}: has no video {video!r}")
+    if form in _ONE_VIDEO:
+        written = _write_each(form, out, tracks, media)
+    else:
+        check_writable(out, _ENDINGS[form])
+        if form == "training":
+            _write_training(out, tracks, classes, validation)
+        else:
+            _write_all(form, out, tracks, media)
+        written = str(out)
+    note(f"{written}: {sum(map(len, tracks))} segments of {len(tracks)} videos ({form})")
+
+
+def _form_of(out: Path, tracks: list[Track]) -> Form:
+    """What OUT's ending says; .json and .csv hold what the input holds."""
+    ending = out.suffix.lower()
+    if ending == ".jsonl":
+        return "detections"
+    if ending in (".json", ".csv"):
+        return "detections" if any(track.score is not None for track in tracks) else "annotations"
+    for form, endings in _ENDINGS.items():
+        if ending in endings:
+            return form
+    known = sorted({ending for endings in _ENDINGS.values() for ending in endings})
+    raise InputError(f"{out}: expected a name that ends in {', '.join(known)}, or a folder and --to srt, vtt or elan")
+
+
+def _with_times(tracks: list[Track], about: Annotations, path: Path, known_labels: bool) -> list[Track]:
+    """What another file states of the videos, and, where asked, only the classes that it gives them."""
+    missing = [track.video for track in tracks if track.video not in about]
+    if missing:
+        raise InputError(f"{path}: lacks {len(missing)} of {len(tracks)} videos, the first is {missing[0]!r}")
+    filled = []
+    for track in tracks:
+        known = about[track.video]
+        if known_labels:
+            track = track.take(np.flatnonzero([label in known.labels for label in track.labels]))
+        filled.append(
+            replace(
+                track,
+                duration_s=track.duration_s or known.duration_s,
+                fps=track.fps or known.fps,
+                frames=track.frames or known.frames,
+                subset=track.subset or known.subset,
+            )
+        )
+    return filled
+
+
+def _limited(track: Track, fps: float | None, min_score: float | None, cap: int | None) -> Track:
+    """The best detections of a video, in their order; annotations, which have no scores, are left whole."""
+    if track.fps is None and fps is not None:
+        track = replace(track, fps=fps)
+    if track.score is None:
+        return track
+    kept = np.arange(len(track)) if min_score is None else np.flatnonzero(track.score >= min_score)
+    if cap is not None and len(kept) > cap:
+        best = np.argsort(-track.score[kept], kind="stable")[:cap]
+        kept = kept[np.sort(best)]
+    return track.take(kept)
+
+
+def _write_each(form: Form, out: Path, tracks: list[Track], media: str) -> str:
+    """A file for one video, or a folder with one for each."""
+
+    def write(path: Path, track: Track) -> None:
+        if form == "elan":
+            write_elan(path, track, media=f"{media}{track.video}.mp4" if media else None)
+        else:
+            write_subtitles(path, track, "srt" if form == "srt" else "vtt")
+
+    ending = _ENDINGS[form][0]
+    if out.suffix.lower() == ending:
+        if len(tracks) != 1:
+            raise InputError(
+                f"{out}: {form} holds one video, and there are {len(tracks)}; "
+                f"choose one with --video, or give a folder and --to {form}"
+            )
+        write(out, tracks[0])
+        return str(out)
+    if out.suffix and not out.is_dir():
+        raise InputError(f"{out}: expected a name that ends in {ending}, or a folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made a folder: {(error.strerror or str(error)).lower()}") from error
+    for track in tracks:
+        # A name from a file must not lead out of the folder.
+        if track.video in ("", ".", "..") or os.sep in track.video or "\0" in track.video:
+            raise InputError(f"video {track.video!r}: cannot be the name of a file in {out}")
+        write(out / f"{track.video}{ending}", track)
+    return f"{out}/*{ending}"
+
+
+def _write_all(form: Form, out: Path, tracks: list[Track], media: str) -> None:
+    writers: dict[Form, Callable[[], None]] = {
+        "label-studio": lambda: write_label_studio(out, tracks, media=media),
+        "parquet": lambda: write_parquet(out, tracks),
+        "detections": lambda: write_detections(out, to_detections(tracks)),
+        "annotations": lambda: (
+            write_annotations_csv(out, to_annotations(tracks))
+            if out.suffix.lower() == ".csv"
+            else write_activitynet(out, tracks)
+        ),
+    }
+    writers[form]()
+
+
+def _write_training(out: Path, tracks: list[Track], classes: Path | None, validation: Path | None) -> None:
+    """Pseudo labels as the training subset, and annotations beside them as the validation subset."""
+    extra: list[Track] = []
+    if validation is not None:
+        extra = [replace(t, subset="validation") for t in tracks_of_annotations(read_annotations(validation))]
+        both = {track.video for track in tracks} & {track.video for track in extra}
+        if both:
+            raise InputError(f"{validation}: {len(both)} videos are in both subsets, the first is {min(both)!r}")
+    every = [replace(track, subset="training") for track in tracks] + extra
+    names = sorted({label for track in every for label in track.labels}) if classes is None else _read_classes(classes)
+    write_training_data(out, every, names)
+
+
+def _read_classes(path: Path) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as class names, one a line: {error}") from error
+    if len(set(names)) != len(names) or not names:
+        raise InputError(f"{path}: expected class names, one a line, each once")
+    return names
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    run_app(app)

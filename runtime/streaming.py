@@ -1,0 +1,234 @@
+"""Detection while the video is still running: snippets in as they come, segments out once their times are settled.
+
+What of the method can be known before the end (DESIGN section 1)?
+
+- Class activations C̄ and foreground Ā^bf of a snippet: at once; they do not depend on other snippets.
+- A segment's class, start and end: once so many removed snippets follow that nothing later can join it or be reached by
+  its widening.
+- Attention Ā^time and video scores ŷ: never, since their softmax is over all of the video. The running form is used:
+  the same softmax over the snippets seen so far. It decides which classes are among the top k, and enters the scores.
+
+So segments are yielded with the times that they have offline, and with scores of the moment. A class may leave the top
+k after a segment of it was yielded; one that enters it later has its segments yielded then. All segments of the offline
+result are therefore yielded by the end, and `detections()` then gives that result itself, with final scores.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc.runtime.detections import Detection, Detections
+from refineloc.runtime.detector import Detector
+from refineloc.runtime.errors import ConfigError, FeatureError
+from refineloc.runtime.grid import SnippetGrid
+from refineloc.runtime.postprocess import Scores, Segments, segments
+
+__all__ = ["StreamingDetector"]
+
+# The least share of attention that a sum without rounding can show (`training.bases.activations`).
+_LEAST_SHARE = 2.0**-33
+
+
+class StreamingDetector:
+    """Finds actions in one running video; for a second video make a second one of the same `Detector`.
+
+        stream = StreamingDetector(detector, fps=25.0)
+        for snippets in camera:                       # [k, D], k >= 0, in the order of time
+            for start, end, label, score in stream.push(snippets):
+                ...
+        rest = stream.finish()
+
+    Not for several threads at once (a `Detector` is). Memory: the scores of the snippets of open segments.
+
+    Args:
+        detector: what scores the snippets, and how scores become segments.
+        fps: frames a second of the video.
+        snippet_frames: frames a snippet, where it differs from the model's.
+        max_open_snippets: cut segments that are open for longer, so that memory and time stay bounded in a video that
+            is one action for days. Without a cut, the times are those of the offline result.
+
+    Raises:
+        ConfigError: the detector suppresses overlapping segments (nms), which needs the whole video.
+        InputError: fps or snippet frames that are not positive numbers.
+    """
+
+    def __init__(
+        self, detector: Detector, *, fps: float, snippet_frames: int | None = None, max_open_snippets: int = 20_000
+    ) -> None:
+        if detector.settings.nms is not None:
+            raise ConfigError("streaming: nms needs the whole video; export the model without it, or use Detector")
+        if max_open_snippets < 1:
+            raise ConfigError(f"max_open_snippets: expected at least 1, got {max_open_snippets}")
+        self._detector = detector
+        self._grid = SnippetGrid(fps, snippet_frames or detector.metadata.snippet_frames)
+        self._max_open = max_open_snippets
+        classes = len(detector.classes)
+        # Every class's runs are followed, and widening waits: which classes count, and the video's end, come later.
+        self._runs = replace(detector.settings, top_k=classes, widen=0)
+        joined = detector.settings.max_gap + 1 if detector.settings.profile == "paper" else 2  # past a (dilated) run
+        self._settled_after = max(joined, detector.settings.widen)
+        self._attention = _RunningAttention(classes)
+        self._begin = 0  # of the window below, in snippets of the video
+        self._class_scores = np.empty((0, classes), dtype=np.float32)
+        self._foreground = np.empty(0, dtype=np.float32)
+        self._weight = np.empty(0, dtype=np.float64)
+        self._settled: list[_Run] = []
+        self._waiting: list[_Run] = []  # settled, and their class not among the top k so far
+        self._finished = False
+
+    @property
+    def snippets(self) -> int:
+        """How many were pushed."""
+        return self._begin + len(self._foreground)
+
+    def push(self, features: npt.ArrayLike) -> list[Detection]:
+        """The next snippets of the video; gives the segments that can no longer change, in the order of their ends.
+
+        Args:
+            features: [k, D], as for `Detector.scores`; k may be 0.
+
+        Raises:
+            FeatureError: see `Detector.scores`.
+            ConfigError: the video was finished.
+        """
+        if self._finished:
+            raise ConfigError("streaming: the video was finished; make a StreamingDetector for the next one")
+        array = np.asarray(features)
+        if array.ndim == 2 and not len(array):
+            return []
+        anchor = self._attention.anchor
+        if anchor is None:
+            scores = self._detector.scores(array)
+        elif array.shape[1:] != anchor.shape:
+            raise FeatureError(f"features: expected shape k x {len(anchor)} as before, got shape {array.shape}")
+        else:  # last, so that an error counts the snippets as the caller does
+            scores = self._detector.scores(np.concatenate([array, anchor[None]]))
+        new = len(array)
+        self._weight = np.concatenate([self._weight, self._attention.add(array, scores)])
+        self._class_scores = np.concatenate([self._class_scores, scores.class_scores[:new]])
+        self._foreground = np.concatenate([self._foreground, scores.foreground[:new]])
+        cut = len(self._foreground) > self._max_open
+        self._settle(everything=cut)
+        return self._yield()
+
+    def finish(self) -> list[Detection]:
+        """The video has ended: gives the segments that were not yielded yet."""
+        if not self._finished:
+            self._settle(everything=True)
+            self._finished = True
+        return self._yield()
+
+    def detections(self) -> Detections:
+        """All detections so far, best first, with the scores of now; after `finish`, the offline result."""
+        top = self._top_classes()
+        rank = {label: place for place, label in enumerate(top)}
+        kept = sorted((run for run in self._settled if run.label in rank), key=lambda run: (rank[run.label], run.first))
+        bounds = [self._widened(run) for run in kept]
+        found = Segments(
+            video=np.zeros(len(kept), dtype=np.int64),
+            label=np.array([run.label for run in kept], dtype=np.int64),
+            first=np.array([first for first, _ in bounds], dtype=np.int64),
+            last=np.array([last for _, last in bounds], dtype=np.int64),
+            score=np.array([self._score(run) for run in kept], dtype=np.float64),
+        )
+        return Detections.from_segments(self._grid, found, self._detector.classes, self._detector.provider)
+
+    def _settle(self, everything: bool) -> None:
+        """Take the runs that can no longer change out of the window, and from the window what no open run needs."""
+        size = len(self._foreground)
+        if not size:
+            return
+        none = np.zeros(size, dtype=np.float32)
+        video = np.zeros((1, self._class_scores.shape[1]), dtype=np.float32)
+        scores = Scores(self._class_scores, self._foreground, none, video)
+        found = segments(scores, np.array([size], dtype=np.int64), self._runs)
+        settled = (found.last + self._settled_after < size) | everything
+        for label, first, last, score in zip(*(column[settled] for column in found[1:]), strict=True):
+            weight = float(self._weight[first : last + 1].mean())
+            run = _Run(int(label), self._begin + int(first), self._begin + int(last), float(score), weight)
+            self._settled.append(run)
+            self._waiting.append(run)
+            self._class_scores[first : last + 1, label] = -1.0  # below every threshold: not found again
+        # A later run may reach as far back as the dilation of the "release" profile, one snippet.
+        needed = size if everything else max(0, min([size - self._settled_after - 1, *found.first[~settled].tolist()]))
+        self._begin += needed
+        self._class_scores = self._class_scores[needed:].copy()
+        self._foreground = self._foreground[needed:].copy()
+        self._weight = self._weight[needed:].copy()
+
+    def _yield(self) -> list[Detection]:
+        top = set(self._top_classes())
+        ready = sorted((run for run in self._waiting if run.label in top), key=lambda run: (run.last, run.first))
+        self._waiting = [run for run in self._waiting if run.label not in top]
+        return list(self._records(ready))
+
+    def _records(self, runs: list["_Run"]) -> Iterator[Detection]:
+        for run in runs:
+            first, last = self._widened(run)
+            start, end = self._grid.seconds(np.array([first]), np.array([last]))
+            yield Detection(float(start[0]), float(end[0]), self._detector.classes[run.label], self._score(run))
+
+    def _top_classes(self) -> list[int]:
+        best = np.argsort(-self._attention.video_scores(), kind="stable")
+        return [int(label) for label in best[: self._detector.settings.top_k]]
+
+    def _widened(self, run: "_Run") -> tuple[int, int]:
+        widen = self._detector.settings.widen
+        return max(run.first - widen, 0), min(run.last + widen, self.snippets - 1)
+
+    def _score(self, run: "_Run") -> float:
+        """With the running attention (in the "paper" profile) and the running ŷ."""
+        score = run.score + float(self._attention.video_scores()[run.label])
+        if self._detector.settings.profile == "paper":
+            score += run.weight / self._attention.total
+        return score
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A segment before it is widened: snippets of the video, the score without attention and ŷ, its mean weight."""
+
+    label: int
+    first: int
+    last: int
+    score: float
+    weight: float
+
+
+class _RunningAttention:
+    """Ā^time and ŷ over the snippets so far, from the attention of single calls.
+
+    The graph gives each call's attention as shares of that call. One snippet that is in all calls, the anchor, makes
+    them comparable: a snippet's weight is its share over the anchor's, times the anchor's weight. So the formula of the
+    weights stays in the graph. The anchor is the snippet of the largest weight so far: its share cannot be lost.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.anchor: npt.NDArray[np.floating] | None = None  # its features, [D]
+        self._anchor_weight = 1.0
+        self.total = 0.0
+        self._sum = np.zeros(classes)  # of weight times C̄
+
+    def add(self, array: npt.NDArray[np.floating], scores: Scores) -> npt.NDArray[np.float64]:
+        """The weights of new snippets.
+
+        Args:
+            array: features [k, D].
+            scores: of these and, after them, of the anchor where there is one.
+        """
+        share = scores.attention.astype(np.float64)
+        new = len(array)
+        unit = share[-1] if self.anchor is not None else share.max()
+        weight: npt.NDArray[np.float64] = share[:new] / max(unit, _LEAST_SHARE) * self._anchor_weight
+        best = int(weight.argmax())
+        if self.anchor is None or weight[best] > self._anchor_weight:
+            self.anchor, self._anchor_weight = array[best].copy(), float(weight[best])
+        self.total += float(weight.sum())
+        self._sum += weight @ scores.class_scores[:new]
+        return weight
+
+    def video_scores(self) -> npt.NDArray[np.float64]:
+        """ŷ over the snippets so far, [N]; zeros before the first."""
+        return self._sum / self.total if self.total else self._sum

@@ -1,0 +1,155 @@
+"""Runs that are killed: what they found is kept, and `--resume` ends with the file that an unbroken run writes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from refineloc.runtime.detections import Detections
+from refineloc.runtime.errors import FeatureError, InputError
+from refineloc.runtime.journal import Journal, journal_path
+
+PROGRAM = str(Path(sys.executable).with_name("refineloc-detect"))
+GIVEN = {"model": "abc", "settings": "x"}
+CLASSES = ("jump", "run")
+
+
+def found(*starts: float) -> Detections:
+    start = np.array(starts)
+    return Detections(start, start + 1 / 3, start * 0.1, np.arange(len(starts)) % 2, CLASSES, "cpu")
+
+
+def test_what_is_added_is_read_again_to_the_last_bit(tmp_path: Path) -> None:
+    out = tmp_path / "d.json"
+    with Journal(out, GIVEN) as journal:
+        journal.add([("a", found(0.1, 1 / 7)), ("b", found())])
+        journal.add([("ü/c", found(2.0))])
+    with Journal(out, GIVEN, resume=True) as again:
+        assert again.names == ["a", "b", "ü/c"]
+        again.add([("d", found(5.0))])
+        read = again.read(CLASSES, "cpu")
+    assert list(read) == ["a", "b", "ü/c", "d"]
+    assert list(read["a"]) == list(found(0.1, 1 / 7))
+    assert list(read["b"]) == []
+    assert read["a"].provider == "cpu"
+    again.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("lost", [1, 5, 30])
+def test_a_line_that_was_cut_short_is_dropped(tmp_path: Path, lost: int) -> None:
+    out = tmp_path / "d.json"
+    with Journal(out, GIVEN) as journal:
+        journal.add([("a", found(1.0))])
+        whole = journal.path.stat().st_size
+        journal.add([("b", found(2.0)), ("c", found(3.0))])
+    path = journal_path(out)
+    path.write_bytes(path.read_bytes()[:-lost])
+    with Journal(out, GIVEN, resume=True) as again:
+        assert again.names == ["a"]
+        assert path.stat().st_size == whole
+
+
+def test_a_head_that_was_cut_short_begins_anew(tmp_path: Path) -> None:
+    journal_path(tmp_path / "d.json").write_text('{"model": "a')
+    with Journal(tmp_path / "d.json", GIVEN, resume=True) as journal:
+        assert journal.names == []
+        journal.add([("a", found(1.0))])
+    with Journal(tmp_path / "d.json", GIVEN, resume=True) as again:
+        assert again.names == ["a"]
+
+
+def test_another_run_cannot_go_on_and_nothing_is_lost(tmp_path: Path) -> None:
+    out = tmp_path / "d.json"
+    with Journal(out, GIVEN) as journal:
+        journal.add([("a", found(1.0))])
+    before = journal.path.read_bytes()
+    with pytest.raises(InputError, match="--resume goes on with it"):
+        Journal(out, GIVEN)
+    with pytest.raises(InputError, match=r"something else \(settings\)"):
+        Journal(out, {**GIVEN, "settings": "y"}, resume=True)
+    assert journal.path.read_bytes() == before
+    journal.path.write_bytes(before + b"no json\n")
+    with pytest.raises(InputError, match="line 3 is damaged"):
+        Journal(out, GIVEN, resume=True)
+
+
+def test_bad_input_removes_it_and_an_interruption_keeps_it(tmp_path: Path) -> None:
+    out = tmp_path / "d.json"
+    with pytest.raises(FeatureError), Journal(out, GIVEN):
+        raise FeatureError("bad")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt), Journal(out, GIVEN):
+        raise KeyboardInterrupt
+    assert journal_path(out).exists()
+    with pytest.raises(FeatureError), Journal(out, GIVEN, resume=True):
+        raise FeatureError("the work of the first run stays")
+    assert journal_path(out).exists()
+
+
+def detect(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [
+        PROGRAM,
+        "features.h5",
+        "--model",
+        "model.onnx",
+        "--provider",
+        "cpu",
+        "--batch-snippets",
+        "1",
+        *arguments,
+    ]
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.csv"])
+def test_a_killed_run_ends_with_the_file_of_an_unbroken_one(
+    tmp_path: Path, model_path: Path, rng: np.random.Generator, name: str
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(model_path.read_bytes())
+    with h5py.File(tmp_path / "features.h5", "w") as file:
+        for index in range(1000):
+            file[f"v{index:04}"] = rng.standard_normal((6, 24)).astype(np.float32)
+            file[f"v{index:04}"].attrs["fps"] = 25.0
+    unbroken = tmp_path / f"whole-{name}"
+    with detect(tmp_path, "-o", unbroken.name) as process:
+        assert process.wait() == 0
+    assert unbroken.stat().st_size > 40_000
+
+    partial = tmp_path / f"{name}.partial"
+    with detect(tmp_path, "-o", name) as process:
+        while not (partial.exists() and partial.stat().st_size > 8_000):
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.001)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / name).exists()
+    with detect(tmp_path, "-o", name) as process:
+        assert process.wait() == 2
+        assert process.stderr is not None
+        assert "--resume goes on with it" in process.stderr.read()
+    with detect(tmp_path, "-o", name, "--resume") as process:
+        assert process.wait() == 0
+        assert process.stderr is not None
+        done = process.stderr.read()
+    assert "goes on after" in done
+    assert 0 < int(done.split("goes on after ")[1].split()[0]) < 1000
+    assert (tmp_path / name).read_bytes() == unbroken.read_bytes()
+    assert not partial.exists()
+    if name.endswith(".json"):
+        assert len(json.loads((tmp_path / name).read_text())["results"]) == 1000
+
+
+def test_resume_without_an_earlier_run_begins(tmp_path: Path, model_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(model_path.read_bytes())
+    with h5py.File(tmp_path / "features.h5", "w") as file:
+        file["v"] = np.ones((6, 24), np.float32)
+    with detect(tmp_path, "--fps", "25", "--resume") as process:
+        assert process.wait() == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["detections.json", "features.h5", "model.onnx"]

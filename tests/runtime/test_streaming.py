@@ -1,0 +1,187 @@
+"""The streaming detector against the offline one: the same times always, the same result at the end."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from refineloc.runtime import Detector
+from refineloc.runtime.detections import Detection
+from refineloc.runtime.errors import ConfigError, FeatureError, InputError
+from refineloc.runtime.streaming import StreamingDetector
+
+FPS = 25.0
+SNIPPET_S = 16 / FPS
+
+
+def video(rng: np.random.Generator, length: int) -> npt.NDArray[np.float32]:
+    """Features that change slowly, so that segments have some length, with noise, so that they have gaps."""
+    steps = rng.standard_normal((length, 24)).cumsum(axis=0)
+    slow = steps / np.sqrt(np.arange(1, length + 1))[:, None]
+    return (2 * slow + 0.7 * rng.standard_normal(slow.shape)).astype(np.float32)
+
+
+def pushed(stream: StreamingDetector, features: npt.NDArray[Any], sizes: list[int]) -> list[list[Detection]]:
+    """What each push yields, with what `finish` yields at the end."""
+    ends = np.cumsum(sizes)
+    assert ends[-1] == len(features)
+    return [stream.push(features[end - size : end]) for size, end in zip(sizes, ends, strict=True)] + [stream.finish()]
+
+
+def times(found: Any) -> list[tuple[str, float, float]]:
+    return sorted((one.label, one.start, one.end) for one in found)
+
+
+CHUNKINGS = {
+    "one by one": lambda n: [1] * n,
+    "sevens": lambda n: [7] * (n // 7) + [n % 7],
+    "at once": lambda n: [n],
+    "uneven": lambda n: [1, 0, n // 2, 2, n - n // 2 - 3],
+}
+
+
+@pytest.mark.parametrize("profile", ["paper", "release"])
+@pytest.mark.parametrize("chunking", CHUNKINGS)
+@pytest.mark.parametrize("top_k", [1, 5])
+def test_the_end_result_is_the_offline_one(
+    model_path: Path, rng: np.random.Generator, profile: str, chunking: str, top_k: int
+) -> None:
+    detector = Detector(model_path, provider="cpu", threads=1, profile=profile, top_k=top_k, alpha_c=0.2)
+    for length in (6, 9, 150, 600):
+        features = video(rng, length)
+        stream = StreamingDetector(detector, fps=FPS)
+        yielded = [one for part in pushed(stream, features, CHUNKINGS[chunking](length)) for one in part]
+        expected = detector.detect(features, fps=FPS)
+        result = stream.detections()
+        assert length < 600 or len(expected) > 10, "a test on nothing"
+        assert times(result) == times(expected)
+        key = {(one.label, one.start, one.end): one.score for one in expected}
+        for one in result:
+            assert one.score == pytest.approx(key[one.label, one.start, one.end], abs=2e-6)
+        assert (np.diff(result.score) <= 0).all()
+        # Everything of the offline result was yielded, each once, with its times; others only of classes that were
+        # among the top k for a while.
+        assert len(set(times(yielded))) == len(yielded)
+        assert set(times(expected)) <= set(times(yielded))
+        if top_k == 5:
+            assert times(yielded) == times(expected)
+
+
+@pytest.mark.parametrize(
+    ("profile", "max_gap", "widen", "after"),
+    [("paper", 1, 2, 2), ("paper", 1, 0, 2), ("paper", 3, 2, 4), ("paper", 0, 5, 5), ("release", 1, 2, 3)],
+)
+def test_a_segment_comes_as_soon_as_it_can_no_longer_change(
+    model_path: Path, rng: np.random.Generator, profile: str, max_gap: int, widen: int, after: int
+) -> None:
+    """Snippets 10..14 are kept: the segment comes with the snippet `after` ones past 14, and not before."""
+    detector = Detector(model_path, provider="cpu", threads=1)
+    candidates = video(rng, 2000)
+    scores = detector.scores(candidates)
+    best = scores.class_scores.max(axis=1)
+    on = candidates[np.argmax((scores.foreground > 0.6) & (best > 0.6))]
+    off = candidates[np.argmin(scores.foreground)]
+    assert scores.foreground.min() < 0.4
+    label = detector.classes[int(detector.scores(on[None]).class_scores.argmax())]
+    settings = {"profile": profile, "max_gap": max_gap, "widen": widen, "alpha_c": 0.6, "top_k": 5}
+    stream = StreamingDetector(Detector(model_path, provider="cpu", threads=1, **settings), fps=FPS)
+    when = {}
+    for index in range(40):
+        for one in stream.push((on if 10 <= index <= 14 else off)[None]):
+            when[index] = one
+    assert list(when) == [14 + after]
+    (one,) = when.values()
+    dilated = profile == "release"
+    first, last = 10 - widen - dilated, 14 + widen + dilated
+    assert one.label == label
+    assert (one.start, one.end) == pytest.approx((first * SNIPPET_S, (last + 1) * SNIPPET_S))
+    assert stream.finish() == []
+
+
+def test_memory_is_that_of_open_segments(model_path: Path, rng: np.random.Generator) -> None:
+    detector = Detector(model_path, provider="cpu", threads=1)
+    stream = StreamingDetector(detector, fps=FPS)
+    most = 0
+    for part in np.split(video(rng, 3000), 300):
+        stream.push(part)
+        most = max(most, len(stream._foreground))
+    assert stream.snippets == 3000
+    longest = max(one.end - one.start for one in stream.detections()) / SNIPPET_S
+    assert most <= longest + 20
+
+
+def test_an_action_without_end_is_cut(model_path: Path, rng: np.random.Generator) -> None:
+    detector = Detector(model_path, provider="cpu", threads=1, alpha_a=1.0, alpha_c=0.0, top_k=1, widen=0)
+    stream = StreamingDetector(detector, fps=FPS, max_open_snippets=50)
+    features = np.repeat(video(rng, 1), 200, axis=0)
+    yielded = [one for part in pushed(stream, features, [10] * 20) for one in part]
+    assert len(yielded) == 4
+    assert max(one.end - one.start for one in yielded) == pytest.approx(60 * SNIPPET_S)
+    assert sum(one.end - one.start for one in yielded) == pytest.approx(200 * SNIPPET_S)
+
+
+def test_nothing_comes_of_nothing(model_path: Path) -> None:
+    stream = StreamingDetector(Detector(model_path, provider="cpu"), fps=FPS)
+    assert stream.push(np.empty((0, 24), np.float32)) == []
+    assert stream.finish() == []
+    assert len(stream.detections()) == 0
+
+
+def test_half_floats_may_come_between(model_path: Path, rng: np.random.Generator) -> None:
+    detector = Detector(model_path, provider="cpu")
+    half = video(rng, 100).astype(np.float16)
+    stream = StreamingDetector(detector, fps=FPS)
+    for index, part in enumerate(np.split(half, 10)):
+        stream.push(part if index % 2 else part.astype(np.float32))
+    stream.finish()
+    assert times(stream.detections()) == times(detector.detect(half, fps=FPS))
+
+
+def test_one_valued_attention_of_far_larger_snippets_is_followed(model_path: Path, rng: np.random.Generator) -> None:
+    """Shares of attention so unequal that the first snippets' are lost: they count for nothing, as they do offline."""
+    from refineloc.runtime.postprocess import Scores
+
+    detector = Detector(model_path, provider="cpu")
+    logits = np.array([0.0, 1.0, 60.0, 59.0, 0.0])
+    classes = rng.dirichlet(np.ones(5), size=5).astype(np.float32)
+
+    def scores(features: npt.NDArray[np.float32]) -> Scores:
+        which = features[:, 0].astype(int)
+        weight = np.exp(logits[which] - logits[which].max())
+        attention = (weight / weight.sum()).astype(np.float32)
+        ones = np.ones(len(which), np.float32)
+        return Scores(classes[which], ones, attention, (attention @ classes[which])[None])
+
+    detector.scores = scores  # type: ignore[assignment, method-assign]
+    stream = StreamingDetector(detector, fps=FPS)
+    features = np.repeat(np.arange(5, dtype=np.float32)[:, None], 24, axis=1)
+    for row in features:
+        stream.push(row[None])
+    np.testing.assert_allclose(stream._attention.video_scores(), scores(features).video_scores[0], atol=1e-6)
+
+
+def test_what_cannot_be_streamed_is_refused(make_model: Callable[..., Path], model_path: Path) -> None:
+    detector = Detector(model_path, provider="cpu")
+    with pytest.raises(ConfigError, match="nms needs the whole video"):
+        StreamingDetector(Detector(make_model(nms=0.5), provider="cpu"), fps=FPS)
+    with pytest.raises(ConfigError, match="max_open_snippets"):
+        StreamingDetector(detector, fps=FPS, max_open_snippets=0)
+    with pytest.raises(InputError, match="fps"):
+        StreamingDetector(detector, fps=0.0)
+    stream = StreamingDetector(detector, fps=FPS)
+    with pytest.raises(FeatureError, match="width 23"):
+        stream.push(np.zeros((3, 23), np.float32))
+    stream.push(np.zeros((3, 24), np.float32))
+    with pytest.raises(FeatureError, match="k x 24 as before"):
+        stream.push(np.zeros((3, 23), np.float32))
+    bad = np.zeros((3, 24), np.float32)
+    bad[1, 1] = np.nan
+    with pytest.raises(FeatureError, match="snippet 1 holds nan"):
+        stream.push(bad)
+    assert stream.snippets == 3, "what was refused does not count"
+    stream.finish()
+    with pytest.raises(ConfigError, match="was finished"):
+        stream.push(np.zeros((3, 24), np.float32))
