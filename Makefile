@@ -43,6 +43,7 @@ test: setup
 # The kernels' tests on a build with bounds checks, beside the usual one (docs/memory-safety.md).
 CHECKED := $(CURDIR)/build/checked/lib
 test-bounds: setup
+	rm -rf build/checked build/cython-checked
 	REFINELOC_BOUNDSCHECK=1 $(BIN)/python -W ignore setup.py -q build --build-base build/checked --build-lib $(CHECKED)
 	@# Loops without the GIL cannot raise: what they find arrives as an "unraisable" error, which fails the test here.
 	REFINELOC_EXT_DIR=$(CHECKED)/refineloc/_ext $(BIN)/python -m pytest tests/ext tests/runtime/test_evaluation.py \
