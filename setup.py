@@ -53,7 +53,11 @@ extensions = [
 setup(
     packages=packages,
     package_dir=package_dir,
-    package_data={"refineloc": ["py.typed"], "refineloc._ext": ["*.pyi", "*.pxi"]},
+    package_data={
+        "refineloc": ["py.typed"],
+        "refineloc._ext": ["*.pyi", "*.pxi"],
+        "refineloc.runtime.report": ["*.html", "*.css", "*.js"],
+    },
     exclude_package_data={"refineloc._ext": ["*.c", "*.pyx"]},
     ext_modules=cythonize(
         extensions,

@@ -33,6 +33,7 @@ class Intervals:
         level: the share of resamples inside, such as 0.95.
         mAP: low and high at each threshold, float64 [2, K].
         average_mAP: low and high.
+        classes: low and high of each class's AP, mean over thresholds, float64 [2, N]; over the resamples that have it.
         shift: by how much the resamples' average mAP lies above the sample's, on the mean.
         resamples: how many.
     """
@@ -40,6 +41,7 @@ class Intervals:
     level: float
     mAP: npt.NDArray[np.float64]
     average_mAP: tuple[float, float]
+    classes: npt.NDArray[np.float64]
     shift: float
     resamples: int
 
@@ -89,26 +91,32 @@ def bootstrap(
     of_video, of_class = np.divmod(truth.keys, classes)
     counts = np.diff(truth.bounds)
 
-    def scores_of(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """mAP at each threshold where video v counts weights[v] times."""
+    def scores_of(weights: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """mAP by threshold, and AP by class (NaN without annotations), where video v counts weights[v] times."""
         positives = np.bincount(of_class, weights=weights[of_video] * counts, minlength=classes).astype(np.float64)
         each = np.append(weights, 1.0)[matching.video]  # video -1, not in the annotations, takes the last
         ap = average_precision(hits, matching.class_bounds, positives, weights=each, interpolated=interpolated)
-        present: npt.NDArray[np.float64] = ap[:, positives > 0]
-        return np.asarray(present.mean(axis=1)) if present.size else np.zeros(len(ap))
+        present = ap[:, positives > 0]
+        by_class = np.where(positives > 0, ap.mean(axis=0), np.nan)
+        return present.mean(axis=1) if present.size else np.zeros(len(ap)), by_class
 
     rng = np.random.default_rng(seed)
     scores = np.empty((resamples, len(matching.tious)))
-    for row in scores:
-        row[:] = scores_of(np.bincount(rng.integers(0, videos, videos), minlength=videos).astype(np.float64))
-    sample = scores_of(np.ones(videos))
+    by_class = np.empty((resamples, classes))
+    for row, class_row in zip(scores, by_class, strict=True):
+        row[:], class_row[:] = scores_of(np.bincount(rng.integers(0, videos, videos), minlength=videos).astype(float))
+    sample, class_sample = scores_of(np.ones(videos))
     shift = scores.mean(axis=0) - sample
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.quantile(scores.mean(axis=1) - shift.mean(), tails)
+    # A class that a resample lacks has no AP there; one that every resample lacks keeps its own figure as both bounds.
+    drawn = np.where(np.isnan(by_class).all(axis=0), class_sample, by_class)
+    class_shift = np.nanmean(drawn, axis=0) - class_sample
     return Intervals(
         level,
         np.quantile(scores - shift, tails, axis=0),
         (float(low), float(high)),
+        np.clip(np.nanquantile(drawn - class_shift, tails, axis=0), 0.0, 1.0),
         float(shift.mean()),
         resamples,
     )

@@ -3,6 +3,7 @@
     ground truth   ██    ███        █        one colour a class
     iteration 0    ▃██▃▃▃███▃▃▃   ▅▅█▅▅      taller and darker: surer
     iteration 1    ▂█▃   ███▂      ▆█▄
+    curves         ╱╲__╱▔╲___╱╲           attention and class scores by snippet, where they are given
                    0       60      120  s
 
 Matplotlib is imported inside, so that nothing else needs it (install `refineloc[plot]`).
@@ -37,6 +38,7 @@ _FORMATS = (".png", ".svg", ".pdf")
 
 # Inches; a row has a lane for each annotated class and a thinner one for all others.
 _WIDTH, _LANE, _OTHER_LANE, _ROW_GAP, _MARGIN = 11.0, 0.34, 0.17, 0.14, 1.1
+_CURVE = 0.62
 _OUTLINE = 0.7  # points
 
 
@@ -46,6 +48,7 @@ def draw_timeline(
     rows: Mapping[str, Detections],
     *,
     title: str | None = None,
+    curves: Mapping[str, tuple[Array, Array]] | None = None,
 ) -> None:
     """Draw the ground truth of a video and rows of its detections; scores show as height and darkness.
 
@@ -57,6 +60,8 @@ def draw_timeline(
         video: annotated segments in seconds; a video without any gets an empty first row.
         rows: detections (seconds) by row title, from top to bottom.
         title: above the picture; the video's name if left out.
+        curves: values in [0, 1] over time by name: (seconds, value), drawn below the rows; one with the name of a class
+            of the video takes its colour.
 
     Raises:
         InputError: another ending, or no rows.
@@ -78,8 +83,15 @@ def draw_timeline(
     row_height = lanes_height + _ROW_GAP + (_OTHER_LANE if has_others else 0)
     body = (lanes_height + _ROW_GAP) + row_height * len(rows)
 
-    figure = Figure(figsize=(_WIDTH, body + _MARGIN), dpi=130, layout="constrained")
-    axes = figure.add_subplot()
+    strips = curves or {}
+    total = body + _MARGIN + _CURVE * len(strips)
+    figure = Figure(figsize=(_WIDTH, total), dpi=130, layout="constrained")
+    panels = figure.subplots(
+        1 + len(strips), sharex=True, squeeze=False, height_ratios=[body] + [_CURVE] * len(strips)
+    )[:, 0]
+    axes, lowest = panels[0], panels[-1]
+    for strip, (name, (seconds, values)) in zip(panels[1:], strips.items(), strict=True):
+        _curve(strip, name, seconds, values, lanes.get(name, "#444444"))
     annotated = np.array(video.segment_labels, dtype=np.str_)
     for start, end, label in zip(video.start, video.end, video.segment_labels, strict=True):
         axes.axvspan(start, end, color=lanes[label], alpha=0.10, linewidth=0)
@@ -119,7 +131,7 @@ def draw_timeline(
     axes.set_yticks(ticks, names)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set_xlabel("time (s)")
+    lowest.set_xlabel("time (s)")
     axes.set_title(video.name if title is None else title, loc="left", fontsize=11)
     axes.set_title("taller and darker: a higher score within its row and class", loc="right", fontsize=9, color="0.35")
     if lanes or has_others:
@@ -145,6 +157,17 @@ def _bars(
     if hatch:
         outline["hatch"] = hatch
     axes.bar(start, height, width=end - start, bottom=base - height, align="edge", color=shades, zorder=2, **outline)
+
+
+def _curve(axes: "Axes", name: str, seconds: Array, values: Array, colour: str) -> None:
+    """One curve from 0 to 1, in a strip of its own: several in one would hide each other."""
+    axes.fill_between(seconds, values, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(seconds, values, color=colour, linewidth=0.9)
+    axes.set_ylim(0, 1.02)
+    axes.set_yticks((0, 1))
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _scaled(score: Array) -> Array:

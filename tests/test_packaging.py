@@ -41,6 +41,7 @@ def test_the_wheel_holds_every_module_under_its_name(built: tuple[Path, Path]) -
     for kernel in (ROOT / "_ext").glob("*.pyx"):
         assert any(name.startswith(f"refineloc/_ext/{kernel.stem}.") and name.endswith(".so") for name in names)
     assert "refineloc/py.typed" in names
+    assert {f"refineloc/runtime/report/page.{kind}" for kind in ("html", "css", "js")} <= names
     assert not [name for name in names if name.endswith((".c", ".pyx"))]
 
 
@@ -70,6 +71,7 @@ def test_the_installed_wheel_runs(built: tuple[Path, Path], tmp_path: Path) -> N
 def test_console_scripts_answer(built: tuple[Path, Path]) -> None:
     scripts = sorted((Path(sys.executable).parent).glob("refineloc-*"))
     assert {path.name for path in scripts} >= {
+        "refineloc-convert",
         "refineloc-detect",
         "refineloc-doctor",
         "refineloc-eval",

@@ -48,6 +48,35 @@ def evaluate_command(
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Show every class.")] = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the scores, fractions of 1, here.")] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE", help="Other detections, as of earlier iterations, to draw beside; repeatable."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What pictures and report call DETECTIONS (default: by its file).")
+    ] = None,
+    diagnose: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write DETAD's three analyses here: pictures and JSON.")
+    ] = None,
+    bins: Annotated[
+        Literal["auto", "activitynet", "thumos14", "quantile"],
+        typer.Option(help="The groups of annotations in the analyses."),
+    ] = "auto",
+    timeline: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(metavar="VIDEO OUT", help="Draw one video's time line (.png, .svg or .pdf)."),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="With --timeline and --features: draw this model's attention and class scores too."),
+    ] = None,
+    features: Annotated[Path | None, typer.Option(help="With --timeline and --model: the video's features.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write a report to look at.")] = None,
+    videos: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --report: video files, which it then opens at a segment.")
+    ] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
     ] = False,
@@ -61,6 +90,12 @@ def evaluate_command(
     numbers = _numbers(recall) if recall is not None else []
     if json_out is not None:
         check_writable(json_out)
+    if (model is None) != (features is None) or (model is not None and timeline is None):
+        raise ConfigError("--model and --features: both together, and with --timeline")
+    if videos is not None and report is None:
+        raise ConfigError("--videos: only with --report")
+    if report is not None:
+        check_writable(report, (".html", ".htm"))
     truth = read_annotations(ground_truth, subset=subset)
     found = read_detections(detections)
     options: dict[str, Any] = {
@@ -94,6 +129,18 @@ def evaluate_command(
         with atomic_write(json_out) as handle:
             json.dump(document, handle, indent=1)
             handle.write("\n")
+    if diagnose is not None or timeline is not None or report is not None:
+        from refineloc.runtime.cli import views  # imported here: scores alone stay quick
+
+        runs = views.named_runs(name or detections, found, compare or [])
+        analysis: dict[str, Any] = {"bins": None if bins == "auto" else bins, "drop_repeated": drop_repeated}
+        if diagnose is not None:
+            views.write_diagnoses(diagnose, runs, truth, tious, **analysis)
+        if timeline is not None:
+            views.write_timeline(*timeline, runs, truth, model=model, features=features)
+        if report is not None:
+            resamples = bootstrap or views.RESAMPLES
+            views.write_report_page(report, runs, truth, tious, videos=videos, resamples=resamples, **analysis)
 
 
 def parse_tious(text: str) -> list[float]:

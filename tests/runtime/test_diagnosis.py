@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,7 +18,7 @@ from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.diagnosis import ERROR_TYPES, Diagnosis, diagnose
 from refineloc.runtime.diagnosis.characteristics import characteristics_of, choose_bins
 from refineloc.runtime.diagnosis.figures import write_diagnosis
-from refineloc.runtime.errors import OutputError
+from refineloc.runtime.errors import MissingExtraError, OutputError
 from refineloc.runtime.evaluation import evaluate, match_detections
 
 
@@ -324,6 +325,15 @@ def test_pictures_of_a_detector_that_finds_nothing(tmp_path: Path) -> None:
     assert (
         json.loads((tmp_path / "diagnosis.json").read_text())["false_positives"]["share"]["background"] == [None] * 10
     )
+
+
+def test_without_matplotlib_the_error_has_the_install_line(
+    tmp_path: Path, authors: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'refineloc\[plot\]'"):
+        write_diagnosis(tmp_path, authors[0])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, authors: tuple[Any, ...]) -> None:

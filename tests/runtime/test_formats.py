@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from refineloc.runtime.annotations import read_annotations, write_annotations_csv
 from refineloc.runtime.detections import read_detections
-from refineloc.runtime.errors import AnnotationError, InputError
+from refineloc.runtime.errors import AnnotationError, InputError, MissingExtraError
 from refineloc.runtime.formats.database import write_activitynet, write_training_data
 from refineloc.runtime.formats.elan import write_elan
 from refineloc.runtime.formats.label_studio import write_label_studio
@@ -121,6 +122,13 @@ def test_parquet_is_read_by_pyarrow(tmp_path: Path) -> None:
     assert (rows[4]["score"], rows[4]["subset"], rows[4]["fps"]) == (None, "validation", None)
     write_parquet(tmp_path / "none.parquet", [])
     assert parquet.read_table(tmp_path / "none.parquet").num_rows == 0
+
+
+def test_without_pyarrow_the_error_has_the_install_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'refineloc\[formats\]'"):
+        write_parquet(tmp_path / "a.parquet", [track(ROWS)])
+    assert not list(tmp_path.iterdir())
 
 
 def test_label_studio_counts_frames_from_one(tmp_path: Path) -> None:

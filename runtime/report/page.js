@@ -1,0 +1,386 @@
+"use strict";
+// The page's only script. Everything from the data reaches the page as text or as an attribute, never as markup.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const SVG = "http://www.w3.org/2000/svg";
+const TYPES = ["true positive", "double detection", "wrong label", "localization", "confusion", "background"];
+const last = data.runs.length - 1;
+const percent = (value, digits = 1) => (value === null ? "–" : (100 * value).toFixed(digits));
+const byId = (id) => document.getElementById(id);
+const runColour = (index) => `var(--c${index % 6})`;
+const typeColour = (type) => `var(--${type.replace(" ", "-")})`;
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+// An element with attributes and children; strings become text.
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "style") Object.assign(element.style, value);
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function draw(tag, attributes = {}, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "fill" || name === "stroke") element.style[name] = value; // style, for the colours' variables
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+// Drawings are made for the screen's width, so that their text stays readable on a phone.
+const roomFor = (width) => Math.max(Math.min(width, document.body.clientWidth - 40), 280);
+
+function key(colour, text) {
+  return make("span", { class: "key" }, make("span", { class: "swatch", style: { background: colour } }), text);
+}
+
+// A table that sorts by any column and filters by text.
+// columns: {title, value(row), show(row) -> text or element, text: left-aligned}
+function table(place, columns, rows, { filter, search, sort, page = 100, detail } = {}) {
+  let [column, down] = sort;
+  let limit = page;
+  const body = make("tbody");
+  const count = make("span", { class: "count" });
+  const more = make("button", { class: "more", type: "button" });
+  const heads = columns.map((entry, index) => {
+    const button = make("button", { type: "button" }, entry.title);
+    button.addEventListener("click", () => {
+      down = index === column ? !down : !entry.text; // numbers start with the largest, names with A
+      column = index;
+      render();
+    });
+    return make("th", { scope: "col", class: entry.text ? "text" : "" }, button);
+  });
+
+  function compare(a, b) {
+    const [x, y] = [columns[column].value(a), columns[column].value(b)];
+    if (x === null || y === null) return (x === null) - (y === null); // what is not known goes last
+    const order = typeof x === "string" ? x.localeCompare(y) : x - y;
+    return down ? -order : order;
+  }
+
+  function render() {
+    const wanted = filter ? filter.value.trim().toLowerCase() : "";
+    const found = rows.filter((row) => !wanted || search(row).toLowerCase().includes(wanted)).sort(compare);
+    heads.forEach((head, index) => {
+      head.setAttribute("aria-sort", index !== column ? "none" : down ? "descending" : "ascending");
+    });
+    body.replaceChildren(
+      ...found.slice(0, limit).map((row) => {
+        const cells = columns.map((entry) => make("td", { class: entry.text ? "text" : "" }, entry.show(row)));
+        const line = make("tr", {}, ...cells);
+        if (detail) openable(line, cells[0], row, detail, columns.length);
+        return line;
+      }),
+    );
+    count.textContent = `${found.length} of ${rows.length}`;
+    more.hidden = found.length <= limit;
+    more.textContent = `Show ${Math.min(page, found.length - limit)} more`;
+  }
+
+  more.addEventListener("click", () => { limit += page; render(); });
+  if (filter) {
+    filter.addEventListener("input", () => { limit = page; render(); });
+    filter.after(count);
+  }
+  place.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...heads)), body), more);
+  render();
+}
+
+// The first cell becomes a button that opens a row below.
+function openable(line, cell, row, detail, width) {
+  const button = make("button", { type: "button", "aria-expanded": "false" }, ...cell.childNodes);
+  cell.replaceChildren(button);
+  button.addEventListener("click", () => {
+    const open = line.classList.toggle("open");
+    button.setAttribute("aria-expanded", String(open));
+    if (open) line.after(make("tr", { class: "detail" }, make("td", { colspan: width }, detail(row))));
+    else line.nextElementSibling.remove();
+  });
+}
+
+function withInterval(value, interval) {
+  const text = percent(value, 2);
+  if (!interval) return text;
+  const range = make("span", { class: "interval" }, `${percent(interval[0])} – ${percent(interval[1])}`);
+  return make("span", {}, `${text} `, range);
+}
+
+function scores() {
+  const names = data.tious.map((tiou) => tiou.toFixed(2));
+  const columns = [
+    { title: "run", text: true, value: (run) => run.name, show: (run) => run.name },
+    {
+      title: "average", value: (run) => run.average_mAP,
+      show: (run) => withInterval(run.average_mAP, run.interval && run.interval.average_mAP),
+    },
+    ...names.map((name, k) => ({
+      title: name, value: (run) => run.mAP[k],
+      show: (run) => withInterval(run.mAP[k], run.interval && [run.interval.mAP[0][k], run.interval.mAP[1][k]]),
+    })),
+    { title: "detections", value: (run) => run.detections, show: (run) => String(run.detections) },
+  ];
+  table(byId("score-table"), columns, [...data.runs], { sort: [0, false] });
+  if (data.tious.length > 1) byId("score-chart").append(scoreChart(names));
+}
+
+// mAP over thresholds, a line a run, its confidence interval as a band.
+function scoreChart(names) {
+  const [width, height, left, bottom] = [roomFor(640), 250, 40, 30];
+  const highest = Math.max(...data.runs.flatMap((run) => (run.interval ? run.interval.mAP[1] : run.mAP)), 0.01) * 1.06;
+  const x = (k) => left + ((width - left - 10) * k) / (names.length - 1);
+  const y = (value) => height - bottom - (height - bottom - 10) * (value / highest);
+  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "mAP by tIoU threshold" });
+  svg.style.maxWidth = "44rem";
+  const step = [0.01, 0.02, 0.05, 0.1, 0.2].find((size) => highest / size <= 6) || 0.25;
+  for (let value = 0; value <= highest; value += step) {
+    svg.append(draw("line", { class: "grid", x1: left, x2: width - 10, y1: y(value), y2: y(value) }));
+    svg.append(draw("text", { class: "quiet", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, percent(value, 0)));
+  }
+  names.forEach((name, k) => {
+    svg.append(draw("text", { class: "quiet", x: x(k), y: height - bottom + 16, "text-anchor": "middle" }, name));
+  });
+  data.runs.forEach((run, index) => {
+    const path = (values) => values.map((value, k) => `${x(k)},${y(value)}`);
+    if (run.interval) {
+      const [low, high] = run.interval.mAP;
+      const points = [...path(high), ...path(low).reverse()].join(" ");
+      svg.append(draw("polygon", { points, fill: runColour(index), opacity: 0.15 }));
+    }
+    const points = path(run.mAP).join(" ");
+    svg.append(draw("polyline", { points, fill: "none", stroke: runColour(index), "stroke-width": 2 }));
+  });
+  const box = make("div", {}, svg);
+  box.append(...data.runs.map((run, index) => key(runColour(index), run.name)));
+  box.append(make("span", { class: "quiet" }, "mAP (%) over tIoU" + (data.resamples ? "; bands: 95 % over resampled videos" : "")));
+  return box;
+}
+
+function errors() {
+  for (const run of data.runs) byId("profile").append(make("div", {}, make("h3", {}, run.name), profile(run), gains(run)));
+  byId("profile").after(make("div", {}, ...TYPES.map((type) => key(typeColour(type), type))));
+}
+
+function profile(run) {
+  const found = run.diagnosis.false_positives;
+  const [width, height, left, bottom] = [420, 220, 30, 20];
+  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `error types of ${run.name}` });
+  const y = (value) => (height - bottom) * (1 - value);
+  const groups = found.predictions.length;
+  const wide = (width - left) / groups;
+  for (const value of [0, 0.25, 0.5, 0.75, 1]) {
+    svg.append(draw("line", { class: "grid", x1: left, x2: width, y1: y(value), y2: y(value) }));
+    svg.append(draw("text", { class: "quiet", x: left - 5, y: y(value) + 4, "text-anchor": "end" }, percent(value, 0)));
+  }
+  for (let group = 0; group < groups; group += 1) {
+    const x = left + group * wide;
+    svg.append(draw("text", { class: "quiet", x: x + wide / 2, y: height - 5, "text-anchor": "middle" }, `${group + 1}G`));
+    let below = 0;
+    for (const type of TYPES) {
+      const share = found.share[type][group];
+      if (!share) continue;
+      const box = { x: x + 1.5, width: wide - 3, y: y(below + share), height: y(below) - y(below + share), fill: typeColour(type) };
+      const text = `${type}, ${group + 1}G: ${percent(share)} % of ${found.predictions[group]}`;
+      svg.append(draw("rect", box, draw("title", {}, text)));
+      below += share;
+    }
+  }
+  return svg;
+}
+
+function gains(run) {
+  const highest = Math.max(...data.runs.flatMap((other) => Object.values(other.diagnosis.false_positives.gain)), 0.01);
+  const { gain } = run.diagnosis.false_positives;
+  return bars(TYPES.slice(1).map((type) => [type, gain[type], typeColour(type)]), highest);
+}
+
+// Horizontal bars: [name, value, colour]
+function bars(entries, highest) {
+  const box = make("div", { class: "bars" });
+  for (const [name, value, colour] of entries) {
+    const width = `${(85 * Math.max(value || 0, 0)) / highest}%`;
+    const fill = make("div", { class: "fill", style: { width, background: colour } });
+    const number = make("span", { class: "value", style: { left: width } }, percent(value));
+    box.append(make("span", {}, name), make("div", { class: "track" }, fill, number));
+  }
+  return box;
+}
+
+function groups() {
+  const parts = [
+    [["Average mAP", make("sub", {}, "N"), " (%) on the annotations of each group"], "sensitivity", "average_mAP_N"],
+    [["Annotations that nothing finds (%)"], "false_negatives", "rate"],
+  ];
+  for (const [title, analysis, overall] of parts) {
+    const of = (run) => run.diagnosis[analysis];
+    const all = data.runs.map((run) => `${run.name} ${percent(of(run)[overall])}`).join(", ");
+    const side = make("div", { class: "side" });
+    const every = data.runs.flatMap((run) => Object.values(of(run).by_group).flat());
+    const highest = Math.max(...every.filter((value) => value !== null), 0.01);
+    for (const [name, entries] of Object.entries(data.runs[0].diagnosis.groups)) {
+      const total = entries.reduce((sum, entry) => sum + entry.annotations, 0);
+      const rows = entries.flatMap((entry, group) => data.runs.map((run, index) => {
+        const share = `${percent(entry.annotations / total, 0)} %`;
+        const label = index ? "" : `${entry.size}  ${entry.range}${name === "length" ? " s" : ""} (${share})`;
+        return [label, of(run).by_group[name][group], runColour(index)];
+      }));
+      side.append(make("div", {}, make("h3", {}, name), bars(rows, highest)));
+    }
+    byId("groups").append(make("h3", {}, ...title, `; of all: ${all}`), side);
+  }
+  byId("groups").append(...data.runs.map((run, index) => key(runColour(index), run.name)));
+}
+
+// The change from the first run to the last.
+function change(first, final) {
+  if (first === null || final === null) return "–";
+  const points = 100 * (final - first);
+  const text = (points > 0 ? "+" : "") + points.toFixed(1);
+  return make("span", { class: points > 0.05 ? "better" : points < -0.05 ? "worse" : "" }, text);
+}
+
+function classes() {
+  const average = (row, index) => mean(row.ap[index]);
+  const columns = [
+    { title: "class", text: true, value: (row) => row.name, show: (row) => row.name },
+    { title: "instances", value: (row) => row.instances, show: (row) => String(row.instances) },
+    ...data.runs.map((run, index) => ({
+      title: last ? run.name : "average AP", value: (row) => average(row, index),
+      show: (row) => classCell(row, index),
+    })),
+    ...changes((row) => average(row, 0), (row) => average(row, last)),
+    ...data.tious.map((tiou, k) => ({
+      title: tiou.toFixed(2), value: (row) => row.ap[last][k], show: (row) => percent(row.ap[last][k]),
+    })),
+  ];
+  const filter = byId("class-filter");
+  table(byId("class-table"), columns, data.classes, { filter, search: (row) => row.name, sort: [0, false], page: 200 });
+}
+
+function classCell(row, index) {
+  const interval = row.intervals[index];
+  if (!interval) return percent(mean(row.ap[index]));
+  const range = make("span", { class: "interval" }, `${percent(interval[0], 0)} – ${percent(interval[1], 0)}`);
+  return make("span", {}, `${percent(mean(row.ap[index]))} `, range);
+}
+
+function changes(first, final) {
+  if (!last) return [];
+  const value = (row) => (first(row) === null || final(row) === null ? null : final(row) - first(row));
+  return [{ title: "change", value, show: (row) => change(first(row), final(row)) }];
+}
+
+function videos() {
+  const columns = [
+    { title: "video", text: true, value: (row) => row.name, show: (row) => row.name },
+    { title: "classes", text: true, value: (row) => row.labels.join(", "), show: (row) => row.labels.join(", ") },
+    { title: "seconds", value: (row) => row.duration, show: (row) => (row.duration === null ? "–" : row.duration.toFixed(0)) },
+    { title: "annotations", value: (row) => row.truth.length, show: (row) => String(row.truth.length) },
+    ...data.runs.map((run, index) => ({
+      title: last ? run.name : "AP", value: (row) => row.scores[index], show: (row) => percent(row.scores[index]),
+    })),
+    ...changes((row) => row.scores[0], (row) => row.scores[last]),
+  ];
+  const search = (row) => `${row.name} ${row.labels.join(" ")}`;
+  const options = { filter: byId("video-filter"), search, sort: [0, false], page: 50, detail: timeline };
+  table(byId("video-table"), columns, [...data.videos], options);
+}
+
+function ends() {
+  const known = data.videos.filter((row) => row.scores[last] !== null && row.found);
+  known.sort((a, b) => b.scores[last] - a.scores[last] || b.truth.length - a.truth.length);
+  const count = Math.min(4, Math.floor(known.length / 2));
+  byId("ends-about").textContent =
+    `Of ${data.runs[last].name}: AP within the video, mean over its classes and thresholds; of equal ones, those with more annotations.`;
+  const card = (row, what) => {
+    const value = make("span", { class: "quiet" }, `${what}: ${data.runs.map((run, k) => `${run.name} ${percent(row.scores[k])}`).join(", ")}`);
+    return make("div", { class: "card" }, make("h3", {}, row.name, value), timeline(row));
+  };
+  const worst = [...known].sort((a, b) => a.scores[last] - b.scores[last] || b.truth.length - a.truth.length);
+  byId("ends-list").append(
+    ...known.slice(0, count).map((row) => card(row, "best")),
+    ...worst.slice(0, count).map((row) => card(row, "worst")),
+  );
+  if (!count) byId("ends").remove();
+}
+
+// Ground truth on top, each run below; taller and darker: a higher score within its row.
+function timeline(row) {
+  if (!row.found) return make("p", { class: "quiet" }, "This video's time line was left out to keep the page small.");
+  const colours = new Map(row.labels.map((label, index) => [label, `var(--c${index % 6})`]));
+  const all = [...row.truth, ...row.found.flat()];
+  const length = row.duration ?? Math.max(...all.map((segment) => segment[1]), 1);
+  const [width, left, tall, thin] = [roomFor(1000), roomFor(1000) < 600 ? 78 : 110, 24, 8];
+  const rows = [["ground truth", row.truth, row.truth.length], ...data.runs.map((run, k) => [run.name, row.found[k], row.counts[k]])];
+  const room = tall + thin + 6;
+  const height = rows.length * room + 20;
+  const x = (second) => left + (width - left) * Math.min(Math.max(second / length, 0), 1);
+  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `time line of ${row.name}` });
+  for (const second of ticks(length, width < 600 ? 4 : 9)) {
+    svg.append(draw("line", { class: "grid", x1: x(second), x2: x(second), y1: 0, y2: height - 20 }));
+    svg.append(draw("text", { class: "quiet", x: x(second), y: height - 6, "text-anchor": second ? "middle" : "start" }, clock(second)));
+  }
+  for (const [start, end, label] of row.truth) {
+    const wide = Math.max(x(end) - x(start), 1);
+    svg.append(draw("rect", { x: x(start), width: wide, y: 0, height: height - 20, fill: colours.get(label), opacity: 0.1 }));
+  }
+  rows.forEach(([name, segments, count], index) => {
+    const base = index * room + tall; // a thin lane below it holds the classes that the video does not have
+    svg.append(draw("text", { x: 0, y: base - tall / 2 + 4 }, clip(name, Math.floor(left / 6)), draw("title", {}, `${name}: ${count} segments`)));
+    const known = segments.map((segment) => segment[3] ?? 1);
+    const [low, high] = [Math.min(...known), Math.max(...known)];
+    for (const [start, end, label, score] of segments) {
+      const strength = score === undefined || high === low ? 1 : (score - low) / (high - low);
+      const own = colours.has(label);
+      const size = (own ? tall : thin) * (0.3 + 0.7 * strength);
+      const box = {
+        x: x(start), width: Math.max(x(end) - x(start), 1.5), y: (own ? base : base + thin) - size, height: size,
+        fill: own ? colours.get(label) : "var(--other)", opacity: 0.3 + 0.6 * strength,
+      };
+      const text = `${label}  ${start.toFixed(1)}–${end.toFixed(1)} s` + (score === undefined ? "" : `  score ${score}`);
+      const bar = draw("rect", box, draw("title", {}, text));
+      svg.append(row.file ? draw("a", { href: `${row.file}#t=${start},${end}`, target: "_blank" }, bar) : bar);
+    }
+  });
+  const box = make("div", {}, svg, ...row.labels.map((label) => key(colours.get(label), label)), key("var(--other)", "another class"));
+  if (row.file) {
+    const links = row.truth.slice(0, 12).flatMap(([start, end, label]) => [
+      make("a", { href: `${row.file}#t=${start},${end}`, target: "_blank" }, `${label} ${clock(start)}`), " ",
+    ]);
+    box.append(make("div", {}, "Play: ", ...links));
+  }
+  const most = Math.max(...row.counts);
+  if (most > data.drawn) box.append(make("span", { class: "quiet" }, `Only the ${data.drawn} best of up to ${most} detections are drawn.`));
+  return box;
+}
+
+function ticks(length, most) {
+  const step = [0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600].find((size) => length / size <= most) || 7200;
+  return Array.from({ length: Math.floor(length / step) + 1 }, (_, k) => k * step).filter((second) => second <= length * 0.97);
+}
+
+function clock(second) {
+  if (second < 60) return `${+second.toFixed(1)} s`;
+  const parts = [Math.floor(second / 3600), Math.floor((second % 3600) / 60), Math.floor(second % 60)];
+  const shown = parts[0] ? parts : parts.slice(1);
+  return shown.map((part, k) => (k ? String(part).padStart(2, "0") : part)).join(":");
+}
+
+const clip = (text, size) => (text.length > size ? `${text.slice(0, size - 1)}…` : text);
+
+byId("title").textContent = data.title;
+byId("about").textContent =
+  `${data.videos.length} videos, ${data.classes.length} classes, ${data.classes.reduce((sum, row) => sum + row.instances, 0)} annotations (${data.ground_truth}); ` +
+  `scores in percent`;
+scores();
+errors();
+groups();
+ends();
+classes();
+videos();
+document.documentElement.dataset.ready = "true";
