@@ -21,8 +21,8 @@ from refineloc.runtime import Annotations, Scores, evaluate, read_annotations
 from refineloc.runtime.evaluation import DEFAULT_TIOUS
 from refineloc.training.data import Split, load_split
 from refineloc.training.pseudo_labels import true_foreground
-from refineloc.training.refine import detect, predict
 from refineloc.training.run import LoadedIteration, load_iteration
+from refineloc.training.scoring import detect, predict
 
 TIOUS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # THUMOS14's
 BACKGROUND = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # values of α_A

@@ -1,6 +1,10 @@
 """`refineloc-train`: features and labels in, a run with one model for each refinement iteration out."""
 
+import contextlib
 import os
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -43,6 +47,12 @@ def train(
     run: Annotated[Path | None, typer.Option(help="Folder of the run; runs/DATE-TIME if left out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --run.")] = False,
     fps: Annotated[float | None, typer.Option(help="Frames a second of videos for which no file states it.")] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            metavar="GIB", help="Memory for features; more is read from disk for each batch. Half of the free."
+        ),
+    ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Go on with the videos that have both features and labels.")
     ] = False,
@@ -85,7 +95,9 @@ def train(
         raise InputError("give training features and labels, --val-features and --val-labels (see --help)")
     if resume and run is None:
         raise ConfigError("--resume: give the run to go on with as --run NAME")
-    _train(resolved, (features, labels), (val_features, val_labels), device, run, resume, fps, allow_missing)
+    if memory is not None and memory < 0:
+        raise ConfigError(f"--memory: expected 0 or more GiB, got {memory:g}")
+    _train(resolved, (features, labels), (val_features, val_labels), device, run, resume, fps, allow_missing, memory)
 
 
 def _train(
@@ -97,23 +109,37 @@ def _train(
     resume: bool,
     fps: float | None,
     allow_missing: bool,
+    memory: float | None,
 ) -> None:
-    import time
-
     try:
         from rich.console import Console
 
         from refineloc.training.data import load_split, read_labels
+        from refineloc.training.parallel import join
         from refineloc.training.refine import Truth, refine
-        from refineloc.training.report import RunReporter, iterations_table
+        from refineloc.training.report import RunReporter, Silent, iterations_table
         from refineloc.training.run import DataRecord, Run
     except ImportError as error:
         raise MissingExtraError(f"{_LINE} ({error})") from error
 
     chosen = _device(device)
+    if config.training.precision == "tf32" and chosen.type != "cuda":
+        raise ConfigError("training.precision: tf32 needs a CUDA GPU; on a CPU there are float32 and bf16")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and folder is None:
+        raise ConfigError("several processes need one folder: give --run NAME")
+    group = join(chosen)
     train_labels, val_labels = read_labels(train_files[1]), read_labels(val_files[1])
+    budget = int(memory * 2**30) if memory is not None else free_memory() // 2
     with progress("reading features", len(train_labels) + len(val_labels), "videos") as advance:
-        train = load_split(train_files[0], train_labels, config, fps=fps, allow_missing=allow_missing, advance=advance)
+        train = load_split(
+            train_files[0],
+            train_labels,
+            config,
+            fps=fps,
+            allow_missing=allow_missing,
+            memory=budget,
+            advance=advance,
+        )
         val = load_split(
             val_files[0],
             val_labels,
@@ -121,36 +147,53 @@ def _train(
             classes=train.classes,
             fps=fps,
             allow_missing=allow_missing,
+            memory=budget - train.bytes_held,
             advance=advance,
         )
-    if val.width != train.width:
-        raise InputError(f"{val.source}: features have width {val.width}, those of {train.source} {train.width}")
+    if val.file_width != train.file_width:
+        raise InputError(
+            f"{val.source}: features have width {val.file_width}, those of {train.source} {train.file_width}"
+        )
     # Times, where the files have them: for the scores that are shown, and for the oracle. Training has its own labels.
     truth = Truth(_with_times(train_files[1]), _with_times(val_files[1]))
-    if any(grid is None for grid in val.grids):
-        without = next(name for name, grid in zip(val.names, val.grids, strict=True) if grid is None)
-        note(
-            f"warning: {val_files[1]}: video {without!r}: its fps is not known, so no detections.json and no mAP; "
-            "give --fps X, or a column fps in the labels"
-        )
     record = DataRecord(
         train_features=str(train_files[0]),
         train_labels=str(train_files[1]),
         val_features=str(val_files[0]),
         val_labels=str(val_files[1]),
         classes=train.classes,
-        width=train.features.shape[1],
+        width=train.width,
         fps=fps or 0.0,
     )
-    run = Run(folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S"), config, record, resume=resume)
-    note(
-        f"{run.folder}: {len(train)} + {len(val)} videos, {train.snippets} + {val.snippets} snippets x "
-        f"{train.features.shape[1]}, {len(train.classes)} classes, on {chosen}"
-    )
-    reporter = RunReporter(config.training.iterations, config.training.epochs, run.folder, len(run.records))
-    with reporter:
-        refine(config, train.to(chosen), val.to(chosen), run, reporter, truth)
-    Console(width=None if _is_terminal() else 120).print(iterations_table(run.records))
+    first = group.rank == 0
+    folder = folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    # All look at the folder before the first process writes there.
+    run = Run(folder, config, record, resume=resume, writes=False) if not first else None
+    group.wait()
+    run = run or Run(folder, config, record, resume=resume)
+    group.wait()
+    if first:
+        if any(grid is None for grid in val.grids):
+            without = next(name for name, grid in zip(val.names, val.grids, strict=True) if grid is None)
+            note(
+                f"warning: {val_files[1]}: video {without!r}: its fps is not known, so no detections.json and no mAP; "
+                "give --fps X, or a column fps in the labels"
+            )
+        processes = f" in {group.size} processes" if group.size > 1 else ""
+        stored = [split.source.name for split in (train, val) if not split.bytes_held]
+        read = f"; read from disk: {', '.join(stored)}" if stored else ""
+        note(
+            f"{run.folder}: {len(train)} + {len(val)} videos, {train.snippets} + {val.snippets} snippets x "
+            f"{train.width}, {len(train.classes)} classes, on {chosen}{processes}{read}"
+        )
+    settings = config.training
+    reporter = RunReporter(settings.iterations, settings.epochs, run) if first else Silent()
+    train = train.to(chosen, room_on(chosen))
+    val = val.to(chosen, room_on(chosen))
+    with reporter, _products(settings.precision):
+        refine(config, train, val, run, reporter, truth, group)
+    if first:
+        Console(width=None if sys.stdout.isatty() else 120).print(iterations_table(run.records))
 
 
 def _with_times(path: Path) -> Any:
@@ -177,10 +220,34 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _is_terminal() -> bool:
-    import sys
+def free_memory() -> int:
+    """Bytes that programs can still take."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
-    return sys.stdout.isatty()
+
+def room_on(device: Any) -> int | None:
+    """Bytes that features may take on a device; None on the CPU, where they are already."""
+    import torch
+
+    # The rest is for batches and activations: at most a few GB of tens.
+    return int(0.7 * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
+
+
+@contextlib.contextmanager
+def _products(precision: str) -> Iterator[None]:
+    """TF32 for the matrix products of CUDA GPUs while a run lasts, where its settings say so."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def main() -> NoReturn:

@@ -12,9 +12,10 @@ from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.features import Stream, StreamOrder
 from refineloc.runtime.postprocess import PostProcess, Profile
 
-__all__ = ["Config", "Generator", "parse_assignment", "read_toml", "resolve"]
+__all__ = ["Config", "Generator", "Precision", "parse_assignment", "read_toml", "resolve"]
 
 Generator = Literal["uniform", "distribution-aware", "class-activation", "attention", "segment", "oracle"]
+Precision = Literal["float32", "bf16", "tf32"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -66,9 +67,8 @@ class PseudoConfig(_Section):
     sampled: Share = Field(0.8, description="S, share of each video's snippets that keep their pseudo label")
     weighted: bool = Field(True, description="weigh background and foreground by [1-w, w], w = share of background")
     foreground: Share = Field(0.5, description="segment: least foreground of a kept snippet (1 - α_A)")
-    class_activation: Share = Field(
-        0.005, description="segment: least class activation of a kept snippet; class-activation: the threshold on max C̄"
-    )
+    class_activation: Share = Field(0.005, description="segment: least class activation C̄_n of a kept snippet (α_C)")
+    max_class_activation: Share = Field(0.5, description="class-activation: threshold on max_n C̄ (section 3.2)")
     attention: float = Field(1.0, ge=0, description="attention: threshold on Ā^time, as a multiple of 1/T")
     top_k: int = Field(2, ge=1, description="segment: classes a video, by ŷ")
     widen: int = Field(0, ge=0, description="segment: snippets added at both ends (paper: none; released code: 2)")
@@ -93,6 +93,15 @@ class TrainingConfig(_Section):
     )
     video_loss: Profile = Field("paper", description="paper: -log ŷ_y; release: -sum_t Ā^time_t log C̄_(t,y)")
     labels: Literal["all", "first"] = Field("all", description="a video's labels: all, or the first in sorted order")
+    precision: Precision = Field(
+        "float32", description="of the matrix products: bf16 halves their time (docs/training.md); tf32 on CUDA GPUs"
+    )
+    evaluate_every: int = Field(
+        1, ge=0, description="epochs between scores (mAP) on the validation videos; 0: once an iteration"
+    )
+    checkpoint_s: float = Field(
+        30.0, ge=0, description="least seconds between checkpoints of an unfinished iteration; 0: every epoch"
+    )
     stop_after: int = Field(
         0, ge=0, description="end the loop after so many iterations without a better one; 0: never (released code: 3)"
     )

@@ -1,6 +1,8 @@
-"""A split in memory: the features of all videos packed one after another, and their labels."""
+"""A split: the features of all videos, packed in memory or read ahead from their file, and the videos' labels."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +13,18 @@ from torch import Tensor
 
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.errors import AnnotationError, FeatureError, InputError
-from refineloc.runtime.features import FeatureStore, open_features, stream_slice
+from refineloc.runtime.features import FeatureInfo, FeatureStore, open_features, stream_slice
 from refineloc.runtime.grid import SnippetGrid
 from refineloc.training.config import Config
 
-__all__ = ["Batch", "Split", "load_split", "read_labels"]
+__all__ = ["Batch", "OnDisk", "Split", "load_split", "read_labels"]
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some videos of a split, packed.
+    """Some videos of a split, packed; `features`, `lengths` and `targets` are on the split's device.
 
     Attributes:
         videos: their indices in the split, int64 [V].
@@ -38,28 +42,56 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class OnDisk:
+    """Features that stay in their file, for splits larger than the memory they may take.
+
+    Attributes:
+        store: open, for as long as the split is used.
+        columns: of the chosen stream.
+        dtype: as stored.
+    """
+
+    store: FeatureStore
+    columns: slice
+    dtype: type[np.float16] | type[np.float32]
+
+    def read(self, names: Sequence[str], lengths: Sequence[int]) -> Tensor:
+        """The features of some videos one after another, [S, D]."""
+        out = np.empty((sum(lengths), self.columns.stop - self.columns.start), self.dtype)
+        at = 0
+        for name, length in zip(names, lengths, strict=True):
+            self.store.read_into(name, out[at : at + length], self.columns)
+            at += length
+        return torch.from_numpy(out)
+
+
+@dataclass(frozen=True, slots=True)
 class Split:
     """All videos of a split.
 
     Attributes:
         names: the videos, sorted.
-        features: [S, D], float32 or as stored in float16, snippets of all videos one after another.
-        lengths: int64 [V].
+        features: [S, D], float32 or as stored in float16, snippets of all videos one after another; or their file.
+        lengths: int64 [V], on the CPU.
         targets: labels, float32 [V, N], each row sums to 1.
         classes: names, N of them.
         grids: snippets to seconds for each video, None where its fps is not known.
-        width: of the feature file, before the choice of a stream.
+        file_width: of the feature file, before the choice of a stream.
+        width: D, after it.
         source: the feature file.
+        device: where batches go.
     """
 
     names: tuple[str, ...]
-    features: Tensor
+    features: Tensor | OnDisk
     lengths: Tensor
     targets: Tensor
     classes: tuple[str, ...]
     grids: tuple[SnippetGrid | None, ...]
+    file_width: int
     width: int
     source: Path
+    device: torch.device = _CPU
 
     def __len__(self) -> int:
         return len(self.names)
@@ -67,32 +99,48 @@ class Split:
     @property
     def snippets(self) -> int:
         """S, of all videos."""
-        return self.features.shape[0]
+        return int(self.lengths.sum())
 
-    def batch(self, videos: Tensor) -> Batch:
-        """Pack the videos of these indices, in this order."""
+    @property
+    def bytes_held(self) -> int:
+        """What the features take in memory."""
+        return self.features.nbytes if isinstance(self.features, Tensor) else 0
+
+    def batches(self, groups: Sequence[Tensor]) -> Iterator[Batch]:
+        """Each group of videos (indices, on the CPU) as a batch, in this order.
+
+        Features that do not lie on the device yet are fetched by a thread, one batch ahead of the one in use.
+        """
+        if not groups or (isinstance(self.features, Tensor) and self.features.device == self.device):
+            yield from map(self._batch, groups)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self._batch, groups[0])
+            for group in groups[1:]:
+                ready, coming = coming.result(), pool.submit(self._batch, group)
+                yield ready
+            yield coming.result()
+
+    def _batch(self, videos: Tensor) -> Batch:
         lengths = self.lengths[videos]
         # Row r of the batch is the snippet that lies r - (rows before its video) into its video.
         starts = (torch.cumsum(self.lengths, 0) - self.lengths)[videos]
         before = torch.cumsum(lengths, 0) - lengths
-        rows = torch.arange(int(lengths.sum()), device=lengths.device) + torch.repeat_interleave(
-            starts - before, lengths
-        )
-        features = self.features.index_select(0, rows).float()
-        return Batch(videos, features, lengths, self.targets[videos], rows)
+        rows = torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - before, lengths)
+        if isinstance(self.features, OnDisk):
+            features = self.features.read([self.names[video] for video in videos.tolist()], lengths.tolist())
+        else:
+            features = self.features.index_select(0, rows.to(self.features.device))
+        # Moved as stored: half the bytes where that is float16.
+        features = features.to(self.device).float()
+        return Batch(videos, features, lengths.to(self.device), self.targets[videos].to(self.device), rows)
 
-    def to(self, device: torch.device) -> "Split":
-        """The same split with its tensors on a device."""
-        return Split(
-            self.names,
-            self.features.to(device),
-            self.lengths.to(device),
-            self.targets.to(device),
-            self.classes,
-            self.grids,
-            self.width,
-            self.source,
-        )
+    def to(self, device: torch.device, room: int | None = None) -> "Split":
+        """The same split for training on a device; features go there where they fit into `room` bytes."""
+        features = self.features
+        if isinstance(features, Tensor) and (room is None or features.nbytes <= room):
+            features = features.to(device)
+        return dataclasses.replace(self, features=features, device=device)
 
 
 def read_labels(path: Path) -> Annotations:
@@ -108,6 +156,7 @@ def load_split(
     classes: Sequence[str] | None = None,
     fps: float | None = None,
     allow_missing: bool = False,
+    memory: int | None = None,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> Split:
     """Read the features of all labelled videos.
@@ -119,6 +168,8 @@ def load_split(
         classes: those of training; those of `labels` if left out.
         fps: of videos for which neither file states it.
         allow_missing: go on with the videos that both have, instead of refusing.
+        memory: bytes that the features may take; where they take more they stay in their file, which is then read for
+            each batch. No limit if left out.
         advance: called with 1 after each video.
 
     Raises:
@@ -127,47 +178,72 @@ def load_split(
         InputError: videos in only one of the two files.
     """
     known = tuple(classes) if classes is not None else _classes(labels, config)
-    with open_features(features) as store:
+    store = open_features(features)
+    try:
         names = _common_videos(store, labels, allow_missing)
         infos = [store.info(name) for name in names]
+        _check(infos, features, config)
         width = infos[0].width
-        for info in infos:
-            where = f"{features}: video {info.name!r}"
-            if not info.snippets:
-                raise FeatureError(f"{where}: has no snippets; leave it out or extract its features again")
-            if info.width != width:
-                raise FeatureError(f"{where}: features have width {info.width}, those of {names[0]!r} have {width}")
-            if info.snippet_frames not in (None, config.features.snippet_frames):
-                raise FeatureError(
-                    f"{where}: its snippets have {info.snippet_frames} frames, the configuration says "
-                    f"{config.features.snippet_frames}; give --set features.snippet_frames={info.snippet_frames}"
-                )
         columns = stream_slice(width, config.features.stream, config.features.stream_order)
-        lengths = np.array([info.snippets for info in infos], dtype=np.int64)
         # float16 stays float16 in memory, half the size; a batch is float32.
         dtype = np.float16 if all(info.dtype == np.float16 for info in infos) else np.float32
-        packed = np.empty((int(lengths.sum()), columns.stop - columns.start), dtype=dtype)
-        at = 0
-        for info in infos:
-            store.read_into(info.name, packed[at : at + info.snippets], columns)
-            at += info.snippets
-            advance(1)
-    grids = []
+        lengths = [info.snippets for info in infos]
+        file = OnDisk(store, columns, dtype)
+        size = sum(lengths) * (columns.stop - columns.start) * np.dtype(dtype).itemsize
+        split = Split(
+            names=names,
+            features=file if memory is not None and size > memory else _packed(file, names, lengths, advance),
+            lengths=torch.tensor(lengths, dtype=torch.int64),
+            targets=torch.from_numpy(_targets(labels, names, known, config)),
+            classes=known,
+            grids=tuple(_grid(info, labels, config, fps) for info in infos),
+            file_width=width,
+            width=columns.stop - columns.start,
+            source=features,
+        )
+    except BaseException:
+        store.close()
+        raise
+    if isinstance(split.features, Tensor):
+        store.close()
+    return split
+
+
+def _check(infos: Sequence[FeatureInfo], features: Path, config: Config) -> None:
+    first = infos[0]
     for info in infos:
-        stated = labels[info.name]
-        rate = stated.fps or info.fps or fps
-        duration = stated.duration_s or info.duration_s
-        grids.append(SnippetGrid(rate, config.features.snippet_frames, duration) if rate else None)
-    return Split(
-        names=names,
-        features=torch.from_numpy(packed),
-        lengths=torch.from_numpy(lengths),
-        targets=torch.from_numpy(_targets(labels, names, known, config)),
-        classes=known,
-        grids=tuple(grids),
-        width=width,
-        source=features,
-    )
+        where = f"{features}: video {info.name!r}"
+        if not info.snippets:
+            raise FeatureError(f"{where}: has no snippets; leave it out or extract its features again")
+        if info.width != first.width:
+            raise FeatureError(f"{where}: features have width {info.width}, those of {first.name!r} have {first.width}")
+        if info.snippet_frames not in (None, config.features.snippet_frames):
+            raise FeatureError(
+                f"{where}: its snippets have {info.snippet_frames} frames, the configuration says "
+                f"{config.features.snippet_frames}; give --set features.snippet_frames={info.snippet_frames}"
+            )
+
+
+def _packed(file: OnDisk, names: Sequence[str], lengths: Sequence[int], advance: Callable[[int], None]) -> Tensor:
+    try:
+        packed = np.empty((sum(lengths), file.columns.stop - file.columns.start), file.dtype)
+    except MemoryError as error:
+        raise FeatureError(
+            f"{file.store.path}: no memory for its features; --memory GIB limits what is held"
+        ) from error
+    at = 0
+    for name, length in zip(names, lengths, strict=True):
+        file.store.read_into(name, packed[at : at + length], file.columns)
+        at += length
+        advance(1)
+    return torch.from_numpy(packed)
+
+
+def _grid(info: FeatureInfo, labels: Annotations, config: Config, fps: float | None) -> SnippetGrid | None:
+    stated = labels[info.name]
+    rate = stated.fps or info.fps or fps
+    duration = stated.duration_s or info.duration_s
+    return SnippetGrid(rate, config.features.snippet_frames, duration) if rate else None
 
 
 def _classes(labels: Annotations, config: Config) -> tuple[str, ...]:

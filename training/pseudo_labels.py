@@ -58,7 +58,7 @@ def generate(
         case "distribution-aware":
             foreground = rng.random(total) < config.foreground_share
         case "class-activation":
-            foreground = scores.class_scores.max(axis=1) >= np.float32(config.class_activation)
+            foreground = scores.class_scores.max(axis=1) >= np.float32(config.max_class_activation)
         case "attention":
             # Ā^time sums to 1 over a video: relative to 1/T a threshold means the same for every length.
             foreground = scores.attention * np.repeat(lengths, lengths) >= config.attention
@@ -99,7 +99,7 @@ def _one_kind(config: PseudoConfig, foreground: npt.NDArray[np.bool_]) -> str:
     cause = {
         "segment": f"pseudo.foreground = {config.foreground:g} with "
         f"pseudo.class_activation = {config.class_activation:g}",
-        "class-activation": f"pseudo.class_activation = {config.class_activation:g}",
+        "class-activation": f"pseudo.max_class_activation = {config.max_class_activation:g}",
         "attention": f"pseudo.attention = {config.attention:g}",
         "distribution-aware": f"pseudo.foreground_share = {config.foreground_share:g}",
     }.get(config.generator, f"pseudo.generator = {config.generator}")

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +10,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["RunReporter", "iterations_table"]
+from refineloc.training.run import Run
+
+__all__ = ["RunReporter", "Silent", "iterations_table"]
+
+
+class Silent:
+    """Tells nobody."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """After each epoch."""
+
+    def iteration(self, record: Mapping[str, Any]) -> None:
+        """After each iteration."""
+
+    def warning(self, message: str) -> None:
+        """Something the user should know."""
 
 
 class RunReporter:
@@ -19,16 +38,17 @@ class RunReporter:
 
     Args:
         iterations, epochs: planned.
-        folder: of the run; TensorBoard's files go into tensorboard/ inside.
-        done: iterations that a resumed run has already.
+        run: what it has already is not waited for; TensorBoard's files go into tensorboard/ in its folder.
     """
 
-    def __init__(self, iterations: int, epochs: int, folder: Path, done: int = 0) -> None:
+    def __init__(self, iterations: int, epochs: int, run: Run) -> None:
+        self._iterations = iterations
         self._epochs = epochs
-        self._done = done
+        self._done = len(run.records)
         self._seen = 0
         self._began = time.perf_counter()
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        behind = self._done * epochs + (run.checkpoint.epochs if run.checkpoint else 0)
+        self._writer = SummaryWriter(str(run.folder / "tensorboard"))
         self._console = Console(stderr=True)
         self._progress: Progress | None = None
         if sys.stderr.isatty():
@@ -41,7 +61,7 @@ class RunReporter:
                 console=self._console,
                 transient=True,
             )
-            self._task = self._progress.add_task("iteration 0", total=(iterations - done) * epochs, state="")
+            self._task = self._progress.add_task("iteration 0", total=iterations * epochs, completed=behind, state="")
 
     def __enter__(self) -> "RunReporter":
         if self._progress:
@@ -56,11 +76,15 @@ class RunReporter:
     def epoch(self, record: Mapping[str, Any]) -> None:
         """After each epoch."""
         step = record["iteration"] * self._epochs + record["epoch"]
-        for name in ("train_loss", "validation_loss", "learning_rate"):
-            self._writer.add_scalar(f"epoch/{name}", record[name], step)
+        for name in ("train_loss", "validation_loss", "learning_rate", "average_mAP"):
+            if name in record:
+                self._writer.add_scalar(f"epoch/{name}", record[name], step)
         if self._progress:
             state = f"loss {record['train_loss']:.3f}, validation {record['validation_loss']:.3f}"
-            self._progress.update(self._task, advance=1, description=f"iteration {record['iteration']}", state=state)
+            if "average_mAP" in record:
+                state += f", mAP {100 * record['average_mAP']:.2f} %"
+            what = f"iteration {record['iteration']} of {self._iterations}, epoch {record['epoch'] + 1}"
+            self._progress.update(self._task, advance=1, description=what, state=state)
 
     def iteration(self, record: Mapping[str, Any]) -> None:
         """After each iteration."""

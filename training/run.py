@@ -6,9 +6,10 @@
         iterations.json          a record an iteration
         iter_K/model.safetensors
         iter_K/detections.json   of the validation videos, where their fps is known
+        checkpoint.safetensors   of the iteration that is under way, now and then
 
-An iteration is finished when iterations.json has its record; that file is written last. What an unfinished iteration
-left is made again with the same seed, so a resumed run ends with the same numbers as one that was not killed.
+An iteration is finished when iterations.json has its record; that file is written last. An unfinished one goes on from
+its checkpoint, or from its beginning with the same seed, so a resumed run ends with the numbers of one never killed.
 """
 
 import json
@@ -28,11 +29,13 @@ from refineloc.runtime.detections import Detections, write_detections
 from refineloc.runtime.errors import ConfigError, ModelError, OutputError
 from refineloc.runtime.files import atomic_write
 from refineloc.training.bases.refineloc import RefineLoc
+from refineloc.training.checkpoint import Checkpoint
 from refineloc.training.config import Config, resolve
 
 __all__ = ["DataRecord", "LoadedIteration", "Run", "build_model", "load_iteration"]
 
 _FORMAT = "refineloc-1"
+_FREE = ("training.iterations", "training.checkpoint_s")  # settings that a resumed run may change
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,46 +90,88 @@ class Run:
         folder: created if it is not there.
         config, data: what is about to be trained.
         resume: go on with what is there; without it a folder that holds a run is refused.
+        writes: False in all but one of several processes that train together: nothing is written, all is remembered.
+
+    Attributes:
+        records: of the finished iterations.
+        checkpoint: of the iteration that is under way, None at its beginning.
 
     Raises:
         ConfigError: the folder holds a run and `resume` is False, or a run of other settings.
         OutputError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, config: Config, data: DataRecord, *, resume: bool = False) -> None:
+    def __init__(
+        self, folder: Path, config: Config, data: DataRecord, *, resume: bool = False, writes: bool = True
+    ) -> None:
         self.folder = folder
+        self._writes = writes
         settings = folder / "config.toml"
         document = config.model_dump(exclude_none=True) | {"data": data.to_dict()}
         if settings.exists():
             if not resume:
                 raise ConfigError(f"{folder}: holds a run already; --resume goes on with it, --run NAME begins another")
-            _refuse_other_settings(folder, _read_toml(settings), document)
+            _refuse_other_settings(folder, settings, document)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
-        _write_text(settings, tomli_w.dumps(document))
+        self._write(settings, tomli_w.dumps(document))
         self.records: list[dict[str, Any]] = _read_records(folder)[: config.training.iterations]
-        self._epochs = [line for line in _read_lines(folder) if line["iteration"] < len(self.records)]
+        self.checkpoint = self._read_checkpoint()
+        now, epochs = len(self.records), self.checkpoint.epochs if self.checkpoint else 0
+        # Lines of epochs that will be made again are dropped.
+        self._epochs = [
+            line
+            for line in _read_lines(folder)
+            if line["iteration"] < now or (line["iteration"] == now and line["epoch"] < epochs)
+        ]
 
     def add_epoch(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
         self._epochs.append(dict(record))
-        _write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self._epochs))
+        self._write(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self._epochs))
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Keep the state of the iteration that is under way; its epochs have been added."""
+        if self._writes:
+            stated = {"format": _FORMAT, "iteration": str(len(self.records)), "numbers": checkpoint.numbers}
+            with atomic_write(self._checkpoint_file, "wb") as handle:
+                handle.write(save(checkpoint.tensors, metadata=stated))
 
     def add_iteration(
         self, record: Mapping[str, Any], model: nn.Module, detections: Mapping[str, Detections] | None
     ) -> None:
         """Write the files of a finished iteration, its record last."""
-        folder = self.iteration_folder(len(self.records))
-        folder.mkdir(exist_ok=True)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        with atomic_write(folder / "model.safetensors", "wb") as handle:
-            handle.write(save(tensors, metadata={"format": _FORMAT, "iteration": str(len(self.records))}))
-        if detections is not None:
-            write_detections(folder / "detections.json", detections)
+        if self._writes:
+            folder = self.iteration_folder(len(self.records))
+            _make(folder)
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+            with atomic_write(folder / "model.safetensors", "wb") as handle:
+                handle.write(save(tensors, metadata={"format": _FORMAT, "iteration": str(len(self.records))}))
+            if detections is not None:
+                write_detections(folder / "detections.json", detections)
         self.records.append(dict(record))
-        _write_text(self.folder / "iterations.json", json.dumps(self.records, indent=1) + "\n")
+        self._write(self.folder / "iterations.json", json.dumps(self.records, indent=1) + "\n")
+        self.checkpoint = None
+        if self._writes:
+            self._checkpoint_file.unlink(missing_ok=True)
+
+    @property
+    def _checkpoint_file(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    def _read_checkpoint(self) -> Checkpoint | None:
+        if not self._checkpoint_file.exists():
+            return None
+        tensors, stated = _read_tensors(self._checkpoint_file)
+        # A kill between the last record and the removal of the checkpoint leaves one of a finished iteration.
+        return Checkpoint(tensors, stated["numbers"]) if stated.get("iteration") == str(len(self.records)) else None
+
+    def _write(self, path: Path, text: str) -> None:
+        if self._writes:
+            with atomic_write(path) as handle:
+                handle.write(text)
 
     def iteration_folder(self, iteration: int) -> Path:
         """`iter_K` of this run."""
@@ -163,22 +208,35 @@ def load_weights(path: Path, model: nn.Module) -> None:
     Raises:
         ModelError: missing, damaged, or of another shape than the model.
     """
+    tensors, _ = _read_tensors(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("format") != _FORMAT:
-                raise ModelError(f"{path}: not weights of refineloc-train")
-            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model.load_state_dict(tensors)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: weights cannot be read: {error}") from error
     except RuntimeError as error:
         raise ModelError(
             f"{path}: weights do not fit the run's settings: {str(error).splitlines()[-1].strip()}"
         ) from error
 
 
-def _refuse_other_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Only the number of iterations may differ: a run can be made longer."""
+def _read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            stated = file.metadata() or {}
+            if stated.get("format") != _FORMAT:
+                raise ModelError(f"{path}: not weights of refineloc-train")
+            return {name: file.get_tensor(name) for name in file.keys()}, stated  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: weights cannot be read: {error}") from error
+
+
+def _refuse_other_settings(folder: Path, settings: Path, now: dict[str, Any]) -> None:
+    """Only what changes no number may differ; a run can be made longer."""
+    before = _read_toml(settings)
+    stated = before.pop("data", {})
+    try:
+        # Settings that were added since the run was begun have their defaults.
+        before = resolve(before).model_dump(exclude_none=True) | {"data": stated}
+    except ConfigError as error:
+        raise ModelError(f"{settings}: not the settings of a run: {error}") from error
 
     def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -188,7 +246,7 @@ def _refuse_other_settings(folder: Path, before: dict[str, Any], now: dict[str, 
 
     old, new = flat(before), flat(now)
     for key in sorted(old.keys() | new.keys()):
-        if key != "training.iterations" and old.get(key) != new.get(key):
+        if key not in _FREE and old.get(key) != new.get(key):
             raise ConfigError(
                 f"{folder}: was begun with other settings: {key} was {old.get(key)!r}, now {new.get(key)!r}; "
                 "resume with the same, or begin another with --run NAME"
@@ -225,6 +283,8 @@ def _read_lines(folder: Path) -> list[dict[str, Any]]:
         raise ModelError(f"{path}: cannot be read: {error}") from error
 
 
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as handle:
-        handle.write(text)
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error

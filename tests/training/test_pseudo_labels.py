@@ -44,7 +44,7 @@ def test_segment_of_the_release_is_dilated_widened_and_one_further_at_the_end() 
 
 
 def test_class_activation_takes_the_largest_of_all_classes() -> None:
-    assert labels(generator="class-activation", class_activation=0.9) == [1, 1, 0, 0, 0, 1, 1, 0, 1, 1]
+    assert labels(generator="class-activation", max_class_activation=0.9) == [1, 1, 0, 0, 0, 1, 1, 0, 1, 1]
 
 
 def test_attention_is_relative_to_one_over_t() -> None:
@@ -79,7 +79,7 @@ def test_the_oracle_needs_times() -> None:
     [
         ({"generator": "segment", "class_activation": 1.0}, "pseudo.class_activation = 1"),
         ({"generator": "segment", "foreground": 1.0}, "pseudo.foreground = 1"),
-        ({"generator": "class-activation", "class_activation": 0.0}, "pseudo.class_activation = 0"),
+        ({"generator": "class-activation", "max_class_activation": 0.0}, "pseudo.max_class_activation = 0"),
         ({"generator": "attention", "attention": 9.0}, "pseudo.attention = 9"),
     ],
 )

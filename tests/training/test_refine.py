@@ -2,20 +2,23 @@
 
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from refineloc.runtime.annotations import read_annotations
-from refineloc.runtime.errors import ModelError, RefineLocError
+from refineloc.runtime.errors import ModelError, OutputError, RefineLocError
 from refineloc.training.config import Config, resolve
 from refineloc.training.data import load_split, read_labels
+from refineloc.training.parallel import ALONE, Group
 from refineloc.training.refine import TrainingError, Truth, refine
 from refineloc.training.run import DataRecord, Run, load_iteration
 
@@ -41,18 +44,25 @@ class Quiet:
 
 
 def train(
-    data: Path, folder: Path, *layers: dict[str, Any], truth: bool = True, resume: bool = False
+    data: Path,
+    folder: Path,
+    *layers: dict[str, Any],
+    truth: bool = True,
+    resume: bool = False,
+    memory: int | None = None,
+    group: Group = ALONE,
 ) -> tuple[Run, Quiet]:
     config = resolve(SETTINGS, *layers)
     splits = {}
     for name in ("train", "val"):
         classes = splits["train"].classes if name == "val" else None
-        splits[name] = load_split(data / f"{name}.h5", read_labels(data / f"{name}.csv"), config, classes=classes)
+        labels = read_labels(data / f"{name}.csv")
+        splits[name] = load_split(data / f"{name}.h5", labels, config, classes=classes, memory=memory)
     record = DataRecord("train.h5", "train.csv", "val.h5", "val.csv", splits["train"].classes, 16)
-    run = Run(folder, config, record, resume=resume)
+    run = Run(folder, config, record, resume=resume, writes=group.rank == 0)
     known = Truth(*(read_annotations(data / f"{name}.csv") for name in ("train", "val"))) if truth else Truth()
     quiet = Quiet()
-    refine(config, splits["train"], splits["val"], run, quiet, known)
+    refine(config, splits["train"], splits["val"], run, quiet, known, group)
     return run, quiet
 
 
@@ -166,10 +176,12 @@ def test_a_killed_run_resumes_to_the_same_numbers(data: Path, tmp_path: Path, rn
     began = time.perf_counter()
     assert run_in_child(data, tmp_path / "whole") == 0
     seconds = time.perf_counter() - began
-    unfinished = 0
+    assert not (tmp_path / "whole/checkpoint.safetensors").exists()
+    unfinished = in_the_middle = 0
     for trial in range(20):
         folder = tmp_path / f"killed{trial}"
         unfinished += run_in_child(data, folder, kill_after=rng.uniform(0.02, 0.95) * seconds) != 0
+        in_the_middle += (folder / "checkpoint.safetensors").exists()
         assert run_in_child(data, folder) == 0
         for iteration in range(3):
             assert equal(weights(tmp_path / "whole", iteration), weights(folder, iteration))
@@ -178,12 +190,90 @@ def test_a_killed_run_resumes_to_the_same_numbers(data: Path, tmp_path: Path, rn
     assert unfinished >= 3, "trials must have been killed in the middle"  # more, where the machine is not busy
 
 
+def test_it_goes_on_from_the_checkpoint_and_not_from_the_beginning(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = {"training": {"checkpoint_s": 0.0}}
+    train(data, tmp_path / "whole", often)
+
+    def killed(run: Run, record: Any) -> None:
+        if (record["iteration"], record["epoch"]) == (1, 7):
+            raise KeyboardInterrupt
+        add_epoch(run, record)
+
+    add_epoch = Run.add_epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "add_epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "parts", often)
+    epochs: list[tuple[int, int]] = []
+    monkeypatch.setattr(Quiet, "epoch", lambda self, record: epochs.append((record["iteration"], record["epoch"])))
+    train(data, tmp_path / "parts", often, resume=True)
+    assert epochs[0] == (1, 7)
+    for iteration in range(3):
+        assert equal(weights(tmp_path / "whole", iteration), weights(tmp_path / "parts", iteration))
+    for name in ("iterations.json", "metrics.jsonl"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+@pytest.mark.parametrize("limit", [1_000, 1_900])
+def test_a_full_disk_is_one_line_and_leaves_a_run_that_goes_on(data: Path, tmp_path: Path, limit: int) -> None:
+    """A limit on the size of files acts as a full disk: first for metrics.jsonl, then for the weights (1,932 bytes)."""
+    train(data, tmp_path / "whole", {"training": {"epochs": 4}})
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            train(data, tmp_path / "full", {"training": {"epochs": 4}})
+        except OutputError as error:
+            os.write(write_end, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write_end)
+    with os.fdopen(read_end) as pipe:
+        message = pipe.read()
+    assert "cannot be written: file too large" in message
+    assert "\n" not in message
+    assert not list((tmp_path / "full").rglob(".*")), "nothing half-written"
+    train(data, tmp_path / "full", {"training": {"epochs": 4}}, resume=True)
+    assert equal(weights(tmp_path / "whole", 2), weights(tmp_path / "full", 2))
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_features_that_stay_on_disk_give_the_same_weights(data: Path, tmp_path: Path, bits: int) -> None:
+    for name in ("train", "val"):
+        with h5py.File(data / f"{name}.h5", "a") as file:
+            for video in list(file):
+                stored = file[video][:].astype(f"f{bits // 8}")
+                del file[video]
+                file[video] = stored
+    short = {"training": {"epochs": 4, "iterations": 2}}
+    held, _ = train(data, tmp_path / "held", short)
+    read, _ = train(data, tmp_path / "read", short, memory=0)
+    for iteration in range(2):
+        assert equal(weights(held.folder, iteration), weights(read.folder, iteration))
+
+
+def test_bf16_learns_too(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path / "bf16", {"training": {"precision": "bf16"}})
+    train(data, tmp_path / "float32")
+    scores = [
+        [record["average_mAP"] for record in json.loads((tmp_path / name / "iterations.json").read_text())]
+        for name in ("bf16", "float32")
+    ]
+    assert max(scores[0]) > 0.8 * max(scores[1])
+    assert not equal(weights(tmp_path / "bf16", 0), weights(tmp_path / "float32", 0)), "it must have made a difference"
+    assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "bf16", 0).values())
+
+
 def run_in_child(data: Path, folder: Path, kill_after: float | None = None) -> int:
     """Train (or go on) in a forked process, killed after so many seconds; gives its exit status, 0 if whole."""
     child = os.fork()
     if child == 0:
         try:
-            train(data, folder, resume=True)
+            train(data, folder, {"training": {"checkpoint_s": 0.0, "epochs": 8}}, resume=True)
             os._exit(0)
         finally:
             os._exit(1)

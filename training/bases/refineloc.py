@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from refineloc.training.bases.linear import Linear
+
 __all__ = ["RefineLoc"]
 
 
@@ -33,6 +35,6 @@ def _perceptron(width: int, outputs: int, layers: int) -> nn.Sequential:
     parts: list[nn.Module] = []
     for _ in range(layers - 1):
         hidden = max(width // 2, outputs)
-        parts += [nn.Linear(width, hidden), nn.ReLU()]
+        parts += [Linear(width, hidden), nn.ReLU(inplace=True)]
         width = hidden
-    return nn.Sequential(*parts, nn.Linear(width, outputs))
+    return nn.Sequential(*parts, Linear(width, outputs))

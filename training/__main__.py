@@ -1,0 +1,6 @@
+"""`python -m refineloc.training`, for torchrun (training/parallel.py)."""
+
+from refineloc.training.cli import main
+
+if __name__ == "__main__":
+    main()

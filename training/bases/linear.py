@@ -1,0 +1,57 @@
+"""A fully connected layer whose products run at the processor's full rate.
+
+torch multiplies float32 matrices with Intel's MKL, which takes its AVX2 kernels on AMD processors
+(`mkl_blas_def_sgemm_kernel_0_zen`). oneDNN, which torch brings too, goes by what the processor can do, not by who made
+it. docs/performance.md has the rates of both, and the script that measures them on another machine.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Linear"]
+
+
+def _onednn() -> bool:
+    # The operator is internal to torch (its compiler emits it); without it, nn.Linear's way.
+    known = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return known and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+_ONEDNN = _onednn()
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`: same parameters, same state dict, same ONNX node; in float32 on an AVX-512 processor by oneDNN."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`values` [S, in] -> [S, out]."""
+        # While the exporter traces, nothing may look at the number of snippets: the graph would hold it as a constant.
+        ours = _ONEDNN and not torch.compiler.is_compiling() and values.device.type == "cpu"
+        if ours and values.dtype == torch.float32 and len(values) > 0 and not torch.is_autocast_enabled("cpu"):
+            result: Tensor = _Product.apply(values, self.weight, self.bias)  # type: ignore[no-untyped-call]
+            return result
+        return F.linear(values, self.weight, self.bias)
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(values, weight)
+        return _multiply(values, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        values, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        # The features of the first layer need no gradient: a third of its work.
+        of_values = _multiply(gradient, weight.t(), None) if ctx.needs_input_grad[0] else None
+        return of_values, _multiply(gradient.t(), values.t(), None), gradient.sum(dim=0)
+
+
+def _multiply(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`values` [S, in], `weight` [out, in] -> [S, out]."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
+    return result

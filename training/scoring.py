@@ -1,0 +1,76 @@
+"""What a model says about a split: scores, and the detections that they become."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from refineloc.runtime.detections import Detections
+from refineloc.runtime.postprocess import Scores, segments
+from refineloc.training.bases.activations import Activations, activations
+from refineloc.training.config import Config, Precision
+from refineloc.training.data import Split
+from refineloc.training.parallel import ALONE, Group
+
+__all__ = ["Gathered", "detect", "in_chunks", "logits", "predict"]
+
+_SNIPPETS_A_CALL = 16_384  # bounds the memory, and fills the matrix products
+
+
+def logits(model: nn.Module, features: Tensor, precision: Precision = "float32") -> tuple[Tensor, Tensor]:
+    """The model's class and attention logits in float32; with "bf16" its products are of bfloat16 numbers."""
+    with torch.autocast(features.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        class_logits, attention_logits = model(features)
+    return class_logits.float(), attention_logits.float()
+
+
+def predict(model: nn.Module, split: Split, precision: Precision = "float32", group: Group = ALONE) -> Scores:
+    """C̄, Ā and ŷ of a whole split, as arrays."""
+    model.eval()
+    gathered = Gathered(split)
+    with torch.inference_mode():
+        for batch in split.batches(group.share(in_chunks(split.lengths))):
+            outputs = logits(model, batch.features, precision)
+            gathered.put(batch.videos, batch.rows, activations(*outputs, batch.lengths))
+    return gathered.scores(group)
+
+
+class Gathered:
+    """The activations of a split, put together from those of its batches.
+
+    Args:
+        split: of S snippets, V videos and N classes.
+    """
+
+    def __init__(self, split: Split) -> None:
+        snippets, videos, classes = split.snippets, len(split), len(split.classes)
+        self._parts = [torch.zeros(snippets, classes), torch.zeros(snippets), torch.zeros(snippets)]
+        self._videos = torch.zeros(videos, classes)
+
+    def put(self, videos: Tensor, rows: Tensor, found: Activations) -> None:
+        """Those of a batch: indices of its videos and of its snippets in the split, and its activations."""
+        for whole, part in zip(self._parts, found[:3], strict=True):
+            whole[rows] = part.cpu()
+        self._videos[videos] = found.video_scores.cpu()
+
+    def scores(self, group: Group = ALONE) -> Scores:
+        """All of them; what other processes of the group have put is added to the zeros here."""
+        return Scores(*(group.add(part).numpy() for part in (*self._parts, self._videos)))
+
+
+def detect(config: Config, split: Split, scores: Scores) -> dict[str, Detections] | None:
+    """The detections of a split, best first; None where the fps of a video is not known."""
+    grids = [grid for grid in split.grids if grid is not None]
+    if len(grids) < len(split):
+        return None
+    found = segments(scores, split.lengths.numpy(), config.detection.post_process())
+    videos = zip(split.names, grids, found.by_video(len(split)), strict=True)
+    return {name: Detections.from_segments(grid, own, split.classes) for name, grid, own in videos}
+
+
+def in_chunks(lengths: Tensor) -> Sequence[Tensor]:
+    """All videos in order, in groups of about as many snippets as one call takes."""
+    call = (torch.cumsum(lengths, 0) - 1) // _SNIPPETS_A_CALL
+    _, counts = torch.unique_consecutive(call, return_counts=True)
+    chunks: Sequence[Tensor] = torch.split(torch.arange(len(lengths)), counts.tolist())
+    return chunks
