@@ -1,4 +1,4 @@
-"""Ratios against named peers: `python -m benchmarks [evaluation] [segments] [nms] [runtime]`."""
+"""Print ratios against named peers: `python -m benchmarks [evaluation] [segments] [nms] [runtime]`."""
 
 import platform
 import sys

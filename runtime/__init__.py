@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from refineloc.runtime.metadata import ModelMetadata
     from refineloc.runtime.postprocess import PostProcess, Scores, Segments
     from refineloc.runtime.session import EngineWarning
+    from refineloc.runtime.streaming import StreamingDetector
 
 _HOMES = {
     "annotations": ("Annotations", "VideoAnnotation", "read_annotations"),
@@ -57,6 +58,7 @@ _HOMES = {
     "metadata": ("ModelMetadata",),
     "postprocess": ("PostProcess", "Scores", "Segments"),
     "session": ("EngineWarning",),
+    "streaming": ("StreamingDetector",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -83,6 +85,7 @@ __all__ = [
     "Scores",
     "Segments",
     "SnippetGrid",
+    "StreamingDetector",
     "VideoAnnotation",
     "evaluate",
     "open_features",

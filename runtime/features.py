@@ -256,6 +256,7 @@ class _HDF5File(FeatureStore):
         h5py = _h5py()
         self.path = path
         self._max_video_bytes = max_video_bytes
+        self._checked: dict[str, str] = {}  # video -> path of its dataset, once that was looked at
         try:
             self._file = h5py.File(path, "r")
         except _DAMAGED as error:
@@ -292,8 +293,9 @@ class _HDF5File(FeatureStore):
         )
 
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
-        dataset, _ = self._dataset(name)
-        dataset.read_direct(out, source_sel=np.s_[:, columns])
+        if name not in self._checked:
+            self._dataset(name)
+        self._file[self._checked[name]].read_direct(out, source_sel=np.s_[:, columns])
 
     def _dataset(self, name: str) -> tuple[Any, dict[str, float | None]]:
         """The dataset of a video, and the attributes of it and of its group; nothing outside the file is touched."""
@@ -319,6 +321,7 @@ class _HDF5File(FeatureStore):
             raise FeatureError(
                 f"{where}: its chunks, {chunks[0]} x {chunks[1]}, are too large to be read; use h5repack"
             )
+        self._checked[name] = item.name
         return item, attributes
 
     def _look(self, name: str, where: str) -> tuple[Any, dict[str, float | None]]:

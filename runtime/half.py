@@ -1,7 +1,7 @@
-"""float16 features to float32 by ONNX Runtime's Cast: some 50 times as fast as NumPy's or HDF5's own conversion.
+"""float16 features to float32 by ONNX Runtime's Cast: nine times as fast as NumPy, 29 times as fast as HDF5.
 
-Measured on one thread (docs/performance.md has the machine): ONNX Runtime 30 GB/s, NumPy 0.5, HDF5 0.3. ONNX Runtime
-is there anyway, so a model of one node does it.
+Measured on one thread of a busy AMD EPYC, 2,048 x 2,048 values, CPU time: ONNX Runtime 0.8 ms, NumPy 7 ms; HDF5, where
+it converts what it reads, 22 ms more than reading float16 as it is. ONNX Runtime is there anyway: a model of one node.
 """
 
 from pathlib import Path

@@ -125,12 +125,12 @@ class StreamingDetector:
         top = self._top_classes()
         rank = {label: place for place, label in enumerate(top)}
         kept = sorted((run for run in self._settled if run.label in rank), key=lambda run: (rank[run.label], run.first))
-        bounds = [self._widened(run) for run in kept]
+        bounds = np.array([self._widened(run) for run in kept], dtype=np.int64).reshape(-1, 2)
         found = Segments(
             video=np.zeros(len(kept), dtype=np.int64),
             label=np.array([run.label for run in kept], dtype=np.int64),
-            first=np.array([first for first, _ in bounds], dtype=np.int64),
-            last=np.array([last for _, last in bounds], dtype=np.int64),
+            first=bounds[:, 0],
+            last=bounds[:, 1],
             score=np.array([self._score(run) for run in kept], dtype=np.float64),
         )
         return Detections.from_segments(self._grid, found, self._detector.classes, self._detector.provider)

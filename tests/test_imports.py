@@ -94,6 +94,7 @@ def test_public_names_are_pinned() -> None:
         "Scores",
         "Segments",
         "SnippetGrid",
+        "StreamingDetector",
         "VideoAnnotation",
         "evaluate",
         "open_features",

@@ -1,9 +1,10 @@
 """`refineloc-detect`: a file of features in, a file of detections out."""
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -101,7 +102,7 @@ def detect(
             names = _common_videos(store, annotations, allow_missing)
             times = {name: (annotations[name].fps, annotations[name].duration_s) for name in names}
         given = _given(detector, model, store, names, batch_snippets=batch_snippets, fps=fps, times=times)
-        with Journal(out, given, resume=resume) as journal:
+        with Journal(out, given, resume=resume) as journal, _told(journal):
             left = _left(journal, names)
             began = time.perf_counter()
             with progress("detecting", len(left), "videos") as advance:
@@ -130,6 +131,16 @@ def _given(
         "settings": repr(detector.settings),
         "options": hashlib.sha256(repr(more).encode()).hexdigest(),
     }
+
+
+@contextlib.contextmanager
+def _told(journal: Journal) -> Iterator[None]:
+    """Tell who interrupts the run that it can go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"{journal.path}: has {len(journal.names)} videos; --resume goes on with them")
+        raise
 
 
 def _left(journal: Journal, names: Sequence[str]) -> Sequence[str]:

@@ -108,9 +108,9 @@ def detect(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("name", ["out.json", "out.csv"])
+@pytest.mark.parametrize(("name", "stop"), [("out.json", signal.SIGKILL), ("out.csv", signal.SIGINT)])
 def test_a_killed_run_ends_with_the_file_of_an_unbroken_one(
-    tmp_path: Path, model_path: Path, rng: np.random.Generator, name: str
+    tmp_path: Path, model_path: Path, rng: np.random.Generator, name: str, stop: signal.Signals
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(model_path.read_bytes())
     with h5py.File(tmp_path / "features.h5", "w") as file:
@@ -127,8 +127,15 @@ def test_a_killed_run_ends_with_the_file_of_an_unbroken_one(
         while not (partial.exists() and partial.stat().st_size > 8_000):
             assert process.poll() is None, "it ended before it was killed"
             time.sleep(0.001)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+        process.send_signal(stop)
+        assert process.stderr is not None
+        told = process.stderr.read()
+    if stop == signal.SIGINT:
+        assert process.returncode == 130
+        assert "--resume goes on with them" in told
+        assert "Traceback" not in told
+    else:
+        assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / name).exists()
     with detect(tmp_path, "-o", name) as process:
         assert process.wait() == 2

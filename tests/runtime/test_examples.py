@@ -1,0 +1,218 @@
+"""The examples, run as their readers would run them: a program, a service over loopback, and JavaScript."""
+
+import asyncio
+import io
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from refineloc.runtime import Detector
+
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+LIMIT_MIB, LIMIT_SNIPPETS = 1, 1000
+
+
+@pytest.fixture
+def features(rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    return rng.standard_normal((60, 24)).astype(np.float32)
+
+
+def npy(array: npt.NDArray[np.generic]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_ten_lines(model_path: Path, tmp_path: Path, features: npt.NDArray[np.float32]) -> None:
+    np.save(tmp_path / "f.npy", features)
+    command = [sys.executable, str(EXAMPLES / "ten_lines.py"), str(model_path), str(tmp_path / "f.npy"), "25"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    expected = Detector(model_path, provider="cpu").detect(features, fps=25.0)
+    assert len(done.stdout.splitlines()) == len(expected) > 0
+    assert [line.split()[-1] for line in done.stdout.splitlines()] == expected.label.tolist()
+
+
+@pytest.fixture(scope="module")
+def service(model_path: Path) -> Iterator[str]:
+    """The address of the running service."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    options = ["--port", str(port), "--provider", "cpu", "--max-body-mib", str(LIMIT_MIB)]
+    command = [sys.executable, str(EXAMPLES / "service.py"), str(model_path), *options]
+    command += ["--max-snippets", str(LIMIT_SNIPPETS), "--body-seconds", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                httpx.get(f"{address}/health")
+                break
+            except httpx.TransportError:
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        yield address
+        process.terminate()
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_health_and_model(service: str, model_path: Path) -> None:
+    assert httpx.get(f"{service}/health").json() == {"status": "ok", "provider": "cpu"}
+    said = httpx.get(f"{service}/model").json()
+    assert said["classes"] == list(Detector(model_path, provider="cpu").classes)
+    assert (said["width"], said["alpha_c"]) == (24, 0.3)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_gives_what_the_detector_gives(
+    service: str, model_path: Path, features: npt.NDArray[np.float32], order: str
+) -> None:
+    body = npy(np.asarray(features, order=order))  # type: ignore[call-overload]
+    answer = httpx.post(f"{service}/detect", params={"fps": 25, "duration": 30, "video": "mine"}, content=body)
+    assert answer.status_code == 200, answer.text
+    expected = Detector(model_path, provider="cpu").detect(features, fps=25.0, duration_s=30.0)
+    records = answer.json()["results"]["mine"]
+    assert [(r["label"], r["score"], *r["segment"]) for r in records] == [
+        (one.label, one.score, one.start, one.end) for one in expected
+    ]
+    assert len(records) > 0
+    assert answer.json()["external_data"]["provider"] == "cpu"
+
+
+def test_a_file_of_many_videos(
+    service: str, model_path: Path, tmp_path: Path, features: npt.NDArray[np.float32]
+) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["a"], file["b"] = features, features[:20].astype(np.float16)
+        file["a"].attrs["fps"] = 20.0
+    body = (tmp_path / "f.h5").read_bytes()
+    answer = httpx.post(f"{service}/detect", params={"fps": 25}, content=body)
+    assert answer.status_code == 200, answer.text
+    detector = Detector(model_path, provider="cpu")
+    expected = {
+        "a": detector.detect(features, fps=20.0),
+        "b": detector.detect(features[:20].astype(np.float16), fps=25.0),
+    }
+    for name, own in expected.items():
+        assert [r["score"] for r in answer.json()["results"][name]] == own.score.tolist()
+    missing = httpx.post(f"{service}/detect", content=body)
+    assert missing.status_code == 422
+    assert "upload: video 'b': its fps is not known" in missing.json()["detail"]
+
+
+def huge_header() -> bytes:
+    """A .npy file that claims 4 PB."""
+    return npy(np.zeros((2, 24), np.float32)).replace(b"(2, 24)", b"(9" + b"0" * 13 + b", 24)", 1)
+
+
+def pickled() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        (b"", 422, "neither a .npy array nor an HDF5 file"),
+        (b"hello", 422, "neither a .npy array nor an HDF5 file"),
+        (b"\x93NUMPY\x01\x00\xff\xff{", 422, "not a readable .npy file"),
+        (huge_header(), 422, "not a readable .npy file|and has .* bytes"),
+        (pickled(), 422, "says"),
+        (npy(np.zeros((2, 23), np.float32)), 422, "features have width 23, the model expects 24"),
+        (npy(np.zeros((0, 24), np.float32)), 422, "no snippets"),
+        (npy(np.full((2, 24), np.nan, np.float32)), 422, "snippet 0 holds nan"),
+        (npy(np.zeros((2, 24), np.int32)), 422, "dtype int32"),
+        (npy(np.zeros((LIMIT_SNIPPETS + 1, 24), np.float16)), 413, f"{LIMIT_SNIPPETS + 1} snippets"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(500), 422, "upload: not an HDF5 file, or cut short"),
+        (bytes(LIMIT_MIB * 2**20 + 1), 413, "the body may have 1048576 bytes"),
+    ],
+)
+def test_bad_requests_are_told_why(service: str, body: bytes, status: int, detail: str) -> None:
+    answer = httpx.post(f"{service}/detect", params={"fps": 25}, content=body)
+    assert answer.status_code == status
+    assert re.search(detail, answer.json()["detail"])
+    assert "/tmp" not in answer.text
+
+
+def test_a_body_of_no_stated_length_is_counted(service: str) -> None:
+    def parts() -> Iterator[bytes]:
+        for _ in range(64):
+            yield bytes(2**16)
+
+    assert httpx.post(f"{service}/detect", params={"fps": 25}, content=parts()).status_code == 413
+
+
+def test_no_fps_and_bad_fps(service: str, features: npt.NDArray[np.float32]) -> None:
+    assert "give ?fps=X" in httpx.post(f"{service}/detect", content=npy(features)).json()["detail"]
+    assert httpx.post(f"{service}/detect", params={"fps": -1}, content=npy(features)).status_code == 422
+
+
+def test_many_clients_at_a_time(service: str, features: npt.NDArray[np.float32]) -> None:
+    async def ask() -> list[str]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            jobs = [client.post(f"{service}/detect", params={"fps": 25}, content=npy(features)) for _ in range(24)]
+            return [answer.text for answer in await asyncio.gather(*jobs)]
+
+    answers = asyncio.run(ask())
+    assert len(answers) == 24
+    assert len(set(answers)) == 1
+    assert json.loads(answers[0])["results"]["video"]
+
+
+@pytest.mark.parametrize("goes_away", [True, False])
+def test_clients_that_go_away_or_wait_leave_the_service_well(service: str, goes_away: bool) -> None:
+    """More of them than are worked on at a time, each with half a request."""
+    host, port = service.removeprefix("http://").split(":")
+    head = b"POST /detect?fps=25 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n\x93NUMPY"
+    clients = [socket.create_connection((host, int(port))) for _ in range(4)]
+    for client in clients:
+        client.sendall(head)
+    if goes_away:
+        for client in clients:
+            client.close()
+    answer = httpx.post(f"{service}/detect", params={"fps": 25}, content=b"hello", timeout=20)
+    assert answer.status_code == 422  # it had its turn
+    if not goes_away:
+        for client in clients:
+            assert b"408" in client.recv(4096)
+            client.close()
+
+
+@pytest.mark.slow
+def test_javascript_gives_the_same_video_scores(
+    model_path: Path, tmp_path: Path, features: npt.NDArray[np.float32]
+) -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not here")
+    shutil.copytree(EXAMPLES / "javascript", tmp_path / "js", ignore=shutil.ignore_patterns("node_modules"))
+    install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"]
+    got = subprocess.run(install, cwd=tmp_path / "js", capture_output=True, text=True, timeout=300)
+    if re.search("ENOTFOUND|ECONNREFUSED|ETIMEDOUT|EAI_AGAIN|E40[0-9]", got.stderr):
+        pytest.skip(f"npm reaches no registry: {got.stderr.strip().splitlines()[0]}")
+    assert got.returncode == 0, got.stderr
+    np.save(tmp_path / "f.npy", features)
+    command = ["node", "scores.mjs", str(model_path), str(tmp_path / "f.npy")]
+    done = subprocess.run(command, cwd=tmp_path / "js", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    detector = Detector(model_path, provider="cpu")
+    assert answer["classes"] == list(detector.classes)
+    np.testing.assert_allclose(answer["video_scores"], detector.scores(features).video_scores[0], atol=1e-6)
