@@ -2,19 +2,12 @@
 """From scores to segments for a packed batch of videos (RefineLoc, section 3; DESIGN section 1, both profiles).
 
 Each snippet of a chosen class is looked at once for the thresholds, and once more for the score where it lies in a
-segment; no prefix sums, no memory of the size of the input. On one short video the cost is that of the call, so the
-arguments are checked in compiled loops rather than by NumPy.
+segment; no prefix sums, no memory of the size of the input.
 """
-
-import numpy as np
 
 from cython.parallel cimport prange
 
-ctypedef long long i64
-
-# Looked up once; see above.
-cdef object _asarray = np.asarray, _empty = np.empty
-cdef object _float32 = np.dtype(np.float32), _float64 = np.dtype(np.float64), _int64 = np.dtype(np.int64)
+include "packed.pxi"
 
 # Rows of the table that holds the segments, and of the one that holds the videos.
 cdef enum:
@@ -200,40 +193,9 @@ cdef inline bint _kept(const float[:, ::1] c, const float[::1] f, Py_ssize_t t, 
     return f[t] >= rules.least_foreground and not c[t, n] < rules.least_class
 
 
-cdef bint _rank(const float[:, ::1] y, i64[:, ::1] ranked) noexcept nogil:
-    """The classes of largest ŷ of each video, falling; of equal ones the lower index first. False: ŷ holds NaN."""
-    cdef Py_ssize_t v, n, at, filled
-    for v in range(y.shape[0]):
-        filled = 0
-        for n in range(y.shape[1]):
-            if y[v, n] != y[v, n]:
-                return False
-            if filled == ranked.shape[1]:
-                if not y[v, n] > y[v, ranked[v, filled - 1]]:
-                    continue
-                filled -= 1
-            at = filled
-            while at > 0 and y[v, ranked[v, at - 1]] < y[v, n]:
-                ranked[v, at] = ranked[v, at - 1]
-                at -= 1
-            ranked[v, at] = n
-            filled += 1
-    return True
-
-
 cdef bint _any_nan(const float[::1] values) noexcept nogil:
     cdef Py_ssize_t i
     cdef bint found = False
     for i in range(values.shape[0]):
         found |= values[i] != values[i]
     return found
-
-
-cdef _checked(name, values, dtype, Py_ssize_t ndim):
-    """The argument as a C-contiguous array of the right dtype; nothing is converted silently."""
-    array = _asarray(values, None, "C")
-    if array.dtype != dtype:
-        raise TypeError(f"{name}: expected {dtype}, got {array.dtype}")
-    if array.ndim != ndim:
-        raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
-    return array

@@ -1,4 +1,4 @@
-"""Print ratios against named peers: `python -m benchmarks [evaluation] [segments] [nms] [runtime]`."""
+"""Print ratios against named peers: `python -m benchmarks [evaluation] [segments] [proposals] [nms] [runtime]`."""
 
 import platform
 import sys
@@ -8,7 +8,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # for the NumPy twins
 
-from benchmarks import evaluation, nms, runtime, segments
+from benchmarks import evaluation, nms, proposals, runtime, segments
 from benchmarks.timing import race, table
 
 
@@ -32,7 +32,7 @@ def memcpy_bandwidth() -> float:
 
 
 def main() -> None:
-    wanted = set(sys.argv[1:]) or {"evaluation", "segments", "nms", "runtime"}
+    wanted = set(sys.argv[1:]) or {"evaluation", "segments", "proposals", "nms", "runtime"}
     bandwidth = memcpy_bandwidth()
     print(f"{machine()}; memcpy {bandwidth / 1e9:.1f} GB/s\n")
     rows = []
@@ -40,6 +40,8 @@ def main() -> None:
         rows += evaluation.rows()
     if "segments" in wanted:
         rows += segments.rows(bandwidth)
+    if "proposals" in wanted:
+        rows += proposals.rows(bandwidth)
     if "nms" in wanted:
         rows += nms.rows() + nms.batched()
     if "runtime" in wanted:

@@ -30,11 +30,11 @@ from benchmarks.evaluators import by_pandas
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.evaluation import DEFAULT_TIOUS
 from refineloc.runtime.grid import SnippetGrid
-from refineloc.training.bases.linear import Linear
 from refineloc.training.checkpoint import Checkpoint
 from refineloc.training.config import Config, resolve
 from refineloc.training.data import Split
 from refineloc.training.fit import Labelled, fit
+from refineloc.training.layers.linear import Linear
 from refineloc.training.run import build_model
 
 RELEASE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refineloc-release"
@@ -200,7 +200,7 @@ class Theirs:
         assert data.pseudo is not None
         begin = int(split.lengths[:index].sum())
         part = slice(begin, begin + int(split.lengths[index]))
-        class_logits, attention_logits = self.model(split.features[part])
+        class_logits, attention_logits, _ = self.model(split.features[part], split.lengths[index : index + 1])
         scores, foreground = class_logits.softmax(1), attention_logits.softmax(1)[:, 1]
         video_scores = foreground.softmax(0) @ scores
         loss = -(split.targets[index] * video_scores.log()).sum()

@@ -12,8 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from refineloc.runtime import Annotations, VideoAnnotation, evaluate, read_annotations, read_detections
-from refineloc.runtime.timeline import draw_timeline
+from refineloc.runtime import Annotations, evaluate, read_annotations, read_detections
 
 DEMO = Path("demo")
 ITERATIONS = 4
@@ -42,7 +41,7 @@ def main() -> None:
         run(line)
     annotations = read_annotations(DEMO / "data/val.csv")
     print_table(annotations)
-    picture = draw_typical(annotations)
+    picture = shutil.copy(DEMO / "run/timeline.png", DEMO)
     print(f"\nOne video's time line: {picture}")
     print(f"make demo took {time.perf_counter() - began:.0f} s")
 
@@ -69,21 +68,6 @@ def print_table(annotations: Annotations) -> None:
             quality = record["pseudo_labels"]["train"]
             line += f"{100 * quality['precision']:13.0f}{100 * quality['recall']:13.0f}"
         print(line)
-
-
-def draw_typical(annotations: Annotations) -> Path:
-    """The time line of the video in the middle when all are sorted by the share of it that is action: no chosen one."""
-
-    def covered(video: VideoAnnotation) -> tuple[float, str]:
-        return float((video.end - video.start).sum()) / (video.duration_s or 1.0), video.name
-
-    typical = sorted(annotations.values(), key=covered)[len(annotations) // 2]
-    rows = {
-        f"iteration {iteration}": read_detections(DEMO / f"run/iter_{iteration}/detections.json")[typical.name]
-        for iteration in range(ITERATIONS)
-    }
-    draw_timeline(DEMO / "timeline.png", typical, rows, title=f"{typical.name}: ground truth and detections")
-    return DEMO / "timeline.png"
 
 
 if __name__ == "__main__":

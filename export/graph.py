@@ -1,9 +1,9 @@
 """A trained model as one ONNX graph: packed snippets in, the four outputs of DESIGN section 3 out.
 
-The exporter traces the torch code that training runs (`training.bases.activations`), so the method's maths exist once.
-Variants were measured on a CPU (2,048 snippets of width 2,048, 100 classes, two layers): the two first layers fused
-into one product, the products as MatMul and Add, weights stored transposed and opset 23 all ran within the noise of 5 %
-of the graph as the exporter writes it, so it stays as it is: one Gemm a layer.
+The exporter traces the torch code that training runs (a base model's `forward` and `activations`), so the method's
+maths exist once. Variants were measured on a CPU (2,048 snippets of width 2,048, 100 classes, two layers): the two
+first layers fused into one product, the products as MatMul and Add, weights stored transposed and opset 23 all ran
+within the noise of 5 % of the graph as the exporter writes it, so it stays as it is: one Gemm a layer.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.files import atomic_write
 from refineloc.runtime.metadata import ModelMetadata
-from refineloc.training.bases.activations import activations
+from refineloc.training.base_model import BaseModel
 
 __all__ = ["OPSET", "build_graph", "check_graph", "save_graph"]
 
@@ -36,23 +36,23 @@ _EXAMPLE_LENGTHS = (3, 4)  # any two videos: sizes 0 and 1 would be taken as fix
 class _PackedModel(nn.Module):
     """What the graph computes; float16 weights and products where `half`, float32 outside of the layers."""
 
-    def __init__(self, model: nn.Module, half: bool) -> None:
+    def __init__(self, model: BaseModel, half: bool) -> None:
         super().__init__()
         self.model = model
         self.half_precision = half
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """`features` float32 [S, D], `lengths` int64 [V] -> C̄ [S, N], Ā^bf_fg [S], Ā^time [S], ŷ [V, N]."""
-        class_logits, attention_logits = self.model(features.half() if self.half_precision else features)
+        outputs = self.model(features.half() if self.half_precision else features, lengths)
         # The softmax over time has values near 1/T: float16 would lose long videos.
-        return tuple(activations(class_logits.float(), attention_logits.float(), lengths, exact=True))
+        return tuple(self.model.activations(outputs.float(), lengths, exact=True))
 
 
-def build_graph(model: nn.Module, width: int, *, half: bool = False) -> onnx.ModelProto:
+def build_graph(model: BaseModel, width: int, *, half: bool = False) -> onnx.ModelProto:
     """Trace a base model into an ONNX graph of any number of snippets and videos.
 
     Args:
-        model: features [S, D] -> class logits [S, N], attention logits [S, 2] or [S, 1]; it is not changed.
+        model: it is not changed.
         width: D.
         half: float16 weights and products; inputs and outputs stay float32.
 

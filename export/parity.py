@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
@@ -17,9 +16,9 @@ from refineloc.runtime.evaluation import evaluate
 from refineloc.runtime.features import FeatureInfo, FeatureStore, stream_slice
 from refineloc.runtime.grid import SnippetGrid
 from refineloc.runtime.metadata import ModelMetadata, Parity, Precision
-from refineloc.runtime.postprocess import PostProcess, Scores, Segments, segments
+from refineloc.runtime.postprocess import Scores, Segments, segments
 from refineloc.runtime.session import Session
-from refineloc.training.bases.activations import activations
+from refineloc.training.base_model import BaseModel
 
 __all__ = ["TOLERANCES", "Sample", "Tolerance", "Video", "generated_sample", "measure", "problems", "read_sample"]
 
@@ -110,7 +109,7 @@ def read_sample(
     return Sample(store.path.name, tuple(videos), known)
 
 
-def generated_sample(model: nn.Module, metadata: ModelMetadata, seed: int = 0) -> Sample:
+def generated_sample(model: BaseModel, metadata: ModelMetadata, seed: int = 0) -> Sample:
     """Features of no video, for a checkpoint that comes without any.
 
     Random features would leave most models undecided, and nothing to compare. So each snippet is moved along the
@@ -123,7 +122,7 @@ def generated_sample(model: nn.Module, metadata: ModelMetadata, seed: int = 0) -
         noise = np.maximum(generator.standard_normal((snippets, metadata.width)), 0.0).astype(np.float32)
         features = torch.from_numpy(noise).requires_grad_()
         with torch.enable_grad():
-            class_logits, attention_logits = model(features)
+            class_logits, attention_logits, _ = model(features, torch.tensor([snippets]))
             foreground = attention_logits[:, -1] - (attention_logits[:, 0] if attention_logits.shape[1] == 2 else 0.0)
             wanted = class_logits[:, index % len(metadata.classes)] + foreground
             (gradient,) = torch.autograd.grad(wanted.sum(), features)
@@ -134,18 +133,10 @@ def generated_sample(model: nn.Module, metadata: ModelMetadata, seed: int = 0) -
     return Sample("generated", tuple(videos))
 
 
-def measure(model: nn.Module, session: Session, sample: Sample) -> Parity:
+def measure(model: BaseModel, session: Session, sample: Sample) -> Parity:
     """Run the trained model and the file on the same videos and compare outputs, detections and mAP."""
     metadata = session.metadata
-    settings = PostProcess(
-        profile=metadata.profile,
-        alpha_a=metadata.alpha_a,
-        alpha_c=metadata.alpha_c,
-        top_k=metadata.top_k,
-        max_gap=metadata.max_gap,
-        widen=metadata.widen,
-        nms=metadata.nms,
-    )
+    settings = metadata.post_process()
     model = model.eval()
     largest = dict.fromkeys(Scores._fields, 0.0)
     found: tuple[dict[str, Segments], dict[str, Segments]] = {}, {}
@@ -216,10 +207,10 @@ def _batches(videos: Iterable[Video]) -> Iterator[list[Video]]:
         yield batch
 
 
-def _torch_scores(model: nn.Module, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> Scores:
+def _torch_scores(model: BaseModel, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> Scores:
     with torch.inference_mode():
-        class_logits, attention_logits = model(torch.from_numpy(features))
-        outputs = activations(class_logits, attention_logits, torch.from_numpy(lengths))
+        packed = torch.from_numpy(lengths)
+        outputs = model.activations(model(torch.from_numpy(features), packed), packed)
     return Scores(*(output.numpy() for output in outputs))
 
 

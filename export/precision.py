@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
 
 from refineloc.export.graph import build_graph, check_graph
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.metadata import Precision
+from refineloc.training.base_model import BaseModel
 
 __all__ = ["build", "quantized"]
 
@@ -29,7 +29,7 @@ _INPUT_LEVELS, _WEIGHT_LEVELS = 181, 90  # the largest quantised values
 _MAX_WIDTH = (2**31 - 1) // (_INPUT_LEVELS * _WEIGHT_LEVELS)  # inputs of a layer whose product surely fits into int32
 
 
-def build(model: nn.Module, width: int, precision: Precision) -> onnx.ModelProto:
+def build(model: BaseModel, width: int, precision: Precision) -> onnx.ModelProto:
     """The graph of a base model with weights of the given precision; see `build_graph`."""
     graph = build_graph(model, width, half=precision == "fp16")
     return quantized(graph) if precision == "int8" else graph

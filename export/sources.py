@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from refineloc import __version__
 from refineloc.export.checkpoints import read_checkpoint, read_class_names
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.metadata import ModelMetadata
+from refineloc.training.base_model import BaseModel
 from refineloc.training.config import resolve
 from refineloc.training.presets import preset as settings_of
 from refineloc.training.run import load_iteration
@@ -34,13 +33,13 @@ class Trained:
     """A trained model, and all that its file says of it.
 
     Attributes:
-        model: features [S, D] -> class logits [S, N], attention logits [S, 2] or [S, 1].
+        model: on the CPU, in evaluation mode.
         metadata: of precision fp32, without parity.
         features, labels: what the run was validated on, to measure the file on; None for a checkpoint.
         fps: of videos for which these do not state it, None where it is not known.
     """
 
-    model: nn.Module
+    model: BaseModel
     metadata: ModelMetadata
     features: Path | None = None
     labels: Path | None = None
@@ -73,8 +72,8 @@ def from_run(folder: Path | None, iteration: int | None) -> Trained:
             preset=config.preset,
             base=config.model.base,
             iteration=loaded.iteration,
-            layers=config.model.layers,
-            attention_values=config.model.attention_values,
+            layers=loaded.model.layers,
+            attention_values=loaded.model.attention_values,
             precision="fp32",
             training_data=Path(data.train_features).name,
             producer=_PRODUCER,

@@ -3,8 +3,6 @@
 import os
 from dataclasses import dataclass, replace
 
-from torch import nn
-
 from refineloc.export.graph import save_graph
 from refineloc.export.parity import TOLERANCES, Sample, measure, problems
 from refineloc.export.precision import build
@@ -12,6 +10,7 @@ from refineloc.runtime.errors import ModelError
 from refineloc.runtime.files import atomic_path
 from refineloc.runtime.metadata import ModelMetadata, Precision
 from refineloc.runtime.session import Session
+from refineloc.training.base_model import BaseModel
 
 __all__ = ["Written", "write_model"]
 
@@ -33,7 +32,7 @@ class Written:
 
 def write_model(
     path: str | os.PathLike[str],
-    model: nn.Module,
+    model: BaseModel,
     metadata: ModelMetadata,
     sample: Sample,
     *,

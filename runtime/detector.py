@@ -43,8 +43,7 @@ class Detector:
         provider: "auto" (CUDA where it really runs, else the CPU), or "cuda", "tensorrt", "cpu": used, or an error.
         threads: of one call on the CPU; 0 takes one a physical core. In a service with several workers give 1.
         batch_snippets: `detect_many` packs videos until a call has this many snippets; a longer video runs alone.
-        **settings: change how scores become segments: alpha_a, alpha_c, top_k, max_gap, widen, nms, profile, threads
-            of `PostProcess`; what is left out is as the file says.
+        **settings: change how scores become segments: any field of `PostProcess`; what is left out is as the file says.
 
     Raises:
         ModelError, EngineError, MissingExtraError: see `Session`.
@@ -269,13 +268,4 @@ def _post_process(metadata: ModelMetadata, changes: dict[str, Any]) -> PostProce
         raise ConfigError(
             f"unknown setting {sorted(unknown)[0]!r}; expected one of {', '.join(PostProcess.__dataclass_fields__)}"
         )
-    stated = PostProcess(
-        profile=metadata.profile,
-        alpha_a=metadata.alpha_a,
-        alpha_c=metadata.alpha_c,
-        top_k=metadata.top_k,
-        max_gap=metadata.max_gap,
-        widen=metadata.widen,
-        nms=metadata.nms,
-    )
-    return replace(stated, **{name: value for name, value in changes.items() if value is not None})
+    return replace(metadata.post_process(), **{name: value for name, value in changes.items() if value is not None})

@@ -1,8 +1,8 @@
 """What a model file says of itself: the ONNX `metadata_props`, read strictly.
 
 All that detection needs beside the graph is here, so that one file is enough. Keys begin with `refineloc.`; values are
-strings, as ONNX has it: numbers as decimal text, `classes` and `parity` as JSON, "none" for an absent `nms`. Keys of
-others are left alone. docs/onnx.md lists them for readers in other languages.
+strings, as ONNX has it: numbers as decimal text, `classes`, `thresholds` and `parity` as JSON, "none" for an absent
+`nms`. Keys of others are left alone. docs/onnx.md lists them for readers in other languages.
 """
 
 import json
@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
-from refineloc.runtime.errors import ModelError
+from refineloc.runtime.errors import ConfigError, ModelError
 from refineloc.runtime.features import Stream, StreamOrder
-from refineloc.runtime.postprocess import Profile
+from refineloc.runtime.postprocess import THRESHOLDS, PostProcess, Profile, Scoring
 
 __all__ = ["FORMAT_VERSION", "KEY_PREFIX", "ModelMetadata", "Parity", "Precision"]
 
@@ -23,6 +23,9 @@ KEY_PREFIX = "refineloc."
 
 Precision = Literal["fp32", "fp16", "int8"]
 
+# Of the profile "multi-threshold" alone. Version 1 began without them: older files, of the other profiles, lack them,
+# and a reader of that time refuses the profile, whose name it does not know.
+_ADDED = ("thresholds", "scoring", "outer", "video_weight")
 _MAX_SIZE = 2**24  # of D, H, N: far above any real one, far below what would exhaust memory
 _T = TypeVar("_T")
 
@@ -78,8 +81,8 @@ class ModelMetadata:
         snippet_frames: H, frames a snippet.
         stream: which of the two streams the model takes.
         stream_order: how the two streams lie in files that hold both.
-        profile: rules of post-processing, "paper" or "release".
-        alpha_a, alpha_c, top_k, max_gap, widen, nms: see `PostProcess`.
+        profile: rules of post-processing, "paper", "release" or "multi-threshold".
+        alpha_a, alpha_c, top_k, max_gap, widen, nms, thresholds, scoring, outer, video_weight: see `PostProcess`.
         preset: name of the settings it was trained with, "" where there was none.
         base: base model: refineloc, wtalc or basnet.
         iteration: η, the refinement iteration.
@@ -114,6 +117,10 @@ class ModelMetadata:
     precision: Precision
     training_data: str
     producer: str
+    thresholds: tuple[float, ...] = THRESHOLDS
+    scoring: Scoring = "contrast"
+    outer: float = 0.25
+    video_weight: float = 0.2
     parity: Parity | None = None
 
     def __post_init__(self) -> None:
@@ -133,25 +140,40 @@ class ModelMetadata:
             ("attention_values", 0, 2),
         ):
             _check_between(key, getattr(self, key), low, high)
-        for key in ("alpha_a", "alpha_c"):
-            _check_between(key, getattr(self, key), 0.0, 1.0)
-        if self.nms is not None:
-            _check_between("nms", self.nms, 0.0, 1.0)
         for key, known in (
             ("stream", get_args(Stream)),
             ("stream_order", get_args(StreamOrder)),
-            ("profile", get_args(Profile)),
             ("precision", get_args(Precision)),
         ):
             value = getattr(self, key)
             _need(value in known, f"{key}: expected one of {', '.join(known)}, got {value!r}")
+        try:
+            object.__setattr__(self, "thresholds", self.post_process().thresholds)
+        except ConfigError as error:
+            raise ModelError(f"metadata: {error}") from error
+
+    def post_process(self) -> PostProcess:
+        """How scores become segments, as the file says."""
+        return PostProcess(
+            profile=self.profile,
+            alpha_a=self.alpha_a,
+            alpha_c=self.alpha_c,
+            top_k=self.top_k,
+            max_gap=self.max_gap,
+            widen=self.widen,
+            nms=self.nms,
+            thresholds=self.thresholds,
+            scoring=self.scoring,
+            outer=self.outer,
+            video_weight=self.video_weight,
+        )
 
     def to_props(self) -> dict[str, str]:
         """The `metadata_props` of the ONNX file."""
         props = {"format_version": str(FORMAT_VERSION)}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "classes":
+            if field.name in ("classes", "thresholds"):
                 props[field.name] = json.dumps(list(value), ensure_ascii=False)
             elif field.name == "parity":
                 if value is not None:
@@ -175,13 +197,22 @@ class ModelMetadata:
             f"format_version: expected {FORMAT_VERSION}, got {version}; "
             + ("update refineloc" if version > FORMAT_VERSION else "export the model again"),
         )
+        profile: Any = _read(props, "profile", _text, "a text")
+        added: dict[str, Any] = {}
+        if profile == "multi-threshold" or any(KEY_PREFIX + key in props for key in _ADDED):
+            added = {
+                "thresholds": _read(props, "thresholds", _numbers, "a JSON list of numbers"),
+                "scoring": _read(props, "scoring", _text, "a text"),
+                "outer": _read(props, "outer", _number, "a number"),
+                "video_weight": _read(props, "video_weight", _number, "a number"),
+            }
         return cls(
             classes=_read(props, "classes", _names, "a JSON list of names"),
             width=_read(props, "width", _integer, "a number"),
             snippet_frames=_read(props, "snippet_frames", _integer, "a number"),
             stream=_read(props, "stream", _text, "a text"),
             stream_order=_read(props, "stream_order", _text, "a text"),
-            profile=_read(props, "profile", _text, "a text"),
+            profile=profile,
             alpha_a=_read(props, "alpha_a", _number, "a number"),
             alpha_c=_read(props, "alpha_c", _number, "a number"),
             top_k=_read(props, "top_k", _integer, "a number"),
@@ -196,6 +227,7 @@ class ModelMetadata:
             precision=_read(props, "precision", _text, "a text"),
             training_data=_read(props, "training_data", _text, "a text"),
             producer=_read(props, "producer", _text, "a text"),
+            **added,
             parity=_read(props, "parity", _parity, "a JSON object") if KEY_PREFIX + "parity" in props else None,
         )
 
@@ -250,6 +282,15 @@ def _names(text: str) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in names):
         raise ValueError("not all are texts")
     return tuple(names)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    numbers = json.loads(text)
+    if not isinstance(numbers, list):
+        raise ValueError("not a list")
+    if not all(type(number) in (int, float) for number in numbers):  # true and false are ints to isinstance
+        raise ValueError("not all are numbers")
+    return tuple(numbers)
 
 
 def _parity(text: str) -> Parity:

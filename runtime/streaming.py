@@ -27,7 +27,7 @@ from refineloc.runtime.postprocess import Scores, Segments, segments
 
 __all__ = ["StreamingDetector"]
 
-# The least share of attention that a sum without rounding can show (`training.bases.activations`).
+# The least share of attention that a sum without rounding can show (`training.layers.activations`).
 _LEAST_SHARE = 2.0**-33
 
 
@@ -50,13 +50,19 @@ class StreamingDetector:
             is one action for days. Without a cut, the times are those of the offline result.
 
     Raises:
-        ConfigError: the detector suppresses overlapping segments (nms), which needs the whole video.
+        ConfigError: the detector suppresses overlapping segments (nms), or its profile is "multi-threshold": both need
+            the whole video.
         InputError: fps or snippet frames that are not positive numbers.
     """
 
     def __init__(
         self, detector: Detector, *, fps: float, snippet_frames: int | None = None, max_open_snippets: int = 20_000
     ) -> None:
+        if detector.settings.profile == "multi-threshold":
+            raise ConfigError(
+                "streaming: the profile 'multi-threshold' needs the least and largest activation of the whole video; "
+                "use Detector, or the profile 'paper'"
+            )
         if detector.settings.nms is not None:
             raise ConfigError("streaming: nms needs the whole video; export the model without it, or use Detector")
         if max_open_snippets < 1:

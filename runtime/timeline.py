@@ -10,7 +10,7 @@ Matplotlib is imported inside, so that nothing else needs it (install `refineloc
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,17 @@ from refineloc.runtime.annotations import VideoAnnotation
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError, MissingExtraError
 from refineloc.runtime.files import atomic_path, check_writable
+from refineloc.runtime.grid import SnippetGrid
+from refineloc.runtime.postprocess import Scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_timeline"]
+__all__ = ["Curves", "draw_timeline", "score_curves"]
 
 Array = npt.NDArray[np.float64]
+Curves = Mapping[str, tuple[Array, Array]]  # by name: seconds, values
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; the darker ones first, as bars fade with score.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -40,6 +43,10 @@ _FORMATS = (".png", ".svg", ".pdf")
 _WIDTH, _LANE, _OTHER_LANE, _ROW_GAP, _MARGIN = 11.0, 0.34, 0.17, 0.14, 1.1
 _CURVE = 0.62
 _OUTLINE = 0.7  # points
+_CURVE_POINTS = 500  # about two dots each
+
+# Steps of a time axis that counts minutes, seconds.
+_MINUTES = (60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 36000)
 
 
 def draw_timeline(
@@ -48,7 +55,7 @@ def draw_timeline(
     rows: Mapping[str, Detections],
     *,
     title: str | None = None,
-    curves: Mapping[str, tuple[Array, Array]] | None = None,
+    curves: Curves | None = None,
 ) -> None:
     """Draw the ground truth of a video and rows of its detections; scores show as height and darkness.
 
@@ -72,10 +79,44 @@ def draw_timeline(
     if not rows:
         raise InputError(f"timeline of {video.name!r}: expected at least one row of detections, got none")
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("a timeline needs Matplotlib: pip install 'refineloc[plot]'") from error
 
+    # Names are text: a "$" in one begins no formula. Some texts are made as late as the picture is written.
+    with rc_context({"text.parse_math": False}):
+        figure = _draw(Figure, video, rows, title, curves or {})
+        with atomic_path(path) as aside:
+            figure.savefig(aside, format=Path(path).suffix[1:].lower())
+
+
+def score_curves(scores: Scores, grid: SnippetGrid, video: VideoAnnotation, classes: Sequence[str]) -> Curves:
+    """The foreground, and the class scores of the video's own classes, at the middle of each snippet.
+
+    Args:
+        scores: of this video alone, T snippets and N classes.
+        grid: the video's snippets in seconds.
+        video: its labels say which classes; those that the model does not know are left out.
+        classes: the model's, N.
+
+    Returns:
+        For `draw_timeline`: seconds and values, float64 [T], by name.
+    """
+    snippets = np.arange(len(scores.foreground))
+    start, end = grid.seconds(snippets, snippets)
+    columns = {label: scores.class_scores[:, classes.index(label)] for label in video.labels if label in classes}
+    named = {"foreground": scores.foreground, **columns}
+    return {name: ((start + end) / 2, values.astype(np.float64)) for name, values in named.items()}
+
+
+def _draw(
+    figure_class: "type[Figure]",
+    video: VideoAnnotation,
+    rows: Mapping[str, Detections],
+    title: str | None,
+    strips: Curves,
+) -> "Figure":
     lanes = {label: _COLOURS[index % len(_COLOURS)] for index, label in enumerate(video.labels)}
     hatches = {label: _HATCHES[index // len(_COLOURS) % len(_HATCHES)] for index, label in enumerate(video.labels)}
     has_others = any(label not in lanes for found in rows.values() for label in set(found.label.tolist()))
@@ -83,9 +124,8 @@ def draw_timeline(
     row_height = lanes_height + _ROW_GAP + (_OTHER_LANE if has_others else 0)
     body = (lanes_height + _ROW_GAP) + row_height * len(rows)
 
-    strips = curves or {}
     total = body + _MARGIN + _CURVE * len(strips)
-    figure = Figure(figsize=(_WIDTH, total), dpi=130, layout="constrained")
+    figure = figure_class(figsize=(_WIDTH, total), dpi=130, layout="constrained")
     panels = figure.subplots(
         1 + len(strips), sharex=True, squeeze=False, height_ratios=[body] + [_CURVE] * len(strips)
     )[:, 0]
@@ -127,17 +167,17 @@ def draw_timeline(
         top += _ROW_GAP
 
     axes.set_ylim(top, -_ROW_GAP / 2)  # downwards
-    axes.set_xlim(0, _length(video, rows))
+    length_s = _length(video, rows)
+    axes.set_xlim(0, length_s)
+    lowest.set_xlabel(_time_axis(lowest, length_s))
     axes.set_yticks(ticks, names)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    lowest.set_xlabel("time (s)")
     axes.set_title(video.name if title is None else title, loc="left", fontsize=11)
     axes.set_title("taller and darker: a higher score within its row and class", loc="right", fontsize=9, color="0.35")
     if lanes or has_others:
         _legend(figure, lanes, hatches, has_others)
-    with atomic_path(path) as aside:
-        figure.savefig(aside, format=Path(path).suffix[1:].lower())
+    return figure
 
 
 def _bars(
@@ -160,14 +200,41 @@ def _bars(
 
 
 def _curve(axes: "Axes", name: str, seconds: Array, values: Array, colour: str) -> None:
-    """One curve from 0 to 1, in a strip of its own: several in one would hide each other."""
-    axes.fill_between(seconds, values, color=colour, alpha=0.25, linewidth=0)
+    """One curve from 0 to 1, in a strip of its own: several in one would hide each other.
+
+    A curve of more snippets than can be told apart is drawn as its mean, with its highest values as the area.
+    """
+    highest = values
+    if len(values) > 2 * _CURVE_POINTS:
+        first = np.linspace(0, len(values), _CURVE_POINTS, endpoint=False).astype(np.int64)
+        count = np.diff(first, append=len(values))
+        highest = np.maximum.reduceat(values, first)
+        seconds, values = (np.add.reduceat(column, first) / count for column in (seconds, values))
+    axes.fill_between(seconds, highest, color=colour, alpha=0.25, linewidth=0)
     axes.plot(seconds, values, color=colour, linewidth=0.9)
     axes.set_ylim(0, 1.02)
     axes.set_yticks((0, 1))
     axes.tick_params(axis="y", labelsize=7)
     axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _time_axis(axes: "Axes", length_s: float) -> str:
+    """Seconds, or for minutes and hours ticks such as 2:00 and 1:30:00; gives the axis's name."""
+    if length_s < 5 * _MINUTES[0]:
+        return "time (s)"
+    from matplotlib.ticker import MultipleLocator
+
+    step = next((step for step in _MINUTES if length_s / step <= 10), length_s / 10)
+    axes.xaxis.set_major_locator(MultipleLocator(step))
+    hours = length_s >= 3600
+
+    def clock(second: float, _: float) -> str:
+        minutes, rest = divmod(round(second), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+    axes.xaxis.set_major_formatter(clock)
+    return "time (h:min:s)" if hours else "time (min:s)"
 
 
 def _scaled(score: Array) -> Array:

@@ -15,9 +15,9 @@ if "REFINELOC_EXT_DIR" in os.environ:
     import refineloc._ext
 
     refineloc._ext.__path__.insert(0, os.environ["REFINELOC_EXT_DIR"])
-    from refineloc._ext import matching, nms, segments
+    from refineloc._ext import matching, nms, proposals, segments
 
-    for kernel in (matching, nms, segments):
+    for kernel in (matching, nms, proposals, segments):
         if Path(kernel.__file__).parent != Path(os.environ["REFINELOC_EXT_DIR"]):
             pytest.exit(f"REFINELOC_EXT_DIR: {kernel.__file__} was loaded instead", returncode=2)
 

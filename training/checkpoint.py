@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from refineloc.training.base_model import BaseModel
 
 __all__ = ["Checkpoint", "State"]
 
@@ -45,7 +47,7 @@ class State:
         best_loss, best_epoch, best_weights: of the lowest validation loss so far.
     """
 
-    model: nn.Module
+    model: BaseModel
     optimizer: Optimizer
     scheduler: ReduceLROnPlateau
     shuffle: torch.Generator

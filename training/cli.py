@@ -46,6 +46,17 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     run: Annotated[Path | None, typer.Option(help="Folder of the run; runs/DATE-TIME if left out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --run.")] = False,
+    study: Annotated[
+        Literal["generators-beta"] | None,
+        typer.Option(help="Train a grid of runs into --run: every generator with every β (Tables 1 and 2)."),
+    ] = None,
+    betas: Annotated[str, typer.Option(metavar="B,B,...", help="Of a study: its values of β.")] = "1,2,4,6,8",
+    seeds: Annotated[
+        str | None, typer.Option(metavar="S,S,...", help="Of a study, instead of --seed: its seeds.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Of a study: runs at a time; one a core if left out, one on a GPU.")
+    ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second of videos for which no file states it.")] = None,
     memory: Annotated[
         float | None,
@@ -68,7 +79,7 @@ def train(
     Training uses video-level labels only. Times in the label files are read for the scores shown, and for nothing else.
     """
     try:
-        from refineloc.training.config import parse_assignment, read_toml, resolve
+        from refineloc.training.config import base_defaults, parse_assignment, read_toml, resolve
         from refineloc.training.presets import PRESETS
         from refineloc.training.presets import preset as settings_of
     except ImportError as error:
@@ -82,12 +93,8 @@ def train(
         "pseudo": _given(generator=generator),
         "training": _given(iterations=iterations, epochs=epochs, seed=seed),
     } | _given(profile=profile)
-    resolved = resolve(
-        settings_of(preset) if preset else {},
-        read_toml(config) if config else {},
-        options,
-        *map(parse_assignment, assignments or []),
-    )
+    own = [read_toml(config) if config else {}, options, *map(parse_assignment, assignments or [])]
+    resolved = resolve(settings_of(preset) if preset else {}, base_defaults(*own), *own)
     if show_config:
         print(resolved.described_toml(), end="")
         return
@@ -97,6 +104,12 @@ def train(
         raise ConfigError("--resume: give the run to go on with as --run NAME")
     if memory is not None and memory < 0:
         raise ConfigError(f"--memory: expected 0 or more GiB, got {memory:g}")
+    if study is not None:
+        if generator is not None or run is None:
+            raise ConfigError("--study: trains all generators, into a folder of its own: --run NAME, no --generator")
+        files = (features, labels, val_features, val_labels, fps, allow_missing)
+        _study(resolved, betas, seeds, files, run, device, jobs, memory, resume)
+        return
     _train(resolved, (features, labels), (val_features, val_labels), device, run, resume, fps, allow_missing, memory)
 
 
@@ -119,6 +132,7 @@ def _train(
         from refineloc.training.refine import Truth, refine
         from refineloc.training.report import RunReporter, Silent, iterations_table
         from refineloc.training.run import DataRecord, Run
+        from refineloc.training.timeline import draw_run
     except ImportError as error:
         raise MissingExtraError(f"{_LINE} ({error})") from error
 
@@ -194,6 +208,38 @@ def _train(
         refine(config, train, val, run, reporter, truth, group)
     if first:
         Console(width=None if sys.stdout.isatty() else 120).print(iterations_table(run.records))
+        note(draw_run(config, val, run, truth.val or val_labels))
+
+
+def _study(
+    config: Any,
+    betas: str,
+    seeds: str | None,
+    files: tuple[Any, ...],
+    folder: Path,
+    device: str,
+    jobs: int | None,
+    memory: float | None,
+    resume: bool,
+) -> None:
+    try:
+        from refineloc.training.study import Files, Grid, run_study
+    except ImportError as error:
+        raise MissingExtraError(f"{_LINE} ({error})") from error
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("--study: starts its own processes (--jobs); run it without torchrun")
+    run_study(
+        config,
+        Grid.parse(betas, str(config.training.seed) if seeds is None else seeds),
+        Files(*files),
+        folder,
+        note=note,
+        device=device,
+        at_a_time=jobs if jobs is not None or _device(device).type == "cpu" else 1,
+        memory=int(memory * 2**30) if memory is not None else free_memory() // 2,
+        resume=resume,
+    )
 
 
 def _with_times(path: Path) -> Any:

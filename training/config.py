@@ -1,18 +1,19 @@
 """The configuration of a run: every setting with its unit and its source; unknown keys are refused."""
 
+import copy
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.features import Stream, StreamOrder
-from refineloc.runtime.postprocess import PostProcess, Profile
+from refineloc.runtime.postprocess import THRESHOLDS, PostProcess, Profile, Scoring
 
-__all__ = ["Config", "Generator", "Precision", "parse_assignment", "read_toml", "resolve"]
+__all__ = ["Config", "Generator", "Precision", "base_defaults", "parse_assignment", "read_toml", "resolve"]
 
 Generator = Literal["uniform", "distribution-aware", "class-activation", "attention", "segment", "oracle"]
 Precision = Literal["float32", "bf16", "tf32"]
@@ -36,11 +37,28 @@ class FeatureConfig(_Section):
 class ModelConfig(_Section):
     """The base model."""
 
-    base: Literal["refineloc"] = Field("refineloc", description="base model (section 3.1)")
-    layers: int = Field(2, ge=1, le=4, description="L, fully connected layers of each branch (section 3.1)")
+    base: str = Field("refineloc", description="base model (section 3.1; Table 5): a file of training/bases/")
+    layers: int = Field(2, ge=1, le=4, description="refineloc: L, fully connected layers of each branch (section 3.1)")
     attention_values: Literal[1, 2] = Field(
-        2, description="outputs of the attention branch: 2 (paper), or 1 with a sigmoid (released code, THUMOS14)"
+        2,
+        description="refineloc: outputs of the attention branch: 2 (paper), or 1 with a sigmoid (released, THUMOS14)",
     )
+    options: dict[str, Any] = Field({}, description="of the other base models (docs/base-models.md)")
+
+    @model_validator(mode="after")
+    def _of_the_base(self) -> Self:
+        """The base model's own settings, checked and whole."""
+        if self.base == "refineloc" and not self.options:
+            return self  # torch, which base models import, is not needed to know this one's
+        from refineloc.training.base_model import find_base
+
+        try:
+            options = find_base(self.base).options.model_validate(self.options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"options.{'.'.join(map(str, first['loc']))} of {self.base}: {first['msg']}") from error
+        self.options.update(options.model_dump())
+        return self
 
 
 class DetectionConfig(_Section):
@@ -53,6 +71,12 @@ class DetectionConfig(_Section):
     max_gap: int = Field(1, ge=0, description="removed snippets that may separate kept ones of a segment")
     widen: int = Field(2, ge=0, description="snippets added at both ends of a segment")
     nms: Share | None = Field(None, description="tIoU above which the weaker segment of a class is dropped; none: keep")
+    thresholds: tuple[Share, ...] = Field(
+        THRESHOLDS, description="multi-threshold: of the normalised class activation (BaS-Net, section 4.1)"
+    )
+    scoring: Scoring = Field("contrast", description="multi-threshold: inside against outside (BaS-Net), or the peak")
+    outer: float = Field(0.25, ge=0, description="contrast: width of the outside, as a share of the segment's length")
+    video_weight: float = Field(0.2, ge=0, description="multi-threshold: weight of ŷ in a segment's score")
 
     def post_process(self) -> PostProcess:
         """The runtime's form of these settings."""
@@ -68,6 +92,9 @@ class PseudoConfig(_Section):
     weighted: bool = Field(True, description="weigh background and foreground by [1-w, w], w = share of background")
     foreground: Share = Field(0.5, description="segment: least foreground of a kept snippet (1 - α_A)")
     class_activation: Share = Field(0.005, description="segment: least class activation C̄_n of a kept snippet (α_C)")
+    normalised: Share = Field(
+        0.5, description="segment, where detection is multi-threshold: the one threshold of the normalised activation"
+    )
     max_class_activation: Share = Field(0.5, description="class-activation: threshold on max_n C̄ (section 3.2)")
     attention: float = Field(1.0, ge=0, description="attention: threshold on Ā^time, as a multiple of 1/T")
     top_k: int = Field(2, ge=1, description="segment: classes a video, by ŷ")
@@ -91,7 +118,9 @@ class TrainingConfig(_Section):
         "best",
         description="an iteration's weights: of the lowest validation loss, or of the last epoch (released code)",
     )
-    video_loss: Profile = Field("paper", description="paper: -log ŷ_y; release: -sum_t Ā^time_t log C̄_(t,y)")
+    video_loss: Literal["paper", "release"] = Field(
+        "paper", description="refineloc: paper: -log ŷ_y; release: -sum_t Ā^time_t log C̄_(t,y)"
+    )
     labels: Literal["all", "first"] = Field("all", description="a video's labels: all, or the first in sorted order")
     precision: Precision = Field(
         "float32", description="of the matrix products: bf16 halves their time (docs/training.md); tf32 on CUDA GPUs"
@@ -128,12 +157,24 @@ class Config(_Section):
         for name in type(self).model_fields:
             section = getattr(self, name)
             if isinstance(section, BaseModel):
-                lines += ["", f"[{name}]"]
-                for key, field in type(section).model_fields.items():
-                    value = getattr(section, key)
-                    text = tomli_w.dumps({key: value}).strip() if value is not None else f"# {key}: none"
-                    lines += [f"# {field.description}", text]
+                values = dict(section)
+                options = values.pop("options", {})
+                lines += ["", f"[{name}]", *_described(values, type(section))]
+                if options:
+                    lines += ["", f"[{name}.options]", *_described(options, _options_of(section))]
         return "\n".join(lines) + "\n"
+
+
+def _described(values: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
+    for key, value in values.items():
+        yield f"# {model.model_fields[key].description}"
+        yield tomli_w.dumps({key: value}).strip() if value is not None else f"# {key}: none"
+
+
+def _options_of(section: Any) -> type[BaseModel]:
+    from refineloc.training.base_model import find_base
+
+    return find_base(section.base).options
 
 
 # What the released code does differently, beside post-processing (DESIGN section 1).
@@ -166,6 +207,23 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
         where = ".".join(map(str, first["loc"]))
         known = _known_keys(first["loc"]) if first["type"] == "extra_forbidden" else ""
         raise ConfigError(f"{where}: {first['msg']}, got {first['input']!r}{known}") from error
+
+
+def base_defaults(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """What the base model that these layers choose changes of the settings: a layer to put under them, over a preset.
+
+    Raises:
+        ConfigError: there is no such base model.
+    """
+    base = "refineloc"
+    for layer in layers:
+        chosen = layer.get("model")
+        base = chosen.get("base", base) if isinstance(chosen, Mapping) else base
+    if base == "refineloc":
+        return {}
+    from refineloc.training.base_model import find_base
+
+    return copy.deepcopy(dict(find_base(base).defaults))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

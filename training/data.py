@@ -106,29 +106,31 @@ class Split:
         """What the features take in memory."""
         return self.features.nbytes if isinstance(self.features, Tensor) else 0
 
-    def batches(self, groups: Sequence[Tensor]) -> Iterator[Batch]:
+    def batches(self, groups: Sequence[Tensor], windows: Tensor | None = None) -> Iterator[Batch]:
         """Each group of videos (indices, on the CPU) as a batch, in this order.
 
-        Features that do not lie on the device yet are fetched by a thread, one batch ahead of the one in use.
+        With `windows`, int64 [V, 2], of each video only this: first snippet, and how many. Features that do not lie on
+        the device yet are fetched by a thread, one batch ahead of the one in use.
         """
         if not groups or (isinstance(self.features, Tensor) and self.features.device == self.device):
-            yield from map(self._batch, groups)
+            yield from (self._batch(group, windows) for group in groups)
             return
         with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self._batch, groups[0])
+            coming = pool.submit(self._batch, groups[0], windows)
             for group in groups[1:]:
-                ready, coming = coming.result(), pool.submit(self._batch, group)
+                ready, coming = coming.result(), pool.submit(self._batch, group, windows)
                 yield ready
             yield coming.result()
 
-    def _batch(self, videos: Tensor) -> Batch:
-        lengths = self.lengths[videos]
-        # Row r of the batch is the snippet that lies r - (rows before its video) into its video.
+    def _batch(self, videos: Tensor, windows: Tensor | None) -> Batch:
+        whole = self.lengths[videos]
+        first, lengths = windows[videos].unbind(1) if windows is not None else (torch.zeros_like(whole), whole)
         starts = (torch.cumsum(self.lengths, 0) - self.lengths)[videos]
-        before = torch.cumsum(lengths, 0) - lengths
-        rows = torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - before, lengths)
+        rows = _spans(starts + first, lengths)
         if isinstance(self.features, OnDisk):
-            features = self.features.read([self.names[video] for video in videos.tolist()], lengths.tolist())
+            features = self.features.read([self.names[video] for video in videos.tolist()], whole.tolist())
+            if windows is not None:
+                features = features[_spans(torch.cumsum(whole, 0) - whole + first, lengths)]
         else:
             features = self.features.index_select(0, rows.to(self.features.device))
         # Moved as stored: half the bytes where that is float16.
@@ -141,6 +143,12 @@ class Split:
         if isinstance(features, Tensor) and (room is None or features.nbytes <= room):
             features = features.to(device)
         return dataclasses.replace(self, features=features, device=device)
+
+
+def _spans(starts: Tensor, lengths: Tensor) -> Tensor:
+    """The rows of spans one after another: starts[0], starts[0] + 1, ..., starts[1], ..."""
+    before = torch.cumsum(lengths, 0) - lengths
+    return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - before, lengths)
 
 
 def read_labels(path: Path) -> Annotations:

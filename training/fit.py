@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -17,14 +17,15 @@ from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.evaluation import Evaluation, evaluate
 from refineloc.runtime.postprocess import Scores
-from refineloc.training.bases.activations import Activations, activations
+from refineloc.training.base_model import BaseModel, Outputs
 from refineloc.training.checkpoint import State
 from refineloc.training.config import Config
 from refineloc.training.data import Batch, Split
-from refineloc.training.losses import pseudo_loss, video_loss_paper, video_loss_release
+from refineloc.training.layers.activations import Activations
+from refineloc.training.losses import pseudo_losses
 from refineloc.training.parallel import ALONE, Group
 from refineloc.training.run import Run, build_model
-from refineloc.training.scoring import Gathered, detect, in_chunks, logits
+from refineloc.training.scoring import Gathered, detect, in_chunks, outputs_of
 
 __all__ = ["Labelled", "Reporter", "TrainingError", "fit", "scores_of", "seed_of"]
 
@@ -70,7 +71,7 @@ def fit(
     reporter: Reporter,
     times: Annotations | None = None,
     group: Group = ALONE,
-) -> tuple[nn.Module, dict[str, Any]]:
+) -> tuple[BaseModel, dict[str, Any]]:
     """Train the network of one iteration, from the run's checkpoint where it has one.
 
     Args:
@@ -142,20 +143,21 @@ def fit(
 def _train_epoch(config: Config, state: State, train: Labelled, group: Group) -> float:
     """One pass over the training videos in a new random order; gives the mean loss of a video."""
     model, settings = state.model, config.training
-    order = torch.randperm(len(train.split), generator=state.shuffle)
-    batches = torch.split(order, settings.batch_videos)
-    shares = [group.share_of(batch) for batch in batches]
-    coming = train.split.batches([share for share in shares if len(share)])
+    order = model.order(train.split.targets, state.shuffle)
+    windows = _windows(train.split.lengths, model.longest, state.shuffle)
+    size = max(settings.batch_videos // model.unit_videos, 1) * model.unit_videos
+    batches = torch.split(order, size)
+    shares = [group.share_of(batch, model.unit_videos) for batch in batches]
+    coming = train.split.batches([share for share in shares if len(share)], windows)
     model.train()
     total = torch.zeros((), dtype=torch.float64, device=train.split.device)
     for videos, share in zip(batches, shares, strict=True):
         state.optimizer.zero_grad(set_to_none=True)
         if len(share):
             batch = next(coming)
-            class_logits, attention_logits = logits(model, batch.features, settings.precision)
-            acts = activations(class_logits, attention_logits, batch.lengths)
+            outputs = outputs_of(model, batch, settings.precision)
             # The mean over the whole batch, of which other processes may have the rest.
-            loss = _loss(config, acts, class_logits, attention_logits, batch, train) * (len(share) / len(videos))
+            loss = _loss(config, model, outputs, batch, train)[0] * (len(share) / len(videos))
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach() * len(videos)
         group.add_gradients(model.parameters())
@@ -163,8 +165,17 @@ def _train_epoch(config: Config, state: State, train: Labelled, group: Group) ->
     return float(group.add(total)) / len(train.split)
 
 
+def _windows(lengths: Tensor, longest: int | None, generator: torch.Generator) -> Tensor | None:
+    """First snippet and length of what is seen of each video, int64 [V, 2]; None where it is all."""
+    if longest is None or int(lengths.max()) <= longest:
+        return None
+    seen = lengths.clamp_max(longest)
+    first = (torch.rand(len(lengths), generator=generator, dtype=torch.float64) * (lengths - seen + 1)).long()
+    return torch.stack([first, seen], dim=1)
+
+
 def _validate(
-    config: Config, model: nn.Module, val: Labelled, group: Group, scored: bool
+    config: Config, model: BaseModel, val: Labelled, group: Group, scored: bool
 ) -> tuple[float, Scores | None]:
     """The mean loss of a validation video, and from the same pass the scores where they are wanted."""
     model.eval()
@@ -172,27 +183,26 @@ def _validate(
     gathered = Gathered(val.split) if scored else None
     with torch.inference_mode():
         for batch in val.split.batches(group.share(in_chunks(val.split.lengths))):
-            class_logits, attention_logits = logits(model, batch.features, config.training.precision)
-            acts = activations(class_logits, attention_logits, batch.lengths)
-            total += _loss(config, acts, class_logits, attention_logits, batch, val) * len(batch.videos)
+            outputs = outputs_of(model, batch, config.training.precision)
+            loss, found = _loss(config, model, outputs, batch, val)
+            total += loss * len(batch.videos)
             if gathered:
-                gathered.put(batch.videos, batch.rows, acts)
-    loss = float(group.add(total)) / len(val.split)
-    return loss, gathered.scores(group) if gathered else None
+                gathered.put(batch.videos, batch.rows, found)
+    mean = float(group.add(total)) / len(val.split)
+    return mean, gathered.scores(group) if gathered else None
 
 
 def _loss(
-    config: Config, acts: Activations, class_logits: Tensor, attention_logits: Tensor, batch: Batch, data: Labelled
-) -> Tensor:
-    """Video loss + β · pseudo loss, mean over the videos of a batch."""
-    if config.training.video_loss == "paper":
-        loss = video_loss_paper(acts, batch.targets)
-    else:
-        loss = video_loss_release(acts, class_logits, batch.targets, batch.lengths)
+    config: Config, model: BaseModel, outputs: Outputs, batch: Batch, data: Labelled
+) -> tuple[Tensor, Activations]:
+    """Video loss + β · pseudo loss, mean over the videos of a batch; and the activations on the way."""
+    found = model.activations(outputs, batch.lengths)
+    loss = model.video_losses(outputs, found, batch.targets, batch.lengths).mean()
     if data.pseudo is None:
-        return loss
-    labels = data.pseudo[batch.rows].to(attention_logits.device)
-    return loss + config.pseudo.beta * pseudo_loss(attention_logits, labels, batch.lengths, data.weights)
+        return loss, found
+    labels = data.pseudo[batch.rows].to(batch.features.device)
+    pseudo = pseudo_losses(outputs.attention_logits, labels, batch.lengths, data.weights).mean()
+    return loss + config.pseudo.beta * pseudo, found
 
 
 def scores_of(evaluation: Evaluation) -> dict[str, Any]:

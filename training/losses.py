@@ -4,15 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refineloc.training.bases.activations import Activations, membership
+from refineloc.training.layers.activations import Activations
+from refineloc.training.layers.packing import membership
 
-__all__ = ["UNLABELLED", "class_weights", "pseudo_loss", "video_loss_paper", "video_loss_release"]
+__all__ = ["UNLABELLED", "class_weights", "pseudo_losses", "video_losses_paper", "video_losses_release"]
 
 UNLABELLED = -1  # a snippet without a pseudo label; 0 is background, 1 foreground
 
 
-def video_loss_paper(activations: Activations, targets: Tensor) -> Tensor:
-    """Cross-entropy of ŷ with the labels: -sum_n y_n log ŷ_n, mean over videos.
+def video_losses_paper(activations: Activations, targets: Tensor) -> Tensor:
+    """Cross-entropy of ŷ with the labels of each video, [V]: -sum_n y_n log ŷ_n.
 
     Args:
         activations: of V videos.
@@ -20,11 +21,11 @@ def video_loss_paper(activations: Activations, targets: Tensor) -> Tensor:
     """
     # ŷ is a mean of softmaxes: above 0 but where float32 runs out, and there the gradient would be infinite.
     smallest = torch.finfo(activations.video_scores.dtype).tiny
-    return -(targets * activations.video_scores.clamp_min(smallest).log()).sum(dim=1).mean()
+    return -(targets * activations.video_scores.clamp_min(smallest).log()).sum(dim=1)
 
 
-def video_loss_release(activations: Activations, class_logits: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
-    """The released code's: -sum_t Ā^time_t log C̄_(t,y), mean over videos.
+def video_losses_release(activations: Activations, class_logits: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+    """The released code's, [V]: -sum_t Ā^time_t log C̄_(t,y).
 
     Args:
         activations: of V videos.
@@ -34,11 +35,11 @@ def video_loss_release(activations: Activations, class_logits: Tensor, targets: 
     """
     log_scores = F.log_softmax(class_logits, dim=1)
     one_hot = membership(lengths, class_logits).to(log_scores.dtype)
-    return -(targets * (one_hot @ (activations.attention[:, None] * log_scores))).sum(dim=1).mean()
+    return -(targets * (one_hot @ (activations.attention[:, None] * log_scores))).sum(dim=1)
 
 
-def pseudo_loss(attention_logits: Tensor, labels: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy of Ā^bf with the pseudo labels: weighted mean over a video's labelled snippets, mean over videos.
+def pseudo_losses(attention_logits: Tensor, labels: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of Ā^bf with the pseudo labels: weighted mean over a video's labelled snippets, [V].
 
     Args:
         attention_logits: A [S, 2] or [S, 1].
@@ -59,7 +60,7 @@ def pseudo_loss(attention_logits: Tensor, labels: Tensor, lengths: Tensor, weigh
     weight = weights.to(losses.dtype)[target] * labelled
     one_hot = membership(lengths, losses).to(losses.dtype)
     total = one_hot @ weight
-    return ((one_hot @ (weight * losses)) / torch.where(total > 0, total, 1.0)).mean()
+    return (one_hot @ (weight * losses)) / torch.where(total > 0, total, 1.0)
 
 
 def class_weights(labels: Tensor, weighted: bool) -> Tensor:

@@ -38,9 +38,11 @@ class Group:
         """Every `size`-th item, beginning with `rank`."""
         return items[self.rank :: self.size]
 
-    def share_of(self, videos: Tensor) -> Tensor:
-        """The same of a batch's videos; may be none."""
-        return videos[self.rank :: self.size]
+    def share_of(self, videos: Tensor, unit: int = 1) -> Tensor:
+        """The same of a batch's videos, `unit` neighbours at a time; may be none."""
+        if self.size == 1:
+            return videos
+        return videos[torch.arange(len(videos)) // unit % self.size == self.rank]
 
     def add(self, tensor: Tensor) -> Tensor:
         """The sum of all processes' tensors, in place."""

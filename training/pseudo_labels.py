@@ -68,7 +68,7 @@ def generate(
             if truth is None:
                 raise ConfigError("pseudo.generator: oracle needs segments with times in the labels of every video")
             foreground = truth
-    return PseudoLabels(foreground.astype(np.int64), _one_kind(config, foreground))
+    return PseudoLabels(foreground.astype(np.int64), _one_kind(config, profile, foreground))
 
 
 def _inside_segments(
@@ -80,6 +80,8 @@ def _inside_segments(
         alpha_c=config.class_activation,
         top_k=config.top_k,
         widen=config.widen,
+        # One threshold: the lowest of many covers nearly all of a video.
+        thresholds=(config.normalised,),
     )
     found = segments(scores, lengths, settings)
     starts = np.cumsum(lengths) - lengths
@@ -92,13 +94,14 @@ def _inside_segments(
     return np.cumsum(steps[:-1]) > 0
 
 
-def _one_kind(config: PseudoConfig, foreground: npt.NDArray[np.bool_]) -> str:
+def _one_kind(config: PseudoConfig, profile: Profile, foreground: npt.NDArray[np.bool_]) -> str:
     if not foreground.size or not (foreground.all() or not foreground.any()):
         return ""
     kind = "foreground" if foreground.any() else "background"
     cause = {
-        "segment": f"pseudo.foreground = {config.foreground:g} with "
-        f"pseudo.class_activation = {config.class_activation:g}",
+        "segment": f"pseudo.normalised = {config.normalised:g}"
+        if profile == "multi-threshold"
+        else f"pseudo.foreground = {config.foreground:g} with pseudo.class_activation = {config.class_activation:g}",
         "class-activation": f"pseudo.max_class_activation = {config.max_class_activation:g}",
         "attention": f"pseudo.attention = {config.attention:g}",
         "distribution-aware": f"pseudo.foreground_share = {config.foreground_share:g}",

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.evaluation import evaluate
+from refineloc.training.base_model import BaseModel
 from refineloc.training.config import Config
 from refineloc.training.data import Split
 from refineloc.training.fit import Labelled, Reporter, TrainingError, fit, scores_of, seed_of
@@ -90,7 +90,7 @@ def refine(
 
 def _label(
     config: Config,
-    model: nn.Module,
+    model: BaseModel,
     split: Split,
     iteration: int,
     which: int,

@@ -28,7 +28,7 @@ from torch import nn
 from refineloc.runtime.detections import Detections, write_detections
 from refineloc.runtime.errors import ConfigError, ModelError, OutputError
 from refineloc.runtime.files import atomic_write
-from refineloc.training.bases.refineloc import RefineLoc
+from refineloc.training.base_model import BaseModel, find_base
 from refineloc.training.checkpoint import Checkpoint
 from refineloc.training.config import Config, resolve
 
@@ -72,15 +72,15 @@ class LoadedIteration:
         iteration: K.
     """
 
-    model: nn.Module
+    model: BaseModel
     config: Config
     data: DataRecord
     iteration: int
 
 
-def build_model(config: Config, width: int, classes: int) -> nn.Module:
+def build_model(config: Config, width: int, classes: int) -> BaseModel:
     """A fresh network of the configured base model, drawn from torch's global generator."""
-    return RefineLoc(width, classes, config.model.layers, config.model.attention_values)
+    return find_base(config.model.base).build(config, width, classes)
 
 
 class Run:

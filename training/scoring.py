@@ -3,35 +3,36 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.postprocess import Scores, segments
-from refineloc.training.bases.activations import Activations, activations
+from refineloc.training.base_model import BaseModel, Outputs
 from refineloc.training.config import Config, Precision
-from refineloc.training.data import Split
+from refineloc.training.data import Batch, Split
+from refineloc.training.layers.activations import Activations
 from refineloc.training.parallel import ALONE, Group
 
-__all__ = ["Gathered", "detect", "in_chunks", "logits", "predict"]
+__all__ = ["Gathered", "detect", "in_chunks", "outputs_of", "predict"]
 
 _SNIPPETS_A_CALL = 16_384  # bounds the memory, and fills the matrix products
 
 
-def logits(model: nn.Module, features: Tensor, precision: Precision = "float32") -> tuple[Tensor, Tensor]:
-    """The model's class and attention logits in float32; with "bf16" its products are of bfloat16 numbers."""
-    with torch.autocast(features.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        class_logits, attention_logits = model(features)
-    return class_logits.float(), attention_logits.float()
+def outputs_of(model: BaseModel, batch: Batch, precision: Precision = "float32") -> Outputs:
+    """The model's logits of a batch in float32; with "bf16" its products are of bfloat16 numbers."""
+    with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        outputs: Outputs = model(batch.features, batch.lengths)
+    return outputs.float()
 
 
-def predict(model: nn.Module, split: Split, precision: Precision = "float32", group: Group = ALONE) -> Scores:
+def predict(model: BaseModel, split: Split, precision: Precision = "float32", group: Group = ALONE) -> Scores:
     """C̄, Ā and ŷ of a whole split, as arrays."""
     model.eval()
     gathered = Gathered(split)
     with torch.inference_mode():
         for batch in split.batches(group.share(in_chunks(split.lengths))):
-            outputs = logits(model, batch.features, precision)
-            gathered.put(batch.videos, batch.rows, activations(*outputs, batch.lengths))
+            outputs = outputs_of(model, batch, precision)
+            gathered.put(batch.videos, batch.rows, model.activations(outputs, batch.lengths))
     return gathered.scores(group)
 
 

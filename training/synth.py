@@ -20,8 +20,9 @@ The lengths are THUMOS14's (its 200 validation videos, I3D snippets of 16 frames
 """
 
 import itertools
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -117,7 +118,7 @@ class World:
     """What all videos of a data set share: classes, and the directions in which each thing shows.
 
     Args:
-        classes: N, at least 2.
+        classes: N, at least 2; or their names.
         dim: D, an even number; the first half is the temporal stream, the second the spatial.
         seed: of everything. A video depends on the seed, its split and its number, not on how many others there are.
         recipe: what the videos are like.
@@ -126,7 +127,9 @@ class World:
         InputError: a value out of range.
     """
 
-    def __init__(self, classes: int, dim: int, seed: int = 0, recipe: Recipe | None = None) -> None:
+    def __init__(self, classes: int | Sequence[str], dim: int, seed: int = 0, recipe: Recipe | None = None) -> None:
+        names = () if isinstance(classes, int) else tuple(classes)
+        classes = classes if isinstance(classes, int) else len(names)
         if classes < 2:
             raise InputError(f"classes: expected at least 2 (a video label must tell something), got {classes}")
         if dim < 8 or dim % 2:
@@ -136,7 +139,7 @@ class World:
         self.dim, self.seed = dim, seed
         self.recipe = recipe = recipe or Recipe()
         digits = len(str(classes - 1))
-        self.classes = tuple(f"action-{index:0{digits}d}" for index in range(classes))
+        self.classes = names or tuple(f"action-{index:0{digits}d}" for index in range(classes))
         rng = np.random.default_rng([seed, len(_SPLITS)])
 
         def directions(count: int, temporal_share: float) -> Array:
@@ -187,6 +190,32 @@ class World:
             segment_labels=tuple(names),
         )
         return SampleVideo(annotation, features)
+
+    def along(self, annotation: VideoAnnotation) -> npt.NDArray[np.float32]:
+        """Features [T, D] for the time line of a real video: its actions where they are, all else as in `video`.
+
+        Args:
+            annotation: with fps, frames, and segments of this world's classes.
+
+        Raises:
+            InputError: fps or frames are not known, or a label is none of the classes.
+        """
+        name, unknown = annotation.name, set(annotation.segment_labels) - set(self.classes)
+        if not annotation.fps or not annotation.frames or unknown:
+            raise InputError(
+                f"video {name!r}: a time line needs fps, frames, and labels of {len(self.classes)} classes"
+            )
+        rng = np.random.default_rng([self.seed, len(_SPLITS) + 1, *name.encode()])
+        snippets = max(annotation.frames // SNIPPET_FRAMES, 1)
+        labels = [self.classes.index(label) for label in annotation.labels]
+        place = self._shots(rng, labels, snippets)
+        instances = []
+        to_snippets = annotation.fps / SNIPPET_FRAMES
+        for start, end, label in zip(annotation.start, annotation.end, annotation.segment_labels, strict=True):
+            instance = _Instance(self.classes.index(label), float(start * to_snippets), float(end * to_snippets))
+            instances.append(instance)
+            place[int(instance.start) : math.ceil(instance.end)] = instance.label  # an action is seen at its place
+        return self._features(rng, place, instances)
 
     def _labels(self, rng: np.random.Generator, number: int) -> list[int]:
         """One class, or two: a second one comes from the same group where there is another (they share a place)."""

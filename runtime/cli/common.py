@@ -11,7 +11,7 @@ import typer
 
 from refineloc.runtime.errors import RefineLocError
 
-__all__ = ["fail", "new_app", "note", "progress", "run_app", "version_callback"]
+__all__ = ["fail", "new_app", "note", "parse_numbers", "progress", "run_app", "version_callback"]
 
 
 def new_app(name: str) -> typer.Typer:
@@ -75,6 +75,24 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
             bar.update(task, rate=f"{speed:.0f}/s" if speed else "")
 
         yield advance
+
+
+def parse_numbers(text: str) -> list[float]:
+    """`0.5:0.95:0.05` (FIRST:LAST:STEP, both ends included) or `0.3,0.5` as numbers; empty where it is neither.
+
+    At most 1,000 of them: so that a slip of a digit is an error, not hours of work.
+    """
+    try:
+        if ":" not in text:
+            return [float(part) for part in text.split(",")]
+        first, last, step = (float(part) for part in text.split(":"))
+        count = round((last - first) / step) + 1
+    except (ValueError, OverflowError, ZeroDivisionError):
+        return []
+    if not (step > 0 and count <= 1_000):
+        return []
+    # Rounded as the decimal that was meant: 0.5 + 3 * 0.05 is 0.65, not 0.6500000000000001.
+    return [round(first + step * index, 10) for index in range(count)]
 
 
 def version_callback(show: bool) -> None:

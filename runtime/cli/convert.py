@@ -1,7 +1,7 @@
 """`refineloc-convert`: detections and annotations into other people's formats."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -101,8 +101,9 @@ def convert(
     form = to or _form_of(out, tracks)
     if form != "training" and (classes is not None or validation is not None):
         raise ConfigError("--classes and --validation: only with --to training")
-    if videos is not None:
-        tracks = _with_times(tracks, read_annotations(videos, times=False), videos, known_labels)
+    about = read_annotations(videos, times=False) if videos is not None else None
+    if about is not None:
+        tracks = _with_times(tracks, about, known_labels)
     tracks = [_limited(track, fps, min_score, cap) for track in tracks]
     if video is not None:
         tracks = [track for track in tracks if track.video == video]
@@ -113,11 +114,11 @@ def convert(
     else:
         check_writable(out, _ENDINGS[form])
         if form == "training":
-            _write_training(out, tracks, classes, validation)
+            _write_training(out, tracks, classes, validation, about.classes if about is not None else ())
         else:
             _write_all(form, out, tracks, media)
         written = str(out)
-    note(f"{written}: {sum(map(len, tracks))} segments of {len(tracks)} videos ({form})")
+    note(f"{written}: {_counted(tracks)} ({form})")
 
 
 def _form_of(out: Path, tracks: list[Track]) -> Form:
@@ -134,11 +135,16 @@ def _form_of(out: Path, tracks: list[Track]) -> Form:
     raise InputError(f"{out}: expected a name that ends in {', '.join(known)}, or a folder and --to srt, vtt or elan")
 
 
-def _with_times(tracks: list[Track], about: Annotations, path: Path, known_labels: bool) -> list[Track]:
+def _counted(tracks: list[Track]) -> str:
+    segments, videos = sum(map(len, tracks)), len(tracks)
+    return f"{segments} segment{'s' * (segments != 1)} of {videos} video{'s' * (videos != 1)}"
+
+
+def _with_times(tracks: list[Track], about: Annotations, known_labels: bool) -> list[Track]:
     """What another file states of the videos, and, where asked, only the classes that it gives them."""
     missing = [track.video for track in tracks if track.video not in about]
     if missing:
-        raise InputError(f"{path}: lacks {len(missing)} of {len(tracks)} videos, the first is {missing[0]!r}")
+        raise InputError(f"{about.path}: lacks {len(missing)} of {len(tracks)} videos, the first is {missing[0]!r}")
     filled = []
     for track in tracks:
         known = about[track.video]
@@ -215,7 +221,9 @@ def _write_all(form: Form, out: Path, tracks: list[Track], media: str) -> None:
     writers[form]()
 
 
-def _write_training(out: Path, tracks: list[Track], classes: Path | None, validation: Path | None) -> None:
+def _write_training(
+    out: Path, tracks: list[Track], classes: Path | None, validation: Path | None, known: Sequence[str]
+) -> None:
     """Pseudo labels as the training subset, and annotations beside them as the validation subset."""
     extra: list[Track] = []
     if validation is not None:
@@ -224,8 +232,20 @@ def _write_training(out: Path, tracks: list[Track], classes: Path | None, valida
         if both:
             raise InputError(f"{validation}: {len(both)} videos are in both subsets, the first is {min(both)!r}")
     every = [replace(track, subset="training") for track in tracks] + extra
-    names = sorted({label for track in every for label in track.labels}) if classes is None else _read_classes(classes)
-    write_training_data(out, every, names)
+    found = {label for track in every for label in track.labels}
+    # The classes of --videos count where no segment has them: a higher --min-score must not move the others' label_id.
+    names = sorted({*found, *known}) if classes is None else _read_classes(classes)
+    left_out = write_training_data(out, every, names)
+    if extra:
+        note(f"{validation}: {_counted(extra)} (validation)")
+    if left_out:
+        note(f"left out: {len(left_out)} of {len(tracks)} videos, which have no segment; the first is {left_out[0]!r}")
+    absent = sorted(set(names) - found)
+    if absent:
+        note(
+            f"warning: {len(absent)} of {len(names)} classes have no segment, the first is {absent[0]!r}; "
+            "ActionFormer's loaders stop where num_classes counts them"
+        )
 
 
 def _read_classes(path: Path) -> list[str]:

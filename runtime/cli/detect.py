@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from refineloc.runtime.annotations import Annotations, read_annotations
-from refineloc.runtime.cli.common import new_app, note, progress, run_app, version_callback
+from refineloc.runtime.cli.common import new_app, note, parse_numbers, progress, run_app, version_callback
 from refineloc.runtime.detections import write_detections
-from refineloc.runtime.errors import InputError
+from refineloc.runtime.errors import ConfigError, InputError
 from refineloc.runtime.features import FeatureStore, open_features
 from refineloc.runtime.files import check_writable
 from refineloc.runtime.journal import Journal
@@ -50,7 +50,7 @@ def detect(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of the model; 0: one a core.")] = 0,
     batch_snippets: Annotated[int, typer.Option(min=1, help="Snippets a call of the model.")] = 2048,
     profile: Annotated[
-        Literal["paper", "release"] | None,
+        Literal["paper", "release", "multi-threshold"] | None,
         typer.Option(help="Rules of post-processing, instead of the model's."),
     ] = None,
     alpha_a: Annotated[
@@ -65,6 +65,10 @@ def detect(
     nms: Annotated[
         float | None,
         typer.Option(help="Drop the weaker of two segments of a class above this tIoU (default: keep)."),
+    ] = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(help="Of multi-threshold: FIRST:LAST:STEP, or a list such as 0.1,0.2, instead of the model's."),
     ] = None,
     resume: Annotated[
         bool, typer.Option(help="Go on with a run that was killed, from the OUT.partial that it left.")
@@ -82,6 +86,9 @@ def detect(
     if fps is not None and videos is not None:
         raise InputError("--fps and --videos: give one of them")
     check_writable(out, suffixes=(".json", ".csv", ".jsonl"))
+    chosen = parse_numbers(thresholds) if thresholds is not None else None
+    if chosen == []:
+        raise ConfigError(f"--thresholds {thresholds!r}: expected FIRST:LAST:STEP or a list, of numbers from 0 to 1")
     detector = Detector(
         model,
         provider=provider,
@@ -93,7 +100,14 @@ def detect(
         top_k=top_k,
         widen=widen,
         nms=nms,
+        thresholds=chosen,
     )
+    # Both would change nothing: better an error than a result that is not what was asked for.
+    many = detector.settings.profile == "multi-threshold"
+    if chosen is not None and not many:
+        raise ConfigError(f"--thresholds: not of the profile {detector.settings.profile!r}, but of 'multi-threshold'")
+    if many and (alpha_a is not None or alpha_c is not None):
+        raise ConfigError("--alpha-a and --alpha-c: not of the profile 'multi-threshold', whose are --thresholds")
     with open_features(features) as store:
         times: Times | None = None
         names = store.names

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from refineloc.runtime.annotations import read_annotations, read_regions
-from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
+from refineloc.runtime.cli.common import new_app, note, parse_numbers, run_app, version_callback
 from refineloc.runtime.detections import read_detections
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.evaluation import Evaluation, evaluate
@@ -94,6 +94,10 @@ def evaluate_command(
         raise ConfigError("--model and --features: both together, and with --timeline")
     if videos is not None and report is None:
         raise ConfigError("--videos: only with --report")
+    if (ambiguous is not None or interpolation != "voc") and (diagnose is not None or report is not None):
+        raise ConfigError(
+            "--diagnose and --report follow ActivityNet's rules: leave out --ambiguous and --interpolation none"
+        )
     if report is not None:
         check_writable(report, (".html", ".htm"))
     truth = read_annotations(ground_truth, subset=subset)
@@ -149,18 +153,7 @@ def parse_tious(text: str) -> list[float]:
     Raises:
         ConfigError: neither form, or a threshold that is not above 0 and at most 1.
     """
-    try:
-        if ":" in text:
-            first, last, step = (float(part) for part in text.split(":"))
-            if not step > 0:
-                raise ValueError("step")
-            count = round((last - first) / step) + 1
-            # Rounded as the decimal that was meant: 0.5 + 3 * 0.05 is 0.65, not 0.6500000000000001.
-            tious = [round(first + step * index, 10) for index in range(count)]
-        else:
-            tious = [float(part) for part in text.split(",")]
-    except (ValueError, OverflowError):
-        tious = []
+    tious = parse_numbers(text)
     if not tious or not all(0 < value <= 1 for value in tious):
         raise ConfigError(f"--tiou {text!r}: expected FIRST:LAST:STEP or a list, of numbers above 0 and at most 1")
     return tious

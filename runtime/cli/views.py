@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.cli.common import note
@@ -10,6 +10,9 @@ from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.diagnosis import Bins
 from refineloc.runtime.errors import ConfigError, InputError
 from refineloc.runtime.grid import SnippetGrid
+
+if TYPE_CHECKING:
+    from refineloc.runtime.timeline import Curves
 
 __all__ = ["RESAMPLES", "named_runs", "write_diagnoses", "write_report_page", "write_timeline"]
 
@@ -97,12 +100,10 @@ def write_report_page(
     note(f"{out}: report of {len(truth)} videos" + (f", {linked} with a video file" if videos is not None else ""))
 
 
-def _curves(model: Path, features: Path, video: VideoAnnotation) -> dict[str, tuple[Any, Any]]:
-    """Foreground, and the class scores of the video's own classes, at the middle of each snippet (seconds)."""
-    import numpy as np
-
+def _curves(model: Path, features: Path, video: VideoAnnotation) -> "Curves":
     from refineloc.runtime.detector import Detector
     from refineloc.runtime.features import open_features
+    from refineloc.runtime.timeline import score_curves
 
     detector = Detector(model, provider="cpu")
     with open_features(features) as store:
@@ -113,14 +114,7 @@ def _curves(model: Path, features: Path, video: VideoAnnotation) -> dict[str, tu
     if fps is None:
         raise InputError(f"video {video.name!r}: its fps is in neither {features} nor the annotations")
     grid = SnippetGrid(fps, detector.metadata.snippet_frames, video.duration_s)
-    snippets = np.arange(len(scores.foreground))
-    start, end = grid.seconds(snippets, snippets)
-    seconds = (start + end) / 2
-    curves = {"foreground": (seconds, scores.foreground)}
-    for label in video.labels:
-        if label in detector.classes:
-            curves[label] = (seconds, scores.class_scores[:, detector.classes.index(label)])
-    return curves
+    return score_curves(scores, grid, video, detector.classes)
 
 
 def _name_of(path: Path) -> str:

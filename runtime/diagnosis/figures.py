@@ -151,7 +151,7 @@ def _figure(width: float, height: float, title: str) -> "Figure":
         raise MissingExtraError("pictures of the diagnosis need Matplotlib: pip install 'refineloc[plot]'") from error
     figure = Figure(figsize=(width, height), dpi=140, layout="constrained")
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.suptitle(title, parse_math=False, x=0.01, ha="left", fontsize=11)
     return figure
 
 

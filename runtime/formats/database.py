@@ -41,8 +41,10 @@ def write_activitynet(path: str | os.PathLike[str], tracks: Iterable[Track]) -> 
 
 def write_training_data(
     path: str | os.PathLike[str], tracks: Iterable[Track], classes: Sequence[str], *, subset: str = "training"
-) -> None:
+) -> list[str]:
     """Write segments as the training data of fully supervised detectors, pseudo labels with their scores.
+
+    Videos of the subset "training" that have no segment inside them are left out: ActionFormer cannot train on one.
 
     Args:
         path: the .json file.
@@ -50,12 +52,15 @@ def write_training_data(
         classes: class names; a class's place is its label_id.
         subset: of the videos that state none.
 
+    Returns:
+        The videos left out.
+
     Raises:
         InputError: a video without duration or frame rate, or a label that is not one of the classes.
         OutputError: the file cannot be written.
     """
     index = {label: at for at, label in enumerate(classes)}
-    database = {}
+    database, left_out = {}, []
     for track in tracks:
         if track.duration_s is None or track.fps is None:
             lacks = "duration" if track.duration_s is None else "frame rate"
@@ -74,9 +79,13 @@ def write_training_data(
                 entry["score"] = float(track.score[at])
             annotations.append(entry)
         about = {"subset": subset, **_about(track)}
+        if not annotations and about["subset"] == "training":
+            left_out.append(track.video)
+            continue
         about.setdefault("frame", round(track.duration_s * track.fps))
         database[track.video] = {**about, "annotations": annotations}
     _write(path, database)
+    return left_out
 
 
 def _about(track: Track) -> dict[str, Any]:

@@ -99,7 +99,7 @@ function openable(line, cell, row, detail, width) {
   button.addEventListener("click", () => {
     const open = line.classList.toggle("open");
     button.setAttribute("aria-expanded", String(open));
-    if (open) line.after(make("tr", { class: "detail" }, make("td", { colspan: width }, detail(row))));
+    if (open) line.after(make("tr", { class: "detail" }, make("td", { colspan: width }, make("div", { class: "pinned" }, detail(row)))));
     else line.nextElementSibling.remove();
   });
 }

@@ -17,7 +17,6 @@ from refineloc.export.graph import OPSET, build_graph, check_graph, save_graph
 from refineloc.runtime.errors import ModelError, OutputError
 from refineloc.runtime.metadata import ModelMetadata
 from refineloc.runtime.session import Session
-from refineloc.training.bases.activations import activations
 from refineloc.training.bases.refineloc import RefineLoc
 
 WIDTH, CLASSES = 24, 5
@@ -64,7 +63,7 @@ def test_equals_torch_and_the_equations(layers: int, values: int, lengths: list[
     model, features = model_of(layers, values), features_of(sum(lengths))
     got = run(session_of(layers, values), features, lengths)
     with torch.inference_mode():
-        by_torch = activations(*model(torch.from_numpy(features)), torch.tensor(lengths))
+        by_torch = model.activations(model(torch.from_numpy(features), torch.tensor(lengths)), torch.tensor(lengths))
     by_hand = forward(layers_of(model.classifier), layers_of(model.attention), features, lengths)
     assert np.ptp(by_hand.class_scores, axis=1).mean() > 0.1  # the inputs do vary
     for name, one, torch_one, hand_one in zip(Forward._fields, got, by_torch, by_hand, strict=True):

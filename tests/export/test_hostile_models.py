@@ -116,7 +116,7 @@ def test_a_model_of_others(tmp_path: Path) -> None:
     [
         ({}, "refineloc.format_version is missing"),
         ({"names": "{0: 'person'}", "stride": "32"}, "refineloc.format_version is missing"),
-        ({"refineloc.format_version": "1"}, "refineloc.classes is missing"),
+        ({"refineloc.format_version": "1"}, "is missing; export the model with refineloc-export"),
         ({"refineloc.format_version": "99"}, "update refineloc"),
     ],
     ids=["none", "of-others", "most-missing", "newer"],

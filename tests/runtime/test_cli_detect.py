@@ -107,6 +107,16 @@ def test_thresholds_can_be_changed(folder: Path) -> None:
     assert counts[0] > counts[1] > 0
 
 
+def test_many_thresholds_can_be_asked_for(folder: Path) -> None:
+    counts = []
+    for thresholds in ("0.5", "0.1,0.5", "0:0.9:0.1"):
+        done = run("features.h5", "--profile", "multi-threshold", "--thresholds", thresholds, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        counts.append(sum(map(len, read_detections(folder / "detections.json").values())))
+    assert 0 < counts[0] < counts[1] < counts[2]
+    assert json.loads((folder / "detections.json").read_text())["external_data"]["profile"] == "multi-threshold"
+
+
 def test_bad_input_is_one_line(folder: Path) -> None:
     wide = store(folder / "wide.h5", v=np.zeros((4, 30), np.float32))
     bad = np.zeros((9, 24), np.float32)
@@ -137,6 +147,12 @@ def test_bad_input_is_one_line(folder: Path) -> None:
     fails("features.h5", "-o", "absent/out.json", cwd=folder, message="absent/out.json: cannot be written")
     fails("features.h5", "-o", "out.txt", cwd=folder, message="ends in .json, .csv, .jsonl")
     fails("features.h5", "--alpha-c", 7, cwd=folder, message="alpha_c: expected a number from 0 to 1")
+    many = ("features.h5", "--profile", "multi-threshold")
+    fails(*many, "--thresholds", "low", cwd=folder, message="--thresholds 'low': expected FIRST:LAST:STEP or a list")
+    fails(*many, "--thresholds", "0:1:1e-9", cwd=folder, message="--thresholds '0:1:1e-9': expected")
+    fails(*many, "--thresholds", "0.5,1.5", cwd=folder, message="thresholds: expected numbers from 0 to 1, got 1.5")
+    fails(*many, "--alpha-c", 0.5, cwd=folder, message="not of the profile 'multi-threshold', whose are --thresholds")
+    fails("features.h5", "--thresholds", 0.5, cwd=folder, message="--thresholds: not of the profile 'paper'")
     fails("features.h5", "--fps", -1, "--videos", "", cwd=folder, message="give one of them")
 
 

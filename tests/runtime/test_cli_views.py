@@ -52,7 +52,7 @@ def run(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 
 def test_diagnose_one_run(here: Path, run: Run) -> None:
-    assert run("--diagnose", "why")[0] == 0
+    assert run("--diagnose", "why", "--name", r"$\foo$")[0] == 0  # a name is no formula
     assert sorted(path.name for path in (here / "why").iterdir()) == [
         "diagnosis.json",
         "false_negatives.png",
@@ -118,6 +118,8 @@ def test_timeline_with_curves_of_the_model(here: Path, run: Run, model_path: Pat
         (["--report", "no/where.html"], "cannot be written"),
         (["--report", "o.html", "--videos", "absent"], "absent: no such folder of videos"),
         (["--videos", "iter_0"], "--videos: only with --report"),
+        (["--report", "o.html", "--interpolation", "none"], "leave out --ambiguous and --interpolation none"),
+        (["--diagnose", "why", "--ambiguous", "truth.csv"], "leave out --ambiguous and --interpolation none"),
         (["--model", "m.onnx"], "--model and --features: both together"),
         (["--report", "o.html", "--compare", "iter_1/detections.csv"], "two are called 'iter_1'"),
         (["--report", "o.html", "--compare", "absent.json"], "absent.json: no such file"),

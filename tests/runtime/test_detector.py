@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import pytest
+from twins import proposals as twin
 
 from refineloc.runtime import Detector, SnippetGrid, open_features
 from refineloc.runtime.detections import Detections
@@ -157,6 +158,47 @@ def test_settings_can_be_changed(model_path: Path, rng: np.random.Generator) -> 
         Detector(model_path, provider="cpu", alpha_c=1.5)
     with pytest.raises(ConfigError, match="batch_snippets"):
         Detector(model_path, provider="cpu", batch_snippets=0)
+
+
+MANY: dict[str, Any] = {"profile": "multi-threshold", "thresholds": (0.1, 0.4, 0.7), "max_gap": 0, "widen": 0}
+
+
+@pytest.mark.parametrize("scoring", ["contrast", "peak"])
+def test_a_model_of_many_thresholds(make_model: Callable[..., Path], rng: np.random.Generator, scoring: str) -> None:
+    """Post-processing is as the file says, the same alone and packed."""
+    said = MANY | {"scoring": scoring, "outer": 0.5, "video_weight": 0.3}
+    detector = Detector(make_model(**said), provider="cpu")
+    assert {key: getattr(detector.settings, key) for key in said} == said
+    videos = videos_of(rng, [1, 300, 45, 2, 77])
+    packed = dict(detector.detect_many(videos, fps=16.0))
+    for name, features in videos.items():
+        scores = detector.scores(features)
+        expected = twin.detect_proposals(
+            scores.class_scores,
+            scores.video_scores,
+            np.array([len(features)]),
+            thresholds=(0.1, 0.4, 0.7),
+            top_k=2,
+            scoring=scoring,
+            outer=0.5,
+            video_weight=0.3,
+        )
+        found = detector.detect(features, fps=16.0)  # a snippet is a second
+        rows = sorted(((d.start, d.end - 1, detector.classes.index(d.label), d.score) for d in found), key=repr)
+        assert rows == sorted(((one.first, one.last, one.label, one.score) for one in expected), key=repr)
+        assert same(found, packed[name])
+    assert len(packed["v001"]) > 20, "a test on nothing"
+
+
+def test_the_profile_can_be_changed_to_many_thresholds(model_path: Path, rng: np.random.Generator) -> None:
+    features = videos_of(rng, [300])["v000"]
+    counts = [
+        len(Detector(model_path, provider="cpu", **MANY | {"thresholds": thresholds}).detect(features, fps=25))
+        for thresholds in ([0.4], [0.1, 0.4, 0.7])
+    ]
+    assert 0 < counts[0] < counts[1]
+    with pytest.raises(ConfigError, match="thresholds: expected 1 to 1,000 numbers, got 0"):
+        Detector(model_path, provider="cpu", thresholds=[])
 
 
 @pytest.mark.parametrize(("fps", "duration"), [(0.0, None), (-1.0, None), (float("nan"), None), (25.0, -3.0)])

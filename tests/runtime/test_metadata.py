@@ -6,6 +6,7 @@ import pytest
 
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.metadata import ModelMetadata, Parity
+from refineloc.runtime.postprocess import PostProcess
 
 PARITY = Parity("val.h5", 3, 100, 1e-7, 2e-7, 3e-9, 0.0, 12, 1, 2, 0.25, 0.2375)
 GOOD = ModelMetadata(
@@ -31,12 +32,18 @@ GOOD = ModelMetadata(
     producer="refineloc 0.1.0",
     parity=PARITY,
 )
+MANY = dataclasses.replace(
+    GOOD, profile="multi-threshold", thresholds=(0.1 + 0.2, 0.0, 1e-9), scoring="peak", outer=1.5, video_weight=0.7
+)
+ADDED = ("thresholds", "scoring", "outer", "video_weight")
 
 
 @pytest.mark.parametrize(
     "metadata",
     [
         GOOD,
+        MANY,
+        dataclasses.replace(MANY, profile="release"),  # kept for who changes the profile
         dataclasses.replace(GOOD, nms=0.7, parity=None, preset="", training_data=""),
         dataclasses.replace(GOOD, alpha_c=1e-7, parity=dataclasses.replace(PARITY, reference_map=None, map=None)),
     ],
@@ -53,6 +60,39 @@ def test_a_missing_key_is_named(key: str) -> None:
     del props[key]
     with pytest.raises(ModelError, match=key):
         ModelMetadata.from_props(props)
+
+
+def without(props: dict[str, str], *keys: str) -> dict[str, str]:
+    return {key: text for key, text in props.items() if key.removeprefix("refineloc.") not in keys}
+
+
+def test_a_file_from_before_many_thresholds_is_read() -> None:
+    assert ModelMetadata.from_props(without(GOOD.to_props(), *ADDED)) == GOOD
+    assert GOOD.post_process() == PostProcess(alpha_c=0.1 + 0.2)
+
+
+@pytest.mark.parametrize("key", ADDED)
+def test_many_thresholds_need_all_their_settings(key: str) -> None:
+    with pytest.raises(ModelError, match=f"{key} is missing"):
+        ModelMetadata.from_props(without(MANY.to_props(), key))
+    with pytest.raises(ModelError, match="is missing"):
+        ModelMetadata.from_props(without(MANY.to_props(), *ADDED))
+
+
+def test_post_processing_is_as_the_file_says() -> None:
+    settings = ModelMetadata.from_props(dataclasses.replace(MANY, nms=0.7, max_gap=3, widen=4, top_k=9).to_props())
+    assert settings.post_process() == PostProcess(
+        profile="multi-threshold",
+        alpha_c=0.1 + 0.2,
+        top_k=9,
+        max_gap=3,
+        widen=4,
+        nms=0.7,
+        thresholds=(0.1 + 0.2, 0.0, 1e-9),
+        scoring="peak",
+        outer=1.5,
+        video_weight=0.7,
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,6 +136,32 @@ def test_a_missing_key_is_named(key: str) -> None:
         ("parity", "[]"),
         ("parity", "{}"),
         ("parity", "{"),
+        ("profile", "multi"),
+        ("profile", "x" * 100_000),
+        ("thresholds", ""),
+        ("thresholds", "[]"),
+        ("thresholds", "0.5"),
+        ("thresholds", '"0.5"'),
+        ("thresholds", '["0.5"]'),
+        ("thresholds", "[true]"),
+        ("thresholds", "[[0.5]]"),
+        ("thresholds", "[0.5, null]"),
+        ("thresholds", "[NaN]"),
+        ("thresholds", "[Infinity]"),
+        ("thresholds", "[1.0000001]"),
+        ("thresholds", "[-1e-300]"),
+        ("thresholds", f"[{'9' * 4000}]"),
+        ("thresholds", f"[{'9' * 5000}]"),
+        ("thresholds", "[" * 100_000),
+        ("thresholds", "[0.5" + ", 0.5" * 1000 + "]"),
+        ("thresholds", "[0" + ",0" * 999_999 + "]"),
+        ("scoring", "mean"),
+        ("scoring", "x" * 100_000),
+        ("outer", "-0.1"),
+        ("outer", "1e999"),
+        ("outer", "nan"),
+        ("video_weight", "-1"),
+        ("video_weight", "none"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_its_key(key: str, text: str) -> None:

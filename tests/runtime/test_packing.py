@@ -1,7 +1,7 @@
 """A video's scores do not depend on what it is packed with, on its place, or on how many threads run: to the last bit.
 
 Two things make it so on a CPU. ONNX Runtime's products with constant weights compute each row in the same order,
-whatever the other rows; and the graph adds over time without rounding (`training.bases.activations`, `exact`), so the
+whatever the other rows; and the graph adds over time without rounding (`training.layers.activations`, `exact`), so the
 order of its sums, which does depend on the packing, cannot be seen.
 """
 

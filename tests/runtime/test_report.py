@@ -321,6 +321,20 @@ def test_nothing_is_wider_than_a_phone(opened: Any, page: Path, width: int) -> N
     for row in (3, 28):
         opened.execute_script("document.querySelectorAll('#video-table td button')[arguments[0]].click()", row)
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
+    # The table scrolls; the time lines in it are as wide as the screen.
+    bounds = "return [...document.querySelectorAll('tr.detail svg')].map(one => one.getBoundingClientRect().right)"
+    right = opened.execute_script(bounds)
+    assert len(right) == 2
+    assert max(right) <= width
+
+
+def test_a_lone_last_profile_is_no_wider_than_the_others(opened: Any) -> None:
+    widths = "return [...document.querySelectorAll('#profile > *')].map(one => one.getBoundingClientRect().width)"
+    another = "const all = document.getElementById('profile'); all.append(all.firstElementChild.cloneNode(true))"
+    assert len(opened.execute_script(widths)) == 2
+    for _ in range(3):
+        opened.execute_script(another)
+        assert len(set(opened.execute_script(widths))) == 1
 
 
 def test_dark_mode_keeps_contrast(opened: Any) -> None:

@@ -167,6 +167,11 @@ def test_what_cannot_be_streamed_is_refused(make_model: Callable[..., Path], mod
     detector = Detector(model_path, provider="cpu")
     with pytest.raises(ConfigError, match="nms needs the whole video"):
         StreamingDetector(Detector(make_model(nms=0.5), provider="cpu"), fps=FPS)
+    for nms in (None, 0.7):  # as BaS-Net's: of the two, what no other setting cures is named
+        many = make_model(profile="multi-threshold", nms=nms)
+        with pytest.raises(ConfigError, match="streaming: the profile 'multi-threshold'") as caught:
+            StreamingDetector(Detector(many, provider="cpu"), fps=FPS)
+        assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="max_open_snippets"):
         StreamingDetector(detector, fps=FPS, max_open_snippets=0)
     with pytest.raises(InputError, match="fps"):

@@ -9,7 +9,9 @@ import pytest
 from refineloc.runtime.annotations import VideoAnnotation
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError, MissingExtraError, OutputError
-from refineloc.runtime.timeline import draw_timeline
+from refineloc.runtime.grid import SnippetGrid
+from refineloc.runtime.postprocess import Scores
+from refineloc.runtime.timeline import draw_timeline, score_curves
 
 matplotlib = pytest.importorskip("matplotlib", reason="timelines need refineloc[plot]")
 
@@ -103,6 +105,62 @@ def test_two_seconds_in_two_hours_can_be_seen(tmp_path):
     image = pixels(tmp_path / "a.png")
     dark = ((image[:, :, 2] - image[:, :, 0]) > 0.25).any(axis=0)  # bluer than the band behind the rows
     assert 1 <= dark.sum() <= 4
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "words"),
+    [
+        (2.0, ("time (s)", "1.50")),
+        (299.0, ("time (s)", "250")),
+        (300.0, ("time (min:s)", "4:00")),
+        (7200.0, ("time (h:min:s)", "1:45:00")),
+        (1e6, ("time (h:min:s)", "250:00:00")),
+    ],
+)
+def test_times_are_told_in_the_unit_that_suits_the_length(tmp_path, duration_s, words):
+    draw_timeline(tmp_path / "a.svg", video(duration_s=duration_s), {"row": found([])})
+    svg = (tmp_path / "a.svg").read_text()
+    assert all(f">{word}<" in svg for word in words)
+
+
+def test_a_curve_of_two_hours_is_no_block(tmp_path):
+    """Values that alternate between 0 and 1, 11,250 snippets: a line in the middle, a pale area over it all."""
+    seconds = np.linspace(0, 7200, 11_250)
+    draw_timeline(
+        tmp_path / "a.png",
+        video(segments=(), duration_s=7200.0),
+        {"row": found([])},
+        curves={"jump": (seconds, np.arange(11_250) % 2.0)},
+    )
+    image = pixels(tmp_path / "a.png")
+    dark = np.abs(image - FIRST).max(axis=2) < 0.02
+    assert 0 < dark.sum(axis=0).max() <= 6
+    pale = np.abs(image - (1 - 0.25 * (1 - FIRST))).max(axis=2) < 0.02
+    assert pale.sum(axis=0).max() > 40
+
+
+def test_a_dollar_sign_begins_no_formula(tmp_path):
+    name = "$\\foo$ & $1"
+    odd = VideoAnnotation(name, (name,), duration_s=9.0, start=np.ones(1), end=2 * np.ones(1), segment_labels=(name,))
+    seconds = np.arange(3.0)
+    draw_timeline(tmp_path / "a.svg", odd, {name: found([(1, 3, 0.5, 0)])}, curves={name: (seconds, seconds / 2)})
+    assert (tmp_path / "a.svg").read_text().count("$\\foo$") >= 4  # title, row, curve, legend
+
+
+def test_score_curves_stand_at_the_middle_of_each_snippet():
+    scores = Scores(
+        np.array([[0.2, 0.8], [0.6, 0.4], [0.5, 0.5]], np.float32),
+        np.array([0.1, 0.9, 0.5], np.float32),
+        np.full(3, 1 / 3, np.float32),
+        np.array([[0.5, 0.5]], np.float32),
+    )
+    # Snippets of a second, the last one cut by the end: [0, 1), [1, 2), [2, 2.5).
+    curves = score_curves(scores, SnippetGrid(16.0, 16, 2.5), video(labels=("jump", "fly")), ("swim", "jump"))
+    assert list(curves) == ["foreground", "jump"]
+    for seconds, _ in curves.values():
+        assert seconds.tolist() == [0.5, 1.5, 2.25]
+    assert curves["jump"][1].tolist() == pytest.approx([0.8, 0.4, 0.5])
+    assert curves["foreground"][1].tolist() == pytest.approx([0.1, 0.9, 0.5])
 
 
 def test_more_classes_than_colours_and_unknown_duration(tmp_path):

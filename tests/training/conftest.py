@@ -1,5 +1,6 @@
 """What the training tests share: a data set of a few small videos, made by refineloc-synth's generator or by hand."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,19 @@ def write_split(path: Path, rng: np.random.Generator, videos: int, width: int = 
 @pytest.fixture
 def data(tmp_path: Path, rng: np.random.Generator) -> Path:
     """A folder with train.h5, train.csv, val.h5 and val.csv."""
-    write_split(tmp_path / "train", rng, 12)
-    write_split(tmp_path / "val", rng, 6)
-    return tmp_path
+    return _write_data(tmp_path, rng)
+
+
+@pytest.fixture(scope="session")
+def write_data() -> Callable[[Path, np.random.Generator], Path]:
+    """What `data` does, for fixtures that last longer than a test."""
+    return _write_data
+
+
+def _write_data(folder: Path, rng: np.random.Generator) -> Path:
+    write_split(folder / "train", rng, 12)
+    write_split(folder / "val", rng, 6)
+    return folder
 
 
 def arguments(folder: Path, **files: Any) -> list[str]:

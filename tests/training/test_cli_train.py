@@ -36,7 +36,7 @@ def test_a_run_in_a_pipe(data: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert lines[0].startswith("run: 12 + 6 videos")
-    assert [line.split(":")[0] for line in lines[1:]] == ["iteration 0", "iteration 1"]
+    assert [line.split(":")[0] for line in lines[1:]] == ["iteration 0", "iteration 1", "run/timeline.png"]
     assert "mAP" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
     config = tomllib.loads((data / "run/config.toml").read_text())
@@ -70,6 +70,8 @@ def test_without_fps_it_trains_and_says_what_is_missing(data: Path) -> None:
     assert "its fps is not known, so no detections.json and no mAP; give --fps X" in done.stderr
     assert not (data / "run/iter_0/detections.json").exists()
     assert "mAP@" not in done.stdout
+    assert done.stderr.splitlines()[-1] == "no time line: a video's fps is not known"
+    assert not (data / "run/timeline.png").exists()
 
 
 def edit(path: Path, name: str, features: np.ndarray | None) -> None:

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refineloc.training.bases.activations import activations
 from refineloc.training.bases.refineloc import RefineLoc
-from refineloc.training.losses import class_weights, pseudo_loss, video_loss_paper, video_loss_release
+from refineloc.training.layers.activations import activations
+from refineloc.training.losses import class_weights, pseudo_losses, video_losses_paper, video_losses_release
 
 F64 = npt.NDArray[np.float64]
 
@@ -98,9 +98,9 @@ def test_losses(seed: int, lengths: list[int], values: int, data: Any) -> None:
         weight = weights[own[kept]]
         pseudo.append((weight * -np.log(likelihood)).sum() / weight.sum() if kept.any() else 0.0)
     y = torch.from_numpy(targets)
-    assert float(video_loss_paper(acts, y)) == pytest.approx(np.mean(paper), rel=1e-9)
-    assert float(video_loss_release(acts, c, y, n)) == pytest.approx(np.mean(release), rel=1e-9)
-    got = pseudo_loss(a, torch.from_numpy(labels), n, torch.from_numpy(weights))
+    assert float(video_losses_paper(acts, y).mean()) == pytest.approx(np.mean(paper), rel=1e-9)
+    assert float(video_losses_release(acts, c, y, n).mean()) == pytest.approx(np.mean(release), rel=1e-9)
+    got = pseudo_losses(a, torch.from_numpy(labels), n, torch.from_numpy(weights)).mean()
     assert float(got) == pytest.approx(np.mean(pseudo), rel=1e-9)
 
 
@@ -116,7 +116,7 @@ def test_class_weights() -> None:
 def test_impossible_labels_give_a_finite_loss_and_gradient() -> None:
     c = torch.tensor([[200.0, -200.0]], requires_grad=True)
     acts = activations(c, torch.zeros(1, 2), torch.tensor([1]))
-    loss = video_loss_paper(acts, torch.tensor([[0.0, 1.0]]))
+    loss = video_losses_paper(acts, torch.tensor([[0.0, 1.0]])).sum()
     loss.backward()
     assert torch.isfinite(loss)
     assert c.grad is not None
@@ -136,6 +136,6 @@ def test_widths_of_the_base_model(layers: int, values: int, shapes: tuple[list[A
     model = RefineLoc(32, 10, layers, values)
     for branch, expected in zip((model.classifier, model.attention), shapes, strict=True):
         assert [tuple(p.shape) for p in branch.parameters() if p.ndim == 2] == expected
-    class_logits, attention_logits = model(torch.zeros(3, 32))
+    class_logits, attention_logits, _ = model(torch.zeros(3, 32), torch.tensor([3]))
     assert class_logits.shape == (3, 10)
     assert attention_logits.shape == (3, values)

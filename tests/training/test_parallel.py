@@ -67,6 +67,8 @@ def test_two_processes_end_where_one_does(data: Path) -> None:
     assert both.returncode == 0, both.stderr
     assert "in 2 processes" in both.stderr
     assert both.stdout.count("Refinement") == 1, "one process writes"
+    assert both.stderr.count("time line of a validation video") == 1
+    assert (data / "both/timeline.png").exists()
     same(data / "alone", data / "both")
     # A longer run of both goes on from what is there.
     longer = train(data, "both", TOGETHER, "--resume", "--iterations", "3")

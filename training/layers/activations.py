@@ -14,7 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Activations", "activations", "membership"]
+from refineloc.training.layers.packing import membership
+
+__all__ = ["Activations", "activations", "time_attention"]
 
 
 class Activations(NamedTuple):
@@ -31,22 +33,6 @@ class Activations(NamedTuple):
     foreground: Tensor
     attention: Tensor
     video_scores: Tensor
-
-
-def membership(lengths: Tensor, snippets: Tensor) -> Tensor:
-    """Which snippet belongs to which video, as a one-hot.
-
-    Args:
-        lengths: int64 [V], which sum to S; a video may have none.
-        snippets: anything of first dimension S (its values are not used).
-
-    Returns:
-        bool [V, S].
-    """
-    ends = torch.cumsum(lengths, dim=0)
-    starts = ends - lengths
-    index = torch.arange(snippets.shape[0], device=lengths.device)
-    return (index >= starts[:, None]) & (index < ends[:, None])
 
 
 def activations(class_logits: Tensor, attention_logits: Tensor, lengths: Tensor, *, exact: bool = False) -> Activations:
@@ -72,16 +58,25 @@ def activations(class_logits: Tensor, attention_logits: Tensor, lengths: Tensor,
         # The largest of each video is taken off: exp of an unbounded logit would overflow. It cancels, so no gradient.
         largest = torch.where(member, logit[None, :], -torch.inf).amax(dim=1)
         weight = torch.exp(logit - _spread(largest.nan_to_num(neginf=0.0), member).detach())
-    kind = torch.float64 if exact else class_scores.dtype
-    one_hot, weight = member.to(kind), weight.to(kind)
-    if exact:
-        weight = _on_grid(weight, 2.0**20)  # in (0, e], so the sums of 2^20 stay below 2^53 steps of 2^-32
-    attention = weight / _spread(one_hot @ weight, member)
+    attention = _normalised(weight, member, exact)
     summands = attention[:, None] * class_scores
     if exact:
         summands = _on_grid(summands, 1.0)  # they sum to 1 over classes and time: below 2^53 steps of 2^-52
-    video_scores = one_hot @ summands
+    video_scores = member.to(summands.dtype) @ summands
     return Activations(class_scores, foreground, attention.to(foreground.dtype), video_scores.to(class_scores.dtype))
+
+
+def time_attention(foreground: Tensor, lengths: Tensor, *, exact: bool = False) -> Tensor:
+    """Ā^time [S], the softmax over each video's time of Ā^bf_fg [S], for base models with another video score."""
+    weight = _normalised(torch.exp(foreground), membership(lengths, foreground), exact)
+    return weight.to(foreground.dtype)
+
+
+def _normalised(weight: Tensor, member: Tensor, exact: bool) -> Tensor:
+    """Weights above 0 [S], divided by their sum over the video; float64 where `exact`."""
+    if exact:
+        weight = _on_grid(weight.double(), 2.0**20)  # in (0, e], so the sums of 2^20 stay below 2^53 steps of 2^-32
+    return weight / _spread(member.to(weight.dtype) @ weight, member)
 
 
 def _on_grid(values: Tensor, large: float) -> Tensor:

@@ -1,0 +1,42 @@
+# What the kernels on packed batches share through `include` (Cython finds no .pxd across mapped folders).
+#
+# On one short video the cost is that of the call, so arguments are checked in compiled loops rather than by NumPy.
+
+import numpy as np
+
+ctypedef long long i64
+
+# Looked up once; see above.
+cdef object _asarray = np.asarray, _empty = np.empty
+cdef object _float32 = np.dtype(np.float32), _float64 = np.dtype(np.float64), _int64 = np.dtype(np.int64)
+
+
+cdef bint _rank(const float[:, ::1] y, i64[:, ::1] ranked) noexcept nogil:
+    """The classes of largest ŷ of each video, falling; of equal ones the lower index first. False: ŷ holds NaN."""
+    cdef Py_ssize_t v, n, at, filled
+    for v in range(y.shape[0]):
+        filled = 0
+        for n in range(y.shape[1]):
+            if y[v, n] != y[v, n]:
+                return False
+            if filled == ranked.shape[1]:
+                if not y[v, n] > y[v, ranked[v, filled - 1]]:
+                    continue
+                filled -= 1
+            at = filled
+            while at > 0 and y[v, ranked[v, at - 1]] < y[v, n]:
+                ranked[v, at] = ranked[v, at - 1]
+                at -= 1
+            ranked[v, at] = n
+            filled += 1
+    return True
+
+
+cdef _checked(name, values, dtype, Py_ssize_t ndim):
+    """The argument as a C-contiguous array of the right dtype; nothing is converted silently."""
+    array = _asarray(values, None, "C")
+    if array.dtype != dtype:
+        raise TypeError(f"{name}: expected {dtype}, got {array.dtype}")
+    if array.ndim != ndim:
+        raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
+    return array

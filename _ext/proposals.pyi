@@ -1,0 +1,25 @@
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+def detect_proposals(
+    class_scores: npt.NDArray[np.float32],
+    video_scores: npt.NDArray[np.float32],
+    lengths: npt.NDArray[np.int64],
+    *,
+    thresholds: Sequence[float],
+    top_k: int,
+    scoring: str,
+    outer: float = 0.25,
+    video_weight: float = 0.2,
+    max_gap: int = 0,
+    widen: int = 0,
+    threads: int = 1,
+) -> tuple[
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.float64],
+]: ...

@@ -1,0 +1,74 @@
+"""Proposals at many thresholds: against a threshold at a time as BaS-Net's code goes about it, and the NumPy twin."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from twins import proposals as twin
+
+from benchmarks.segments import scores
+from benchmarks.timing import Row, race
+from refineloc._ext.proposals import detect_proposals
+
+F32 = npt.NDArray[np.float32]
+THRESHOLDS = tuple(step / 40 for step in range(10))
+SETTINGS: dict[str, Any] = {"thresholds": THRESHOLDS, "top_k": 2, "scoring": "contrast"}
+
+
+def threshold_at_a_time(c: F32, y: F32) -> dict[tuple[int, int, int], float]:
+    """As the field writes it: for each class and threshold, where the scores are above, split, and each run's means."""
+    found = {}
+    for n in np.argsort(-y, kind="stable")[: SETTINGS["top_k"]].tolist():
+        x = (c[:, n] - c[:, n].min()) / (c[:, n].max() - c[:, n].min())
+        for threshold in THRESHOLDS:
+            kept = np.where(x > np.float32(threshold))[0]
+            for run in np.split(kept, np.where(np.diff(kept) != 1)[0] + 1):
+                if not len(run):
+                    continue
+                first, last = int(run[0]), int(run[-1])
+                ring = int(np.ceil(0.25 * len(run)))
+                outside = np.concatenate([x[max(first - ring, 0) : first], x[last + 1 : last + 1 + ring]])
+                inner, outer = np.mean(x[first : last + 1]), np.mean(outside) if len(outside) else 0.0
+                found[n, first, last] = float(inner - outer + 0.2 * y[n])
+    return found
+
+
+def rows(bandwidth: float) -> list[Row]:
+    """Three lengths, and a batch of short videos."""
+    out = []
+    for snippets in (200, 2_000, 20_000):
+        c, _, _, y = scores(snippets, 20)
+        lengths = np.array([snippets])
+
+        def ours() -> tuple[npt.NDArray[np.generic], ...]:
+            return detect_proposals(c, y, lengths, **SETTINGS)  # noqa: B023
+
+        def theirs() -> dict[tuple[int, int, int], float]:
+            return threshold_at_a_time(c, y[0])  # noqa: B023
+
+        def plain() -> object:
+            return twin.detect_proposals(c, y, lengths, **SETTINGS)  # noqa: B023
+
+        found, expected = ours(), theirs()
+        keys = list(zip(*(column.tolist() for column in found[1:4]), strict=True))
+        assert set(keys) == expected.keys()
+        assert np.allclose([expected[key] for key in keys], found[4], atol=1e-4)
+        subject = f"proposals, T {snippets:,}, N 20 ({len(keys)} found)"
+        ours_s, theirs_s, plain_s = race(ours, theirs, plain)
+        touched = c.nbytes + sum(column.nbytes for column in found)
+        out.append(Row(subject, "a threshold at a time", ours_s, theirs_s, "at least 100"))
+        out.append(Row(subject, "NumPy twin", ours_s, plain_s))
+        out.append(Row(subject, "limit: bytes / bandwidth", ours_s, touched / bandwidth))
+    return [*out, batch()]
+
+
+def batch() -> Row:
+    """100 videos of 200 snippets in one call, which is how the detector and the training loop call it."""
+    c = scores(20_000, 20)[0]
+    y = np.repeat(c.mean(axis=0)[None], 100, axis=0)
+    lengths = np.full(100, 200)
+    ours_s, theirs_s = race(
+        lambda: detect_proposals(c, y, lengths, **SETTINGS),
+        lambda: [threshold_at_a_time(c[at : at + 200], y[0]) for at in range(0, 20_000, 200)],
+    )
+    return Row("proposals, 100 videos of T 200, N 20", "a threshold at a time", ours_s, theirs_s, "at least 100")

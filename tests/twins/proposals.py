@@ -1,0 +1,77 @@
+"""Plain NumPy twin of `refineloc._ext.proposals`: one threshold after another, and each run once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from twins.segments import Found
+
+Floats = npt.NDArray[np.float32]
+
+
+def normalised(column: Floats) -> Floats:
+    """Min-max over one video, in float32; zeros where all are equal."""
+    span = column.max() - column.min()
+    return (column - column.min()) / span if span > 0 else np.zeros_like(column)
+
+
+def runs(x: Floats, thresholds: Sequence[float], max_gap: int) -> list[tuple[int, int]]:
+    """First and last snippet of each run at any threshold, sorted, each once."""
+    found = set()
+    for threshold in thresholds:
+        kept = np.flatnonzero(x > np.float32(threshold))
+        # A new run begins where more than max_gap removed snippets lie between two kept ones.
+        for run in np.split(kept, np.flatnonzero(np.diff(kept) - 1 > max_gap) + 1):
+            if len(run):
+                found.add((int(run[0]), int(run[-1])))
+    return sorted(found)
+
+
+def contrast(x: Floats, first: int, last: int, outer: float) -> float:
+    """Mean of x inside, less its mean in the ring outside.
+
+    Differences of sums from the video's first snippet on, as in the kernel: adding each run alone would differ in the
+    last bit (`test_contrast_is_a_difference_of_means` has that form).
+    """
+    sums = np.concatenate([[0.0], np.cumsum(x, dtype=np.float64)])
+    size = last - first + 1
+    ring = int(min(np.ceil(outer * size), len(x)))
+    left, right = max(first - ring, 0), min(last + ring, len(x) - 1)
+    inside = (sums[last + 1] - sums[first]) / size
+    around = right - left + 1 - size
+    if not around:
+        return float(inside)
+    outside = (sums[first] - sums[left]) + (sums[right + 1] - sums[last + 1])
+    return float(inside - outside / around)
+
+
+def detect_proposals(
+    class_scores: Floats,
+    video_scores: Floats,
+    lengths: npt.NDArray[np.int64],
+    *,
+    thresholds: Sequence[float],
+    top_k: int,
+    scoring: str,
+    outer: float = 0.25,
+    video_weight: float = 0.2,
+    max_gap: int = 0,
+    widen: int = 0,
+) -> list[Found]:
+    """All proposals of a packed batch, by video, rank of the class, and first and last snippet before widening."""
+    found = []
+    start = 0
+    for video, length in enumerate(lengths.tolist()):
+        part = class_scores[start : start + length]
+        start += length
+        if not length:
+            continue
+        for n in np.argsort(-video_scores[video], kind="stable")[:top_k].tolist():
+            x = normalised(part[:, n])
+            for first, last in runs(x, thresholds, max_gap):
+                own = (
+                    contrast(x, first, last, outer) if scoring == "contrast" else float(part[first : last + 1, n].max())
+                )
+                score = own + video_weight * float(video_scores[video, n])
+                found.append(Found(video, n, max(first - widen, 0), min(last + widen, length - 1), score))
+    return found

@@ -1,0 +1,68 @@
+"""The study as a picture: by iteration at each generator's best β (Table 2), and by β (Table 1)."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from refineloc.training.study.summary import Summary, Values
+
+__all__ = ["draw_curves"]
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers; markers and a small shift keep them apart in grey.
+_STYLES = (("#999999", "x"), ("#E69F00", "D"), ("#009E73", "^"), ("#56B4E9", "v"), ("#D55E00", "o"))
+
+
+def draw_curves(summary: Summary) -> Figure:
+    """Two panels with one curve a generator; bars are the standard deviation of the seeds."""
+    figure = Figure(figsize=(9.5, 4.6), dpi=110, layout="constrained")
+    by_iteration, by_beta = figure.subplots(1, 2, sharey=True)
+    grid = summary.grid
+    for index, generator in enumerate(grid.generators):
+        best_beta = summary.best_beta(generator)
+        if best_beta is None:
+            continue
+        colour, marker = _STYLES[index % len(_STYLES)]
+        # Curves that lie on each other (all begin with the same iteration 0) stay visible.
+        shift = 0.03 * (index - (len(grid.generators) - 1) / 2)
+        values = summary.values[generator, best_beta]
+        _curve(by_iteration, [k + shift for k in range(values.shape[1])], list(values.T), colour, marker, generator)
+        by_iteration.lines[-1].set_label(f"{generator} (β = {best_beta:g})")
+        there = [
+            (k + shift, found)
+            for k, beta in enumerate(grid.betas)
+            if (found := summary.best(generator, beta, refined=True)) is not None
+        ]
+        _curve(by_beta, [x for x, _ in there], [found for _, found in there], colour, marker, generator)
+    for axes, title in ((by_iteration, "by iteration, at the best β"), (by_beta, "best iteration after 0, by β")):
+        if summary.scored:
+            axes.axhline(summary.first.mean(), color="black", linewidth=0.8, linestyle=":", zorder=0)
+        axes.set_title(title, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelleft=True)
+    by_iteration.set_xlabel("iteration")
+    by_iteration.xaxis.set_major_locator(MaxNLocator(integer=True))
+    by_iteration.set_ylabel(f"{summary.measure[:1].lower()}{summary.measure[1:]}{', %' if summary.scored else ''}")
+    by_beta.set_xticks(range(len(grid.betas)), [f"{beta:g}" for beta in grid.betas])
+    by_beta.set_xlabel("β")
+    if summary.scored:
+        by_iteration.set_ylim(0)
+        by_beta.text(
+            1.0,
+            summary.first.mean(),
+            "iteration 0",
+            transform=by_beta.get_yaxis_transform(),
+            fontsize=8,
+            ha="right",
+            va="bottom",
+        )
+    handles, labels = by_iteration.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _curve(axes: Axes, x: list[float], of_seeds: list[Values], colour: str, marker: str, label: str) -> None:
+    means = [float(values.mean()) for values in of_seeds]
+    if all(len(values) > 1 for values in of_seeds):
+        bars = [float(values.std(ddof=1)) for values in of_seeds]
+        axes.errorbar(x, means, bars, color=colour, linewidth=0, elinewidth=1, capsize=2)
+    axes.plot(x, means, color=colour, marker=marker, markersize=6, linewidth=1.6, label=label)

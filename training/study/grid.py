@@ -1,0 +1,77 @@
+"""What a study trains: every generator with every β and every seed (RefineLoc, Table 1)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
+
+from refineloc.runtime.errors import ConfigError
+from refineloc.training.config import Generator
+
+__all__ = ["BETAS", "GENERATORS", "Cell", "Grid"]
+
+# The five of section 3.2; the oracle is none of the paper's.
+GENERATORS: tuple[str, ...] = tuple(name for name in get_args(Generator) if name != "oracle")
+BETAS = "1,2,4,6,8"  # around the paper's 2 and 4
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of the grid."""
+
+    generator: str
+    beta: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.generator}-beta{self.beta:g}-seed{self.seed}"
+
+    @property
+    def first(self) -> str:
+        """Name of the run that trains its iteration 0, which knows neither generator nor β."""
+        return first_name(self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The runs of a study: rows, columns and seeds of its table."""
+
+    betas: tuple[float, ...]
+    seeds: tuple[int, ...]
+    generators: tuple[str, ...] = GENERATORS
+
+    @classmethod
+    def parse(cls, betas: str, seeds: str) -> "Grid":
+        """From the options `--betas 1,2,4` and `--seeds 0,1,2`.
+
+        Raises:
+            ConfigError: not numbers, below 0, or one of them twice.
+        """
+        parsed = cls(tuple(_numbers("--betas", betas, float)), tuple(map(int, _numbers("--seeds", seeds, int))))
+        names = [cell.name for cell in parsed.cells()]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"--betas {betas} --seeds {seeds}: a value is there twice (β has 6 digits)")
+        return parsed
+
+    def cells(self) -> list[Cell]:
+        """All of them, those of a seed together."""
+        return [
+            Cell(generator, beta, seed) for seed in self.seeds for generator in self.generators for beta in self.betas
+        ]
+
+
+def first_name(seed: int | str) -> str:
+    """Name of the run that trains iteration 0 of a seed."""
+    return f"iteration0-seed{seed}"
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], float]) -> list[float]:
+    try:
+        numbers = [kind(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(math.isfinite(number) and number >= 0 for number in numbers):
+        raise ConfigError(f"{option} {text!r}: expected numbers from 0 on with commas between them, such as 1,2,4")
+    return numbers

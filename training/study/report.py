@@ -1,0 +1,131 @@
+"""What came of a study: Table 1 and Table 2 as Markdown, every iteration of every run as CSV, and both as curves."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from refineloc.runtime.errors import ModelError
+from refineloc.runtime.files import atomic_path, atomic_write
+from refineloc.training.study.curves import draw_curves
+from refineloc.training.study.grid import Cell, Grid
+from refineloc.training.study.plan import read_records
+from refineloc.training.study.summary import Result, Summary
+
+__all__ = ["outcome", "read_result", "write_report"]
+
+
+def read_result(folder: Path, cell: Cell, iterations: int) -> Result:
+    """Read a finished run of a study.
+
+    Args:
+        folder: of the study.
+        cell: the run.
+        iterations: those that are wanted; a run may have more, or have stopped early.
+
+    Raises:
+        ModelError: the run's files are damaged.
+    """
+    path = folder / cell.name / "metrics.jsonl"
+    try:
+        epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        losses = {(line["iteration"], line["epoch"]): float(line["train_loss"]) for line in epochs}
+        records = read_records(folder / cell.name)[:iterations]
+        return Result(cell, [r | {"train_loss": losses[r["iteration"], r["best_epoch"]]} for r in records])
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: cannot be read as the epochs of its run: {error!r}") from error
+
+
+def outcome(records: Sequence[dict[str, Any]]) -> str:
+    """A run in a few words."""
+    if records and all("average_mAP" in record for record in records):
+        best = max(records, key=lambda record: float(record["average_mAP"]))
+        return f"best average mAP {100 * best['average_mAP']:.2f} % (iteration {best['iteration']})"
+    return "validation loss " + ", ".join(f"{record['validation_loss']:.4f}" for record in records)
+
+
+def write_report(folder: Path, grid: Grid, results: Sequence[Result], epochs: int, data: str) -> None:
+    """Write table.md, table.csv and curves.png into the study's folder.
+
+    Args:
+        folder: of the study.
+        grid: rows and columns.
+        results: of the finished runs, at least one.
+        epochs: an iteration.
+        data: the validation labels, for the table's heading.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    summary = Summary(grid, results)
+    with atomic_write(folder / "table.md") as file:
+        file.write(_markdown(summary, epochs, data))
+    with atomic_write(folder / "table.csv") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows(_rows(results))
+    with atomic_path(folder / "curves.png") as aside:
+        draw_curves(summary).savefig(aside)
+
+
+def _markdown(summary: Summary, epochs: int, data: str) -> str:
+    grid = summary.grid
+    lines = ["# Generators and β", ""]
+    seeds = ", ".join(map(str, grid.seeds))
+    settings = f"{summary.iterations} iterations of {epochs} epochs, " + (
+        f"seeds {seeds}: mean ± standard deviation" if len(grid.seeds) > 1 else f"seed {seeds}"
+    )
+    if summary.scored:
+        lines.append(
+            f"{summary.measure} in percent on the videos of {data}; {settings}. In brackets the iteration: the one "
+            + "with the best mean; where that is 0, the best after it follows. Both are chosen, as the best β is, by "
+            + "the mAP that is shown: differences as small as those between seeds say nothing."
+        )
+    else:
+        lines.append(
+            f"Validation loss on the videos of {data}, whose times are not known, so there is no mAP; {settings}. In "
+            + "brackets the iteration: of those after 0 the one with the lowest. A loss holds β times the loss against "
+            + "the run's own pseudo labels: it tells a run that went wrong, but not which generator or β is better."
+        )
+    lines += ["", f"Iteration 0, before any pseudo label: {summary.text(summary.first)}", ""]
+    lines += _table(
+        ["generator", *(f"β = {beta:g}" for beta in grid.betas)],
+        [[name, *(summary.best_text(name, beta) for beta in grid.betas)] for name in grid.generators],
+    )
+    lines += ["", "By iteration, at each generator's best β:", ""]
+    rows = []
+    for name in grid.generators:
+        beta = summary.best_beta(name)
+        if beta is not None:
+            values = summary.values[name, beta].T
+            texts = [summary.text(of_seeds) for of_seeds in values]
+            rows.append([name, f"{beta:g}", *texts, *["-"] * (summary.iterations - len(texts))])
+    lines += _table(["generator", "β", *(f"iteration {k}" for k in range(summary.iterations))], rows)
+    for name, beta, missing in summary.incomplete():
+        lines += ["", f"Failed: {name} with β = {beta:g}, seeds {', '.join(map(str, missing))}."]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    return [line(head), "|---|" + "--:|" * (len(head) - 1), *map(line, rows)]
+
+
+def _rows(results: Sequence[Result]) -> list[list[Any]]:
+    """A row a generator, β, seed and iteration; what is not known is left empty."""
+    thresholds = sorted({key for result in results for record in result.records for key in record.get("mAP", {})})
+    shares = ("foreground", "precision", "recall")
+    head = ["generator", "beta", "seed", "iteration", "best_epoch", "train_loss", "validation_loss", "average_mAP"]
+    rows: list[list[Any]] = [
+        [*head, *(f"mAP@{key}" for key in thresholds), *(f"pseudo_labels_{name}" for name in shares)]
+    ]
+    for result in results:
+        for record in result.records:
+            row = [result.cell.generator, f"{result.cell.beta:g}", result.cell.seed]
+            row += [record.get(name, "") for name in head[3:]]
+            row += [record.get("mAP", {}).get(key, "") for key in thresholds]
+            pseudo = (record.get("pseudo_labels") or {}).get("train", {})
+            rows.append(row + [pseudo.get(name, "") for name in shares])
+    return rows
