@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from refineloc.runtime.annotations import read_annotations
+from refineloc.runtime.annotations import VideoAnnotation, read_annotations
 from refineloc.runtime.errors import InputError, OutputError
 from refineloc.runtime.features import open_features
 from refineloc.runtime.grid import SnippetGrid
@@ -263,3 +263,28 @@ def test_float16_stays_finite_and_is_a_dataset_a_video(tmp_path):
     list(write_sample(tmp_path, World(2, 8), {"train": 2, "val": 1}, dtype="float16"))
     with h5py.File(tmp_path / "train.h5") as file:
         assert all(isinstance(item, h5py.Dataset) and np.isfinite(item[:]).all() for item in file.values())
+
+
+def test_features_along_a_real_time_line() -> None:
+    world = World(("dive", "jump"), 32)
+    video = VideoAnnotation(
+        name="real",
+        labels=("jump",),
+        duration_s=64.0,
+        fps=16.0,
+        frames=1030,
+        start=np.array([10.0, 60.0, 70.0]),
+        end=np.array([20.0, 70.0, 70.0]),  # one that ends after the video, one without length beyond it
+        segment_labels=("jump", "jump", "jump"),
+    )
+    features = world.along(video)
+    assert features.shape == (64, 32)
+    assert np.array_equal(features, world.along(video))
+    # The class's direction is stronger inside of its actions than elsewhere, and than the other class's.
+    jump = np.log(np.expm1(features.astype(np.float64))) @ (world._action[1] - world._action[0])
+    inside = np.r_[10:20, 60:64]
+    assert jump[inside].mean() > np.delete(jump, inside).mean() + 2
+    with pytest.raises(InputError, match="video 'real': a time line needs fps, frames, and labels of 2 classes"):
+        world.along(dataclasses.replace(video, fps=None))
+    with pytest.raises(InputError, match="labels of 2 classes"):
+        world.along(dataclasses.replace(video, segment_labels=("run",) * 3))

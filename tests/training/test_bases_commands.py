@@ -1,0 +1,47 @@
+"""`refineloc-train --base wtalc|basnet`, then export, detect and evaluate, as a person runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FILES = ["train.h5", "train.csv", "--val-features", "val.h5", "--val-labels", "val.csv"]
+
+
+def run(program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name(program)), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("base", ["wtalc", "basnet"])
+def test_from_features_to_scores(base: str, data: Path) -> None:
+    settings = ["--set", "training.learning_rate=3e-3", "--set", "training.batch_videos=4"]
+    run(
+        "refineloc-train",
+        *FILES,
+        "--base",
+        base,
+        "--iterations",
+        "2",
+        "--epochs",
+        "25",
+        *settings,
+        "--run",
+        "r",
+        cwd=data,
+    )
+    run("refineloc-export", "r", "--iter", "1", "-o", "m.onnx", cwd=data)
+    run("refineloc-detect", "val.h5", "--model", "m.onnx", "--videos", "val.csv", "-o", "d.json", cwd=data)
+    tious = ["0.30", "0.50"]
+    run("refineloc-eval", "d.json", "val.csv", "--tiou", ",".join(tious), "--json", "e.json", cwd=data)
+    # What the file detects is what training found, but for rounding at a threshold.
+    run(
+        "refineloc-eval", "r/iter_1/detections.json", "val.csv", "--tiou", ",".join(tious), "--json", "t.json", cwd=data
+    )
+    ours, trained = (json.loads((data / name).read_text())["mAP"] for name in ("e.json", "t.json"))
+    assert [ours[tiou] for tiou in tious] == pytest.approx([trained[tiou] for tiou in tious], abs=0.02)
+    assert ours["0.30"] > 0.3, "one class in the middle third of each video is easy to find"
