@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,14 +76,14 @@ class Detections:
 
 def write_detections(
     path: str | os.PathLike[str],
-    detections: Mapping[str, Detections],
+    detections: Mapping[str, Detections] | Iterable[tuple[str, Detections]],
     external_data: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the detections of many videos in the format that the extension names.
 
     Args:
         path: *.json (ActivityNet's), *.csv (video-name,t-start,t-end,label,score) or *.jsonl (a video a line).
-        detections: by video.
+        detections: by video; or pairs of a name and its detections, which are written as they come and not kept.
         external_data: goes into ActivityNet's field of that name (model, provider, ...); left out of CSV and JSONL.
 
     Raises:
@@ -94,20 +94,25 @@ def write_detections(
     kind = target.suffix.lower()
     if kind not in (".json", ".csv", ".jsonl"):
         raise InputError(f"{target}: expected an output name that ends in .json, .csv or .jsonl")
+    pairs = detections.items() if isinstance(detections, Mapping) else detections
     with atomic_write(target) as handle:
         if kind == ".csv":
             writer = csv.writer(handle, lineterminator="\n")
             writer.writerow(("video-name", "t-start", "t-end", "label", "score"))
-            for name, found in detections.items():
+            for name, found in pairs:
                 writer.writerows((name, *record) for record in found)
         elif kind == ".jsonl":
-            for name, found in detections.items():
-                handle.write(json_line(name, found))
+            handle.writelines(json_line(name, found) for name, found in pairs)
         else:
-            results = {name: _records(found) for name, found in detections.items()}
-            document = {"version": _VERSION, "results": results, "external_data": dict(external_data or {})}
-            handle.write(json.dumps(document, allow_nan=False))
-            handle.write("\n")
+            handle.writelines(_json_parts(pairs, external_data or {}))
+
+
+def _json_parts(pairs: Iterable[tuple[str, Detections]], external_data: Mapping[str, Any]) -> Iterator[str]:
+    """ActivityNet's document, a video at a time: all at once would take a multiple of the file in memory."""
+    yield f'{{"version": {json.dumps(_VERSION)}, "results": {{'
+    for index, (name, found) in enumerate(pairs):
+        yield f"{', ' if index else ''}{json.dumps(name)}: {json.dumps(_records(found), allow_nan=False)}"
+    yield f'}}, "external_data": {json.dumps(dict(external_data), allow_nan=False)}}}\n'
 
 
 def json_line(name: str, detections: Detections) -> str:

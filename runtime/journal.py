@@ -42,6 +42,7 @@ class Journal:
     Attributes:
         path: the journal.
         names: the videos that it has, in order.
+        count: how many detections they have.
 
     Raises:
         InputError: a journal is there and `resume` is not asked for, or it is of a run that was given something else.
@@ -51,6 +52,7 @@ class Journal:
     def __init__(self, out: str | os.PathLike[str], given: Mapping[str, str], *, resume: bool = False) -> None:
         self.path = journal_path(out)
         self.names: list[str] = []
+        self.count = 0
         self._given = dict(given)
         if self.path.exists() and not resume:
             raise InputError(
@@ -85,21 +87,20 @@ class Journal:
         with self._writing():
             self._write([[name, *(getattr(found, key).tolist() for key in _COLUMNS)] for name, found in batch])
         self.names += [name for name, _ in batch]
+        self.count += sum(len(found) for _, found in batch)
 
-    def read(self, classes: tuple[str, ...], provider: str) -> dict[str, Detections]:
-        """All detections so far.
+    def read(self, classes: tuple[str, ...], provider: str) -> Iterator[tuple[str, Detections]]:
+        """All videos so far with their detections, read from the file as they are asked for.
 
         Args:
             classes: of the model, which the class indices count.
             provider: what computed them.
         """
-        found = {}
         for line in self._lines():
             for name, *columns, label_index in line:
                 start, end, score = (np.array(column, dtype=np.float64) for column in columns)
                 labels = np.array(label_index, dtype=np.int64)
-                found[name] = Detections(start, end, score, labels, classes, provider)
-        return found
+                yield name, Detections(start, end, score, labels, classes, provider)
 
     def remove(self) -> None:
         """The output is whole: the journal is not needed any more."""
@@ -118,6 +119,7 @@ class Journal:
                 )
         for line, end in lines:  # noqa: B007 (the last place is the result)
             self.names += [name for name, *_ in line]
+            self.count += sum(len(start) for _, start, *_ in line)
         return end
 
     def _lines(self, with_head: bool = False) -> Iterator[Any]:

@@ -127,9 +127,8 @@ def detect(
             found = journal.read(detector.classes, detector.provider)
             write_detections(out, found, _external_data(detector, model))
         journal.remove()
-    count = sum(map(len, found.values()))
     rate = f", {len(left) / seconds:.0f} videos/s" if left else ""
-    note(f"{out}: {count} detections in {len(found)} videos ({detector.provider}{rate})")
+    note(f"{out}: {journal.count} detections in {len(journal.names)} videos ({detector.provider}{rate})")
 
 
 def _given(

@@ -92,6 +92,34 @@ def test_other_formats(folder: Path, name: str) -> None:
     assert sum(map(len, read_detections(folder / name).values())) > 0
 
 
+# A small process between: a child's peak begins with that of the process it was forked from.
+PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_file(folder: Path, rng: np.random.Generator) -> None:
+    peaks = []
+    for videos in (50, 1000):
+        file = store(
+            folder / "many.h5", **{f"v{i:04}": rng.standard_normal((1000, 24), np.float32) for i in range(videos)}
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, PROGRAM, str(file), "--fps", "25", "--threads", "1"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks.append(1024 * int(done.stdout))
+        size, found = file.stat().st_size, (folder / "detections.json").stat().st_size
+    assert size > 90e6
+    assert found > 15e6
+    assert peaks[1] - peaks[0] < 15e6
+
+
 def test_videos_give_fps_and_durations(folder: Path) -> None:
     assert run("features.h5", "--videos", "labels.csv", cwd=folder).returncode == 0
     found = read_detections(folder / "detections.json")

@@ -203,7 +203,7 @@ def test_javascript_gives_the_same_video_scores(
     if shutil.which("npm") is None:
         pytest.skip("npm is not here")
     shutil.copytree(EXAMPLES / "javascript", tmp_path / "js", ignore=shutil.ignore_patterns("node_modules"))
-    install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"]
+    install = ["npm", "install", "--no-audit", "--no-fund"]
     got = subprocess.run(install, cwd=tmp_path / "js", capture_output=True, text=True, timeout=300)
     if re.search("ENOTFOUND|ECONNREFUSED|ETIMEDOUT|EAI_AGAIN|E40[0-9]", got.stderr):
         pytest.skip(f"npm reaches no registry: {got.stderr.strip().splitlines()[0]}")

@@ -33,7 +33,8 @@ def test_what_is_added_is_read_again_to_the_last_bit(tmp_path: Path) -> None:
     with Journal(out, GIVEN, resume=True) as again:
         assert again.names == ["a", "b", "ü/c"]
         again.add([("d", found(5.0))])
-        read = again.read(CLASSES, "cpu")
+        read = dict(again.read(CLASSES, "cpu"))
+    assert again.count == 4
     assert list(read) == ["a", "b", "ü/c", "d"]
     assert list(read["a"]) == list(found(0.1, 1 / 7))
     assert list(read["b"]) == []
@@ -53,6 +54,7 @@ def test_a_line_that_was_cut_short_is_dropped(tmp_path: Path, lost: int) -> None
     path.write_bytes(path.read_bytes()[:-lost])
     with Journal(out, GIVEN, resume=True) as again:
         assert again.names == ["a"]
+        assert again.count == 1
         assert path.stat().st_size == whole
 
 
