@@ -1,4 +1,7 @@
-"""Print ratios against named peers: `python -m benchmarks [evaluation] [segments] [proposals] [nms] [runtime]`."""
+"""Print ratios against named peers: `python -m benchmarks [evaluation] [segments] [proposals] [nms] [runtime]`.
+
+Training has a program of its own, as it takes minutes: `python -m benchmarks.training`.
+"""
 
 import platform
 import sys

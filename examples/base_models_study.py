@@ -42,7 +42,7 @@ class Base:
 
 BASES = {
     "refineloc": Base("RefineLoc", ("--epochs", "30")),
-    "wtalc": Base("W-TALC", ("--epochs", "30", "--set", "training.learning_rate=1e-3")),
+    "wtalc": Base("W-TALC", ("--epochs", "60", "--set", "training.learning_rate=1e-3")),
     "basnet": Base("BaS-Net", ("--epochs", "40", "--set", "training.learning_rate=2e-4")),
 }
 

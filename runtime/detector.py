@@ -12,6 +12,7 @@ import numpy.typing as npt
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
 from refineloc.runtime.features import FeatureStore, check_finite, stream_slice
+from refineloc.runtime.gpu import pinned_empty
 from refineloc.runtime.grid import SnippetGrid
 from refineloc.runtime.half import HalfToFloat
 from refineloc.runtime.metadata import ModelMetadata
@@ -62,7 +63,6 @@ class Detector:
         if batch_snippets < 1:
             raise ConfigError(f"batch_snippets: expected at least 1, got {batch_snippets}")
         self._session = Session(model, provider, threads)
-        self._threads = threads
         self._half: HalfToFloat | None = None
         self._batch_snippets = batch_snippets
         self._settings = _post_process(self.metadata, settings)
@@ -165,7 +165,8 @@ class Detector:
             planned = [
                 self._planned(videos, name, fps, times or {}) for name in (videos.names if names is None else names)
             ]
-            read = read_batches(videos, planned, self.metadata.width, self._batch_snippets, self._half_to_float)
+            empty = pinned_empty if self.provider in ("cuda", "tensorrt") else _empty
+            read = read_batches(videos, planned, self.metadata.width, self._batch_snippets, self._half_to_float, empty)
             scored = ahead(self._scored(ahead(read)))
         else:
             scored = self._scored(self._packed(videos, fps, times or {}))
@@ -252,8 +253,12 @@ class Detector:
 
     def _half_to_float(self) -> HalfToFloat:
         if self._half is None:  # two threads may both make one; either serves
-            self._half = HalfToFloat(self._threads)
+            self._half = HalfToFloat()
         return self._half
+
+
+def _empty(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    return np.empty(shape, dtype=np.float32)
 
 
 def _batch(videos: list[tuple[str, SnippetGrid, npt.NDArray[np.float32]]]) -> Batch:

@@ -18,15 +18,13 @@ _FLOAT, _FLOAT16, _INT = 1, 10, 2  # of onnx.proto: two element types, and the t
 
 
 class HalfToFloat:
-    """Converts float16 arrays to float32; one serves many threads.
+    """Converts float16 arrays to float32, each in the thread that calls; one converter serves many threads."""
 
-    Args:
-        threads: of one call; 0 takes one a physical core.
-    """
-
-    def __init__(self, threads: int = 0) -> None:
+    def __init__(self) -> None:
         engine = load_engine()
-        self._session = create_session(engine, Path("the conversion of float16"), _cast_model(), ["cpu"], threads)
+        # One thread is as fast as memory allows. More would be a second pool, whose threads wait for work by spinning:
+        # on two cores that slowed the model beside it by a third.
+        self._session = create_session(engine, Path("the conversion of float16"), _cast_model(), ["cpu"], 1)
 
     def __call__(self, half: npt.NDArray[np.float16], out: npt.NDArray[np.float32]) -> None:
         """Convert `half` [T, D] into `out` [T, D]; both are C-contiguous."""

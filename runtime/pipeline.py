@@ -79,7 +79,12 @@ def pack(lengths: Sequence[int], limit: int) -> Iterator[slice]:
 
 
 def read_batches(
-    store: FeatureStore, planned: Sequence[Planned], width: int, limit: int, to_float: Callable[[], HalfToFloat]
+    store: FeatureStore,
+    planned: Sequence[Planned],
+    width: int,
+    limit: int,
+    to_float: Callable[[], HalfToFloat],
+    empty: Callable[[tuple[int, int]], npt.NDArray[np.float32]],
 ) -> Iterator[Batch]:
     """Read videos into batches.
 
@@ -89,13 +94,14 @@ def read_batches(
         width: D of the model.
         limit: snippets a call, see `pack`.
         to_float: gives what converts float16; called where a video has it.
+        empty: makes the buffers; `gpu.pinned_empty` where the model runs on a GPU.
 
     Raises:
         FeatureError: a video cannot be read, or has NaN or infinite values.
     """
     # With one batch waiting and one in use (`ahead` of depth 1), a third buffer is free for the next: when the reader
     # begins to fill a buffer again, the batch that had it was left by the model two batches ago.
-    ring = itertools.cycle([np.empty((limit, width), dtype=np.float32) for _ in range(3)])
+    ring = itertools.cycle([empty((limit, width)) for _ in range(3)])
     for which in pack([video.snippets for video in planned], limit):
         videos = planned[which]
         lengths = np.array([video.snippets for video in videos], dtype=np.int64)

@@ -1,7 +1,6 @@
 """The ONNX Runtime session: which provider really runs, what the file says of itself, one call on a packed batch."""
 
 import contextlib
-import ctypes
 import os
 import warnings
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import ConfigError, EngineError, MissingExtraError, ModelError
+from refineloc.runtime.gpu import gpu_problem
 from refineloc.runtime.metadata import ModelMetadata
 from refineloc.runtime.onnx_guard import read_model
 from refineloc.runtime.postprocess import Scores
@@ -23,7 +23,6 @@ __all__ = [
     "Session",
     "create_session",
     "cuda_problem",
-    "gpu_problem",
     "load_engine",
     "running_provider",
 ]
@@ -197,18 +196,6 @@ def cuda_problem(engine: Any) -> str | None:
     if ONNX_NAMES["cuda"] not in engine.get_available_providers():
         return "the installed ONNX Runtime has no CUDA"
     return gpu_problem()
-
-
-def gpu_problem() -> str | None:
-    """Why no NVIDIA GPU can be used, whatever the engine; None where one is visible. Asks the driver itself."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
-    except OSError:
-        return "no NVIDIA driver is installed or visible (in a container: --gpus all)"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return "no NVIDIA GPU is visible (see CUDA_VISIBLE_DEVICES, and in a container --gpus all)"
-    return None
 
 
 def _checked_metadata(path: Path, session: Any) -> ModelMetadata:

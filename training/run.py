@@ -7,6 +7,7 @@
         iter_K/model.safetensors
         iter_K/detections.json   of the validation videos, where their fps is known
         checkpoint.safetensors   of the iteration that is under way, now and then
+        timeline.png             of one validation video, over the iterations, where times are known
 
 An iteration is finished when iterations.json has its record; that file is written last. An unfinished one goes on from
 its checkpoint, or from its beginning with the same seed, so a resumed run ends with the numbers of one never killed.

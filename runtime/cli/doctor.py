@@ -15,12 +15,12 @@ import typer
 from refineloc import __version__
 from refineloc.runtime.cli.common import new_app, run_app, version_callback
 from refineloc.runtime.errors import RefineLocError
+from refineloc.runtime.gpu import gpu_problem
 from refineloc.runtime.metadata import ModelMetadata
 from refineloc.runtime.session import (
     ONNX_NAMES,
     Session,
     create_session,
-    gpu_problem,
     load_engine,
     running_provider,
 )
@@ -31,7 +31,7 @@ Level = Literal["ok", "warn", "fail"]
 
 # The distributions that install ONNX Runtime; all of them into the one folder `onnxruntime`.
 _ENGINES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
-_KERNELS = ("segments", "nms", "matching")
+_KERNELS = ("segments", "proposals", "nms", "matching")
 _REINSTALL = f"pip uninstall -y {' '.join(_ENGINES[:2])}; then pip install 'refineloc[cpu]', or 'refineloc[gpu]'"
 _TO_GPU = f"pip uninstall -y {_ENGINES[0]}; then pip install 'refineloc[gpu]'"
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # of a Linux control group: microseconds of CPU a period

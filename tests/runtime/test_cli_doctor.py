@@ -75,7 +75,7 @@ def test_here_it_finds_an_engine_that_runs() -> None:
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["ok", "provider", "cpu", "starts"] in lines
     assert f"ONNX Runtime {onnxruntime.__version__}" in done.stdout
-    assert "compiled (segments, nms, matching)" in done.stdout
+    assert "compiled (segments, proposals, nms, matching)" in done.stdout
 
 
 def test_the_model_of_one_node_is_a_valid_model() -> None:

@@ -1,5 +1,6 @@
 """Reading ahead: the same items in the same order, errors in their place, nothing left running, memory bounded."""
 
+import functools
 import itertools
 import threading
 import time
@@ -17,6 +18,7 @@ from refineloc.runtime import Detector, FeatureError, SnippetGrid, open_features
 from refineloc.runtime.half import HalfToFloat
 from refineloc.runtime.pipeline import Planned, ahead, pack, read_batches
 
+EMPTY = functools.partial(np.empty, dtype=np.float32)
 GRID = SnippetGrid(25.0, 16)
 
 
@@ -103,7 +105,7 @@ def test_batches_hold_the_features_until_the_second_next_is_asked_for(store_path
     with open_features(store_path) as store:
         expected = {name: store.read(name) for name in store.names}
         names = []
-        for batch in ahead(read_batches(store, plan(store), 24, 10, HalfToFloat)):
+        for batch in ahead(read_batches(store, plan(store), 24, 10, HalfToFloat, EMPTY)):
             time.sleep(0.01)  # the reader goes on as far as it may
             assert batch.features.dtype == np.float32
             parts = np.split(batch.features, np.cumsum(batch.lengths)[:-1])
@@ -116,7 +118,7 @@ def test_batches_hold_the_features_until_the_second_next_is_asked_for(store_path
 def test_no_more_than_three_batches_are_allocated(store_path: Path) -> None:
     with open_features(store_path) as store:
         bases = set()
-        for batch in read_batches(store, plan(store), 24, 50, HalfToFloat):
+        for batch in read_batches(store, plan(store), 24, 50, HalfToFloat, EMPTY):
             assert batch.features.base is not None
             bases.add(id(batch.features.base))
         assert len(bases) <= 3
@@ -131,7 +133,7 @@ def test_half_floats_with_nan_are_found_after_the_conversion(tmp_path: Path) -> 
         open_features(tmp_path / "f.h5") as store,
         pytest.raises(FeatureError, match="video 'odd': snippet 4 holds nan"),
     ):
-        list(read_batches(store, plan(store), 24, 100, HalfToFloat))
+        list(read_batches(store, plan(store), 24, 100, HalfToFloat, EMPTY))
 
 
 def test_half_to_float_is_exact_for_every_half() -> None:

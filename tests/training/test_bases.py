@@ -115,9 +115,13 @@ def test_wtalc_by_hand(rng: np.random.Generator) -> None:
     model, lengths = model_of("wtalc").double(), [30, 3]
     features = rng.standard_normal((33, WIDTH))
     weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    hidden = np.maximum(features @ weights["hidden.weight"].T + weights["hidden.bias"], 0)
-    foreground = softmax(hidden @ weights["head.weight"].T + weights["head.bias"], 1)[:, 1]
-    logits = hidden @ weights["classifier.weight"].T + weights["classifier.bias"]
+
+    def layer(name: str, values: F64) -> F64:
+        out: F64 = values @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+        return out
+
+    foreground = softmax(layer("head", np.maximum(layer("head_hidden", features), 0)), 1)[:, 1]
+    logits = layer("classifier", np.maximum(layer("hidden", features), 0))
     gated = foreground[:, None] * logits
     packed, targets = torch.tensor(lengths), torch.tensor([[1.0, 0, 0], [0, 0.5, 0.5]])
     outputs = model(torch.from_numpy(features), packed)

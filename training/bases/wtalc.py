@@ -2,8 +2,8 @@
 
 Its class activations come from one hidden layer and a linear one; it learns from the mean of each class's highest
 logits (multiple-instance learning) and from pairs of videos that share a class (co-activity similarity). It has no
-attention, so a linear head on the hidden layer gives Ā^bf, whose foreground is multiplied with the class logits where a
-video's score is made of them, and with C̄ where segments are: docs/base-models.md says why.
+attention, so a head of its own gives Ā^bf, whose foreground is multiplied with the class logits where a video's score
+is made of them, and with C̄ where segments are: docs/base-models.md says why.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -55,9 +55,9 @@ class Options(Settings):
 
 
 class WTALC(BaseModel):
-    """Features [S, D] -> hidden [S, D] -> class logits [S, N] and a background-foreground head [S, 2].
+    """Features [S, D] -> hidden [S, D] -> class logits [S, N], and -> hidden [S, D / 2] -> head [S, 2].
 
-    State-dict keys: `hidden`, `classifier`, `head`, each `.weight` and `.bias`.
+    State-dict keys: `hidden`, `classifier`, `head_hidden`, `head`, each `.weight` and `.bias`.
 
     Args:
         width: D.
@@ -75,14 +75,17 @@ class WTALC(BaseModel):
         self.hidden = Linear(width, width)
         self.dropout = nn.Dropout(options.dropout)
         self.classifier = Linear(width, classes)
-        self.head = Linear(width, 2)
+        # A hidden layer of its own: on a shared one, pseudo labels cost more of the classification than they brought.
+        half = max(width // 2, 1)
+        self.head_hidden = Linear(width, half)
+        self.head = Linear(half, 2)
         with torch.no_grad():
             self.head.bias.copy_(torch.tensor([0.0, _UNSEEN]))
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
         """Logits of each snippet alone, and the hidden layer, which pairs of videos are compared by."""
         hidden = self.dropout(F.relu(self.hidden(features)))
-        head = self.head(hidden)
+        head = self.head(self.dropout(F.relu(self.head_hidden(features))))
         return Outputs(self.classifier(hidden), head, hidden)
 
     def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:

@@ -1,0 +1,81 @@
+"""What is asked of NVIDIA's driver itself, without CUDA's libraries: is there a GPU, and memory that it can copy from.
+
+Features that the GPU copies itself, from page-locked memory, arrive at the bus's full rate; from ordinary memory the
+driver first copies them to a place of its own.
+"""
+
+import ctypes
+import functools
+import math
+import os
+import weakref
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["gpu_problem", "pinned_empty"]
+
+_PORTABLE = 1  # CU_MEMHOSTALLOC_PORTABLE: page-locked for every context, whichever the engine makes
+
+
+def gpu_problem() -> str | None:
+    """Why no NVIDIA GPU can be used, whatever the engine; None where one is visible."""
+    driver = _load_driver()
+    if driver is None:
+        return "no NVIDIA driver is installed or visible (in a container: --gpus all)"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return "no NVIDIA GPU is visible (see CUDA_VISIBLE_DEVICES, and in a container --gpus all)"
+    return None
+
+
+def pinned_empty(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """An array in page-locked memory, float32, its values not set; freed with the last view of it.
+
+    Where the driver refuses (it may lock only so much), ordinary memory: slower copies, the same results.
+    """
+    size = 4 * math.prod(shape)
+    context = _context()
+    if context is None or not size:
+        return np.empty(shape, dtype=np.float32)
+    driver, handle = context
+    address = ctypes.c_void_p()
+    if driver.cuCtxPushCurrent_v2(handle) != 0:
+        return np.empty(shape, dtype=np.float32)
+    refused = driver.cuMemHostAlloc(ctypes.byref(address), ctypes.c_size_t(size), ctypes.c_uint(_PORTABLE)) != 0
+    driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+    if refused or address.value is None:
+        return np.empty(shape, dtype=np.float32)
+    memory = (ctypes.c_char * size).from_address(address.value)
+    # At exit the process frees it all; by then the driver may be gone.
+    weakref.finalize(memory, _free, driver, handle, address).atexit = False
+    return np.frombuffer(memoryview(memory), dtype=np.float32).reshape(shape)
+
+
+def _free(driver: Any, handle: ctypes.c_void_p, address: ctypes.c_void_p) -> None:
+    if driver.cuCtxPushCurrent_v2(handle) == 0:
+        driver.cuMemFreeHost(address)
+        driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+
+
+@functools.cache
+def _context() -> tuple[Any, ctypes.c_void_p] | None:
+    """The driver, and the context of the first GPU that CUDA's libraries share; kept for the life of the process."""
+    driver = _load_driver()
+    device, handle = ctypes.c_int(0), ctypes.c_void_p()
+    if (
+        driver is None
+        or driver.cuInit(0) != 0
+        or driver.cuDeviceGet(ctypes.byref(device), 0) != 0
+        or driver.cuDevicePrimaryCtxRetain(ctypes.byref(handle), device) != 0
+    ):
+        return None
+    return driver, handle
+
+
+def _load_driver() -> Any:
+    try:
+        return ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
+    except OSError:
+        return None
