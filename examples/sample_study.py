@@ -99,6 +99,7 @@ def train(folder: Path, name: str, variant: Variant) -> None:
             "refineloc-train", data / "train.h5", data / "train.csv",
             "--val-features", data / "val.h5", "--val-labels", data / "val.csv",
             "--preset", "sample", "--iterations", variant.iterations, "--seed", seed, *variant.options,
+            "--set", "training.evaluate_every=0",
             "--run", folder / f"runs/{name}-{seed}", "--resume",
         )
         # fmt: on
