@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
 
 from refineloc.export.graph import build_graph, save_graph
 from refineloc.export.triton import triton_config, write_triton
@@ -67,6 +65,10 @@ def test_texts_are_escaped_as_protobuf_reads_them(metadata: ModelMetadata) -> No
 
 
 def test_triton_itself_would_read_it(metadata: ModelMetadata) -> None:
+    pytest.importorskip("tritonclient", reason="Triton's own message types: pip install tritonclient")
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
     read = text_format.Parse(triton_config(metadata, "m"), model_config_pb2.ModelConfig())
     assert read.max_batch_size == 0
     assert [list(value.dims) for value in read.input] == [[-1, metadata.width], [-1]]
