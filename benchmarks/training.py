@@ -35,6 +35,7 @@ from refineloc.training.config import Config, resolve
 from refineloc.training.data import Split
 from refineloc.training.fit import Labelled, fit
 from refineloc.training.layers.linear import Linear
+from refineloc.training.memory import keep_freed_memory
 from refineloc.training.run import build_model
 
 RELEASE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refineloc-release"
@@ -244,6 +245,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--only", choices=("rates", "epoch"))
     options = parser.parse_args()
+    keep_freed_memory()  # as refineloc-train does
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     measured = rates(options.width, options.runs)

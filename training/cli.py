@@ -12,6 +12,7 @@ import typer
 
 from refineloc.runtime.cli.common import new_app, note, progress, run_app, version_callback
 from refineloc.runtime.errors import ConfigError, InputError, MissingExtraError
+from refineloc.training.memory import keep_freed_memory
 
 __all__ = ["main"]
 
@@ -298,4 +299,5 @@ def _products(precision: str) -> Iterator[None]:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
+    keep_freed_memory()
     run_app(app)

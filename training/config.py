@@ -123,7 +123,8 @@ class TrainingConfig(_Section):
     )
     labels: Literal["all", "first"] = Field("all", description="a video's labels: all, or the first in sorted order")
     precision: Precision = Field(
-        "float32", description="of the matrix products: bf16 halves their time (docs/training.md); tf32 on CUDA GPUs"
+        "float32",
+        description="of the matrix products: bf16 halves their time on some CPUs (docs/training.md); tf32 on CUDA GPUs",
     )
     evaluate_every: int = Field(
         1, ge=0, description="epochs between scores (mAP) on the validation videos; 0: once an iteration"

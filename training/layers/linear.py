@@ -1,10 +1,13 @@
 """A fully connected layer whose products run at the processor's full rate.
 
 torch multiplies float32 matrices with Intel's MKL, which takes its AVX2 kernels on AMD processors
-(`mkl_blas_def_sgemm_kernel_0_zen`). oneDNN, which torch brings too, goes by what the processor can do, not by who made
-it. docs/performance.md has the rates of both, and the script that measures them on another machine.
+(`mkl_blas_def_sgemm_kernel_0_zen`). There our layer calls oneDNN, which torch brings too and which goes by what the
+processor can do, not by who made it. On Intel's own processors MKL is the faster one. docs/performance.md has the rates
+of both, and the script that measures them on another machine.
 """
 
+import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,17 +17,24 @@ from torch import Tensor, nn
 __all__ = ["Linear"]
 
 
+def _by_intel() -> bool:
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "GenuineIntel" in platform.processor()
+
+
 def _onednn() -> bool:
     # The operator is internal to torch (its compiler emits it); without it, nn.Linear's way.
     known = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return known and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return known and torch.backends.cpu.get_cpu_capability() == "AVX512" and not _by_intel()
 
 
 _ONEDNN = _onednn()
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`: same parameters, same state dict, same ONNX node; in float32 on an AVX-512 processor by oneDNN."""
+    """`nn.Linear`: same parameters, state dict and ONNX node; float32 on AMD processors with AVX-512 by oneDNN."""
 
     def forward(self, values: Tensor) -> Tensor:
         """`values` [S, in] -> [S, out]."""
