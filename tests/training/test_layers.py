@@ -36,7 +36,9 @@ def test_mean_of_the_highest(lengths: list[int], seed: int, one_of: int, ties: b
         if len(own):
             expected[video] = np.sort(own, axis=0)[::-1][: math.ceil(len(own) / one_of)].mean(axis=0)
     packed, lengths_t = torch.from_numpy(values), torch.tensor(lengths)
-    np.testing.assert_allclose(top_mean(packed, lengths_t, one_of), expected, rtol=1e-5, atol=1e-5 * scale)
+    # Values less than a step of the keys' grid apart may change places where the highest end.
+    near = max(1e-5 * scale, 2.0**-20)
+    np.testing.assert_allclose(top_mean(packed, lengths_t, one_of), expected, rtol=1e-5, atol=near)
     exact = top_mean(packed, lengths_t, one_of, exact=True)
     np.testing.assert_allclose(exact, expected, rtol=1e-6, atol=2**-20)
     # Alone, or the other way round: to the last bit.
