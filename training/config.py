@@ -121,6 +121,11 @@ class TrainingConfig(_Section):
     video_loss: Literal["paper", "release"] = Field(
         "paper", description="refineloc: paper: -log ŷ_y; release: -sum_t Ā^time_t log C̄_(t,y)"
     )
+    pseudo_loss: Literal["paper", "release"] = Field(
+        "paper",
+        description="one-value attention, weighted: paper: by [1-w, w], over their sum; release: foreground by the "
+        "square root of w, over the number of labels",
+    )
     labels: Literal["all", "first"] = Field("all", description="a video's labels: all, or the first in sorted order")
     precision: Precision = Field(
         "float32",
@@ -181,8 +186,8 @@ def _options_of(section: Any) -> type[BaseModel]:
 # What the released code does differently, beside post-processing (DESIGN section 1).
 _RELEASE: dict[str, Any] = {
     "detection": {"profile": "release"},
-    "pseudo": {"widen": 2, "past_end": 1},
-    "training": {"select": "last", "video_loss": "release", "labels": "first"},
+    "pseudo": {"widen": 2, "past_end": 1, "foreground_share": 0.6},
+    "training": {"select": "last", "video_loss": "release", "pseudo_loss": "release", "labels": "first"},
 }
 
 

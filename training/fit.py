@@ -201,7 +201,8 @@ def _loss(
     if data.pseudo is None:
         return loss, found
     labels = data.pseudo[batch.rows].to(batch.features.device)
-    pseudo = pseudo_losses(outputs.attention_logits, labels, batch.lengths, data.weights).mean()
+    release = config.training.pseudo_loss == "release"
+    pseudo = pseudo_losses(outputs.attention_logits, labels, batch.lengths, data.weights, release=release).mean()
     return loss + config.pseudo.beta * pseudo, found
 
 

@@ -38,7 +38,9 @@ def video_losses_release(activations: Activations, class_logits: Tensor, targets
     return -(targets * (one_hot @ (activations.attention[:, None] * log_scores))).sum(dim=1)
 
 
-def pseudo_losses(attention_logits: Tensor, labels: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:
+def pseudo_losses(
+    attention_logits: Tensor, labels: Tensor, lengths: Tensor, weights: Tensor, *, release: bool = False
+) -> Tensor:
     """Cross-entropy of Ā^bf with the pseudo labels: weighted mean over a video's labelled snippets, [V].
 
     Args:
@@ -46,6 +48,8 @@ def pseudo_losses(attention_logits: Tensor, labels: Tensor, lengths: Tensor, wei
         labels: int64 [S]: 0 background, 1 foreground, -1 none.
         lengths: int64 [V].
         weights: of background and foreground, float [2].
+        release: with one value, as the released code weighs: background by 1, foreground by the square root of its
+            weight, divided by the number of labels.
 
     A video without any labelled snippet (or with none of weight above 0) adds 0.
     """
@@ -57,9 +61,13 @@ def pseudo_losses(attention_logits: Tensor, labels: Tensor, lengths: Tensor, wei
         losses = F.binary_cross_entropy_with_logits(
             attention_logits[:, 0], target.to(attention_logits.dtype), reduction="none"
         )
-    weight = weights.to(losses.dtype)[target] * labelled
+    weights = weights.to(losses.dtype)
+    by_count = release and attention_logits.shape[1] == 1
+    if by_count:
+        weights = torch.stack([torch.ones_like(weights[0]), weights[1].sqrt()])
+    weight = weights[target] * labelled
     one_hot = membership(lengths, losses).to(losses.dtype)
-    total = one_hot @ weight
+    total = one_hot @ (labelled.to(losses.dtype) if by_count else weight)
     return (one_hot @ (weight * losses)) / torch.where(total > 0, total, 1.0)
 
 

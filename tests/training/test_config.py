@@ -38,7 +38,8 @@ def test_later_layers_win_and_profiles_are_overridden() -> None:
     config = resolve(preset("thumos14-i3d"), release)
     assert config.detection.profile == "release"
     assert (config.training.select, config.training.labels, config.training.video_loss) == ("last", "first", "release")
-    assert (config.pseudo.widen, config.pseudo.past_end) == (2, 1)
+    assert config.training.pseudo_loss == "release"
+    assert (config.pseudo.widen, config.pseudo.past_end, config.pseudo.foreground_share) == (2, 1, 0.6)
     config = resolve(release, parse_assignment("training.select=best"), {"training": {"epochs": 3}})
     assert (config.training.select, config.training.epochs, config.training.labels) == ("best", 3, "first")
     assert config.training.batch_videos == 32

@@ -1,5 +1,6 @@
 """The method's mathematics against float64 NumPy written from DESIGN section 1, and by hand."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_losses(seed: int, lengths: list[int], values: int, data: Any) -> None:
     weights = np.array([data.draw(st.sampled_from([0.2, 1.0])), 0.8])
     acts = activations(c, a, n)
 
-    paper, release, pseudo = [], [], []
+    paper, release, pseudo, release_pseudo = [], [], [], []
     start = 0
     for video, length in enumerate(lengths):
         part = slice(start, start + length)
@@ -97,11 +98,29 @@ def test_losses(seed: int, lengths: list[int], values: int, data: Any) -> None:
         likelihood = np.where(own == 1, foreground, 1 - foreground)[kept]
         weight = weights[own[kept]]
         pseudo.append((weight * -np.log(likelihood)).sum() / weight.sum() if kept.any() else 0.0)
+        positive = np.where(own[kept] == 1, math.sqrt(weights[1]), 1.0)
+        release_pseudo.append((positive * -np.log(likelihood)).mean() if kept.any() else 0.0)
     y = torch.from_numpy(targets)
     assert float(video_losses_paper(acts, y).mean()) == pytest.approx(np.mean(paper), rel=1e-9)
     assert float(video_losses_release(acts, c, y, n).mean()) == pytest.approx(np.mean(release), rel=1e-9)
     got = pseudo_losses(a, torch.from_numpy(labels), n, torch.from_numpy(weights)).mean()
     assert float(got) == pytest.approx(np.mean(pseudo), rel=1e-9)
+    got = pseudo_losses(a, torch.from_numpy(labels), n, torch.from_numpy(weights), release=True).mean()
+    assert float(got) == pytest.approx(np.mean(release_pseudo if values == 1 else pseudo), rel=1e-9)
+
+
+def test_the_released_one_value_loss_is_torch_s_with_a_weight_of_foreground() -> None:
+    """As the released code calls it: `pos_weight` is √w, and the mean is over all labels."""
+    logit = torch.tensor([[2.0], [-1.0], [0.5], [3.0], [0.1]])
+    labels = torch.tensor([1, 0, 0, -1, 1])
+    weights = class_weights(labels, True)
+    kept = labels >= 0
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        logit[kept, 0], labels[kept].float(), pos_weight=weights[1].sqrt()
+    )
+    got = pseudo_losses(logit, labels, torch.tensor([5]), weights, release=True)
+    assert float(got[0]) == pytest.approx(float(expected), rel=1e-6)
+    assert float(got[0]) != pytest.approx(float(pseudo_losses(logit, labels, torch.tensor([5]), weights)[0]), rel=1e-3)
 
 
 def test_class_weights() -> None:
