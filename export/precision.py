@@ -63,7 +63,7 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type != "Gemm":
             nodes.append(node)
             continue
-        features, weight_name, bias = node.input
+        features, weight_name, *bias = node.input  # a layer may have no bias
         if features not in quantised_inputs:  # both branches read the same features
             nodes.extend(_quantise_rows(features))
             quantised_inputs.add(features)
@@ -107,13 +107,13 @@ def _quantise_rows(name: str) -> Iterator[onnx.NodeProto]:
     yield _node("QuantizeLinear", [name, f"{name}.scales", f"{name}.zero_points"], f"{name}.quantised", axis=0)
 
 
-def _integer_product(layer: str, features: str, bias: str, output: str) -> Iterator[onnx.NodeProto]:
+def _integer_product(layer: str, features: str, bias: list[str], output: str) -> Iterator[onnx.NodeProto]:
     yield _node("MatMulInteger", [f"{features}.quantised", f"{layer}.weight"], f"{layer}.integers")
     yield _node("Cast", [f"{layer}.integers"], f"{layer}.product", to=TensorProto.FLOAT)
     yield _node("Mul", [f"{layer}.product", f"{features}.scale"], f"{layer}.scaled_rows")
     yield _node("Mul", [f"{layer}.scaled_rows", f"{layer}.scale"], f"{layer}.scaled")
     # low [S, 1] times sum [1, out] plus bias: one pass instead of two.
-    yield _node("Gemm", [f"{features}.low", f"{layer}.sum", bias], f"{layer}.offset")
+    yield _node("Gemm", [f"{features}.low", f"{layer}.sum", *bias], f"{layer}.offset")
     yield _node("Add", [f"{layer}.scaled", f"{layer}.offset"], output)
 
 

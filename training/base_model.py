@@ -38,16 +38,16 @@ class Outputs(NamedTuple):
     Attributes:
         class_logits: C [S, N], or more columns (a background class).
         attention_logits: A [S, 2] (background, foreground) or [S, 1] (foreground): pseudo labels supervise them.
-        other: what only the model's own loss looks at.
+        other: what only the model's own loss looks at, such as a hidden layer or another branch.
     """
 
     class_logits: Tensor
     attention_logits: Tensor
-    other: Tensor | None = None
+    other: tuple[Tensor, ...] = ()
 
     def float(self) -> "Outputs":
         """In float32."""
-        other = self.other.float() if self.other is not None else None
+        other = tuple(part.float() for part in self.other)
         return Outputs(self.class_logits.float(), self.attention_logits.float(), other)
 
 
@@ -59,12 +59,15 @@ class BaseModel(nn.Module, ABC):
             class logits, and columns of the attention logits.
         unit_videos: neighbours in `order` that must stay in one batch, and in one process: 2 for losses of pairs.
         longest: snippets a video in training, a window drawn anew each time; None takes the whole video.
+        context_snippets: how many snippets to each side a snippet's logits depend on: what can be known of a video that
+            is still running.
     """
 
     layers: int
     attention_values: int
     unit_videos: int = 1
     longest: int | None = None
+    context_snippets: int = 0
 
     @abstractmethod
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:

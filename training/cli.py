@@ -39,7 +39,7 @@ def train(
     profile: Annotated[
         Literal["paper", "release"] | None, typer.Option(help="The paper's rules, or the released code's.")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="Base model.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base model: refineloc, wtalc, basnet.")] = None,
     generator: Annotated[str | None, typer.Option(help="Pseudo-label generator.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Models to train: M_0 .. M_(N-1).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs an iteration.")] = None,

@@ -56,7 +56,8 @@ class ModelConfig(_Section):
             options = find_base(self.base).options.model_validate(self.options)
         except ValidationError as error:
             first = error.errors()[0]
-            raise ValueError(f"options.{'.'.join(map(str, first['loc']))} of {self.base}: {first['msg']}") from error
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"options.{where} of {self.base}: {first['msg']}, got {first['input']!r}") from error
         self.options.update(options.model_dump())
         return self
 
@@ -112,6 +113,9 @@ class TrainingConfig(_Section):
     epochs: int = Field(50, ge=1, description="epochs an iteration")
     batch_videos: int = Field(32, ge=1, description="videos a batch")
     learning_rate: float = Field(1e-4, gt=0, description="Adam's, at the start of each iteration")
+    weight_decay: float = Field(
+        0.0, ge=0, description="Adam's, of all weights (W-TALC and BaS-Net, released code: 5e-4)"
+    )
     decay: float = Field(0.9, gt=0, lt=1, description="of the learning rate, when the validation loss stops falling")
     patience: int = Field(1, ge=0, description="epochs without a lower validation loss before a decay (released code)")
     select: Literal["best", "last"] = Field(
@@ -155,7 +159,15 @@ class Config(_Section):
 
     def to_toml(self) -> str:
         """The resolved configuration; `none` settings are left out, since TOML has no such value."""
-        return tomli_w.dumps(self.model_dump(exclude_none=True))
+        settings = self.model_dump(exclude_none=True)
+        for section, keys in self._unused().items():
+            for key in keys:
+                del settings[section][key]
+        return tomli_w.dumps(settings)
+
+    def _unused(self) -> Mapping[str, tuple[str, ...]]:
+        """Settings that the base model does not have, by section; `base_defaults` refuses them."""
+        return _REFINELOC_ONLY if self.model.base != "refineloc" else {}
 
     def described_toml(self) -> str:
         """Like `to_toml`, with the description of every setting above it, for `--show-config`."""
@@ -163,12 +175,16 @@ class Config(_Section):
         for name in type(self).model_fields:
             section = getattr(self, name)
             if isinstance(section, BaseModel):
-                values = dict(section)
+                values = {key: value for key, value in section if key not in self._unused().get(name, ())}
                 options = values.pop("options", {})
                 lines += ["", f"[{name}]", *_described(values, type(section))]
                 if options:
                     lines += ["", f"[{name}.options]", *_described(options, _options_of(section))]
         return "\n".join(lines) + "\n"
+
+
+# Settings of RefineLoc's own base model alone.
+_REFINELOC_ONLY = {"model": ("layers", "attention_values"), "training": ("video_loss",)}
 
 
 def _described(values: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
@@ -211,6 +227,8 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
+        if first["type"] == "value_error":  # a check of ours, which says all there is to say
+            raise ConfigError(f"{where}.{first['msg'].removeprefix('Value error, ')}") from error
         known = _known_keys(first["loc"]) if first["type"] == "extra_forbidden" else ""
         raise ConfigError(f"{where}: {first['msg']}, got {first['input']!r}{known}") from error
 
@@ -219,7 +237,7 @@ def base_defaults(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """What the base model that these layers choose changes of the settings: a layer to put under them, over a preset.
 
     Raises:
-        ConfigError: there is no such base model.
+        ConfigError: there is no such base model, or a layer sets what is RefineLoc's alone: it would change nothing.
     """
     base = "refineloc"
     for layer in layers:
@@ -229,7 +247,15 @@ def base_defaults(*layers: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     from refineloc.training.base_model import find_base
 
-    return copy.deepcopy(dict(find_base(base).defaults))
+    found = find_base(base)
+    for layer in layers:
+        if layer.get("profile") == "release":
+            raise ConfigError(f"profile: release is what RefineLoc's released code does, not {base}")
+        for section, keys in _REFINELOC_ONLY.items():
+            for key in keys:
+                if isinstance(layer.get(section), Mapping) and key in layer[section]:
+                    raise ConfigError(f"{section}.{key}: a setting of the base model refineloc, not of {base}")
+    return copy.deepcopy(dict(found.defaults))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def fit(
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(config, iteration, 2))
         model = build_model(config, train.split.width, len(train.split.classes)).to(train.split.device)
-        optimizer = Adam(model.parameters(), lr=settings.learning_rate)
+        optimizer = Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         scheduler = ReduceLROnPlateau(optimizer, factor=settings.decay, patience=settings.patience)
         shuffle = torch.Generator().manual_seed(seed_of(config, iteration, 3))
         state = State(model, optimizer, scheduler, shuffle, 0, math.inf, 0, {})

@@ -8,8 +8,8 @@ import numpy.typing as npt
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.grid import SnippetGrid
-from refineloc.runtime.postprocess import PostProcess, Profile, Scores, segments
-from refineloc.training.config import PseudoConfig
+from refineloc.runtime.postprocess import PostProcess, Scores, segments
+from refineloc.training.config import DetectionConfig, PseudoConfig
 from refineloc.training.losses import UNLABELLED
 
 __all__ = ["PseudoLabels", "generate", "precision_and_recall", "sample", "true_foreground"]
@@ -32,7 +32,7 @@ class PseudoLabels:
 
 def generate(
     config: PseudoConfig,
-    profile: Profile,
+    detection: DetectionConfig,
     scores: Scores,
     lengths: npt.NDArray[np.int64],
     rng: np.random.Generator,
@@ -42,7 +42,7 @@ def generate(
 
     Args:
         config: the generator and its thresholds.
-        profile: of the segment generator's post-processing.
+        detection: profile and joining of the segment generator's post-processing; its thresholds are `config`'s.
         scores: of the iteration's model, S snippets.
         lengths: int64 [V].
         rng: of the random generators.
@@ -63,19 +63,20 @@ def generate(
             # Ā^time sums to 1 over a video: relative to 1/T a threshold means the same for every length.
             foreground = scores.attention * np.repeat(lengths, lengths) >= config.attention
         case "segment":
-            foreground = _inside_segments(config, profile, scores, lengths)
+            foreground = _inside_segments(config, detection, scores, lengths)
         case "oracle":
             if truth is None:
                 raise ConfigError("pseudo.generator: oracle needs segments with times in the labels of every video")
             foreground = truth
-    return PseudoLabels(foreground.astype(np.int64), _one_kind(config, profile, foreground))
+    return PseudoLabels(foreground.astype(np.int64), _one_kind(config, detection, foreground))
 
 
 def _inside_segments(
-    config: PseudoConfig, profile: Profile, scores: Scores, lengths: npt.NDArray[np.int64]
+    config: PseudoConfig, detection: DetectionConfig, scores: Scores, lengths: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
     settings = PostProcess(
-        profile=profile,
+        profile=detection.profile,
+        max_gap=detection.max_gap,
         alpha_a=1.0 - config.foreground,
         alpha_c=config.class_activation,
         top_k=config.top_k,
@@ -94,13 +95,13 @@ def _inside_segments(
     return np.cumsum(steps[:-1]) > 0
 
 
-def _one_kind(config: PseudoConfig, profile: Profile, foreground: npt.NDArray[np.bool_]) -> str:
+def _one_kind(config: PseudoConfig, detection: DetectionConfig, foreground: npt.NDArray[np.bool_]) -> str:
     if not foreground.size or not (foreground.all() or not foreground.any()):
         return ""
     kind = "foreground" if foreground.any() else "background"
     cause = {
         "segment": f"pseudo.normalised = {config.normalised:g}"
-        if profile == "multi-threshold"
+        if detection.profile == "multi-threshold"
         else f"pseudo.foreground = {config.foreground:g} with pseudo.class_activation = {config.class_activation:g}",
         "class-activation": f"pseudo.max_class_activation = {config.max_class_activation:g}",
         "attention": f"pseudo.attention = {config.attention:g}",

@@ -104,7 +104,7 @@ def _label(
         true = true_foreground(annotations, split.names, split.grids, lengths)
     rng = np.random.default_rng(seed_of(config, iteration, 4 + which))
     scores = predict(model, split, config.training.precision, group)
-    made = generate(config.pseudo, config.detection.profile, scores, lengths, rng, true)
+    made = generate(config.pseudo, config.detection, scores, lengths, rng, true)
     if made.warning:
         reporter.warning(f"iteration {iteration}, {('training', 'validation')[which]} videos: {made.warning}")
     return made.labels

@@ -1,38 +1,35 @@
-"""W-TALC and BaS-Net: their losses by hand, a whole run of each, and the file that comes of it."""
+"""W-TALC and BaS-Net: their numbers, their losses by hand, and what of a video and of a batch they see."""
 
 import itertools
-import json
 import math
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pytest
 import torch
 
-from refineloc.export.graph import build_graph
 from refineloc.runtime.errors import ConfigError
-from refineloc.training.base_model import BaseModel, base_names, find_base
+from refineloc.training.base_model import BaseModel, Outputs, base_names, find_base
 from refineloc.training.bases.basnet import BaSNet
 from refineloc.training.bases.basnet import Options as BaSNetOptions
 from refineloc.training.bases.wtalc import WTALC, similarity_losses
 from refineloc.training.bases.wtalc import Options as WTALCOptions
 from refineloc.training.config import base_defaults, parse_assignment, resolve
 from refineloc.training.data import load_split, read_labels
-from refineloc.training.fit import Labelled, fit
 from refineloc.training.parallel import Group
-from refineloc.training.refine import Truth, refine
-from refineloc.training.run import DataRecord, Run, build_model, load_iteration
+from refineloc.training.run import build_model
 
 WIDTH, CLASSES = 16, 3
-OTHERS = ("wtalc", "basnet")
 F64 = npt.NDArray[np.float64]
 
 
-def model_of(base: str) -> BaseModel:
+def model_of(base: str, options: Mapping[str, object] | None = None) -> BaseModel:
     torch.manual_seed(5)
-    config = resolve({"model": {"base": base}})
+    config = resolve({"model": {"base": base, "options": options or {}}})
     model = find_base(base).build(config, WIDTH, CLASSES)
     with torch.no_grad():  # torch's initial weights give nearly equal scores for all classes
         for parameter in model.parameters():
@@ -50,10 +47,45 @@ def log_of_top_mean(logits: F64) -> F64:
     return np.log(softmax(top, 0))
 
 
-def test_there_are_three_and_a_wrong_one_is_told() -> None:
-    assert base_names() == ("basnet", "refineloc", "wtalc")
-    with pytest.raises(ConfigError, match="base model 'i3d': not known; there are basnet, refineloc, wtalc"):
+def test_a_wrong_one_is_told() -> None:
+    assert {"basnet", "refineloc", "wtalc"} <= set(base_names())
+    with pytest.raises(ConfigError, match=f"base model 'i3d': not known; there are {', '.join(base_names())}"):
         resolve({"model": {"base": "i3d"}})
+
+
+def test_their_numbers_are_those_of_the_papers() -> None:
+    wtalc, basnet = (resolve(base_defaults({"model": {"base": base}})) for base in ("wtalc", "basnet"))
+    own = WTALCOptions()
+    assert (own.dropout, own.one_of, own.similarity, own.margin, own.longest) == (0.7, 8, 0.5, 0.5, 750)
+    assert (wtalc.training.learning_rate, wtalc.training.weight_decay) == (1e-4, 5e-4)
+    found = wtalc.detection
+    assert (found.profile, found.thresholds, found.scoring, found.nms) == ("multi-threshold", (0.5,), "peak", None)
+    assert (found.video_weight, found.max_gap, found.widen) == (0.7, 0, 0)
+    other = BaSNetOptions()
+    assert (other.dropout, other.one_of, other.filter_width, other.sparsity) == (0.7, 8, 512, 1e-4)
+    assert (basnet.training.learning_rate, basnet.training.weight_decay) == (1e-4, 5e-4)
+    found = basnet.detection
+    assert found.thresholds == pytest.approx([0.025 * step for step in range(10)])
+    assert (found.profile, found.scoring, found.outer) == ("multi-threshold", "contrast", 0.25)
+    assert (found.video_weight, found.nms, found.max_gap, found.widen) == (0.2, 0.7, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": {"layers": 3}}, r"model\.layers: a setting of the base model refineloc, not of wtalc"),
+        ({"training": {"video_loss": "release"}}, r"training\.video_loss: a setting of the base model refineloc"),
+        ({"profile": "release"}, "what RefineLoc's released code does, not wtalc"),
+    ],
+)
+def test_settings_that_would_change_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        base_defaults({"model": {"base": "wtalc"}}, settings)
+    assert base_defaults(settings) == {}
+    config = resolve({"model": {"base": "wtalc"}})
+    for text in (config.to_toml(), config.described_toml()):  # what refineloc-train writes, it reads again
+        read = tomllib.loads(text)
+        assert resolve(base_defaults(read), read) == config
 
 
 def test_options_are_checked_and_their_defaults_are_told() -> None:
@@ -112,7 +144,7 @@ def test_similarity_of_pairs_by_hand(rng: np.random.Generator) -> None:
 
 
 def test_wtalc_by_hand(rng: np.random.Generator) -> None:
-    model, lengths = model_of("wtalc").double(), [30, 3]
+    model, lengths = model_of("wtalc", {"similarity": 0.3}).double(), [30, 3]
     features = rng.standard_normal((33, WIDTH))
     weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
 
@@ -122,7 +154,7 @@ def test_wtalc_by_hand(rng: np.random.Generator) -> None:
 
     foreground = softmax(layer("head", np.maximum(layer("head_hidden", features), 0)), 1)[:, 1]
     logits = layer("classifier", np.maximum(layer("hidden", features), 0))
-    gated = foreground[:, None] * logits
+    gated = foreground[:, None] * (logits - np.repeat([logits[:30].min(), logits[30:].min()], lengths)[:, None])
     packed, targets = torch.tensor(lengths), torch.tensor([[1.0, 0, 0], [0, 0.5, 0.5]])
     outputs = model(torch.from_numpy(features), packed)
     found = model.activations(outputs, packed)
@@ -130,13 +162,28 @@ def test_wtalc_by_hand(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(found.foreground.detach(), foreground, rtol=1e-6)
     logs = np.stack([log_of_top_mean(gated[:30]), log_of_top_mean(gated[30:])])
     np.testing.assert_allclose(found.video_scores.detach(), np.exp(logs), rtol=1e-6)
-    losses = model.video_losses(outputs, found, targets, packed).detach()
-    np.testing.assert_allclose(losses, -(targets.numpy() * logs).sum(axis=1), rtol=1e-6)
+    multiple_instance = -torch.from_numpy((targets.numpy() * logs).sum(axis=1))
+    # In evaluation it weighs as in training, against the same β; the pair's loss is left out.
+    torch.testing.assert_close(model.video_losses(outputs, found, targets, packed), 0.7 * multiple_instance)
     model.train()
-    similar = similarity_losses(hidden_ := outputs.other, outputs.class_logits, targets, packed, 0.5)  # type: ignore
-    assert hidden_ is not None
+    targets = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0]])
+    multiple_instance = -torch.from_numpy((targets.numpy() * logs).sum(axis=1))
+    (hidden,) = outputs.other
+    similar = similarity_losses(hidden, outputs.class_logits, targets, packed, 0.5)
+    assert (similar > 0).all()
     both = model.video_losses(outputs, found, targets, packed)
-    torch.testing.assert_close(both, 0.5 * torch.from_numpy(losses.numpy()) + 0.5 * similar)
+    torch.testing.assert_close(both, 0.7 * multiple_instance + 0.3 * similar)
+
+
+def test_a_shut_gate_takes_no_part_in_a_video_s_class() -> None:
+    """Foreground logits of -0.2 for the true class, -2 outside: as products with the gate the outside would win."""
+    model, lengths = WTALC(4, 3), torch.tensor([16])
+    logits = torch.full((16, 3), -2.0)
+    logits[3:6] = torch.tensor([-0.2, -1.0, -1.5])
+    gate = torch.full((16, 1), -9.0)
+    gate[3:6] = 9.0
+    found = model.activations(Outputs(logits, torch.cat([-gate, gate], dim=1)), lengths)
+    np.testing.assert_allclose(found.video_scores[0].detach(), softmax(np.array([-0.2, -1.0, -1.5]), 0), rtol=1e-4)
 
 
 def test_basnet_by_hand(rng: np.random.Generator) -> None:
@@ -146,24 +193,30 @@ def test_basnet_by_hand(rng: np.random.Generator) -> None:
     weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
 
     def layer(name: str, values: F64) -> F64:
-        out: F64 = values @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+        out: F64 = values @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", np.zeros(()))
         return out
+
+    def rectified(values: F64) -> F64:
+        return np.where(values > 0, values, 0.01 * values)
 
     def conv(name: str, values: F64) -> F64:
         padded = np.pad(values, ((1, 1), (0, 0)))
-        return np.maximum(layer(f"{name}.product", np.concatenate([padded[:-2], values, padded[2:]], axis=1)), 0)
+        return rectified(layer(f"{name}.product", np.concatenate([padded[:-2], values, padded[2:]], axis=1)))
 
     def branch(values: F64) -> F64:
         return layer("classifier", conv("second", conv("first", values)))
 
-    narrow = layer("filtering.0", features)
-    logit = layer("filtering.2", np.where(narrow > 0, narrow, 0.2 * narrow))[:, 0]
+    def binary(logits: F64, labels: list[float]) -> float:
+        scores, wanted = np.exp(log_of_top_mean(logits)), np.array(labels)
+        return float(-(wanted * np.log(scores) + (1 - wanted) * np.log(1 - scores)).mean())
+
+    logit = layer("filtering.2", rectified(layer("filtering.0", features)))[:, 0]
     foreground = 1 / (1 + np.exp(-logit))
     parts = [slice(0, 30), slice(30, 33)]
     suppressed = [branch(foreground[part, None] * features[part]) for part in parts]
     base = [branch(features[part]) for part in parts]
     packed, targets = torch.tensor(lengths), torch.tensor([[1.0, 0, 0], [0, 0.5, 0.5]])
-    without = -np.array([log_of_top_mean(suppressed[0])[0], log_of_top_mean(suppressed[1])[1:3].mean()])
+    without = np.array([binary(suppressed[0], [1, 0, 0, 0]), binary(suppressed[1], [0, 1 / 2, 1 / 2, 0])])
     without += 1e-4 * np.array([foreground[part].sum() for part in parts])
     outputs = model(torch.from_numpy(features), packed)
     found = model.activations(outputs, packed)
@@ -174,7 +227,8 @@ def test_basnet_by_hand(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(model.video_losses(outputs, found, targets, packed).detach(), without, rtol=1e-6)
     model.train()
     outputs = model(torch.from_numpy(features), packed)
-    with_background = -np.array([log_of_top_mean(base[0])[[0, 3]].mean(), log_of_top_mean(base[1])[[1, 2, 3]].mean()])
+    third = 1 / 3
+    with_background = np.array([binary(base[0], [1 / 2, 0, 0, 1 / 2]), binary(base[1], [0, third, third, third])])
     losses = model.video_losses(outputs, model.activations(outputs, packed), targets, packed).detach()
     np.testing.assert_allclose(losses, without + with_background, rtol=1e-6)
 
@@ -199,33 +253,6 @@ def test_pairs_of_one_class_stay_together() -> None:
     assert shares[1] == [*orders[0][2:4], orders[0][6]]
 
 
-@pytest.mark.parametrize("base", OTHERS)
-@pytest.mark.parametrize("half", [False, True])
-def test_no_leak_between_videos_of_a_file(base: str, half: bool) -> None:
-    """The exported graph scores a video as torch does, and the same to the last bit whatever is packed around it."""
-    model, lengths = model_of(base), [7, 1, 0, 40, 2, 300]
-    session = onnxruntime.InferenceSession(build_graph(model, WIDTH, half=half).SerializeToString())
-    features = np.random.default_rng(1).standard_normal((sum(lengths), WIDTH)).astype(np.float32)
-
-    def run(values: npt.NDArray[np.float32], own: list[int]) -> list[npt.NDArray[np.float32]]:
-        return list(session.run(None, {"features": values, "lengths": np.array(own, np.int64)}))
-
-    packed = run(features, lengths)
-    with torch.inference_mode():
-        expected = model.activations(model(torch.from_numpy(features), torch.tensor(lengths)), torch.tensor(lengths))
-    for got, by_torch in zip(packed, expected, strict=True):
-        np.testing.assert_allclose(got, by_torch.numpy(), atol=2e-2 if half else 1e-5)
-    assert np.ptp(packed[0], axis=1).mean() > 0.1
-    for index, (first, end) in enumerate(itertools.pairwise(np.cumsum([0, *lengths]).tolist())):
-        if first == end:
-            assert not packed[3][index].any()
-            continue
-        alone = run(features[first:end], [end - first])
-        for got, whole in zip(alone[:3], packed[:3], strict=True):
-            np.testing.assert_array_equal(got, whole[first:end])
-        np.testing.assert_array_equal(alone[3][0], packed[3][index])
-
-
 class Quiet:
     """A reporter that remembers warnings."""
 
@@ -238,28 +265,7 @@ class Quiet:
         self.warnings.append(message)
 
 
-@pytest.mark.parametrize("base", OTHERS)
-def test_a_run_learns_and_is_the_same_again(base: str, data: Path, tmp_path: Path) -> None:
-    own = {
-        "model": {"base": base},
-        "training": {"epochs": 15, "iterations": 2, "learning_rate": 1e-2, "batch_videos": 4},
-    }
-    config = resolve(base_defaults(own), own)
-    train = load_split(data / "train.h5", read_labels(data / "train.csv"), config)
-    val = load_split(data / "val.h5", read_labels(data / "val.csv"), config, classes=train.classes)
-    record = DataRecord("train.h5", "train.csv", "val.h5", "val.csv", train.classes, WIDTH)
-    for name in ("one", "two"):
-        refine(config, train, val, Run(tmp_path / name, config, record), Quiet(), Truth())
-    for iteration in range(2):
-        one, two = (load_iteration(tmp_path / name, iteration).model.state_dict() for name in ("one", "two"))
-        assert all(torch.equal(one[name], two[name]) for name in one)
-    lines = [json.loads(line) for line in (tmp_path / "one/metrics.jsonl").read_text().splitlines()]
-    for iteration in range(2):
-        losses = [line["train_loss"] for line in lines if line["iteration"] == iteration]
-        assert losses[-1] < 0.9 * losses[0]
-
-
-def test_long_videos_are_seen_through_windows(data: Path, tmp_path: Path) -> None:
+def test_long_videos_are_seen_through_windows(data: Path) -> None:
     config = resolve({"model": {"base": "wtalc", "options": {"longest": 8}}, "training": {"epochs": 2}})
     train = load_split(data / "train.h5", read_labels(data / "train.csv"), config)
     on_disk = load_split(data / "train.h5", read_labels(data / "train.csv"), config, memory=0)
@@ -271,9 +277,6 @@ def test_long_videos_are_seen_through_windows(data: Path, tmp_path: Path) -> Non
     starts = torch.cumsum(train.lengths, 0) - train.lengths
     assert one.rows.tolist() == [int(starts[v]) + v + t for v in (3, 0, 7) for t in range(8)]
     assert torch.equal(one.features, train.features[one.rows])  # type: ignore[index]
-    labelled = Labelled(train, None, torch.ones(2))
-    run = Run(tmp_path / "run", config, DataRecord("", "", "", "", train.classes, WIDTH))
-    fit(config, labelled, labelled, 0, run, Quiet())
 
 
 def test_widths_of_basnet() -> None:

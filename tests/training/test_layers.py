@@ -36,9 +36,7 @@ def test_mean_of_the_highest(lengths: list[int], seed: int, one_of: int, ties: b
         if len(own):
             expected[video] = np.sort(own, axis=0)[::-1][: math.ceil(len(own) / one_of)].mean(axis=0)
     packed, lengths_t = torch.from_numpy(values), torch.tensor(lengths)
-    # Values less than a step of the keys' grid apart may change places where the highest end.
-    near = max(1e-5 * scale, 2.0**-20)
-    np.testing.assert_allclose(top_mean(packed, lengths_t, one_of), expected, rtol=1e-5, atol=near)
+    np.testing.assert_allclose(top_mean(packed, lengths_t, one_of), expected, rtol=1e-5, atol=1e-5 * scale)
     exact = top_mean(packed, lengths_t, one_of, exact=True)
     np.testing.assert_allclose(exact, expected, rtol=1e-6, atol=2**-20)
     # Alone, or the other way round: to the last bit.
@@ -46,6 +44,12 @@ def test_mean_of_the_highest(lengths: list[int], seed: int, one_of: int, ties: b
     parts = packed.split(lengths)
     turned = top_mean(torch.cat([parts[v] for v in order]), lengths_t.flip(0), one_of, exact=True)
     assert torch.equal(turned.flip(0), exact)
+
+
+def test_highest_values_of_any_size_are_found_in_training() -> None:
+    values = torch.tensor([[3000.0], [5000.0], [-1e30], [2500.0], [-0.0], [0.0], [1e-40], [-1e-40]])
+    assert top_mean(values, torch.tensor([4, 4]), one_of=8).flatten().tolist() == [5000.0, float(values[6, 0])]
+    assert top_mean(values, torch.tensor([4, 4]), one_of=2).flatten().tolist() == [4000.0, float(values[6, 0]) / 2]
 
 
 def test_the_highest_learn_and_no_others() -> None:
@@ -80,13 +84,14 @@ def test_convolution_of_the_shortest_videos(lengths: list[int]) -> None:
     assert got == pytest.approx([2.0 if length == 1 else 202.0 for length in lengths for _ in range(length)])
 
 
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("of_values", [False, True])
-def test_linear_layer_by_onednn_is_that_of_torch(monkeypatch: pytest.MonkeyPatch, of_values: bool) -> None:
+def test_linear_layer_by_onednn_is_that_of_torch(monkeypatch: pytest.MonkeyPatch, of_values: bool, bias: bool) -> None:
     if not (torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(linear, "_ONEDNN", True)
     torch.manual_seed(0)
-    ours, theirs = linear.Linear(48, 17), nn.Linear(48, 17)
+    ours, theirs = linear.Linear(48, 17, bias=bias), nn.Linear(48, 17, bias=bias)
     theirs.load_state_dict(ours.state_dict())
     values, gradient = torch.randn(130, 48), torch.randn(130, 17)
     found = []
@@ -95,7 +100,7 @@ def test_linear_layer_by_onednn_is_that_of_torch(monkeypatch: pytest.MonkeyPatch
         result = layer(own)
         result.backward(gradient)
         assert (own.grad is not None) == of_values
-        gradients = [own.grad] if own.grad is not None else []
-        found.append([result, layer.weight.grad, layer.bias.grad, *gradients])
+        gradients = [parameter.grad for parameter in layer.parameters()]
+        found.append([result, *gradients] + ([own.grad] if own.grad is not None else []))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)

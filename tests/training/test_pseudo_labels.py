@@ -11,7 +11,7 @@ from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.grid import SnippetGrid
 from refineloc.runtime.postprocess import Scores
-from refineloc.training.config import PseudoConfig
+from refineloc.training.config import DetectionConfig, PseudoConfig
 from refineloc.training.pseudo_labels import generate, precision_and_recall, sample, true_foreground
 
 LENGTHS = np.array([6, 4], dtype=np.int64)
@@ -26,13 +26,18 @@ SCORES = Scores(
 )
 
 
-def labels(profile: Any = "paper", **settings: Any) -> list[int]:
-    config = PseudoConfig(**settings)
-    return generate(config, profile, SCORES, LENGTHS, np.random.default_rng(0)).labels.tolist()
+PAPER = DetectionConfig()
+
+
+def labels(profile: Any = "paper", max_gap: int = 1, **settings: Any) -> list[int]:
+    config, detection = PseudoConfig(**settings), DetectionConfig(profile=profile, max_gap=max_gap)
+    return generate(config, detection, SCORES, LENGTHS, np.random.default_rng(0)).labels.tolist()
 
 
 def test_segment_covers_bridged_snippets_and_is_not_widened() -> None:
     assert labels(generator="segment", class_activation=0.5, top_k=1) == [0, 1, 1, 1, 1, 0, 0, 0, 0, 1]
+    # Joined as detections are.
+    assert labels(max_gap=0, generator="segment", class_activation=0.5, top_k=1) == [0, 1, 1, 0, 1, 0, 0, 0, 0, 1]
 
 
 def test_segment_of_the_release_is_dilated_widened_and_one_further_at_the_end() -> None:
@@ -41,6 +46,20 @@ def test_segment_of_the_release_is_dilated_widened_and_one_further_at_the_end() 
     assert labels("release", **settings) == [1, 1, 1, 0, 0, 0, 0, 0, 1, 1]
     assert labels("release", **settings, widen=2, past_end=1) == [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
     assert labels("release", **settings, widen=1, past_end=1) == [1, 1, 1, 1, 1, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("normalised", "expected"),
+    [
+        # Class 0 by its least and largest value: 0, 1, .875, .125, .75, 0 | 0, .125, 0, 1.
+        (0.0, [0, 1, 1, 1, 1, 0, 0, 1, 0, 1]),
+        (0.5, [0, 1, 1, 0, 1, 0, 0, 0, 0, 1]),
+        (0.8, [0, 1, 1, 0, 0, 0, 0, 0, 0, 1]),
+    ],
+)
+def test_segments_of_many_thresholds_have_one_for_pseudo_labels(normalised: float, expected: list[int]) -> None:
+    settings = {"generator": "segment", "normalised": normalised, "top_k": 1}
+    assert labels("multi-threshold", max_gap=0, **settings) == expected
 
 
 def test_class_activation_takes_the_largest_of_all_classes() -> None:
@@ -59,7 +78,7 @@ def test_random_generators_have_their_share(generator: str, share: float) -> Non
         np.zeros((20_000, 1), np.float32), *(np.zeros(20_000, np.float32),) * 2, np.zeros((1, 1), np.float32)
     )
     config = PseudoConfig(generator=generator, foreground_share=0.2)
-    made = [generate(config, "paper", scores, lengths, np.random.default_rng(seed)).labels for seed in (0, 0, 1)]
+    made = [generate(config, PAPER, scores, lengths, np.random.default_rng(seed)).labels for seed in (0, 0, 1)]
     assert made[0].mean() == pytest.approx(share, abs=0.02)
     assert np.array_equal(made[0], made[1])
     assert not np.array_equal(made[0], made[2])
@@ -68,10 +87,10 @@ def test_random_generators_have_their_share(generator: str, share: float) -> Non
 def test_the_oracle_needs_times() -> None:
     truth = np.arange(10) < 5
     config = PseudoConfig(generator="oracle")
-    made = generate(config, "paper", SCORES, LENGTHS, np.random.default_rng(0), truth)
+    made = generate(config, PAPER, SCORES, LENGTHS, np.random.default_rng(0), truth)
     assert made.labels.tolist() == truth.astype(int).tolist()
     with pytest.raises(ConfigError, match="oracle needs segments with times"):
-        generate(config, "paper", SCORES, LENGTHS, np.random.default_rng(0))
+        generate(config, PAPER, SCORES, LENGTHS, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
@@ -84,10 +103,10 @@ def test_the_oracle_needs_times() -> None:
     ],
 )
 def test_labels_of_one_kind_name_their_threshold(settings: dict[str, Any], cause: str) -> None:
-    made = generate(PseudoConfig(**settings), "paper", SCORES, LENGTHS, np.random.default_rng(0))
+    made = generate(PseudoConfig(**settings), PAPER, SCORES, LENGTHS, np.random.default_rng(0))
     assert len(set(made.labels.tolist())) == 1
     assert cause in made.warning
-    mixed = generate(PseudoConfig(class_activation=0.5), "paper", SCORES, LENGTHS, np.random.default_rng(0))
+    mixed = generate(PseudoConfig(class_activation=0.5), PAPER, SCORES, LENGTHS, np.random.default_rng(0))
     assert mixed.warning == ""
 
 

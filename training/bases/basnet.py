@@ -40,9 +40,9 @@ DEFAULTS: dict[str, Any] = {
     },
     # Of the refinement, which is not BaS-Net's (docs/base-models.md).
     "pseudo": {"normalised": 0.5, "top_k": 1},
-    "training": {"learning_rate": 1e-4},
+    "training": {"learning_rate": 1e-4, "weight_decay": 5e-4},
 }
-_SLOPE = 0.2  # of the filtering module's leaky rectifier
+_SLOPE = 0.01  # of all its leaky rectifiers, as in the released code
 
 
 class Options(Settings):
@@ -60,7 +60,8 @@ class Options(Settings):
 class BaSNet(BaseModel):
     """Class logits [S, N + 1] of the suppressed branch, the last of the background, and a foreground logit [S, 1].
 
-    State-dict keys: `filtering.{0,2}`, `first.product`, `second.product`, `classifier`, each `.weight` and `.bias`.
+    State-dict keys: `filtering.{0,2}`, `first.product` and `second.product`, each `.weight` and `.bias`, and
+    `classifier.weight`.
 
     Args:
         width: D.
@@ -69,6 +70,7 @@ class BaSNet(BaseModel):
     """
 
     layers, attention_values = 3, 1
+    context_snippets = 2  # two convolutions of width 3
 
     def __init__(self, width: int, classes: int, options: Options | None = None) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class BaSNet(BaseModel):
         self.first = TemporalConv(width, hidden)
         self.second = TemporalConv(hidden, hidden)
         self.dropout = nn.Dropout(options.dropout)
-        self.classifier = Linear(hidden, classes + 1)
+        self.classifier = Linear(hidden, classes + 1, bias=False)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
         """Of the suppressed branch; in training mode also of the base branch, as `other`."""
@@ -92,7 +94,7 @@ class BaSNet(BaseModel):
         # Both branches in one pass: twice the videos.
         both = self._classify(torch.cat([suppressed, features]), torch.cat([lengths, lengths]))
         class_logits, base_logits = both.chunk(2)
-        return Outputs(class_logits, foreground, base_logits)
+        return Outputs(class_logits, foreground, (base_logits,))
 
     def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
         """Softmaxes over N + 1 classes, without their last: a snippet's C̄ and a video's ŷ sum to less than 1."""
@@ -107,27 +109,31 @@ class BaSNet(BaseModel):
         )
 
     def video_losses(self, outputs: Outputs, found: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
-        """Cross-entropy of both branches and the foreground's L1 norm; of the suppressed branch alone in evaluation."""
+        """Binary cross-entropy of both branches, each the mean over N + 1 classes, and the foreground's L1 norm.
+
+        In evaluation mode of the suppressed branch alone.
+        """
         without = F.pad(targets, (0, 1))
         losses = self._cross_entropy(outputs.class_logits, without, lengths)
         foreground = membership(lengths, found.foreground).to(found.foreground.dtype) @ found.foreground
         losses = losses + self._options.sparsity * foreground
-        if outputs.other is None:
+        if not outputs.other:
             return losses
+        (base_logits,) = outputs.other
         # The labels and the background, each of the same weight.
         count = (targets > 0).sum(dim=1, keepdim=True)
         labels_and_background = F.pad(targets * count, (0, 1), value=1.0) / (count + 1)
-        return losses + self._cross_entropy(outputs.other, labels_and_background, lengths)
+        return losses + self._cross_entropy(base_logits, labels_and_background, lengths)
 
     def _classify(self, features: Tensor, lengths: Tensor) -> Tensor:
-        hidden = F.relu(self.first(features, lengths))
-        hidden = F.relu(self.second(hidden, lengths))
+        hidden = F.leaky_relu(self.first(features, lengths), _SLOPE)
+        hidden = F.leaky_relu(self.second(hidden, lengths), _SLOPE)
         logits: Tensor = self.classifier(self.dropout(hidden))
         return logits
 
     def _cross_entropy(self, class_logits: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
-        video_logits = top_mean(class_logits, lengths, self._options.one_of)
-        return -(targets * F.log_softmax(video_logits, dim=1)).sum(dim=1)
+        video_scores = torch.softmax(top_mean(class_logits, lengths, self._options.one_of), dim=1)
+        return F.binary_cross_entropy(video_scores, targets.to(video_scores.dtype), reduction="none").mean(dim=1)
 
 
 def build(config: "Config", width: int, classes: int) -> BaSNet:

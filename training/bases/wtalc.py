@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from refineloc.training.base_model import BaseModel, Outputs
 from refineloc.training.layers.activations import Activations, time_attention
 from refineloc.training.layers.linear import Linear
-from refineloc.training.layers.packing import membership
+from refineloc.training.layers.packing import membership, video_of
 from refineloc.training.layers.top_mean import top_mean
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ DEFAULTS: dict[str, Any] = {
     },
     # Of the refinement, which is not W-TALC's: chosen on the sample data (docs/base-models.md).
     "pseudo": {"beta": 1.0, "normalised": 0.7, "top_k": 1},
-    "training": {"learning_rate": 1e-4},
+    "training": {"learning_rate": 1e-4, "weight_decay": 5e-4},
 }
 _UNSEEN = 3.0  # the head's first foreground logit: 0.95, so that an untaught head leaves W-TALC as it is
 
@@ -49,7 +49,7 @@ class Options(Settings):
 
     dropout: float = Field(0.7, ge=0, lt=1, description="of the hidden layer, while training")
     one_of: int = Field(8, ge=1, description="of how many snippets one counts in a video's class score (s)")
-    similarity: float = Field(0.5, ge=0, le=1, description="1 - λ, weight of the co-activity similarity loss")
+    similarity: float = Field(0.5, ge=0, lt=1, description="1 - λ, weight of the co-activity similarity loss")
     margin: float = Field(0.5, ge=0, description="δ, of the ranking hinge on cosine distances")
     longest: int = Field(750, ge=1, description="snippets a video in training: a window drawn anew each epoch")
 
@@ -86,7 +86,7 @@ class WTALC(BaseModel):
         """Logits of each snippet alone, and the hidden layer, which pairs of videos are compared by."""
         hidden = self.dropout(F.relu(self.hidden(features)))
         head = self.head(self.dropout(F.relu(self.head_hidden(features))))
-        return Outputs(self.classifier(hidden), head, hidden)
+        return Outputs(self.classifier(hidden), head, (hidden,))
 
     def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
         """C̄ of a snippet sums to its foreground; ŷ is the softmax of the mean of the highest gated logits."""
@@ -101,17 +101,23 @@ class WTALC(BaseModel):
         )
 
     def video_losses(self, outputs: Outputs, found: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
-        """λ · multiple-instance loss + (1 - λ) · co-activity similarity loss of the pair that a video is in."""
+        """λ · multiple-instance loss + (1 - λ) · co-activity similarity loss of the pair that a video is in.
+
+        In evaluation mode the first term alone: pseudo labels then weigh as in training.
+        """
         own = self._options
         video_logits = self._video_logits(outputs, lengths)
-        losses = -(targets * F.log_softmax(video_logits, dim=1)).sum(dim=1)
-        if not self.training or not own.similarity or outputs.other is None:
+        losses = -(1 - own.similarity) * (targets * F.log_softmax(video_logits, dim=1)).sum(dim=1)
+        if not self.training or not own.similarity:
             return losses
-        similarity = similarity_losses(outputs.other, outputs.class_logits, targets, lengths, own.margin)
-        return (1 - own.similarity) * losses + own.similarity * similarity
+        (hidden,) = outputs.other
+        similarity = similarity_losses(hidden, outputs.class_logits, targets, lengths, own.margin)
+        return losses + own.similarity * similarity
 
     def _video_logits(self, outputs: Outputs, lengths: Tensor, exact: bool = False) -> Tensor:
-        gated = torch.softmax(outputs.attention_logits, dim=1)[:, 1:] * outputs.class_logits
+        # Of a negative logit a shut gate would make a high one, so each video's are counted from its least.
+        above = outputs.class_logits - _least(outputs.class_logits, lengths)
+        gated = torch.softmax(outputs.attention_logits, dim=1)[:, 1:] * above
         return top_mean(gated, lengths, self._options.one_of, exact=exact)
 
     def order(self, targets: Tensor, generator: torch.Generator) -> Tensor:
@@ -136,6 +142,13 @@ class WTALC(BaseModel):
         return torch.tensor([video for index in order for video in pairs[index]] + last, dtype=torch.int64)
 
 
+def _least(class_logits: Tensor, lengths: Tensor) -> Tensor:
+    """The least logit of all classes in each snippet's video, [S, 1]; a constant: nothing is learned through it."""
+    inside = membership(lengths, class_logits)
+    of_video = torch.where(inside, class_logits.detach().amin(dim=1), torch.inf).amin(dim=1)
+    return of_video[video_of(lengths, class_logits)][:, None]
+
+
 def similarity_losses(hidden: Tensor, class_logits: Tensor, targets: Tensor, lengths: Tensor, margin: float) -> Tensor:
     """The co-activity similarity loss (section 3.4) of each video with its neighbour, [V]; 0 where they share no label.
 
@@ -143,7 +156,7 @@ def similarity_losses(hidden: Tensor, class_logits: Tensor, targets: Tensor, len
         hidden: [S, D], compared by cosine distance.
         class_logits: [S, N]; a softmax over a video's time makes them attention.
         targets: above 0 where a label is a video's, [V, N]; videos 0 and 1, 2 and 3, ... are pairs.
-        lengths: int64 [V].
+        lengths: int64 [V]; a video of a pair that shares a label has at least one snippet.
         margin: δ.
 
     For each label that a pair shares: its high-attention features should be nearer to each other than the one's high-

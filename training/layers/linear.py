@@ -48,17 +48,18 @@ class Linear(nn.Linear):
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(values, weight)
         return _multiply(values, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         values, weight = ctx.saved_tensors
         (gradient,) = gradients
         # The features of the first layer need no gradient: a third of its work.
         of_values = _multiply(gradient, weight.t(), None) if ctx.needs_input_grad[0] else None
-        return of_values, _multiply(gradient.t(), values.t(), None), gradient.sum(dim=0)
+        of_bias = gradient.sum(dim=0) if ctx.needs_input_grad[2] else None  # a layer may have none
+        return of_values, _multiply(gradient.t(), values.t(), None), of_bias
 
 
 def _multiply(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -7,8 +7,8 @@ from refineloc.training.layers.packing import membership, video_of
 
 __all__ = ["top_mean"]
 
-_STEPS = 2.0**20  # of the grid of values, to 1: about a millionth
-_LARGEST = 2.0**11  # logits beyond are cut; with the line above a value has 32 bits
+_STEPS = 2.0**20  # of the grid of exact values, to 1: about a millionth
+_LARGEST = 2.0**11  # exact values beyond are cut; with the line above one has 32 bits
 _APART = 2**33  # between the keys of neighbouring videos: more than the values of one can span
 
 
@@ -29,9 +29,8 @@ def top_mean(values: Tensor, lengths: Tensor, one_of: int = 8, *, exact: bool = 
     video first and then by falling value, so every video's highest values come at the beginning of its own place.
     """
     video = video_of(lengths, values)
-    steps = (values.detach().double().clamp(-_LARGEST, _LARGEST) * _STEPS).round().to(torch.int64)
     first_key = (video * _APART)[:, None]
-    keys, order = torch.sort(first_key - steps, dim=0)
+    keys, order = torch.sort(first_key - (_grid_steps(values) if exact else _rank(values)), dim=0)
     starts = torch.cumsum(lengths, dim=0) - lengths
     counts = (lengths + one_of - 1) // one_of
     place = torch.arange(values.shape[0], device=values.device) - starts[video]
@@ -41,3 +40,14 @@ def top_mean(values: Tensor, lengths: Tensor, one_of: int = 8, *, exact: bool = 
     one_hot = membership(lengths, values).to(highest.dtype)
     sums = one_hot @ torch.where(counted, highest, 0.0)
     return (sums / counts.clamp_min(1)[:, None].to(sums.dtype)).to(values.dtype)
+
+
+def _grid_steps(values: Tensor) -> Tensor:
+    """Values in steps of the grid, int64: sums of them do not round, and an ONNX graph can compute them."""
+    return (values.detach().double().clamp(-_LARGEST, _LARGEST) * _STEPS).round().to(torch.int64)
+
+
+def _rank(values: Tensor) -> Tensor:
+    """Whole numbers in the order of float32 values: their bits, those of negative ones turned round."""
+    bits = values.detach().float().view(torch.int32).to(torch.int64)
+    return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
