@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from refineloc.runtime.errors import ModelError
 from refineloc.training.base_model import BaseModel
 
 __all__ = ["Checkpoint", "State"]
@@ -23,7 +24,7 @@ class Checkpoint:
     """As it is kept in a file.
 
     Attributes:
-        tensors: by name.
+        tensors: by name, on the device of training.
         numbers: JSON text.
     """
 
@@ -72,10 +73,24 @@ class State:
             "learning_rates": [group["lr"] for group in self.optimizer.param_groups],
             "scheduler": {key: value for key, value in self.scheduler.state_dict().items() if _plain(value)},
         }
-        return Checkpoint({name: one.detach().cpu().clone() for name, one in tensors.items()}, json.dumps(numbers))
+        # Copies on their device: they are made after every epoch, and most are never written.
+        return Checkpoint({name: one.detach().clone() for name, one in tensors.items()}, json.dumps(numbers))
 
     def unpack(self, checkpoint: Checkpoint) -> None:
-        """Set all of it, bit for bit."""
+        """Set all of it, bit for bit.
+
+        Raises:
+            ModelError: it is not that of such a model.
+        """
+        try:
+            self._unpack(checkpoint)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise ModelError(
+                f"checkpoint.safetensors does not fit the run's settings: {' '.join(str(error).split())[:200]}; "
+                "delete it, and the iteration begins anew"
+            ) from error
+
+    def _unpack(self, checkpoint: Checkpoint) -> None:
         numbers: dict[str, Any] = json.loads(checkpoint.numbers)
         self.epochs = numbers["epochs"]
         self.best_loss, self.best_epoch = numbers["best_loss"], numbers["best_epoch"]

@@ -1,16 +1,17 @@
 """`refineloc-train`: features and labels in, a run with one model for each refinement iteration out."""
 
 import contextlib
+import functools
+import math
 import os
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from refineloc.runtime.cli.common import new_app, note, progress, run_app, version_callback
+from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
 from refineloc.runtime.errors import ConfigError, InputError, MissingExtraError
 from refineloc.training.memory import keep_freed_memory
 
@@ -45,13 +46,17 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Epochs an iteration.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    run: Annotated[Path | None, typer.Option(help="Folder of the run; runs/DATE-TIME if left out.")] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Folder of the run; runs/DATE-TIME if left out.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --run.")] = False,
     study: Annotated[
         Literal["generators-beta"] | None,
         typer.Option(help="Train a grid of runs into --run: every generator with every β (Tables 1 and 2)."),
     ] = None,
-    betas: Annotated[str, typer.Option(metavar="B,B,...", help="Of a study: its values of β.")] = "1,2,4,6,8",
+    betas: Annotated[
+        str | None, typer.Option(metavar="B,B,...", help="Of a study: its values of β; 1,2,4,6,8 if left out.")
+    ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="S,S,...", help="Of a study, instead of --seed: its seeds.")
     ] = None,
@@ -82,7 +87,6 @@ def train(
     try:
         from refineloc.training.config import base_defaults, parse_assignment, read_toml, resolve
         from refineloc.training.presets import PRESETS
-        from refineloc.training.presets import preset as settings_of
     except ImportError as error:
         raise MissingExtraError(_LINE) from error
 
@@ -94,207 +98,131 @@ def train(
         "pseudo": _given(generator=generator),
         "training": _given(iterations=iterations, epochs=epochs, seed=seed),
     } | _given(profile=profile)
-    own = [read_toml(config) if config else {}, options, *map(parse_assignment, assignments or [])]
-    resolved = resolve(settings_of(preset) if preset else {}, base_defaults(*own), *own)
+
+    def resolved() -> Any:
+        own = [read_toml(config) if config else {}, options, *map(parse_assignment, assignments or [])]
+        return resolve({"preset": preset} if preset is not None else {}, base_defaults(*own), *own)
+
     if show_config:
-        print(resolved.described_toml(), end="")
+        print(resolved().described_toml(), end="")
         return
-    if features is None or labels is None or val_features is None or val_labels is None:
-        raise InputError("give training features and labels, --val-features and --val-labels (see --help)")
-    if resume and run is None:
-        raise ConfigError("--resume: give the run to go on with as --run NAME")
-    if memory is not None and memory < 0:
-        raise ConfigError(f"--memory: expected 0 or more GiB, got {memory:g}")
-    if study is not None:
-        if generator is not None or run is None:
-            raise ConfigError("--study: trains all generators, into a folder of its own: --run NAME, no --generator")
-        files = (features, labels, val_features, val_labels, fps, allow_missing)
-        _study(resolved, betas, seeds, files, run, device, jobs, memory, resume)
-        return
-    _train(resolved, (features, labels), (val_features, val_labels), device, run, resume, fps, allow_missing, memory)
+    asked = _Asked((features, labels, val_features, val_labels), run, resume, fps, memory, study, betas, seeds, jobs)
 
+    @functools.cache
+    def settings() -> Any:
+        asked.check()
+        if study is not None:
+            _check_study(run, generator, assignments or [])
+        return resolved()
 
-def _train(
-    config: Any,
-    train_files: tuple[Path, Path],
-    val_files: tuple[Path, Path],
-    device: str,
-    folder: Path | None,
-    resume: bool,
-    fps: float | None,
-    allow_missing: bool,
-    memory: float | None,
-) -> None:
+    if not asked.several:
+        # At once: torch takes seconds to load, and most mistakes are found without it.
+        settings()
     try:
-        from rich.console import Console
-
-        from refineloc.training.data import load_split, read_labels
-        from refineloc.training.parallel import join
-        from refineloc.training.refine import Truth, refine
-        from refineloc.training.report import RunReporter, Silent, iterations_table
-        from refineloc.training.run import DataRecord, Run
-        from refineloc.training.timeline import draw_run
+        from refineloc.training.inputs import Files
+        from refineloc.training.one_run import train_run
     except ImportError as error:
         raise MissingExtraError(f"{_LINE} ({error})") from error
 
-    chosen = _device(device)
-    if config.training.precision == "tf32" and chosen.type != "cuda":
-        raise ConfigError("training.precision: tf32 needs a CUDA GPU; on a CPU there are float32 and bf16")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and folder is None:
-        raise ConfigError("several processes need one folder: give --run NAME")
-    group = join(chosen)
-    train_labels, val_labels = read_labels(train_files[1]), read_labels(val_files[1])
-    budget = int(memory * 2**30) if memory is not None else free_memory() // 2
-    with progress("reading features", len(train_labels) + len(val_labels), "videos") as advance:
-        train = load_split(
-            train_files[0],
-            train_labels,
+    given = [path or Path() for path in asked.files]  # `check` has refused what is left out, or will
+    files = Files(given[0], given[1], given[2], given[3], fps, allow_missing)
+    folder = None if run is None else Path(run)
+    with _interrupted(folder):
+        if study is not None and folder is not None and not asked.several:
+            _study(settings(), files, folder, asked, device)
+        else:
+            train_run(settings, files, folder, device=device, resume=resume, memory_gib=memory)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Options that are no settings, to be checked together."""
+
+    files: tuple[Path | None, Path | None, Path | None, Path | None]
+    run: str | None
+    resume: bool
+    fps: float | None
+    memory: float | None
+    study: str | None
+    betas: str | None
+    seeds: str | None
+    jobs: int | None
+
+    @property
+    def several(self) -> bool:
+        """Whether torchrun has started several processes."""
+        return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+    def check(self) -> None:
+        """Refuse what cannot be, and what would be ignored.
+
+        Raises:
+            InputError: one line for the first of them.
+        """
+        if None in self.files:
+            raise InputError("give training features and labels, --val-features and --val-labels (see --help)")
+        if self.run is not None and not self.run.strip():
+            raise ConfigError("--run: expected the name of a folder, got nothing")
+        if self.resume and self.run is None:
+            raise ConfigError("--resume: give the run to go on with as --run NAME")
+        if self.memory is not None and not 0 <= self.memory < math.inf:
+            raise ConfigError(f"--memory: expected 0 or more GiB, got {self.memory:g}")
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise ConfigError(f"--fps: expected frames a second above 0, got {self.fps:g}")
+        for name in ("betas", "seeds", "jobs"):
+            if self.study is None and getattr(self, name) is not None:
+                raise ConfigError(f"--{name}: of a study alone; give --study generators-beta too, or leave it out")
+        if self.several and self.study is not None:
+            raise ConfigError("--study: starts its own processes (--jobs); run it without torchrun")
+        if self.several and self.run is None:
+            raise ConfigError("several processes need one folder: give --run NAME")
+
+
+def _check_study(run: str | None, generator: str | None, assignments: Sequence[str]) -> None:
+    """Refuse what a study has values of its own for. A settings file may have them: it has everything."""
+    if generator is not None or run is None:
+        raise ConfigError("--study: trains all generators, into a folder of its own: --run NAME, no --generator")
+    for text in assignments:
+        key = text.partition("=")[0].strip()
+        if key in ("pseudo.generator", "pseudo.beta"):
+            raise ConfigError(f"--set {key}: a study trains all generators with every β of --betas; leave it out")
+
+
+def _study(config: Any, files: Any, folder: Path, asked: _Asked, device: str) -> None:
+    from refineloc.training.machine import choose_device, feature_budget
+    from refineloc.training.one_run import enough_memory
+    from refineloc.training.study import Grid, run_study
+    from refineloc.training.study.grid import BETAS
+
+    chosen = choose_device(device)
+    with enough_memory(chosen):
+        run_study(
             config,
-            fps=fps,
-            allow_missing=allow_missing,
-            memory=budget,
-            advance=advance,
+            Grid.parse(asked.betas or BETAS, str(config.training.seed) if asked.seeds is None else asked.seeds),
+            files,
+            folder,
+            note=note,
+            device=device,
+            at_a_time=asked.jobs if asked.jobs is not None or chosen.type == "cpu" else 1,
+            memory=feature_budget(asked.memory),
+            resume=asked.resume,
         )
-        val = load_split(
-            val_files[0],
-            val_labels,
-            config,
-            classes=train.classes,
-            fps=fps,
-            allow_missing=allow_missing,
-            memory=budget - train.bytes_held,
-            advance=advance,
-        )
-    if val.file_width != train.file_width:
-        raise InputError(
-            f"{val.source}: features have width {val.file_width}, those of {train.source} {train.file_width}"
-        )
-    # Times, where the files have them: for the scores that are shown, and for the oracle. Training has its own labels.
-    truth = Truth(_with_times(train_files[1]), _with_times(val_files[1]))
-    record = DataRecord(
-        train_features=str(train_files[0]),
-        train_labels=str(train_files[1]),
-        val_features=str(val_files[0]),
-        val_labels=str(val_files[1]),
-        classes=train.classes,
-        width=train.width,
-        fps=fps or 0.0,
-    )
-    first = group.rank == 0
-    folder = folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-    # All look at the folder before the first process writes there.
-    run = Run(folder, config, record, resume=resume, writes=False) if not first else None
-    group.wait()
-    run = run or Run(folder, config, record, resume=resume)
-    group.wait()
-    if first:
-        if any(grid is None for grid in val.grids):
-            without = next(name for name, grid in zip(val.names, val.grids, strict=True) if grid is None)
-            note(
-                f"warning: {val_files[1]}: video {without!r}: its fps is not known, so no detections.json and no mAP; "
-                "give --fps X, or a column fps in the labels"
-            )
-        processes = f" in {group.size} processes" if group.size > 1 else ""
-        stored = [split.source.name for split in (train, val) if not split.bytes_held]
-        read = f"; read from disk: {', '.join(stored)}" if stored else ""
-        note(
-            f"{run.folder}: {len(train)} + {len(val)} videos, {train.snippets} + {val.snippets} snippets x "
-            f"{train.width}, {len(train.classes)} classes, on {chosen}{processes}{read}"
-        )
-    settings = config.training
-    reporter = RunReporter(settings.iterations, settings.epochs, run) if first else Silent()
-    train = train.to(chosen, room_on(chosen))
-    val = val.to(chosen, room_on(chosen))
-    with reporter, _products(settings.precision):
-        refine(config, train, val, run, reporter, truth, group)
-    if first:
-        Console(width=None if sys.stdout.isatty() else 120).print(iterations_table(run.records))
-        note(draw_run(config, val, run, truth.val or val_labels))
-
-
-def _study(
-    config: Any,
-    betas: str,
-    seeds: str | None,
-    files: tuple[Any, ...],
-    folder: Path,
-    device: str,
-    jobs: int | None,
-    memory: float | None,
-    resume: bool,
-) -> None:
-    try:
-        from refineloc.training.study import Files, Grid, run_study
-    except ImportError as error:
-        raise MissingExtraError(f"{_LINE} ({error})") from error
-
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("--study: starts its own processes (--jobs); run it without torchrun")
-    run_study(
-        config,
-        Grid.parse(betas, str(config.training.seed) if seeds is None else seeds),
-        Files(*files),
-        folder,
-        note=note,
-        device=device,
-        at_a_time=jobs if jobs is not None or _device(device).type == "cpu" else 1,
-        memory=int(memory * 2**30) if memory is not None else free_memory() // 2,
-        resume=resume,
-    )
-
-
-def _with_times(path: Path) -> Any:
-    from refineloc.runtime.annotations import read_annotations
-
-    annotations = read_annotations(path)
-    return annotations if annotations.has_times else None
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name}: cannot be used here: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def free_memory() -> int:
-    """Bytes that programs can still take."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def room_on(device: Any) -> int | None:
-    """Bytes that features may take on a device; None on the CPU, where they are already."""
-    import torch
-
-    # The rest is for batches and activations: at most a few GB of tens.
-    return int(0.7 * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
-
-
 @contextlib.contextmanager
-def _products(precision: str) -> Iterator[None]:
-    """TF32 for the matrix products of CUDA GPUs while a run lasts, where its settings say so."""
-    import torch
-
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+def _interrupted(folder: Path | None) -> Iterator[None]:
+    """Ctrl-C ends with one line, which says how the run goes on."""
     try:
         yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    except KeyboardInterrupt:
+        begun = folder is not None and any((folder / name).exists() for name in ("config.toml", "settings.toml"))
+        if os.environ.get("RANK", "0") == "0":
+            note(f"interrupted; the same command with --resume goes on with {folder}" if begun else "interrupted")
+        raise typer.Exit(130) from None
 
 
 def main() -> NoReturn:

@@ -7,21 +7,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.features import Stream, StreamOrder
 from refineloc.runtime.postprocess import THRESHOLDS, PostProcess, Profile, Scoring
+from refineloc.training.presets import PRESETS
+from refineloc.training.presets import preset as settings_of
 
-__all__ = ["Config", "Generator", "Precision", "base_defaults", "parse_assignment", "read_toml", "resolve"]
+__all__ = ["Config", "Generator", "Precision", "base_defaults", "parse_assignment", "read_toml", "recorded", "resolve"]
 
 Generator = Literal["uniform", "distribution-aware", "class-activation", "attention", "segment", "oracle"]
 Precision = Literal["float32", "bf16", "tf32"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+# TOML has no value for "none", so it is a word there.
+OrNone = BeforeValidator(lambda value: None if value == "none" else value)
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # Strict: `true` and "3" are no numbers. Neither infinity nor NaN is a setting.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, strict=True, allow_inf_nan=False)
 
 
 class FeatureConfig(_Section):
@@ -71,9 +76,14 @@ class DetectionConfig(_Section):
     top_k: int = Field(2, ge=1, description="classes a video, by ŷ")
     max_gap: int = Field(1, ge=0, description="removed snippets that may separate kept ones of a segment")
     widen: int = Field(2, ge=0, description="snippets added at both ends of a segment")
-    nms: Share | None = Field(None, description="tIoU above which the weaker segment of a class is dropped; none: keep")
+    nms: Annotated[Share | None, OrNone] = Field(
+        None, description='tIoU above which the weaker segment of a class is dropped; "none": keep'
+    )
     thresholds: tuple[Share, ...] = Field(
-        THRESHOLDS, description="multi-threshold: of the normalised class activation (BaS-Net, section 4.1)"
+        THRESHOLDS,
+        min_length=1,
+        strict=False,  # TOML's lists
+        description="multi-threshold: of the normalised class activation (BaS-Net, section 4.1)",
     )
     scoring: Scoring = Field("contrast", description="multi-threshold: inside against outside (BaS-Net), or the peak")
     outer: float = Field(0.25, ge=0, description="contrast: width of the outside, as a share of the segment's length")
@@ -101,8 +111,10 @@ class PseudoConfig(_Section):
     top_k: int = Field(2, ge=1, description="segment: classes a video, by ŷ")
     widen: int = Field(0, ge=0, description="segment: snippets added at both ends (paper: none; released code: 2)")
     past_end: int = Field(0, ge=0, description="segment: further snippets at the end (released code: 1)")
-    foreground_share: Share = Field(
-        0.5, description="distribution-aware: share of foreground; needs strong labels to know, a reference only"
+    foreground_share: Annotated[Share | None, OrNone] = Field(
+        None,
+        description='distribution-aware: share of foreground, a reference only; "none": the true one, which needs '
+        "times in the training labels",
     )
 
 
@@ -117,7 +129,11 @@ class TrainingConfig(_Section):
         0.0, ge=0, description="Adam's, of all weights (W-TALC and BaS-Net, released code: 5e-4)"
     )
     decay: float = Field(0.9, gt=0, lt=1, description="of the learning rate, when the validation loss stops falling")
-    patience: int = Field(1, ge=0, description="epochs without a lower validation loss before a decay (released code)")
+    patience: int = Field(
+        1,
+        ge=0,
+        description="epochs without a lower validation loss, lower by 1e-4 of it, before a decay (released code)",
+    )
     select: Literal["best", "last"] = Field(
         "best",
         description="an iteration's weights: of the lowest validation loss, or of the last epoch (released code)",
@@ -144,6 +160,11 @@ class TrainingConfig(_Section):
     stop_after: int = Field(
         0, ge=0, description="end the loop after so many iterations without a better one; 0: never (released code: 3)"
     )
+    stop_by: Literal["loss", "mAP"] = Field(
+        "loss",
+        description="what is better, for stop_after: a lower validation loss (of those after iteration 0), or a higher "
+        "average mAP, which needs times in the validation labels (released code)",
+    )
     seed: int = Field(0, ge=0, description="of weights, order of videos, sampling and random labels")
 
 
@@ -157,9 +178,13 @@ class Config(_Section):
     pseudo: PseudoConfig = PseudoConfig()
     training: TrainingConfig = TrainingConfig()
 
+    def document(self) -> dict[str, Any]:
+        """Every setting by section, as TOML can hold it: "none" for None."""
+        return {name: _plain(value) for name, value in self.model_dump().items()}
+
     def to_toml(self) -> str:
-        """The resolved configuration; `none` settings are left out, since TOML has no such value."""
-        settings = self.model_dump(exclude_none=True)
+        """The resolved configuration, without what the base model does not have."""
+        settings = self.document()
         for section, keys in self._unused().items():
             for key in keys:
                 del settings[section][key]
@@ -170,27 +195,64 @@ class Config(_Section):
         return _REFINELOC_ONLY if self.model.base != "refineloc" else {}
 
     def described_toml(self) -> str:
-        """Like `to_toml`, with the description of every setting above it, for `--show-config`."""
-        lines = [f'preset = "{self.preset}"']
+        """Like `to_toml`, with the meaning of every setting above it and the source of its value, for `--show-config`.
+
+        Both follow from the values, so that the file gives the same text when it is read again.
+        """
+        lines = [
+            "# Above each setting: its meaning with the source of its default; where the value is another, its source.",
+            f'preset = "{self.preset}"',
+        ]
         for name in type(self).model_fields:
             section = getattr(self, name)
             if isinstance(section, BaseModel):
                 values = {key: value for key, value in section if key not in self._unused().get(name, ())}
                 options = values.pop("options", {})
-                lines += ["", f"[{name}]", *_described(values, type(section))]
+                lines += ["", f"[{name}]", *self._described(name, values, type(section))]
                 if options:
-                    lines += ["", f"[{name}.options]", *_described(options, _options_of(section))]
+                    lines += ["", f"[{name}.options]", *self._described("", options, _options_of(section))]
         return "\n".join(lines) + "\n"
+
+    def _described(self, section: str, values: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
+        for key, value in values.items():
+            yield f"# {model.model_fields[key].description}"
+            if value != model.model_fields[key].default:
+                yield f"# value: {self._source_of(section, key, value)}"
+            yield tomli_w.dumps({key: _plain(value)}, multiline_strings=False).strip()
+
+    def _source_of(self, section: str, key: str, value: Any) -> str:
+        """Where a value is from that is not the default."""
+        known: list[tuple[str, Mapping[str, Any]]] = []
+        if self.model.base != "refineloc":
+            known.append((f"default of the base model {self.model.base}", _base_layer(self.model.base)))
+        if self.preset in PRESETS:
+            begun = PRESETS[self.preset]
+            known.append((f"preset {self.preset}: {begun.source_of(section, key)}", begun.settings))
+        known.append(("as in the released code (profile release)", _RELEASE))
+        for source, layer in known:
+            stated = layer.get(section, {})
+            if key in stated and _plain(stated[key]) == _plain(value):
+                return source
+        return "your own"
 
 
 # Settings of RefineLoc's own base model alone.
 _REFINELOC_ONLY = {"model": ("layers", "attention_values"), "training": ("video_loss",)}
 
 
-def _described(values: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
-    for key, value in values.items():
-        yield f"# {model.model_fields[key].description}"
-        yield tomli_w.dumps({key: value}).strip() if value is not None else f"# {key}: none"
+def _plain(value: Any) -> Any:
+    """A value as TOML can hold it."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, tuple):
+        return list(value)
+    return "none" if value is None else value
+
+
+def _base_layer(base: str) -> Mapping[str, Any]:
+    from refineloc.training.base_model import find_base
+
+    return find_base(base).defaults
 
 
 def _options_of(section: Any) -> type[BaseModel]:
@@ -203,25 +265,49 @@ def _options_of(section: Any) -> type[BaseModel]:
 _RELEASE: dict[str, Any] = {
     "detection": {"profile": "release"},
     "pseudo": {"widen": 2, "past_end": 1, "foreground_share": 0.6},
-    "training": {"select": "last", "video_loss": "release", "pseudo_loss": "release", "labels": "first"},
+    "training": {
+        "select": "last",
+        "video_loss": "release",
+        "pseudo_loss": "release",
+        "labels": "first",
+        "stop_after": 3,
+        "stop_by": "mAP",
+    },
 }
 
 
 def resolve(*layers: Mapping[str, Any]) -> Config:
     """One configuration from layers of settings; later ones win.
 
-    A layer may have the key `profile` at its top: "release" stands for all that the released code does differently, and
-    is overridden by what any layer says in detail.
+    A layer may have two keys at its top that stand for settings, and are overridden by what any layer says in detail:
+    `profile` ("release": all that the released code does differently) and, over it, `preset` (its name is recorded).
 
     Raises:
-        ConfigError: an unknown key, or a value out of range; one line for the first of them.
+        ConfigError: an unknown key or preset, two presets, or a value out of range; one line for the first of them.
     """
     profile = next((layer["profile"] for layer in reversed(layers) if "profile" in layer), "paper")
     if profile not in ("paper", "release"):
         raise ConfigError(f"profile: expected 'paper' or 'release', got {profile!r}")
+    begun = [name for layer in layers if (name := layer.get("preset", "")) != ""]
+    if any(name != begun[0] for name in begun):
+        raise ConfigError(f"preset: given as {' and as '.join(map(repr, begun))}; settings begin with one")
     merged: dict[str, Any] = {}
-    for layer in ([_RELEASE] if profile == "release" else []) + [dict(layer) for layer in layers]:
+    below = [_RELEASE] if profile == "release" else []
+    for layer in [*below, *map(settings_of, begun[:1]), *layers]:
         _merge(merged, {key: value for key, value in layer.items() if key != "profile"})
+    return _validated(merged)
+
+
+def recorded(document: Mapping[str, Any]) -> Config:
+    """The settings that a run has recorded: all of them, so its preset adds nothing; those added since have defaults.
+
+    Raises:
+        ConfigError: not such settings.
+    """
+    return _validated(document)
+
+
+def _validated(merged: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
@@ -259,17 +345,20 @@ def base_defaults(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The settings of a TOML file.
+    """The settings of a TOML file; of a run's config.toml without what it says of its data.
 
     Raises:
         ConfigError: missing or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; --show-config prints one to begin with") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not a readable TOML file: {error}") from error
+    if isinstance(document.get("data"), dict):
+        del document["data"]
+    return document
 
 
 def parse_assignment(text: str) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """A split: the features of all videos, packed in memory or read ahead from their file, and the videos' labels."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -102,6 +104,12 @@ class Split:
         return int(self.lengths.sum())
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of the videos' names, lengths and labels: tells data sets apart without reading features."""
+        text = json.dumps([self.names, self.lengths.tolist(), self.classes])
+        return hashlib.sha256(text.encode() + self.targets.numpy().tobytes()).hexdigest()
+
+    @property
     def bytes_held(self) -> int:
         """What the features take in memory."""
         return self.features.nbytes if isinstance(self.features, Tensor) else 0
@@ -173,7 +181,7 @@ def load_split(
         features: HDF5 file or folder.
         labels: of the split.
         config: stream, snippet length and which labels of a video count.
-        classes: those of training; those of `labels` if left out.
+        classes: those of training; those of the videos that are read if left out.
         fps: of videos for which neither file states it.
         allow_missing: go on with the videos that both have, instead of refusing.
         memory: bytes that the features may take; where they take more they stay in their file, which is then read for
@@ -185,10 +193,13 @@ def load_split(
         AnnotationError: a label that training does not know, or labels that leave a single class.
         InputError: videos in only one of the two files.
     """
-    known = tuple(classes) if classes is not None else _classes(labels, config)
     store = open_features(features)
     try:
         names = _common_videos(store, labels, allow_missing)
+        if classes is None:
+            # Not those of videos that are missing: nothing would train their outputs.
+            classes = _classes(Annotations({name: labels[name] for name in names}, labels.path), config)
+        known = tuple(classes)
         infos = [store.info(name) for name in names]
         _check(infos, features, config)
         width = infos[0].width
@@ -279,7 +290,8 @@ def _targets(
         for label in wanted:
             if label not in index:
                 raise AnnotationError(
-                    f"{labels.path}: video {name!r}: label {label!r} does not occur in the training labels"
+                    f"{labels.path}: video {name!r}: label {label!r} does not occur in the training labels; "
+                    "correct it, leave it out, or add training videos of it"
                 )
             targets[row, index[label]] = 1.0 / len(wanted)
     return targets

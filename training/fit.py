@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.evaluation import Evaluation, evaluate
 from refineloc.runtime.postprocess import Scores
 from refineloc.training.base_model import BaseModel, Outputs
-from refineloc.training.checkpoint import State
+from refineloc.training.checkpoint import Checkpoint, State
 from refineloc.training.config import Config
 from refineloc.training.data import Batch, Split
 from refineloc.training.layers.activations import Activations
@@ -87,39 +88,38 @@ def fit(
         The network with the weights that `training.select` names, and the record of the iteration.
 
     Raises:
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss that is not finite; the state before that epoch is kept as the run's checkpoint.
+        ModelError: the run's checkpoint is not one of this network.
         OutputError: a file of the run cannot be written.
+        SharedError: one of these, in one of several processes.
     """
     settings = config.training
-    with torch.random.fork_rng():
+    device = train.split.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed_of(config, iteration, 2))
-        model = build_model(config, train.split.width, len(train.split.classes)).to(train.split.device)
+        model = build_model(config, train.split.width, len(train.split.classes)).to(device)
         optimizer = Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         scheduler = ReduceLROnPlateau(optimizer, factor=settings.decay, patience=settings.patience)
         shuffle = torch.Generator().manual_seed(seed_of(config, iteration, 3))
         state = State(model, optimizer, scheduler, shuffle, 0, math.inf, 0, {})
-        if run.checkpoint is not None:
-            state.unpack(run.checkpoint)
+        last = run.checkpoint
+        if last is not None:
+            group.agree(partial(state.unpack, last))
         saved = time.monotonic()
         while state.epochs < settings.epochs:
             rate = optimizer.param_groups[0]["lr"]
-            train_loss = _train_epoch(config, state, train, group)
+            if group.size > 1:
+                # Dropout: each process has its own draws, the same when it goes on from here.
+                torch.manual_seed(seed_of(config, iteration, 8, state.epochs, group.rank))
+            losses = _train_epoch(config, state, train, group)
             scored = times is not None and bool(settings.evaluate_every)
             scored = scored and (state.epochs + 1) % settings.evaluate_every == 0
-            loss, scores = _validate(config, model, val, group, scored)
-            record: dict[str, Any] = {
-                "iteration": iteration,
-                "epoch": state.epochs,
-                "train_loss": train_loss,
-                "validation_loss": loss,
-                "learning_rate": rate,
-            }
-            if not (math.isfinite(train_loss) and math.isfinite(loss)):
-                raise TrainingError(
-                    f"{run.folder}: iteration {iteration}, epoch {state.epochs}: the loss is {train_loss} in training "
-                    f"and {loss} in validation; {iteration} finished iterations are kept; "
-                    "lower training.learning_rate or pseudo.beta"
-                )
+            of_val, scores = _validate(config, model, val, group, scored)
+            record: dict[str, Any] = {"iteration": iteration, "epoch": state.epochs}
+            record |= losses | of_val | {"learning_rate": rate}
+            loss = record["validation_loss"]
+            if not (math.isfinite(record["train_loss"]) and math.isfinite(loss)):
+                group.agree(partial(_give_up, run, record, last))
             found = detect(config, val.split, scores) if scores is not None else None
             if found is not None and times is not None:
                 record["average_mAP"] = float(evaluate(found, times).average_mAP)
@@ -129,10 +129,10 @@ def fit(
                 state.best_loss, state.best_epoch = loss, state.epochs
                 state.best_weights = copy.deepcopy(model.state_dict())
             state.epochs += 1
-            run.add_epoch(record)
-            reporter.epoch(record)
-            if state.epochs < settings.epochs and time.monotonic() - saved >= settings.checkpoint_s:
-                run.save_checkpoint(state.pack())
+            last = state.pack()
+            due = state.epochs < settings.epochs and time.monotonic() - saved >= settings.checkpoint_s
+            group.agree(partial(_keep, run, reporter, record, last if due else None))
+            if due:
                 saved = time.monotonic()
     if settings.select == "best":
         model.load_state_dict(state.best_weights)
@@ -140,8 +140,27 @@ def fit(
     return model, {"iteration": iteration, "validation_loss": loss, "best_epoch": settings.epochs - 1}
 
 
-def _train_epoch(config: Config, state: State, train: Labelled, group: Group) -> float:
-    """One pass over the training videos in a new random order; gives the mean loss of a video."""
+def _keep(run: Run, reporter: Reporter, record: Mapping[str, Any], checkpoint: Checkpoint | None) -> None:
+    run.add_epoch(record)
+    reporter.epoch(record)
+    if checkpoint is not None:
+        run.save_checkpoint(checkpoint)
+
+
+def _give_up(run: Run, record: Mapping[str, Any], last: Checkpoint | None) -> None:
+    """End with the last good state in the run's folder."""
+    if last is not None:
+        run.save_checkpoint(last)
+    raise TrainingError(
+        f"{run.folder}: iteration {record['iteration']}, epoch {record['epoch']}: the loss is {record['train_loss']} "
+        f"in training and {record['validation_loss']} in validation; {record['iteration']} finished iterations "
+        f"{'and the state before this epoch ' if last is not None else ''}are kept; begin another run (--run NAME) "
+        "with a lower training.learning_rate or pseudo.beta: --resume takes the same settings only"
+    )
+
+
+def _train_epoch(config: Config, state: State, train: Labelled, group: Group) -> dict[str, float]:
+    """One pass over the training videos in a new random order; gives the mean losses of a video."""
     model, settings = state.model, config.training
     order = model.order(train.split.targets, state.shuffle)
     windows = _windows(train.split.lengths, model.longest, state.shuffle)
@@ -150,7 +169,7 @@ def _train_epoch(config: Config, state: State, train: Labelled, group: Group) ->
     shares = [group.share_of(batch, model.unit_videos) for batch in batches]
     coming = train.split.batches([share for share in shares if len(share)], windows)
     model.train()
-    total = torch.zeros((), dtype=torch.float64, device=train.split.device)
+    total = torch.zeros(3, dtype=torch.float64, device=train.split.device)
     for videos, share in zip(batches, shares, strict=True):
         state.optimizer.zero_grad(set_to_none=True)
         if len(share):
@@ -158,11 +177,17 @@ def _train_epoch(config: Config, state: State, train: Labelled, group: Group) ->
             outputs = outputs_of(model, batch, settings.precision)
             # The mean over the whole batch, of which other processes may have the rest.
             loss = _loss(config, model, outputs, batch, train)[0] * (len(share) / len(videos))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss[0].backward()  # type: ignore[no-untyped-call]
             total += loss.detach() * len(videos)
         group.add_gradients(model.parameters())
         state.optimizer.step()
-    return float(group.add(total)) / len(train.split)
+    return _named("train", group.add(total) / len(train.split), train)
+
+
+def _named(split: str, losses: Tensor, data: Labelled) -> dict[str, float]:
+    """Losses [3] as a line of metrics.jsonl has them; without pseudo labels the first is the video loss."""
+    names = ("loss", "video_loss", "pseudo_loss") if data.pseudo is not None else ("loss",)
+    return {f"{split}_{name}": value for name, value in zip(names, losses.tolist(), strict=False)}
 
 
 def _windows(lengths: Tensor, longest: int | None, generator: torch.Generator) -> Tensor | None:
@@ -176,10 +201,10 @@ def _windows(lengths: Tensor, longest: int | None, generator: torch.Generator) -
 
 def _validate(
     config: Config, model: BaseModel, val: Labelled, group: Group, scored: bool
-) -> tuple[float, Scores | None]:
-    """The mean loss of a validation video, and from the same pass the scores where they are wanted."""
+) -> tuple[dict[str, float], Scores | None]:
+    """The mean losses of a validation video, and from the same pass the scores where they are wanted."""
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=val.split.device)
+    total = torch.zeros(3, dtype=torch.float64, device=val.split.device)
     gathered = Gathered(val.split) if scored else None
     with torch.inference_mode():
         for batch in val.split.batches(group.share(in_chunks(val.split.lengths))):
@@ -188,22 +213,22 @@ def _validate(
             total += loss * len(batch.videos)
             if gathered:
                 gathered.put(batch.videos, batch.rows, found)
-    mean = float(group.add(total)) / len(val.split)
-    return mean, gathered.scores(group) if gathered else None
+    losses = _named("validation", group.add(total) / len(val.split), val)
+    return losses, gathered.scores(group) if gathered else None
 
 
 def _loss(
     config: Config, model: BaseModel, outputs: Outputs, batch: Batch, data: Labelled
 ) -> tuple[Tensor, Activations]:
-    """Video loss + β · pseudo loss, mean over the videos of a batch; and the activations on the way."""
+    """Means over the videos of a batch, [3]: video loss + β · pseudo loss, and the two; the activations on the way."""
     found = model.activations(outputs, batch.lengths)
-    loss = model.video_losses(outputs, found, batch.targets, batch.lengths).mean()
+    video = model.video_losses(outputs, found, batch.targets, batch.lengths).mean()
     if data.pseudo is None:
-        return loss, found
+        return torch.stack([video, video.detach(), torch.zeros_like(video)]), found
     labels = data.pseudo[batch.rows].to(batch.features.device)
     release = config.training.pseudo_loss == "release"
     pseudo = pseudo_losses(outputs.attention_logits, labels, batch.lengths, data.weights, release=release).mean()
-    return loss + config.pseudo.beta * pseudo, found
+    return torch.stack([video + config.pseudo.beta * pseudo, video.detach(), pseudo.detach()]), found
 
 
 def scores_of(evaluation: Evaluation) -> dict[str, Any]:
@@ -212,7 +237,7 @@ def scores_of(evaluation: Evaluation) -> dict[str, Any]:
     return {"average_mAP": float(evaluation.average_mAP), "mAP": by_threshold}
 
 
-def seed_of(config: Config, iteration: int, use: int) -> int:
+def seed_of(config: Config, iteration: int, use: int, *further: int) -> int:
     """An own seed for each random draw, so that an iteration can be made again without those before it."""
-    words = np.random.SeedSequence([config.training.seed, iteration, use]).generate_state(1, np.uint64)
+    words = np.random.SeedSequence([config.training.seed, iteration, use, *further]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))

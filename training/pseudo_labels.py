@@ -49,13 +49,15 @@ def generate(
         truth: the true foreground, bool [S]; the oracle needs it.
 
     Raises:
-        ConfigError: the oracle without known times.
+        ConfigError: the oracle without known times, or distribution-aware without a share.
     """
     total = int(lengths.sum())
     match config.generator:
         case "uniform":
             foreground = rng.random(total) < 0.5
         case "distribution-aware":
+            if config.foreground_share is None:
+                raise ConfigError("pseudo.foreground_share: not known; --set pseudo.foreground_share=SHARE")
             foreground = rng.random(total) < config.foreground_share
         case "class-activation":
             foreground = scores.class_scores.max(axis=1) >= np.float32(config.max_class_activation)
@@ -105,7 +107,7 @@ def _one_kind(config: PseudoConfig, detection: DetectionConfig, foreground: npt.
         else f"pseudo.foreground = {config.foreground:g} with pseudo.class_activation = {config.class_activation:g}",
         "class-activation": f"pseudo.max_class_activation = {config.max_class_activation:g}",
         "attention": f"pseudo.attention = {config.attention:g}",
-        "distribution-aware": f"pseudo.foreground_share = {config.foreground_share:g}",
+        "distribution-aware": f"pseudo.foreground_share = {config.foreground_share or 0:g}",
     }.get(config.generator, f"pseudo.generator = {config.generator}")
     return f"all pseudo labels are {kind}: {cause} separates nothing; training goes on with what they can teach"
 

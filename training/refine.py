@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from refineloc.runtime.annotations import Annotations
+from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.evaluation import evaluate
 from refineloc.training.base_model import BaseModel
 from refineloc.training.config import Config
@@ -20,7 +22,7 @@ from refineloc.training.pseudo_labels import generate, precision_and_recall, sam
 from refineloc.training.run import Run, build_model, load_weights
 from refineloc.training.scoring import detect, predict
 
-__all__ = ["Reporter", "TrainingError", "Truth", "refine"]
+__all__ = ["Reporter", "TrainingError", "Truth", "best_iteration", "refine", "settled", "true_share"]
 
 Labels = npt.NDArray[np.int64]
 
@@ -49,9 +51,12 @@ def refine(
     """Train M_0 .. M_(iterations-1) and write them to `run`; finished iterations of a resumed run are read instead.
 
     Raises:
+        ConfigError: settings that need times which are not known (`settled`).
         TrainingError: a loss that is not finite; the iterations before are kept.
         OutputError: a file of the run cannot be written.
+        SharedError: one of these, in one of several processes.
     """
+    config = settled(config, train, val, truth)
     precision = config.training.precision
     # 1. M_0 has video labels only.
     train_pseudo: Labels | None = None
@@ -60,7 +65,7 @@ def refine(
         if iteration < len(run.records):
             record = run.records[iteration]
             model = build_model(config, train.width, len(train.classes)).to(train.device)
-            load_weights(run.iteration_folder(iteration) / "model.safetensors", model)
+            group.agree(partial(load_weights, run.iteration_folder(iteration) / "model.safetensors", model))
         else:
             # 2. A fresh network learns the video labels, and the pseudo labels that its predecessor gave.
             labels = {"train": train_pseudo, "val": val_pseudo}
@@ -79,8 +84,8 @@ def refine(
             detections = detect(config, val, predict(model, val, precision, group))
             if detections is not None and truth.val is not None:
                 record |= scores_of(evaluate(detections, truth.val))
-            run.add_iteration(record, model, detections)
-        reporter.iteration(record)
+            group.agree(partial(run.add_iteration, record, model, detections))
+        group.agree(partial(reporter.iteration, record))
         if iteration + 1 == config.training.iterations or _stops(config, run.records[: iteration + 1]):
             break
         # 4. Its scores become the pseudo labels of the next.
@@ -99,9 +104,7 @@ def _label(
     group: Group,
 ) -> Labels:
     lengths = split.lengths.numpy()
-    true = None
-    if config.pseudo.generator == "oracle" and annotations is not None:
-        true = true_foreground(annotations, split.names, split.grids, lengths)
+    true = _true_foreground(split, annotations) if config.pseudo.generator == "oracle" else None
     rng = np.random.default_rng(seed_of(config, iteration, 4 + which))
     scores = predict(model, split, config.training.precision, group)
     made = generate(config.pseudo, config.detection, scores, lengths, rng, true)
@@ -128,18 +131,68 @@ def _describe(labels: Mapping[str, Labels | None], splits: Mapping[str, Split], 
         if pseudo is None:
             return None
         out[name] = {"foreground": float((pseudo == 1).mean())}
-        true = None
-        if annotations is not None:
-            true = true_foreground(annotations, split.names, split.grids, split.lengths.numpy())
+        true = _true_foreground(split, annotations)
         if true is not None:
             out[name]["precision"], out[name]["recall"] = precision_and_recall(pseudo, true)
     return out
 
 
+def settled(config: Config, train: Split, val: Split, truth: Truth) -> Config:
+    """The settings with what the data alone can tell: the true share of foreground, for the generator that has it.
+
+    Raises:
+        ConfigError: a generator or a rule that needs times which are not known; better before hours than after.
+    """
+    pseudo = config.pseudo
+    if pseudo.generator == "oracle":
+        for split, times in ((train, truth.train), (val, truth.val)):
+            if _true_foreground(split, times) is None:
+                raise ConfigError(
+                    f"pseudo.generator: oracle needs times and fps of every video, and those of {split.source} are not "
+                    "all known"
+                )
+    if config.training.stop_after and config.training.stop_by == "mAP" and (truth.val is None or None in val.grids):
+        raise ConfigError(
+            "training.stop_by: mAP needs times in the validation labels and every video's fps; "
+            "--set training.stop_by=loss, or --set training.stop_after=0 for all iterations"
+        )
+    if pseudo.generator != "distribution-aware" or pseudo.foreground_share is not None:
+        return config
+    share = true_share(train, truth.train)
+    if share is None:
+        raise ConfigError(
+            "pseudo.generator: distribution-aware takes the share of foreground from the times of the training videos, "
+            "which are not all known; give --set pseudo.foreground_share=SHARE"
+        )
+    known = pseudo.model_copy(update={"foreground_share": share})
+    return config.model_copy(update={"pseudo": known})
+
+
+def true_share(split: Split, annotations: Annotations | None) -> float | None:
+    """The true share of foreground; None where not every video's times and fps are known."""
+    true = _true_foreground(split, annotations)
+    return None if true is None else float(true.mean())
+
+
+def _true_foreground(split: Split, annotations: Annotations | None) -> npt.NDArray[np.bool_] | None:
+    if annotations is None:
+        return None
+    return true_foreground(annotations, split.names, split.grids, split.lengths.numpy())
+
+
+def best_iteration(records: list[dict[str, Any]], by: str) -> int:
+    """The index of the best of some finished iterations, the first of equals.
+
+    By "mAP" the highest average; by "loss" the lowest validation loss of those after iteration 0, whose loss has no
+    pseudo loss in it and would always be the lowest.
+    """
+    if by == "mAP":
+        return int(np.argmax([record.get("average_mAP", 0.0) for record in records]))
+    first = 1 if len(records) > 1 else 0
+    return first + int(np.argmin([record["validation_loss"] for record in records[first:]]))
+
+
 def _stops(config: Config, records: list[dict[str, Any]]) -> bool:
-    """Early stop of refinement: by mAP where it is known (as the released code), else by validation loss."""
-    if not config.training.stop_after:
-        return False
-    known = all("average_mAP" in record for record in records)
-    quality = [record["average_mAP"] if known else -record["validation_loss"] for record in records]
-    return len(records) - 1 - int(np.argmax(quality)) >= config.training.stop_after
+    """Early stop of refinement: after so many iterations without a better one."""
+    settings = config.training
+    return 0 < settings.stop_after <= len(records) - 1 - best_iteration(records, settings.stop_by)

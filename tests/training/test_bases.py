@@ -61,6 +61,7 @@ def test_their_numbers_are_those_of_the_papers() -> None:
     found = wtalc.detection
     assert (found.profile, found.thresholds, found.scoring, found.nms) == ("multi-threshold", (0.5,), "peak", None)
     assert (found.video_weight, found.max_gap, found.widen) == (0.7, 0, 0)
+    assert (wtalc.pseudo.beta, wtalc.pseudo.normalised, wtalc.pseudo.top_k) == (0.3, 0.5, 1)
     other = BaSNetOptions()
     assert (other.dropout, other.one_of, other.filter_width, other.sparsity) == (0.7, 8, 512, 1e-4)
     assert (basnet.training.learning_rate, basnet.training.weight_decay) == (1e-4, 5e-4)
@@ -68,6 +69,7 @@ def test_their_numbers_are_those_of_the_papers() -> None:
     assert found.thresholds == pytest.approx([0.025 * step for step in range(10)])
     assert (found.profile, found.scoring, found.outer) == ("multi-threshold", "contrast", 0.25)
     assert (found.video_weight, found.nms, found.max_gap, found.widen) == (0.2, 0.7, 0, 0)
+    assert (basnet.pseudo.beta, basnet.pseudo.normalised, basnet.pseudo.top_k) == (0.5, 0.5, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """`refineloc-train` as a person runs it, and everything that can be wrong with what it is given."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -69,7 +71,7 @@ def test_without_fps_it_trains_and_says_what_is_missing(data: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "its fps is not known, so no detections.json and no mAP; give --fps X" in done.stderr
     assert not (data / "run/iter_0/detections.json").exists()
-    assert "mAP@" not in done.stdout
+    assert "mAP" not in done.stdout
     assert done.stderr.splitlines()[-1] == "no time line: a video's fps is not known"
     assert not (data / "run/timeline.png").exists()
 
@@ -170,4 +172,131 @@ def test_without_the_train_extra_the_error_has_the_install_line(data: Path) -> N
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=data)
     assert done.returncode == 2
     assert "pip install 'refineloc[train]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--memory", "nan"], "--memory: expected 0 or more GiB, got nan"),
+        (["--memory", "inf"], "--memory: expected 0 or more GiB, got inf"),
+        (["--memory", "inf", "--study", "generators-beta"], "--memory: expected 0 or more GiB"),
+        (["--device", "meta"], "--device meta: expected auto, cpu, cuda or cuda:N"),
+        (["--fps", "-1"], "--fps: expected frames a second above 0, got -1"),
+        (["--fps", "nan"], "--fps: expected frames a second above 0, got nan"),
+        (["--run", ""], "--run: expected the name of a folder"),
+        (["--seeds", "1"], "--seeds: of a study alone"),
+        (["--betas", "1"], "--betas: of a study alone"),
+        (["--jobs", "1"], "--jobs: of a study alone"),
+        (["--study", "generators-beta", "--set", "pseudo.beta=3"], "--set pseudo.beta: a study trains"),
+        (["--set", "detection.thresholds=[]"], "detection.thresholds"),
+        (["--set", "training.learning_rate=inf"], "training.learning_rate"),
+        (["--set", "pseudo.beta=inf"], "pseudo.beta"),
+        (["--set", "preset=foo"], "preset 'foo': not known; there are"),
+        (["--preset", "sample", "--set", "preset=thumos14-i3d"], "preset: given as 'sample' and as 'thumos14-i3d'"),
+    ],
+)
+def test_what_would_be_ignored_or_fail_later(data: Path, options: list[str], message: str) -> None:
+    fails(*FILES, *SHORT, *options, cwd=data, message=message)
+    assert not (data / "runs").exists()
+
+
+@pytest.mark.parametrize("options", [["--generator", "oracle"], ["--profile", "release"]])
+def test_what_needs_validation_times_is_refused_at_once(data: Path, options: list[str]) -> None:
+    rows = [line.split(",") for line in (data / "val.csv").read_text().splitlines()]
+    (data / "val.csv").write_text("\n".join(f"{row[0]},{row[3]},{row[5]}" for row in rows) + "\n")
+    fails(*FILES, *SHORT, *options, cwd=data, message="needs times")
+
+
+def test_the_classes_are_those_of_the_videos_that_are_there(data: Path) -> None:
+    edit(data / "train.h5", "extra", None)
+    with (data / "train.csv").open("a") as file:
+        file.write("missing,1,2,waltz,20,16,320\n")
+    done = run(*FILES, *SHORT, "--allow-missing", cwd=data)
+    assert done.returncode == 0, done.stderr
+    assert "train.csv: no video with features has the label 'waltz'; trained without it" in done.stderr
+    assert tomllib.loads((data / "run/config.toml").read_text())["data"]["classes"] == ["dive", "jump", "run"]
+
+
+def test_a_preset_in_a_file_is_one_and_a_run_s_settings_are_a_file(data: Path) -> None:
+    (data / "own.toml").write_text('preset = "thumos14-tsn"\n[training]\nepochs = 1\niterations = 1\n')
+    shown = run("--config", "own.toml", "--show-config", cwd=data)
+    assert (
+        shown.stdout
+        == run("--preset", "thumos14-tsn", "--epochs", "1", "--iterations", "1", "--show-config", cwd=data).stdout
+    )
+    assert tomllib.loads(shown.stdout)["features"]["snippet_frames"] == 15
+    assert "# value: preset thumos14-tsn: " in shown.stdout
+    assert run(*FILES, *SHORT, cwd=data).returncode == 0
+    again = run(*FILES, "--config", "run/config.toml", "--run", "again", cwd=data)
+    assert again.returncode == 0, again.stderr
+    for name in ("iter_1/model.safetensors", "config.toml", "metrics.jsonl"):
+        assert (data / "again" / name).read_bytes() == (data / "run" / name).read_bytes()
+
+
+def test_resuming_what_is_not_there_begins_and_says_so(data: Path) -> None:
+    done = run(*FILES, *SHORT, "--resume", cwd=data)
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[0] == "run: holds no run that --resume could go on with; one begins"
+    assert "one begins" not in run(*FILES, *SHORT, "--resume", cwd=data).stderr
+    assert not (data / "run/lock").exists()
+
+
+def begun(data: Path, *options: str) -> "subprocess.Popen[str]":
+    """A long run, which has its first epochs behind it."""
+    process = subprocess.Popen(
+        [PROGRAM, *FILES, "--run", "run", "--epochs", "100000", "--iterations", "1", *options],
+        cwd=data, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while not (data / "run/metrics.jsonl").exists():
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.05)
+    return process
+
+
+def test_one_process_a_folder_and_ctrl_c_says_how_to_go_on(data: Path) -> None:
+    process = begun(data)
+    try:
+        second = run(*FILES, "--run", "run", "--epochs", "100000", "--iterations", "1", "--resume", cwd=data)
+        assert second.returncode == 2
+        assert "error: run: another process trains there; wait for its end" in second.stderr
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "interrupted; the same command with --resume goes on with run"
+    assert "Traceback" not in err
+
+
+def test_killed_by_the_system_and_resumed_through_the_command(data: Path) -> None:
+    """kill -9 of the program itself, at three moments: the files are those of a run that was not killed."""
+    settings = ["--epochs", "40", "--iterations", "2", "--set", "training.checkpoint_s=0", "--run"]
+    assert run(*FILES, *settings, "whole", cwd=data).returncode == 0
+    for trial, lines in enumerate((5, 30, 60)):
+        folder = data / f"killed{trial}"
+        process = subprocess.Popen([PROGRAM, *FILES, *settings, folder.name], cwd=data, stderr=subprocess.DEVNULL)
+        metrics = folder / "metrics.jsonl"
+        while process.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < lines):
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "killed too late"
+        assert run(*FILES, *settings, folder.name, "--resume", cwd=data).returncode == 0
+        for name in ("metrics.jsonl", "iterations.json", "iter_0/model.safetensors", "iter_1/model.safetensors"):
+            assert (folder / name).read_bytes() == (data / "whole" / name).read_bytes()
+
+
+def test_too_little_memory_is_one_line(data: Path) -> None:
+    code = (
+        f"import sys; sys.argv = ['refineloc-train', *{FILES + SHORT}]\n"
+        "import torch; from refineloc.training import fit\n"
+        "def fails(*_): torch.empty(1 << 60)\n"
+        "fit._train_epoch = fails\n"
+        "from refineloc.training.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=data)
+    assert done.returncode == 2, done.stderr
+    assert "error: out of memory on cpu: lower --memory" in done.stderr
     assert "Traceback" not in done.stderr

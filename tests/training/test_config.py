@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from refineloc.runtime.errors import ConfigError
-from refineloc.training.config import parse_assignment, read_toml, resolve
+from refineloc.training.config import base_defaults, parse_assignment, read_toml, resolve
 from refineloc.training.presets import PRESETS, preset
 
 
@@ -73,6 +73,12 @@ def test_assignments_are_typed(text: str, value: object) -> None:
         ("pseudo.sampled=1.5", r"pseudo\.sampled: "),
         ("profile=other", "profile: expected 'paper' or 'release'"),
         ("training.epochs", "expected KEY=VALUE"),
+        ("training.epochs=true", r"training\.epochs: .*valid integer"),
+        ("training.epochs='3'", r"training\.epochs: .*valid integer"),
+        ("pseudo.weighted=1", r"pseudo\.weighted: .*valid boolean"),
+        ("pseudo.beta='3'", r"pseudo\.beta: .*valid number"),
+        ("pseudo.beta=nan", r"pseudo\.beta: .*finite"),
+        ("preset=[1]", r"preset \[1\]: not known"),
     ],
 )
 def test_wrong_settings_are_one_line(assignment: str, message: str) -> None:
@@ -89,3 +95,38 @@ def test_unknown_presets_and_files(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("a = = b")
     with pytest.raises(ConfigError, match="not a readable TOML"):
         read_toml(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_value_of_a_preset_has_its_source(name: str) -> None:
+    begun = PRESETS[name]
+    for section, values in begun.settings.items():
+        assert all(begun.source_of(section, key) for key in values)
+    assert set(begun.others) <= {f"{s}.{key}" for s, values in begun.settings.items() for key in values}
+    assert begun.source_of("training", "patience") == ""
+
+
+@pytest.mark.parametrize("name", ["", *PRESETS])
+@pytest.mark.parametrize("layer", ["training.epochs=7", "profile=release", "detection.nms=none", "model.base=basnet"])
+def test_what_is_printed_is_read_as_the_same(name: str, layer: str) -> None:
+    own = parse_assignment(layer)
+    config = resolve({"preset": name}, base_defaults(own), own)
+    for text in (config.described_toml(), config.to_toml()):
+        document = tomllib.loads(text)
+        assert resolve(base_defaults(document), document) == config
+    assert resolve(tomllib.loads(config.described_toml())).described_toml() == config.described_toml()
+
+
+def test_values_are_printed_with_their_source() -> None:
+    text = resolve(preset("thumos14-i3d"), parse_assignment("training.epochs=7")).described_toml()
+    lines = text.splitlines()
+    above = {line: lines[index - 1] for index, line in enumerate(lines)}
+    assert above["sampled = 0.7"].startswith("# value: preset thumos14-i3d: released code, config best_thumos14")
+    assert above["epochs = 7"] == "# value: your own"
+    assert above["patience = 1"].startswith("# epochs without")
+
+
+def test_none_unsets_what_a_base_model_sets() -> None:
+    own = {"model": {"base": "basnet"}}
+    assert resolve(base_defaults(own), own).detection.nms == 0.7
+    assert resolve(base_defaults(own), own, parse_assignment("detection.nms=none")).detection.nms is None

@@ -36,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
         "widen": 0,
     },
     # Of the refinement, which is not W-TALC's: chosen on the sample data (docs/base-models.md).
-    "pseudo": {"beta": 1.0, "normalised": 0.7, "top_k": 1},
+    "pseudo": {"beta": 0.3, "normalised": 0.5, "top_k": 1},
     "training": {"learning_rate": 1e-4, "weight_decay": 5e-4},
 }
 _UNSEEN = 3.0  # the head's first foreground logit: 0.95, so that an untaught head leaves W-TALC as it is

@@ -13,17 +13,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from refineloc.runtime.annotations import read_annotations
-from refineloc.runtime.errors import ConfigError, InputError, OutputError, RefineLocError
+from refineloc.runtime.errors import ConfigError, RefineLocError
 from refineloc.runtime.files import atomic_write
 from refineloc.training.config import Config
-from refineloc.training.data import load_split, read_labels
-from refineloc.training.pseudo_labels import true_foreground
-from refineloc.training.run import DataRecord, Run
+from refineloc.training.inputs import Files, read_inputs
+from refineloc.training.refine import settled, true_share
+from refineloc.training.run import DataRecord, Run, locked, read_records
 from refineloc.training.study.display import Display
 from refineloc.training.study.grid import Grid, first_name
 from refineloc.training.study.jobs import run_jobs, share_of_cores
-from refineloc.training.study.plan import Files, cell_job, first_config, first_job, read_records
+from refineloc.training.study.plan import cell_job, first_config, first_job
 from refineloc.training.study.report import outcome, read_result, write_report
 
 __all__ = ["Files", "Grid", "StudyError", "run_study"]
@@ -67,16 +66,39 @@ def run_study(
     iterations = config.training.iterations
     if iterations < 2:
         raise ConfigError("--study: expected 2 or more iterations; the first knows neither generator nor β")
-    record, foreground_share = _look_at(files, config)
-    _check_folder(folder, config, record, resume)
+    inputs = read_inputs(files, config, 0)  # sizes alone, no features
+    settled(
+        first_config(config, 0), inputs.train, inputs.val, inputs.truth
+    )  # what it cannot give is refused here, not by every run
+    # For one generator that is a reference and not weakly supervised (section 3.2), and for nothing else.
+    foreground_share = true_share(inputs.train, inputs.truth.train)
+    _check_folder(folder, config, inputs.record, resume)
     if foreground_share is None and "distribution-aware" in grid.generators:
         grid = replace(grid, generators=tuple(name for name in grid.generators if name != "distribution-aware"))
         note(
             f"warning: {files.labels}: the true share of foreground is not known, since not every video has times and "
             "fps; the generator distribution-aware is left out"
         )
-    _begin(folder, config)
+    if resume and not (folder / _SETTINGS).exists():
+        note(f"{folder}: holds no study that --resume could go on with; one begins")
+    with locked(folder):
+        _train(config, grid, files, folder, foreground_share, note, device, at_a_time, memory)
 
+
+def _train(
+    config: Config,
+    grid: Grid,
+    files: Files,
+    folder: Path,
+    foreground_share: float | None,
+    note: Callable[[str], None],
+    device: str,
+    at_a_time: int | None,
+    memory: int,
+) -> None:
+    with atomic_write(folder / _SETTINGS) as file:
+        file.write(config.to_toml())
+    iterations = config.training.iterations
     # 1. What there is to train: iteration 0 once for each seed, then all that differs.
     at_a_time, threads = share_of_cores(at_a_time)
     common = [*files.arguments(), "--config", str(folder / _SETTINGS), "--device", device]
@@ -111,46 +133,6 @@ def run_study(
 _SETTINGS = "settings.toml"
 
 
-def _look_at(files: Files, config: Config) -> tuple[DataRecord, float | None]:
-    """What runs state of their data, and the true share of foreground where known; reads sizes, but no features.
-
-    The share is for one generator that is a reference and not weakly supervised (section 3.2), and for nothing else.
-    """
-    train = load_split(
-        files.features,
-        read_labels(files.labels),
-        config,
-        fps=files.fps,
-        allow_missing=files.allow_missing,
-        memory=0,
-    )
-    val = load_split(
-        files.val_features,
-        read_labels(files.val_labels),
-        config,
-        classes=train.classes,
-        fps=files.fps,
-        allow_missing=files.allow_missing,
-        memory=0,
-    )
-    if val.file_width != train.file_width:
-        raise InputError(
-            f"{val.source}: features have width {val.file_width}, those of {train.source} {train.file_width}"
-        )
-    times = read_annotations(files.labels)
-    true = true_foreground(times, train.names, train.grids, train.lengths.numpy()) if times.has_times else None
-    record = DataRecord(
-        train_features=str(files.features),
-        train_labels=str(files.labels),
-        val_features=str(files.val_features),
-        val_labels=str(files.val_labels),
-        classes=train.classes,
-        width=train.width,
-        fps=files.fps or 0.0,
-    )
-    return record, None if true is None else float(true.mean())
-
-
 def _check_folder(folder: Path, config: Config, record: DataRecord, resume: bool) -> None:
     """Refuse a run's folder, and a study of other settings: its runs of iteration 0 have them all."""
     if (folder / "config.toml").exists():
@@ -162,12 +144,3 @@ def _check_folder(folder: Path, config: Config, record: DataRecord, resume: bool
         seed = first.parent.name.removeprefix(stem)
         if seed.isdecimal():
             Run(first.parent, first_config(config, int(seed)), record, resume=True, writes=False)
-
-
-def _begin(folder: Path, config: Config) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
-    with atomic_write(folder / _SETTINGS) as file:
-        file.write(config.to_toml())

@@ -1,40 +1,17 @@
 """The runs of a study as commands of refineloc-train, and the iteration 0 that they share."""
 
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from refineloc.runtime.errors import ModelError, OutputError
+from refineloc.runtime.errors import OutputError
 from refineloc.runtime.files import atomic_path
 from refineloc.training.config import Config, PseudoConfig
 from refineloc.training.study.grid import Cell, first_name
 from refineloc.training.study.jobs import Job
 
-__all__ = ["Files", "cell_job", "first_config", "first_job", "read_records"]
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What every run is trained on: the options of refineloc-train of the same names."""
-
-    features: Path
-    labels: Path
-    val_features: Path
-    val_labels: Path
-    fps: float | None = None
-    allow_missing: bool = False
-
-    def arguments(self) -> list[str]:
-        """As refineloc-train takes them."""
-        out = [str(self.features), str(self.labels)]
-        out += ["--val-features", str(self.val_features), "--val-labels", str(self.val_labels)]
-        if self.fps is not None:
-            out += ["--fps", repr(self.fps)]
-        return [*out, "--allow-missing"] if self.allow_missing else out
+__all__ = ["cell_job", "first_config", "first_job"]
 
 
 def first_job(folder: Path, seed: int, common: Sequence[str], config: Config) -> Job:
@@ -68,22 +45,6 @@ def first_config(config: Config, seed: int) -> Config:
     pseudo = config.pseudo.model_copy(update={"generator": _FIRST.generator, "beta": _FIRST.beta})
     training = config.training.model_copy(update={"seed": seed, "iterations": 1})
     return config.model_copy(update={"pseudo": pseudo, "training": training})
-
-
-def read_records(run: Path) -> list[dict[str, Any]]:
-    """The finished iterations of a run; none where it has not begun.
-
-    Raises:
-        ModelError: iterations.json is damaged.
-    """
-    path = run / "iterations.json"
-    try:
-        records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(records, list):
-        raise ModelError(f"{path}: expected a list of records")
-    return records
 
 
 _FIRST = PseudoConfig()

@@ -8,9 +8,9 @@ from typing import Any
 
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.files import atomic_path, atomic_write
+from refineloc.training.run import read_records
 from refineloc.training.study.curves import draw_curves
 from refineloc.training.study.grid import Cell, Grid
-from refineloc.training.study.plan import read_records
 from refineloc.training.study.summary import Result, Summary
 
 __all__ = ["outcome", "read_result", "write_report"]
@@ -33,7 +33,9 @@ def read_result(folder: Path, cell: Cell, iterations: int) -> Result:
         losses = {(line["iteration"], line["epoch"]): float(line["train_loss"]) for line in epochs}
         records = read_records(folder / cell.name)[:iterations]
         return Result(cell, [r | {"train_loss": losses[r["iteration"], r["best_epoch"]]} for r in records])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ModelError):
+            raise
         raise ModelError(f"{path}: cannot be read as the epochs of its run: {error!r}") from error
 
 
