@@ -1,7 +1,7 @@
 # make setup   .venv with everything          make demo    the main job on sample data
 # make test    set up, run all tests          make check   formatting, lints, types
 # make test-bounds   the kernels' tests on a build with bounds checks
-# make fuzz    10,000 damaged HDF5 and ONNX files, each read in a process of its own (minutes)
+# make fuzz    10,000 damaged or hostile files, each read in a process of its own (minutes)
 # make bench   ratios against named peers     make help    this list
 SHELL := /bin/bash
 PYTHON ?= python3

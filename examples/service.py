@@ -10,9 +10,11 @@
     GET  /model    what the model file says of itself
     POST /detect   a .npy array [T, D], or an HDF5 file of many videos; gives ActivityNet's JSON
 
-What comes over the network is not trusted: the body's size, the number of snippets and how many requests are worked on
-at a time are bounded, arrays are looked at before any memory is taken for them, nothing is unpickled, and HDF5 files
-cannot lead to other files. HDF5 is a large C library all the same: for strangers' files run this in a container.
+What comes over the network is not trusted: the body's size, the number of snippets, how many requests are worked on at
+a time and the bytes of all bodies together are bounded, and a body that comes too slowly is given up; arrays are looked
+at before any memory is taken for them, nothing is unpickled, and HDF5 files cannot lead to other files. A request that
+waits for its body takes no place of one that can be worked on. HDF5 is a large C library all the same: for strangers'
+files run this in a container, behind a proxy that bounds connections and their headers.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import contextlib
 import io
 import math
 import tempfile
+import tokenize
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -37,6 +40,14 @@ from starlette.requests import ClientDisconnect
 from refineloc.runtime import Detections, Detector, EngineError, FeatureError, InputError, open_features
 
 MEBIBYTE = 2**20
+SLOWEST = 64 * 1024  # bytes a second that a body must bring, after its first seconds
+FIRST_SECONDS = 5.0
+HEADER_BYTES = 1 << 16  # of a .npy file; NumPy itself refuses one of more than 10,000
+# What NumPy raises on headers: it reads them with Python's own parser.
+UNREADABLE: tuple[type[Exception], ...] = (
+    *(ValueError, LookupError, TypeError, ArithmeticError, AttributeError, EOFError),
+    *(SyntaxError, RecursionError, MemoryError, tokenize.TokenError),
+)
 
 
 def create_app(
@@ -44,6 +55,7 @@ def create_app(
     *,
     max_body_bytes: int = 64 * MEBIBYTE,
     max_snippets: int = 50_000,
+    max_held_bytes: int | None = None,
     body_seconds: float = 30.0,
     workers: int = 2,
 ) -> FastAPI:
@@ -53,11 +65,14 @@ def create_app(
         detector: made with threads=1 where several workers share the cores.
         max_body_bytes: of one request; a larger one gets 413 before it is read to its end.
         max_snippets: of all videos of one request.
-        body_seconds: that a client may take to send the body, from when its turn comes.
-        workers: requests that are held and worked on at a time; others wait.
+        max_held_bytes: of all requests together, counted as they come; what is more gets 503. Left out: four bodies
+            a worker.
+        body_seconds: that a client may take to send the body.
+        workers: requests that are worked on at a time; others wait, and only those whose body is there.
     """
     app = FastAPI(title="refineloc", summary="Finds actions in untrimmed videos, from their snippet features.")
-    free = asyncio.Semaphore(workers)  # also bounds memory: no request is read before it has a place
+    free = asyncio.Semaphore(workers)
+    held = Held(4 * workers * max_body_bytes if max_held_bytes is None else max_held_bytes)
 
     @app.exception_handler(InputError)
     async def bad_input(_: Request, error: Exception) -> JSONResponse:
@@ -82,36 +97,72 @@ def create_app(
         duration: Annotated[float | None, Query(gt=0, description="Seconds, where known; for .npy.")] = None,
         video: Annotated[str, Query(max_length=200, description="Name of the video; for .npy.")] = "video",
     ) -> dict[str, Any]:
-        async with free:
-            body = await _body(request, max_body_bytes, body_seconds)
-            found = await run_in_threadpool(_detect, detector, body, fps, duration, video, max_snippets)
+        with held.body() as body:  # read without a place among the workers, which idle clients would keep
+            await _read(request, body, max_body_bytes, body_seconds)
+            async with free:
+                found = await run_in_threadpool(_detect, detector, body.content, fps, duration, video, max_snippets)
         results = {name: [_record(one) for one in own] for name, own in found.items()}
         return {"version": "VERSION 1.3", "results": results, "external_data": {"provider": detector.provider}}
 
     return app
 
 
-async def _body(request: Request, limit: int, seconds: float) -> bytes:
+class Held:
+    """Counts the bytes of all bodies that are held, so that they have a limit together."""
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+
+    @contextlib.contextmanager
+    def body(self) -> Iterator["Body"]:
+        """A body that is empty; what it grows to is given back at the end."""
+        body = Body(self)
+        try:
+            yield body
+        finally:
+            self.left += len(body.content)
+
+
+class Body:
+    """One request's body, as far as it has come."""
+
+    def __init__(self, held: Held) -> None:
+        self.content = bytearray()
+        self._held = held
+
+    def add(self, part: bytes) -> None:
+        """Take a part.
+
+        Raises:
+            HTTPException: 503, all bodies together have reached their limit.
+        """
+        if len(part) > self._held.left:
+            raise HTTPException(503, "too many requests at a time; try again", {"Retry-After": "5"})
+        self._held.left -= len(part)
+        self.content += part
+
+
+async def _read(request: Request, body: Body, limit: int, seconds: float) -> None:
     # The stated length may be missing or wrong, so what comes is counted too.
     stated = request.headers.get("content-length", "0")
     if stated.isdigit() and int(stated) > limit:
         raise HTTPException(413, f"the body may have {limit} bytes")
-    body = bytearray()
+    begun = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(min(seconds, FIRST_SECONDS)) as patience:
             async for part in request.stream():
-                body += part
-                if len(body) > limit:
+                body.add(part)
+                if len(body.content) > limit:
                     raise HTTPException(413, f"the body may have {limit} bytes")
+                patience.reschedule(begun + min(seconds, FIRST_SECONDS + len(body.content) / SLOWEST))
     except TimeoutError:
-        raise HTTPException(408, f"the body took longer than {seconds:g} seconds") from None
+        raise HTTPException(408, f"the body came too slowly, or took longer than {seconds:g} seconds") from None
     except ClientDisconnect:
         raise HTTPException(400, "the client went away") from None
-    return bytes(body)
 
 
 def _detect(
-    detector: Detector, body: bytes, fps: float | None, duration: float | None, video: str, max_snippets: int
+    detector: Detector, body: bytearray, fps: float | None, duration: float | None, video: str, max_snippets: int
 ) -> dict[str, Detections]:
     if body.startswith(b"\x93NUMPY"):
         if fps is None:
@@ -126,24 +177,37 @@ def _detect(
     raise FeatureError("the body is neither a .npy array nor an HDF5 file")
 
 
-def read_npy(body: bytes) -> npt.NDArray[Any]:
+def read_npy(body: bytes | bytearray) -> npt.NDArray[Any]:
     """The array of a .npy file, as a view of its bytes: nothing is allocated for what a header may claim.
 
     Raises:
-        FeatureError: not a .npy file of numbers, or of fewer or more bytes than its header says.
+        FeatureError: not a .npy file of T x D numbers, or of fewer or more bytes than its header says.
     """
-    file = io.BytesIO(body)
+    file = io.BytesIO(body[:HEADER_BYTES])
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
-        version = np.lib.format.read_magic(file)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
-            version
-        ]
-        shape, fortran, dtype = read_header(file)
-    except (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
+    except UNREADABLE as error:
         raise FeatureError("the body is not a readable .npy file") from error
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(body) - file.tell():
-        raise FeatureError(f"the .npy file says {shape} {dtype}, and has {len(body) - file.tell()} bytes of numbers")
+    if len(shape) != 2 or min(shape) < 0:
+        raise FeatureError(f"expected features of shape T x D, got {_short(shape)}")
+    if dtype.kind != "f" or dtype.subdtype is not None:
+        raise FeatureError(f"expected float32 or float16 features, got dtype {_short(dtype)}")
+    left = len(body) - file.tell()
+    if math.prod(shape) * dtype.itemsize != left:
+        raise FeatureError(f"the .npy file says {_short(shape)} {dtype}, and has {left} bytes of numbers")
+    if not left:
+        raise FeatureError("the .npy file has no snippets, or snippets of width 0")
     return np.frombuffer(body, dtype, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
+
+
+def _short(value: object) -> str:
+    """What a header says, in a line of bounded length: it may be a number of thousands of digits."""
+    try:
+        text = str(value)
+    except ValueError:  # which Python itself does not print
+        return "numbers of thousands of digits"
+    return text if len(text) <= 60 else text[:60] + "..."
 
 
 def _check_length(snippets: int, limit: int) -> None:
@@ -152,7 +216,7 @@ def _check_length(snippets: int, limit: int) -> None:
 
 
 @contextlib.contextmanager
-def _as_file(body: bytes) -> Iterator[Path]:
+def _as_file(body: bytearray) -> Iterator[Path]:
     """The body as a file, for HDF5; messages must not tell strangers where it lies."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "upload.h5"

@@ -6,6 +6,8 @@ import numpy as np
 
 from refineloc.runtime import Detector
 
+if len(sys.argv) != 4:
+    sys.exit("usage: ten_lines.py MODEL.onnx FEATURES.npy FPS")
 model, features, fps = sys.argv[1:]
 detector = Detector(model)
 for start, end, label, score in detector.detect(np.load(features), fps=float(fps)):

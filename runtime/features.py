@@ -9,7 +9,8 @@ Accepted layouts (DESIGN section 3):
 
 Files are not trusted: links and storage that lead out of an HDF5 file (external links, external storage, virtual
 datasets) are refused before they are followed, object dtypes are refused before they are read, .npy files are never
-unpickled, and a shape that would take more memory than `max_video_bytes` is refused before any is taken.
+unpickled, a shape that would take more memory than `max_video_bytes` is refused before any is taken, and a chunk is
+unpacked to its size and no further (`runtime/hdf5_filters.py`).
 """
 
 import contextlib
@@ -27,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import FeatureError, InputError
+from refineloc.runtime.hdf5_filters import check_chunks, is_packed, read_packed
 from refineloc.runtime.hdf5_guard import is_virtual
 
 __all__ = [
@@ -47,7 +49,12 @@ StreamOrder = Literal["temporal-spatial", "spatial-temporal"]
 # 4 GiB are 524,288 snippets of 2,048 float32: 93 hours at 25 frames a second and 16 frames a snippet.
 MAX_VIDEO_BYTES = 4 * 2**30
 
-_TIMES = ("fps", "duration", "snippet_frames")  # the attributes that are read
+# The attributes that are read, and their bounds: far beyond any real value, and far within what arithmetic can hold.
+_TIMES: dict[str, tuple[float, float]] = {
+    "fps": (1e-3, 1e6),
+    "duration": (1e-3, 1e9),
+    "snippet_frames": (1, 2**24),
+}
 # What h5py raises on files that are damaged inside; a FeatureError is a ValueError too, and is let through first.
 _DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError)
 
@@ -131,8 +138,9 @@ class FeatureStore(ABC):
     def __len__(self) -> int:
         return len(self.names)
 
+    @abstractmethod
     def __contains__(self, name: object) -> bool:
-        return name in self.names
+        """Whether there is such a video."""
 
     def read(self, name: str, columns: slice | None = None, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
         """The features of one video.
@@ -188,7 +196,8 @@ class FeatureStore(ABC):
             return
         where = f"{self.path}: video {name!r}"
         try:
-            self._read(name, out, wanted)
+            with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite, and is found below
+                self._read(name, out, wanted)
         except FeatureError:
             raise
         except _DAMAGED as error:
@@ -197,8 +206,20 @@ class FeatureStore(ABC):
             ) from error
         except MemoryError as error:
             raise FeatureError(f"{where}: no memory to read its features; split the video") from error
-        if finite:
+        if not finite:
+            return
+        try:
             check_finite(out, where)
+        except FeatureError:
+            # float64 is taken as float32; which of both it was, the value as it is now cannot tell.
+            stored = self.info(name).dtype
+            if stored.itemsize <= out.dtype.itemsize:
+                raise
+            first = int(np.argmin(np.isfinite(out).all(axis=1)))
+            raise FeatureError(
+                f"{where}: snippet {first} holds a value that is not finite, or is too large for {out.dtype} "
+                f"(it is stored as {stored}); extract this video's features again or leave it out"
+            ) from None
 
 
 def open_features(path: str | os.PathLike[str], *, max_video_bytes: int = MAX_VIDEO_BYTES) -> FeatureStore:
@@ -295,7 +316,11 @@ class _HDF5File(FeatureStore):
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
         if name not in self._checked:
             self._dataset(name)
-        self._file[self._checked[name]].read_direct(out, source_sel=np.s_[:, columns])
+        dataset = self._file[self._checked[name]]
+        if is_packed(dataset):
+            read_packed(dataset, out, columns, f"{self.path}: video {name!r}")
+        else:
+            dataset.read_direct(out, source_sel=np.s_[:, columns])
 
     def _dataset(self, name: str) -> tuple[Any, dict[str, float | None]]:
         """The dataset of a video, and the attributes of it and of its group; nothing outside the file is touched."""
@@ -305,10 +330,9 @@ class _HDF5File(FeatureStore):
             if item.is_virtual or item.external:
                 raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
             _check_array(item.shape, item.dtype, where)
-            stored, chunks = item.id.get_storage_size(), item.chunks
-            # HDF5 2.0.0 takes a chunk's last 4 bytes for its checksum without asking whether it has as many.
-            if stored and item.fletcher32 and _smallest_chunk(item) < 4:
-                raise FeatureError(f"{where}: damaged: a chunk is too short for its checksum")
+            stored = item.id.get_storage_size()
+            if name not in self._checked:
+                check_chunks(item, where, self._max_video_bytes)
         except FeatureError:
             raise
         except _DAMAGED as error:
@@ -316,11 +340,6 @@ class _HDF5File(FeatureStore):
         # HDF5 fills in what was never written. Whatever is written takes some bytes, however well it is compressed.
         if item.shape[0] and not stored:
             raise FeatureError(f"{where}: has a shape, {item.shape[0]} x {item.shape[1]}, and nothing is stored in it")
-        # HDF5 unpacks a chunk as a whole, whatever part of it is read.
-        if chunks is not None and math.prod(chunks) * item.dtype.itemsize > self._max_video_bytes:
-            raise FeatureError(
-                f"{where}: its chunks, {chunks[0]} x {chunks[1]}, are too large to be read; use h5repack"
-            )
         self._checked[name] = item.name
         return item, attributes
 
@@ -357,16 +376,14 @@ class _HDF5File(FeatureStore):
         value = attributes[key]
         if value is None:
             raise FeatureError(f"{self.path}: video {name!r}: attribute {key!r} is not a number")
-        if not math.isfinite(value) or value <= 0:
-            raise FeatureError(f"{self.path}: video {name!r}: attribute {key!r} is {value}; expected a positive number")
+        low, high = _TIMES[key]
+        whole = key == "snippet_frames"
+        if not low <= value <= high or (whole and value != round(value)):  # NaN fails the comparison, too
+            raise FeatureError(
+                f"{self.path}: video {name!r}: attribute {key!r} is {value:g}; expected a "
+                f"{'whole ' if whole else ''}number from {low:g} to {high:,.0f}"
+            )
         return value
-
-
-def _smallest_chunk(dataset: Any) -> int:
-    """Bytes of the smallest chunk as stored."""
-    sizes: list[int] = []
-    dataset.id.chunk_iter(lambda chunk: sizes.append(chunk.size))
-    return min(sizes, default=0)
 
 
 def _attributes(item: Any) -> dict[str, float | None]:
@@ -393,10 +410,14 @@ class _NpyFolder(FeatureStore):
             odd = sorted(names[0] ^ names[1])
             raise FeatureError(f"{path}: {len(odd)} videos have only one of rgb/ and flow/, the first is {odd[0]!r}")
         self.names = tuple(sorted(names[0]))
+        self._known = frozenset(self.names)  # a folder may hold a hundred thousand files, each asked for by name
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known
 
     def info(self, name: str) -> FeatureInfo:
         parts = self._parts(name)
-        return FeatureInfo(name, parts[0].shape[0], sum(part.shape[1] for part in parts), parts[0].dtype)
+        return FeatureInfo(name, len(parts[0]), sum(part.shape[1] for part in parts), np.result_type(*parts))
 
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
         parts = self._parts(name)
@@ -405,7 +426,7 @@ class _NpyFolder(FeatureStore):
 
     def _parts(self, name: str) -> list[npt.NDArray[Any]]:
         where = f"{self.path}: video {name!r}"
-        if name not in self.names:
+        if name not in self:
             raise FeatureError(f"{where}: not in the folder, which holds {len(self.names)} videos")
         parts = []
         for folder in self._folders:
@@ -437,7 +458,7 @@ def _check_array(shape: tuple[int, ...] | None, dtype: np.dtype[Any], where: str
 
 
 def _as_int(value: float | None) -> int | None:
-    return None if value is None else round(value)
+    return None if value is None else int(value)
 
 
 def _gib(size: int) -> str:

@@ -3,6 +3,10 @@
 ONNX Runtime follows external-data paths (relative, absolute, through symbolic links) when it loads a model; a file
 from a stranger must not make us open others. The runtime has no `onnx`, so the few protobuf fields that can point
 outside are looked at here, on the wire: a walk over the tree of messages that may hold a tensor.
+
+The walk must see what ONNX Runtime's own reader sees, so whatever the two could take for different things is refused:
+field numbers and lengths that are not written in the shortest way (protobuf drops the upper bits of a long one), and
+parts that onnx.proto did not know in the version below.
 """
 
 import os
@@ -14,17 +18,21 @@ from refineloc.runtime.errors import ModelError
 
 __all__ = ["read_model"]
 
-# field number -> the kind of message it holds, for each kind that may lead to a tensor (onnx.proto).
-_CHILDREN: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 25: "function"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node"},
-    "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
-    "tensor": {},
+# For each kind of message that may lead to a tensor: field number -> the kind that it holds; "" is a text, a packed
+# list, or a message without tensors. All fields that are bytes on the wire are here (onnx.proto of ONNX 1.23).
+_FIELDS: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"} | dict.fromkeys((2, 3, 4, 6, 8, 14, 26), ""),
+    "training": {1: "graph", 2: "graph"} | dict.fromkeys((3, 4), ""),
+    "graph": {1: "node", 5: "tensor", 15: "sparse"} | dict.fromkeys((2, 10, 11, 12, 13, 14, 16), ""),
+    "function": {7: "node", 11: "attribute"} | dict.fromkeys((1, 4, 5, 6, 8, 9, 10, 12, 13, 14), ""),
+    "node": {5: "attribute"} | dict.fromkeys((1, 2, 3, 4, 6, 7, 8, 9, 10), ""),
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"}
+    | dict.fromkeys((1, 4, 7, 8, 9, 13, 14, 15, 21), ""),
+    "sparse": {1: "tensor", 2: "tensor", 3: ""},
+    "tensor": dict.fromkeys((1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 16), ""),
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
+_OP_TYPE = 4  # of a node
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_DEPTH = 32
 _MAX_BYTES = 2**31  # protobuf's own limit
@@ -34,7 +42,7 @@ def read_model(path: str | os.PathLike[str]) -> bytes:
     """The bytes of an ONNX file that stands alone.
 
     Raises:
-        ModelError: missing, unreadable, too large, not a protobuf message, or with external data.
+        ModelError: missing, unreadable, too large, not an ONNX file, or with external data.
     """
     source = Path(path)
     try:
@@ -51,9 +59,12 @@ def read_model(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         raise ModelError(f"{source}: cannot be read: {error.strerror}") from error
     try:
+        if content[4:8] == b"ORTM":  # ONNX Runtime would read it as its own format, which no walk has seen
+            raise ValueError("ONNX Runtime's own format")
         external = _has_external_data(memoryview(content), "model", 0)
     except (IndexError, ValueError) as error:
-        raise ModelError(f"{source}: not an ONNX file, or cut short") from error
+        detail = "it ends in the middle" if isinstance(error, IndexError) else error
+        raise ModelError(f"{source}: not an ONNX file, or cut short: {detail}") from error
     if not content:
         raise ModelError(f"{source}: empty file")
     if external:
@@ -64,40 +75,56 @@ def read_model(path: str | os.PathLike[str]) -> bytes:
 def _has_external_data(message: memoryview, kind: str, depth: int) -> bool:
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deep")
-    children = _CHILDREN[kind]
+    known = _FIELDS[kind]
     for field, wire, value in _fields(message):
-        if kind == "tensor":
-            if field == _EXTERNAL_DATA or (field == _DATA_LOCATION and wire == _VARINT and value != 0):
-                return True
-        elif (
-            field in children
-            and isinstance(value, memoryview)
-            and _has_external_data(value, children[field], depth + 1)
+        if kind == "tensor" and (
+            field == _EXTERNAL_DATA or (field == _DATA_LOCATION and wire == _VARINT and value != 0)
         ):
+            return True
+        if not isinstance(value, memoryview):
+            continue
+        # The name of an operator whose graph TensorRT reads from a file.
+        if kind == "node" and field == _OP_TYPE and bytes(value[:10]) == b"EPContext":
+            return True
+        if field not in known:
+            raise ValueError(f"{kind}: field {field} is not known")
+        if known[field] and _has_external_data(value, known[field], depth + 1):
             return True
     return False
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """The fields of one message: number, wire type, value (an int or the bytes)."""
+    """The fields of one message: number, wire type, and the value: a number, or bytes where it has a length."""
     at, size = 0, len(message)
     while at < size:
-        key, at = _varint(message, at)
+        key, at = _size(message, at)
         field, wire = key >> 3, key & 7
-        value: int | memoryview
+        value: int | memoryview = 0
+        if not field:
+            raise ValueError("field 0")
         if wire == _VARINT:
             value, at = _varint(message, at)
         else:
             if wire == _BYTES:
-                length, at = _varint(message, at)
+                length, at = _size(message, at)
             elif wire in (_FIXED64, _FIXED32):
                 length = 8 if wire == _FIXED64 else 4
             else:
                 raise ValueError(f"wire type {wire}")
             if at + length > size:
                 raise ValueError("cut short")
-            value, at = message[at : at + length], at + length
+            if wire == _BYTES:
+                value = message[at : at + length]
+            at += length
         yield field, wire, value
+
+
+def _size(message: memoryview, at: int) -> tuple[int, int]:
+    """A field's key or length: 32 bits, and no byte more than they need, so that all readers read the same."""
+    value, end = _varint(message, at)
+    if value >= 1 << 32 or end - at != max(1, -(-value.bit_length() // 7)):
+        raise ValueError("a number written in more bytes than it needs")
+    return value, end
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

@@ -17,13 +17,8 @@ from refineloc.runtime.cli.common import new_app, run_app, version_callback
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.gpu import gpu_problem
 from refineloc.runtime.metadata import ModelMetadata
-from refineloc.runtime.session import (
-    ONNX_NAMES,
-    Session,
-    create_session,
-    load_engine,
-    running_provider,
-)
+from refineloc.runtime.one_node import FLOAT, one_node
+from refineloc.runtime.session import ONNX_NAMES, Session, create_session, load_engine, running_provider
 
 __all__ = ["Finding", "examine", "main"]
 
@@ -75,7 +70,7 @@ def examine(model: Path | None = None) -> Iterator[Finding]:
     yield Finding("ok", "engine", f"ONNX Runtime {engine.__version__}")
     yield from _providers(engine)
     if model is not None:
-        yield from _model(model)
+        yield from _model(model, engine)
 
 
 def _kernels() -> Finding:
@@ -156,7 +151,9 @@ def _providers(engine: Any) -> Iterator[Finding]:
 def _why_not(engine: Any, name: str) -> str | None:
     """Why a provider does not start; None where it does."""
     try:
-        session = create_session(engine, Path("a model of one node"), _one_node(), [name], 1)
+        session = create_session(
+            engine, Path("a model of one node"), one_node("Identity", FLOAT, FLOAT, ("N",)), [name], 1
+        )
     except RefineLocError as error:
         return str(error)
     if running_provider(session) == name:
@@ -166,40 +163,27 @@ def _why_not(engine: Any, name: str) -> str | None:
     return "its libraries do not load"
 
 
-def _one_node() -> bytes:
-    """A model y = Identity(x), x float32 [1], as the bytes of onnx.proto's messages: the runtime has no `onnx`."""
-
-    def text(field: int, value: bytes) -> bytes:  # a text or a message: key, length, bytes
-        return bytes([field << 3 | 2, len(value)]) + value
-
-    def number(field: int, value: int) -> bytes:
-        return bytes([field << 3, value])
-
-    def value_info(name: bytes) -> bytes:
-        shape = text(1, number(1, 1))  # one dim, of dim_value 1
-        tensor = number(1, 1) + text(2, shape)  # elem_type FLOAT
-        return text(1, name) + text(2, text(1, tensor))  # name, type.tensor_type
-
-    node = text(1, b"x") + text(2, b"y") + text(4, b"Identity")  # input, output, op_type
-    graph = text(1, node) + text(2, b"g") + text(11, value_info(b"x")) + text(12, value_info(b"y"))
-    opset = number(2, 13)
-    return number(1, 8) + text(7, graph) + text(8, opset)  # ir_version, graph, opset_import
-
-
-def _model(path: Path) -> Iterator[Finding]:
+def _model(path: Path, engine: Any) -> Iterator[Finding]:
     try:
         metadata = Session(path, "cpu", threads=1).metadata
     except RefineLocError as error:
         yield Finding("fail", "model", str(error), "write it again with refineloc-export")
         return
     yield Finding("ok", "model", f"{path}, {path.stat().st_size:,} bytes")
+    if metadata.precision == "int8" and ONNX_NAMES["cuda"] in engine.get_available_providers() and not gpu_problem():
+        found = "is int8, of which CUDA has no products: with a GPU, too, they run on the CPU"
+        yield Finding("warn", "model", found, "refineloc-export --precision fp16 for the GPU, or provider='cpu'")
     for name, value in _facts(metadata):
         yield Finding("ok", f"  {name}", value)
 
 
 def _facts(metadata: ModelMetadata) -> Iterator[tuple[str, str]]:
-    """The metadata, a line each; an empty text is not worth a line."""
+    """The metadata, a line each; an empty text, or what the file's profile does not use, is not worth a line."""
+    many = metadata.profile == "multi-threshold"
+    unused = ("alpha_a", "alpha_c") if many else ("thresholds", "scoring", "outer", "video_weight")
     for field in fields(metadata):
+        if field.name in unused:
+            continue
         value = getattr(metadata, field.name)
         if field.name == "classes":
             yield "classes", f"{len(value)}: {', '.join(value)}"

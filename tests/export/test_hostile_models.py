@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from refineloc.export.graph import build_graph, save_graph
+from refineloc.runtime import onnx_guard
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.metadata import ModelMetadata
 from refineloc.runtime.session import Session
@@ -70,9 +72,23 @@ def in_an_attribute(model: onnx.ModelProto, tensor: TensorProto) -> None:
     model.graph.node.append(helper.make_node("Constant", [], ["spare"], value=tensor))
 
 
+def in_a_list(model: onnx.ModelProto, tensor: TensorProto) -> None:
+    node = model.graph.node.add(op_type="Relu")
+    node.attribute.add(name="a", type=onnx.AttributeProto.TENSORS).tensors.append(tensor)
+
+
+def branch(tensor: TensorProto) -> onnx.GraphProto:
+    return helper.make_graph([], "branch", [], [helper.make_tensor_value_info("x", 1, [1])], [tensor])
+
+
 def in_a_branch(model: onnx.ModelProto, tensor: TensorProto) -> None:
-    branch = helper.make_graph([], "branch", [], [helper.make_tensor_value_info("x", 1, [1])], [tensor])
-    model.graph.node.append(helper.make_node("If", ["condition"], ["spare"], then_branch=branch, else_branch=branch))
+    both = {"then_branch": branch(tensor), "else_branch": branch(tensor)}
+    model.graph.node.append(helper.make_node("If", ["condition"], ["spare"], **both))
+
+
+def in_a_list_of_graphs(model: onnx.ModelProto, tensor: TensorProto) -> None:
+    node = model.graph.node.add(op_type="Relu")
+    node.attribute.add(name="a", type=onnx.AttributeProto.GRAPHS).graphs.append(branch(tensor))
 
 
 def in_a_function(model: onnx.ModelProto, tensor: TensorProto) -> None:
@@ -80,11 +96,39 @@ def in_a_function(model: onnx.ModelProto, tensor: TensorProto) -> None:
     model.functions.append(helper.make_function("local", "f", [], ["y"], [node], [helper.make_opsetid("", 20)]))
 
 
+def in_the_default_of_a_function(model: onnx.ModelProto, tensor: TensorProto) -> None:
+    function = helper.make_function("local", "f", [], [], [], [helper.make_opsetid("", 20)])
+    function.attribute_proto.add(name="w", type=onnx.AttributeProto.TENSOR).t.CopyFrom(tensor)
+    model.functions.append(function)
+
+
+def in_training_info(model: onnx.ModelProto, tensor: TensorProto) -> None:
+    model.training_info.add().algorithm.initializer.append(tensor)
+
+
 def in_a_sparse_tensor(model: onnx.ModelProto, tensor: TensorProto) -> None:
     model.graph.sparse_initializer.add().values.CopyFrom(tensor)
 
 
-@pytest.mark.parametrize("hide", [in_an_attribute, in_a_branch, in_a_function, in_a_sparse_tensor])
+def in_the_indices_of_a_sparse_attribute(model: onnx.ModelProto, tensor: TensorProto) -> None:
+    node = model.graph.node.add(op_type="Constant")
+    node.attribute.add(name="a", type=onnx.AttributeProto.SPARSE_TENSOR).sparse_tensor.indices.CopyFrom(tensor)
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        in_an_attribute,
+        in_a_list,
+        in_a_branch,
+        in_a_list_of_graphs,
+        in_a_function,
+        in_the_default_of_a_function,
+        in_training_info,
+        in_a_sparse_tensor,
+        in_the_indices_of_a_sparse_attribute,
+    ],
+)
 def test_wherever_they_hide(tmp_path: Path, good: Path, hide: Callable[[onnx.ModelProto, TensorProto], None]) -> None:
     model = onnx.load(good)
     tensor = numpy_helper.from_array(np.zeros(1, np.float32), "x")
@@ -93,6 +137,103 @@ def test_wherever_they_hide(tmp_path: Path, good: Path, hide: Callable[[onnx.Mod
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(model.SerializeToString())
     refuse(bad, "external data")
+
+
+def test_every_field_that_onnx_knows_is_known() -> None:
+    """The guard's table of fields, compared with the package's own description of the format."""
+    names = {
+        "model": onnx.ModelProto,
+        "training": onnx.TrainingInfoProto,
+        "graph": onnx.GraphProto,
+        "function": onnx.FunctionProto,
+        "node": onnx.NodeProto,
+        "attribute": onnx.AttributeProto,
+        "sparse": onnx.SparseTensorProto,
+        "tensor": onnx.TensorProto,
+    }
+    kinds = {message.DESCRIPTOR.name: kind for kind, message in names.items()}
+    assert names.keys() == onnx_guard._FIELDS.keys()
+    for kind, message in names.items():
+        for field in message.DESCRIPTOR.fields:
+            holds = kinds.get(field.message_type.name, "") if field.message_type is not None else ""
+            known = onnx_guard._FIELDS[kind].get(field.number, "")
+            if field.name != "external_data":
+                assert known == holds, (kind, field.name)
+            lengthy = field.message_type is not None or field.type in (field.TYPE_STRING, field.TYPE_BYTES)
+            if lengthy and field.name != "external_data":
+                assert field.number in onnx_guard._FIELDS[kind], (kind, field.name)
+
+
+def varint(value: int, size: int = 0) -> bytes:
+    """In `size` bytes, or as few as it takes."""
+    found = b""
+    while value > 127 or len(found) + 1 < size:
+        found += bytes([value & 127 | 128])
+        value >>= 7
+    return found + bytes([value])
+
+
+def with_bit_32(key: int) -> bytes:
+    """protobuf drops the bits above the 32nd of a key: it reads `key`."""
+    return varint(key | 1 << 32)
+
+
+def padded(key: int) -> bytes:
+    return varint(key, 5)
+
+
+@pytest.mark.parametrize("key", [with_bit_32, padded])
+@pytest.mark.parametrize("where", ["relative", "absolute", "beside"])
+def test_keys_that_are_written_too_long_hide_nothing(
+    tmp_path: Path, good: Path, key: Callable[[int], bytes], where: str
+) -> None:
+    model = onnx.load(good)
+    tensor = model.graph.initializer[0]
+    values = tensor.raw_data
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(values)
+    tensor.ClearField("raw_data")
+    location = {"relative": "weights.bin", "absolute": str(weights), "beside": f"../{tmp_path.name}/weights.bin"}
+    content = tensor.SerializeToString()
+    for name, value in (("location", location[where]), ("offset", "0"), ("length", str(len(values)))):
+        entry = onnx.StringStringEntryProto(key=name, value=value).SerializeToString()
+        content += key(13 << 3 | 2) + varint(len(entry)) + entry
+    content += key(14 << 3) + b"\x01"
+    del model.graph.initializer[0]
+    graph = model.graph.SerializeToString() + varint(5 << 3 | 2) + varint(len(content)) + content
+    model.ClearField("graph")
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(model.SerializeToString() + varint(7 << 3 | 2) + varint(len(graph)) + graph)
+    if where == "relative":  # ONNX Runtime itself takes the weights from the other file
+        assert onnxruntime.InferenceSession(str(bad), providers=["CPUExecutionProvider"]).get_inputs()
+    refuse(bad, "written in more bytes than it needs")
+
+
+def test_lengths_and_fields_that_readers_could_take_for_others(tmp_path: Path, good: Path) -> None:
+    content = good.read_bytes()
+    bad = tmp_path / "bad.onnx"
+    for more, message in (
+        (varint(2 << 3 | 2) + b"\x81\x00a", "more bytes than it needs"),
+        (varint(2 << 3 | 2) + varint(1 | 1 << 32) + b"a", "more bytes than it needs"),
+        (varint(99 << 3 | 2) + b"\x01a", "model: field 99 is not known"),
+        (b"\x02\x01a", "field 0"),
+        (varint(2 << 3 | 3), "wire type 3"),
+    ):
+        bad.write_bytes(content + more)
+        refuse(bad, message)
+
+
+def test_other_ways_to_other_files(tmp_path: Path, good: Path) -> None:
+    """A model in ONNX Runtime's own format, and a node whose graph TensorRT would read from a file."""
+    model = onnx.load(good)
+    model.graph.node.append(helper.make_node("EPContext", [], [], domain="com.microsoft", ep_cache_context="a.engine"))
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(model.SerializeToString())
+    refuse(bad, "external data")
+    content = good.read_bytes()
+    bad.write_bytes(varint(2 << 3 | 2) + b"\x10zzORTM" + b"z" * 10 + content)
+    onnx.ModelProto.FromString(bad.read_bytes())
+    refuse(bad, "own format")
 
 
 def test_a_model_of_others(tmp_path: Path) -> None:

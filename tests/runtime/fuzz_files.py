@@ -1,54 +1,44 @@
-"""Changes bytes of HDF5 and ONNX files and reads each in a process of its own: what test_fuzz.py and `make fuzz` run.
+"""Changes files and reads each in a process of its own: what test_fuzz.py and `make fuzz` run.
 
-    python fuzz_files.py FOLDER CASES SEED
+    python fuzz_files.py FOLDER CASES SEED [FIRST]
 
-FOLDER holds the files to start from (*.h5, *.onnx) and named pipes that some of them point to as data outside: who
-opens one waits for ever, and is counted as hanging. Prints one JSON object: how many were read and refused, and what
-failed (inputs that failed stay in FOLDER). Case number and seed decide the bytes.
+FOLDER holds what `fuzz_mutations.write_features` and `write_models` write. Some files point to others in it; the kernel
+(inotify) tells whether a case opened one of them. Prints one JSON object: how many cases were read and refused, the
+most memory that one took, and what failed (inputs that failed stay in FOLDER). Case number and seed decide the bytes:
+CASES 1 and FIRST of a case that failed run it again.
 """
 
 import collections
+import ctypes
+import functools
 import json
+import mmap
 import os
 import resource
 import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import fuzz_mutations
 import numpy as np
 
+from refineloc.runtime import features
+from refineloc.runtime.cli import detect
 from refineloc.runtime.errors import RefineLocError
-from refineloc.runtime.features import open_features
+from refineloc.runtime.journal import Journal, journal_path
 
-MEMORY = 1 << 30  # bytes that a case may take on top of what the libraries hold
+MEMORY = 1 << 30  # bytes that a case may ask for on top of what the libraries hold
+VIDEO = 32 << 20  # bytes that a video may have
+# Bytes that a case may really take, whatever it answers: a video, a chunk, and what the libraries load on the way.
+GROWTH = 96 << 20
 SECONDS = 20
-READ, REFUSED, TRACEBACK = 0, 10, 11
-SIZES = (0, 1, 0x7FFFFFFF, 0x80000000, 2**40, 2**63 - 1, 2**64 - 1)
+READ, REFUSED, TRACEBACK, GREEDY = 0, 10, 11, 12
+IN_OPEN = 0x20  # of inotify
 
-
-def mutate(content: bytes, generator: np.random.Generator) -> bytes:
-    """One to four changes: bytes, bits, sizes, blocks, a cut, a repetition."""
-    changed = bytearray(content)
-    for _ in range(generator.integers(1, 5)):
-        at = int(generator.integers(len(changed)))
-        kind = generator.integers(7)
-        if kind <= 1:
-            changed[at] = generator.integers(256)
-        elif kind == 2:
-            changed[at] ^= 1 << generator.integers(8)
-        elif kind == 3:
-            size = SIZES[generator.integers(len(SIZES))].to_bytes(8, "little")
-            changed[at : at + 8] = size[: len(changed) - at]
-        elif kind == 4:
-            length = min(int(generator.integers(1, 64)), len(changed) - at)
-            changed[at : at + length] = generator.bytes(length)
-        elif kind == 5:
-            changed[at:at] = changed[at : at + int(generator.integers(1, 64))]
-        elif generator.integers(3) == 0 and at:
-            del changed[at:]
-    return bytes(changed)
+open_features = functools.partial(features.open_features, max_video_bytes=VIDEO)
 
 
 def read_features(path: Path) -> None:
@@ -70,63 +60,170 @@ def read_model(path: Path) -> None:
 
     detector = Detector(path, provider="cpu", threads=1)
     width = detector.metadata.width
-    features = np.random.default_rng(0).standard_normal((9, width)).astype(np.float32)
-    for one in detector.detect(features, fps=25.0):
+    values = np.random.default_rng(0).standard_normal((9, width)).astype(np.float32)
+    for one in detector.detect(values, fps=25.0):
         assert one.start < one.end
 
 
-def one_case(path: Path, log: Path) -> int:
-    """In the child: reads the file, and says how that went."""
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
+def read_folder(path: Path) -> None:
+    read_features(path.parent)
+
+
+def run_detect(path: Path, *, given: Path | None = None) -> None:
+    """refineloc-detect, whose only words are one line where it refuses."""
+    detect.open_features = open_features  # type: ignore[assignment]
+    model = path.parent / "model.onnx" if given is None else given.parent / "model.onnx"
+    options = ["--model", str(model), "--provider", "cpu", "--threads", "1", "--fps", "25", "--batch-snippets", "8"]
+    out = path.with_suffix("") if given else path.with_suffix(".json")
+    sys.argv = ["refineloc-detect", str(given or path), "-o", str(out), *options, *(["--resume"] if given else [])]
+    said = path.with_suffix(".said")
+    descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 2)
+    try:
+        detect.main()
+    except SystemExit as end:
+        text = said.read_text()
+        lines = [line for line in text.splitlines() if not line.startswith("warning: ")]
+        if end.code == 0 and out.exists():
+            return
+        if end.code == 2 and len(lines) == 1 and lines[0].startswith("error: "):
+            raise RefineLocError(f"{path}: {lines[0]}") from None
+        raise AssertionError(f"exit code {end.code}: {text}") from None
+
+
+def run_resumed(path: Path) -> None:
+    run_detect(path, given=path.parent.parent / "plain.h5")
+
+
+# What is changed, how, and who reads it.
+KINDS: list[tuple[str, str, Callable[[bytes, np.random.Generator], bytes], Callable[[Path], None]]] = [
+    ("h5", "plain.h5", fuzz_mutations.changed_bytes, read_features),
+    ("h5", "grouped.h5", fuzz_mutations.changed_bytes, read_features),
+    ("h5", "packed.h5", fuzz_mutations.changed_bytes, read_features),
+    ("h5", "pointing.h5", fuzz_mutations.changed_bytes, read_features),
+    ("h5 bomb", "packed.h5", fuzz_mutations.bomb, read_features),
+    ("onnx", "model.onnx", fuzz_mutations.changed_bytes, read_model),
+    ("onnx pointing", "model.onnx", fuzz_mutations.pointing, read_model),
+    ("npy", "array.npy", fuzz_mutations.header_of_npy, read_folder),
+    ("journal", "plain.json.partial", fuzz_mutations.journal, run_resumed),
+    ("detect", "packed.h5", fuzz_mutations.changed_bytes, run_detect),
+]
+
+
+class Trap:
+    """Tells whether a file was opened, by whomever."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._descriptor < 0:
+            raise OSError(ctypes.get_errno(), "inotify_init1")
+        for path in paths:
+            if libc.inotify_add_watch(self._descriptor, os.fsencode(path), IN_OPEN) < 0:
+                raise OSError(ctypes.get_errno(), "inotify_add_watch")
+            path.read_bytes()
+            if not self.sprung():
+                raise OSError(f"{path}: was opened, and inotify says nothing")
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:  # the kernel gives a user few of them
+            os.close(self._descriptor)
+
+    def sprung(self) -> bool:
+        """Whether one of them was opened since the last look."""
+        try:
+            return bool(os.read(self._descriptor, 1 << 16))
+        except BlockingIOError:
+            return False
+
+
+def one_case(path: Path, log: Path, read: Callable[[Path], None], peak: mmap.mmap) -> int:
+    """In the child: reads the file, and says how that went, and in `peak` how many bytes it took."""
+    held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    room = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.alarm(SECONDS)
+    code = READ
     try:
-        (read_model if path.suffix == ".onnx" else read_features)(path)
+        read(path)
     except RefineLocError as error:
         message = str(error)
-        if "\n" in message or not message.startswith(str(path)):
+        code = REFUSED
+        # An .npy file goes by its folder, and a model by the video that it was tried on.
+        if "\n" in message or str(path if read in (read_features, read_model) else path.parent) not in message:
             log.write_text(f"message: {message}")
-            return TRACEBACK
-        return REFUSED
+            code = TRACEBACK
     except BaseException:
         log.write_text(traceback.format_exc())
-        return TRACEBACK
-    return READ
+        code = TRACEBACK
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - held
+    peak[:8] = max(0, grown).to_bytes(8, "little")
+    if code in (READ, REFUSED) and grown > GROWTH:
+        log.write_text(f"took {grown >> 20} MiB")
+        return GREEDY
+    return code
 
 
-def main(folder: Path, cases: int, seed: int) -> None:
+def write_journal(folder: Path) -> None:
+    """What a run on plain.h5 leaves that was killed at its end; in a child, as it starts threads."""
+    child = os.fork()
+    if child == 0:
+        Journal.remove = lambda _: None  # type: ignore[method-assign]
+        options = ["--model", str(folder / "model.onnx"), "--provider", "cpu", "--threads", "1", "--fps", "25"]
+        sys.argv = ["x", str(folder / "plain.h5"), "-o", str(folder / "plain.json"), *options, "--batch-snippets", "8"]
+        try:
+            detect.main()
+        except SystemExit as end:
+            os._exit(int(end.code or 0))  # the libraries that were loaded before the fork do not end well in it
+    if os.waitpid(child, 0)[1] or not journal_path(folder / "plain.json").exists():
+        sys.exit("refineloc-detect fails on a good file")
+
+
+def main(folder: Path, cases: int, seed: int, first: int = 0) -> None:
     # Loaded once, before the forks. Neither starts threads before a file is opened.
-    import h5py  # noqa: F401
     import onnxruntime  # noqa: F401
 
     import refineloc.runtime.detector  # noqa: F401
 
     warnings.simplefilter("ignore")
-    sources = sorted([*folder.glob("*.h5"), *folder.glob("*.onnx")])
+    write_journal(folder)
+    trap = Trap([folder / fuzz_mutations.OUTSIDE_RAW, folder / fuzz_mutations.OUTSIDE_H5])
+    peak = mmap.mmap(-1, 8)
     counts: collections.Counter[str] = collections.Counter()
+    most: collections.Counter[str] = collections.Counter()
     failures = []
-    for case in range(cases):
-        source = sources[case % len(sources)]
-        path = folder / f"case-{case}{source.suffix}"
-        path.write_bytes(mutate(source.read_bytes(), np.random.default_rng([seed, case])))
+    for case in range(first, first + cases):
+        kind, name, change, read = KINDS[case % len(KINDS)]
+        source = folder / name
+        # A folder of .npy files holds one; a journal lies where nothing else is called as its output.
+        own = folder / f"case-{case}" if read in (read_folder, run_resumed) else folder
+        own.mkdir(exist_ok=True)
+        path = own / f"case-{case}{''.join(source.suffixes)}"
+        path.write_bytes(change(source.read_bytes(), np.random.default_rng([seed, case])))
         log = folder / f"case-{case}.log"
+        peak[:8] = bytes(8)
         child = os.fork()
         if child == 0:
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 2)  # what the libraries themselves print
-            os._exit(one_case(path, log))
-        status = os.waitpid(child, 0)[1]
-        code = os.waitstatus_to_exitcode(status)
-        how = {READ: "read", REFUSED: "refused", TRACEBACK: "traceback", -signal.SIGALRM: "hang"}.get(code, "crash")
-        counts[f"{source.suffix[1:]} {how}"] += 1
+            os.dup2(null, 1)  # what the libraries themselves print
+            os.dup2(null, 2)
+            os._exit(one_case(path, log, read, peak))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        known = {READ: "read", REFUSED: "refused", TRACEBACK: "traceback", GREEDY: "memory", -signal.SIGALRM: "hang"}
+        how = "opened another file" if trap.sprung() else known.get(code, "crash")
+        counts[f"{kind} {how}"] += 1
+        most[kind] = max(most[kind], int.from_bytes(peak[:8], "little") >> 20)
         if how in ("read", "refused"):
-            path.unlink()
+            for left in (path, *folder.glob(f"case-{case}.*"), *(own.glob("*") if own != folder else ())):
+                left.unlink(missing_ok=True)
+            if own != folder:
+                own.rmdir()
         else:
             text = log.read_text() if log.exists() else f"exit status {code}"
-            failures.append([case, source.name, how, text])
-    print(json.dumps({"counts": counts, "failures": failures}))
+            failures.append([case, kind, how, text])
+    print(json.dumps({"counts": counts, "most MiB": most, "failures": failures}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -16,6 +16,7 @@ import pytest
 from refineloc.runtime.cli import doctor as module
 from refineloc.runtime.cli.doctor import Finding, examine
 from refineloc.runtime.errors import MissingExtraError
+from refineloc.runtime.one_node import FLOAT, FLOAT16, one_node
 
 PROGRAM = str(Path(sys.executable).with_name("refineloc-doctor"))
 CODE = "from refineloc.runtime.cli.doctor import main; main()"
@@ -78,10 +79,15 @@ def test_here_it_finds_an_engine_that_runs() -> None:
     assert "compiled (segments, proposals, nms, matching)" in done.stdout
 
 
-def test_the_model_of_one_node_is_a_valid_model() -> None:
-    model = onnx.ModelProto.FromString(module._one_node())
-    onnx.checker.check_model(model, full_check=True)
-    assert [node.op_type for node in model.graph.node] == ["Identity"]
+def test_models_of_one_node_are_valid_models() -> None:
+    for content, operator in (
+        (one_node("Identity", FLOAT, FLOAT, ("N",)), "Identity"),
+        (one_node("Cast", FLOAT16, FLOAT, ("T", "D"), to=FLOAT), "Cast"),
+    ):
+        model = onnx.ModelProto.FromString(content)
+        onnx.checker.check_model(model, full_check=True)
+        assert [node.op_type for node in model.graph.node] == [operator]
+        assert model.SerializeToString() == content
 
 
 def test_it_shows_what_a_model_says_of_itself(model_path: Path) -> None:
@@ -89,6 +95,35 @@ def test_it_shows_what_a_model_says_of_itself(model_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     for text in (str(model_path), "5: jump, run, swim, throw, walk", "snippet_frames", "not measured", "paper"):
         assert text in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("profile", "told", "not_told"),
+    [
+        ("paper", "alpha_a alpha_c", "thresholds scoring outer video_weight"),
+        ("multi-threshold", "thresholds scoring outer video_weight", "alpha_a alpha_c"),
+    ],
+)
+def test_settings_that_the_profile_does_not_use_are_not_told(
+    make_model: Callable[..., Path], profile: str, told: str, not_told: str
+) -> None:
+    seen = found(make_model(profile=profile))
+    assert not set(told.split()) - seen.keys()
+    assert not set(not_told.split()) & seen.keys()
+
+
+def test_an_int8_model_on_a_machine_with_a_gpu_is_told_where_it_runs(
+    monkeypatch: pytest.MonkeyPatch, make_model: Callable[..., Path]
+) -> None:
+    engine(monkeypatch, [CUDA, CPU], starting=[CUDA, CPU])
+    whole, int8 = make_model(), make_model(precision="int8")
+    findings = [one for one in examine(int8) if one.what == "model"]
+    assert [one.level for one in findings] == ["ok", "warn"]
+    assert "run on the CPU" in findings[1].found
+    assert "--precision fp16" in findings[1].cure
+    assert [one.level for one in examine(whole) if one.what == "model"] == ["ok"]
+    engine(monkeypatch, [CUDA, CPU], starting=[CPU], gpu_problem="no driver")
+    assert [one.level for one in examine(int8) if one.what == "model"] == ["ok"]
 
 
 def test_a_model_that_cannot_be_used_fails(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The examples, run as their readers would run them: a program, a service over loopback, and JavaScript."""
 
 import asyncio
+import importlib.util
 import io
 import json
 import re
@@ -9,8 +10,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -47,6 +49,14 @@ def test_ten_lines(model_path: Path, tmp_path: Path, features: npt.NDArray[np.fl
     assert [line.split()[-1] for line in done.stdout.splitlines()] == expected.label.tolist()
 
 
+def test_ten_lines_without_arguments_says_what_it_takes() -> None:
+    for arguments in ([], ["model.onnx"], ["a", "b", "c", "d"]):
+        command = [sys.executable, str(EXAMPLES / "ten_lines.py"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode != 0
+        assert done.stderr == "usage: ten_lines.py MODEL.onnx FEATURES.npy FPS\n"
+
+
 @pytest.fixture(scope="module")
 def service(model_path: Path) -> Iterator[str]:
     """The address of the running service."""
@@ -55,7 +65,7 @@ def service(model_path: Path) -> Iterator[str]:
         port = one.getsockname()[1]
     options = ["--port", str(port), "--provider", "cpu", "--max-body-mib", str(LIMIT_MIB)]
     command = [sys.executable, str(EXAMPLES / "service.py"), str(model_path), *options]
-    command += ["--max-snippets", str(LIMIT_SNIPPETS), "--body-seconds", "1"]
+    command += ["--max-snippets", str(LIMIT_SNIPPETS), "--body-seconds", "4"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         address = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 60
@@ -128,6 +138,56 @@ def pickled() -> bytes:
     return file.getvalue()
 
 
+def headed(descr: str, shape: str, content: bytes = b"") -> bytes:
+    """A .npy file with this header, whatever it says."""
+    return npy_of(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n", content)
+
+
+def npy_of(header: str, content: bytes = b"") -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode("latin1") + content
+
+
+F4 = "'<f4'"
+NOT_READABLE = "not a readable .npy file"
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (headed(F4, "(-1, -4)", bytes(16)), r"expected features of shape T x D, got \(-1, -4\)"),
+        (headed(F4, "(-2, -24)", bytes(192)), "shape T x D"),
+        (headed("'|S0'", "(2, 24)"), "dtype |S0"),
+        (headed("'|V0'", "(2, 24)"), "dtype |V0"),
+        (headed(F4, f"(0, {10**28})"), "no snippets"),
+        (headed(F4, f"({10**28}, 0)"), "width 0"),
+        (headed(F4, f"({10**28}, 24)"), "and has 0 bytes"),
+        (headed(F4, "(" + "9" * 4000 + ", 24)"), r"says \(9{40,60}\.\.\.|" + NOT_READABLE),
+        (headed(F4, "()", bytes(4)), r"shape T x D, got \(\)"),
+        (headed(F4, "(24,)", bytes(96)), r"shape T x D, got \(24,\)"),
+        (headed(F4, "(" + "1, " * 70 + ")", bytes(4)), "shape T x D, got .*\\.\\.\\.$"),
+        (headed("('<f4', (24,))", "(2,)", bytes(192)), "shape T x D"),
+        (headed("('<f4', (12,))", "(2, 2)", bytes(192)), "dtype"),
+        (headed("[('a', '<f4')]", "(2, 24)", bytes(192)), "dtype"),
+        (headed("'<M8[s]'", "(2, 24)", bytes(384)), "dtype datetime64"),
+        (headed("{'a': 1}", "(2, 24)", bytes(192)), NOT_READABLE),
+        (headed("[1, 2]", "(2, 24)", bytes(192)), NOT_READABLE),
+        (headed(F4, "(2.5, 24)", bytes(192)), NOT_READABLE),
+        (npy_of("{'descr': (\n"), NOT_READABLE),  # tokenize.TokenError
+        (npy_of("(" * 5000 + "\n"), NOT_READABLE),
+        (npy_of("  {'descr'\n x"), NOT_READABLE),
+        (npy_of(""), NOT_READABLE),
+        (b"\x93NUMPY", NOT_READABLE),
+        (b"\x93NUMPY\x09\x09abc", NOT_READABLE),
+    ],
+    ids=lambda value: None if isinstance(value, str) else value[10:60].decode("latin1").strip(),
+)
+def test_headers_of_npy_files_that_lie(service: str, body: bytes, detail: str) -> None:
+    answer = httpx.post(f"{service}/detect", params={"fps": 25}, content=body)
+    assert answer.status_code == 422, answer.text
+    assert re.search(detail, answer.json()["detail"])
+    assert len(answer.json()["detail"]) < 200
+
+
 @pytest.mark.parametrize(
     ("body", "status", "detail"),
     [
@@ -135,7 +195,7 @@ def pickled() -> bytes:
         (b"hello", 422, "neither a .npy array nor an HDF5 file"),
         (b"\x93NUMPY\x01\x00\xff\xff{", 422, "not a readable .npy file"),
         (huge_header(), 422, "not a readable .npy file|and has .* bytes"),
-        (pickled(), 422, "says"),
+        (pickled(), 422, "T x D"),
         (npy(np.zeros((2, 23), np.float32)), 422, "features have width 23, the model expects 24"),
         (npy(np.zeros((0, 24), np.float32)), 422, "no snippets"),
         (npy(np.full((2, 24), np.nan, np.float32)), 422, "snippet 0 holds nan"),
@@ -177,23 +237,87 @@ def test_many_clients_at_a_time(service: str, features: npt.NDArray[np.float32])
     assert json.loads(answers[0])["results"]["video"]
 
 
-@pytest.mark.parametrize("goes_away", [True, False])
-def test_clients_that_go_away_or_wait_leave_the_service_well(service: str, goes_away: bool) -> None:
-    """More of them than are worked on at a time, each with half a request."""
+def half_requests(service: str, count: int) -> list[socket.socket]:
     host, port = service.removeprefix("http://").split(":")
     head = b"POST /detect?fps=25 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n\x93NUMPY"
-    clients = [socket.create_connection((host, int(port))) for _ in range(4)]
+    clients = [socket.create_connection((host, int(port))) for _ in range(count)]
     for client in clients:
         client.sendall(head)
-    if goes_away:
-        for client in clients:
-            client.close()
+    return clients
+
+
+def test_clients_that_go_away_leave_the_service_well(service: str) -> None:
+    for client in half_requests(service, 4):
+        client.close()
     answer = httpx.post(f"{service}/detect", params={"fps": 25}, content=b"hello", timeout=20)
-    assert answer.status_code == 422  # it had its turn
-    if not goes_away:
-        for client in clients:
-            assert b"408" in client.recv(4096)
-            client.close()
+    assert answer.status_code == 422
+
+
+def test_clients_that_wait_delay_nobody(service: str, features: npt.NDArray[np.float32]) -> None:
+    """Many more of them than workers, each with half a request, until the service gives them up."""
+    clients = half_requests(service, 24)
+    time.sleep(0.2)
+    for _ in range(3):
+        answer = httpx.post(f"{service}/detect", params={"fps": 25}, content=npy(features), timeout=20)
+        assert answer.status_code == 200
+    for client in clients:
+        client.settimeout(0)
+        with pytest.raises(BlockingIOError):  # every one of them was still waiting when the others were served
+            client.recv(1)
+    for client in clients:
+        client.settimeout(20)
+        assert b"408" in client.recv(4096)
+        client.close()
+
+
+def test_a_body_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    service_module = service_code()
+    monkeypatch.setattr(service_module, "FIRST_SECONDS", 0.2)
+
+    class Request:
+        headers: ClassVar[dict[str, str]] = {}
+
+        def __init__(self, part: bytes, pause_s: float) -> None:
+            self._part, self._pause_s = part, pause_s
+
+        async def stream(self) -> AsyncIterator[bytes]:
+            for _ in range(8):
+                await asyncio.sleep(self._pause_s)
+                yield self._part
+
+    async def read(part: bytes, pause_s: float) -> int:
+        with service_module.Held(2**30).body() as body:
+            await service_module._read(Request(part, pause_s), body, 2**30, 30.0)
+            return len(body.content)
+
+    assert asyncio.run(read(bytes(2**14), 0.05)) == 2**17  # 320 KiB a second, and longer than the first 0.2 s
+    with pytest.raises(service_module.HTTPException, match="too slowly") as caught:
+        asyncio.run(read(b"a", 0.05))
+    assert caught.value.status_code == 408
+
+
+def test_all_bodies_together_have_a_limit() -> None:
+    service_module = service_code()
+    held = service_module.Held(10)
+    with held.body() as one:
+        one.add(b"123456")
+        with held.body() as two:
+            two.add(b"1234")
+            with pytest.raises(service_module.HTTPException, match="try again") as caught:
+                two.add(b"5")
+            assert caught.value.status_code == 503
+        one.add(b"7890")  # the other's are given back
+    assert held.left == 10
+
+
+def service_code() -> Any:
+    """The example as a module."""
+    specification = importlib.util.spec_from_file_location("service_example", EXAMPLES / "service.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.slow

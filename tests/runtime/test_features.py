@@ -62,6 +62,43 @@ def test_joins_flow_before_rgb(tmp_path: Path) -> None:
         assert np.array_equal(store.read("v"), np.hstack([-FEATURES, FEATURES]))
 
 
+@pytest.mark.parametrize("kinds", [("f2", "f4"), ("f4", "f2"), ("f8", "f2")])
+def test_streams_of_two_dtypes_lose_nothing(tmp_path: Path, kinds: tuple[str, str]) -> None:
+    for kind, dtype in zip(("flow", "rgb"), kinds, strict=True):
+        (tmp_path / kind).mkdir()
+        np.save(tmp_path / kind / "v.npy", FEATURES.astype(dtype) * (70_000 if dtype == "f4" else 1))
+    with open_features(tmp_path) as store:
+        assert store.info("v").dtype == np.result_type(*kinds)
+        parts = [np.load(tmp_path / kind / "v.npy").astype(np.float32) for kind in ("flow", "rgb")]
+        assert np.array_equal(store.read("v"), np.hstack(parts))
+
+
+@pytest.mark.parametrize("kind", ["npy", "h5"])
+def test_float64_is_taken_as_float32_and_an_overflow_is_told(tmp_path: Path, kind: str) -> None:
+    values = {"v": FEATURES.astype(np.float64) + 1e-12, "large": np.full((3, 6), 1e300), "one": np.ones((3, 6))}
+    values["one"][1, 2] = -1e39
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, data in values.items():
+        np.save(folder / f"{name}.npy", data)
+    # A RuntimeWarning would fail the test: pytest is told so in pyproject.toml.
+    with open_features(folder if kind == "npy" else h5(tmp_path / "f.h5", **values)) as store:
+        assert np.array_equal(store.read("v"), values["v"].astype(np.float32))
+        for name, snippet in (("large", 0), ("one", 1)):
+            with pytest.raises(FeatureError, match=f"snippet {snippet} holds .* too large for float32 .* as float64"):
+                store.read(name)
+
+
+def test_asking_whether_a_video_is_there_takes_no_time_that_grows(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", FEATURES)
+    with open_features(tmp_path) as store:
+        # A tuple of names would be searched from its beginning at each look at a video.
+        store.names = type("Names", (tuple,), {"__contains__": lambda *_: pytest.fail("searched")})(store.names)
+        assert "v" in store
+        assert "w" not in store
+        assert store.info("v").snippets == 7
+
+
 def test_a_video_of_no_snippets_reads_as_empty(tmp_path: Path) -> None:
     with open_features(h5(tmp_path / "f.h5", v=np.empty((0, 6), np.float32))) as store:
         assert store.read("v").shape == (0, 6)
@@ -181,6 +218,40 @@ def test_attributes_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         for name in ("v", "w"):
             with pytest.raises(FeatureError, match="'fps'"):
                 store.info(name)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("fps", 1e-308, "is 1e-308; expected a number from 0.001 to 1,000,000$"),
+        ("fps", 1e300, r"is 1e\+300; expected"),
+        ("fps", np.nan, "is nan; expected"),
+        ("fps", 0, "is 0; expected"),
+        ("duration", np.inf, "is inf; expected a number from 0.001 to 1,000,000,000$"),
+        ("snippet_frames", 16.4, "is 16.4; expected a whole number from 1 to 16,777,216$"),
+        ("snippet_frames", 1e308, r"is 1e\+308; expected"),
+        ("snippet_frames", np.uint64(2**64 - 1), r"is 1.84467e\+19; expected"),
+        ("snippet_frames", 0, "is 0; expected"),
+    ],
+)
+def test_attributes_out_of_bounds_are_refused_in_a_short_line(
+    tmp_path: Path, attribute: str, value: float, message: str
+) -> None:
+    path = h5(tmp_path / "f.h5", v=FEATURES)
+    with h5py.File(path, "a") as file:
+        file["v"].attrs[attribute] = value
+    with open_features(path) as store, pytest.raises(FeatureError, match=message) as caught:
+        store.info("v")
+    assert len(str(caught.value)) < len(str(path)) + 120
+
+
+def test_whole_numbers_of_any_dtype_are_snippet_frames(tmp_path: Path) -> None:
+    path = h5(tmp_path / "f.h5", a=FEATURES, b=FEATURES)
+    with h5py.File(path, "a") as file:
+        file["a"].attrs["snippet_frames"] = np.float32(16)
+        file["b"].attrs["snippet_frames"] = np.array([16], np.int8)
+    with open_features(path) as store:
+        assert [store.info(name).snippet_frames for name in "ab"] == [16, 16]
 
 
 def test_pickled_npy_files_are_refused(tmp_path: Path) -> None:

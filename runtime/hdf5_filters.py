@@ -1,0 +1,214 @@
+"""Unpacks the chunks of compressed HDF5 datasets itself, none to more than a chunk's size.
+
+HDF5's own filters unpack for as long as the packed stream goes on, whatever the chunk's size: 1.5 MB of deflate took
+1.5 GB of memory, 7 KB deflated twice as much. And where a stream ends early, HDF5 2.0.0 takes what lies behind it in
+memory for features. So HDF5 only finds the chunks here, and what it wrote is unpacked into the room that a chunk has.
+
+Read are deflate (gzip), LZF, shuffle and Fletcher's checksum; others are refused by name, which also keeps HDF5 from
+loading plugins. LZF is left to HDF5, as Python would unpack 10 MB a second, once each stream was found to unpack to
+exactly its chunk's size; that costs 15 ms a MB.
+"""
+
+import math
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc.runtime.errors import FeatureError
+
+__all__ = ["check_chunks", "is_packed", "read_packed"]
+
+_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000  # HDF5's numbers of filters
+_COMPRESSIONS = (_DEFLATE, _LZF)
+_BLOCK = 1 << 20  # 16-bit words of a checksum at a time
+
+_Filters = list[tuple[int, tuple[int, ...]]]  # number and parameters of each, in the order of writing
+
+
+def is_packed(dataset: Any) -> bool:
+    """Whether the dataset has filters: `read_packed` reads it."""
+    return dataset.chunks is not None and dataset.id.get_create_plist().get_nfilters() > 0
+
+
+def check_chunks(dataset: Any, where: str, limit: int) -> None:
+    """Refuse a chunked dataset that cannot be read in bounded memory, as far as can be told without unpacking.
+
+    Args:
+        dataset: of h5py.
+        where: begins the message: the file and the video.
+        limit: bytes that a chunk may have.
+
+    Raises:
+        FeatureError: chunks that are too large; a filter that is not read here; two compressions, one on the other;
+            numbers in a form that NumPy does not have; or a chunk whose size does not fit its shape.
+    """
+    if dataset.chunks is None:
+        return
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    if size > limit:
+        raise FeatureError(
+            f"{where}: its chunks, {dataset.chunks[0]} x {dataset.chunks[1]}, are too large to be read; use h5repack"
+        )
+    packed = is_packed(dataset)
+    if packed:
+        _check_filters(dataset, where, size)
+    # HDF5 reads beyond a plain chunk that is stored shorter than its shape. What a filter cannot shrink grows little.
+    low, high = (0, 2 * size + 64) if packed else (size, size)
+    odd: list[int] = []
+    dataset.id.chunk_iter(lambda chunk: odd.append(chunk.size) if not low <= chunk.size <= high else None)
+    if odd:
+        raise FeatureError(f"{where}: damaged: a chunk of {size:,} bytes is stored in {odd[0]:,}")
+
+
+def read_packed(dataset: Any, out: npt.NDArray[Any], columns: slice, where: str) -> None:
+    """Fill `out` [T, columns] from a dataset [T, D] that `check_chunks` let through.
+
+    Raises:
+        FeatureError: a chunk that does not unpack to exactly its size.
+    """
+    filters = [(number, values) for number, values, _ in _filters(dataset)]
+    masks: dict[tuple[int, int], int] = {}  # first row and column of each stored chunk -> the filters it went without
+    dataset.id.chunk_iter(lambda chunk: masks.__setitem__(chunk.chunk_offset, chunk.filter_mask))
+    height, width = dataset.chunks
+    size = height * width * dataset.dtype.itemsize
+    lzf = any(number == _LZF for number, _ in filters)
+    start, stop, step = columns.indices(dataset.shape[1])
+    grid = math.prod(-(-whole // part) for whole, part in zip(dataset.shape, dataset.chunks, strict=True))
+    if len(masks) < grid:
+        out[...] = dataset.fillvalue
+    for (row, column), mask in masks.items():
+        rows = min(height, len(out) - row)
+        # Columns first..last - 1 of `out` lie in this chunk: of them, column <= start + k * step < column + width.
+        first = max(0, -(-(column - start) // step))
+        last = -(-(min(column + width, stop) - start) // step)
+        if rows <= 0 or first >= last:
+            continue
+        try:
+            raw = _unpacked(dataset.id.read_direct_chunk((row, column))[1], filters, mask, size)
+        except (ValueError, IndexError, zlib.error) as error:
+            raise FeatureError(f"{where}: damaged: the chunk of snippet {row}: {error}; copy the file again") from error
+        if raw is not None and not lzf:
+            chunk = np.frombuffer(raw, dataset.dtype).reshape(height, width)
+            out[row : row + rows, first:last] = chunk[:rows, start + first * step - column :: step][:, : last - first]
+    if lzf:
+        dataset.read_direct(out, source_sel=np.s_[:, columns])
+
+
+def _filters(dataset: Any) -> list[tuple[int, tuple[int, ...], bytes]]:
+    """Number, parameters and name of each filter."""
+    plist = dataset.id.get_create_plist()
+    found = [plist.get_filter(index) for index in range(plist.get_nfilters())]
+    return [(number, values, name) for number, _, values, name in found]
+
+
+def _check_filters(dataset: Any, where: str, size: int) -> None:
+    import h5py
+
+    filters = _filters(dataset)
+    cure = "h5repack -f GZIP=4 IN.h5 OUT.h5 packs it with gzip"
+    for number, _, name in filters:
+        if number not in (*_COMPRESSIONS, _SHUFFLE, _FLETCHER32):
+            shown = name.decode("ascii", "replace")[:40] or "of no name"
+            raise FeatureError(f"{where}: is packed with the filter {number} ({shown!r}), which is not read; {cure}")
+    if sum(number in _COMPRESSIONS for number, *_ in filters) > 1:
+        raise FeatureError(f"{where}: is compressed twice, which is not read; {cure}")
+    # LZF takes as much memory as it states here, before it unpacks.
+    if any(number == _LZF and any(value > 2 * size + 64 for value in values[2:3]) for number, values, _ in filters):
+        raise FeatureError(f"{where}: damaged: its LZF filter states chunks of another size than the data set's")
+    if h5py.h5t.py_create(dataset.dtype) != dataset.id.get_type():
+        raise FeatureError(f"{where}: its numbers have a form that NumPy lacks; write it as float32 or float16")
+
+
+def _unpacked(data: bytes, filters: _Filters, mask: int, size: int) -> bytes | None:
+    """The `size` bytes of a chunk; None where they are LZF's, of which only the length is looked at.
+
+    A bit of `mask` that is set says that its filter was left out.
+    """
+    for index, (number, values) in reversed(list(enumerate(filters))):
+        if mask >> index & 1:
+            continue
+        # What this filter was given to pack: the chunk, and the checksums that were added before it.
+        given = size + 4 * sum(f == _FLETCHER32 and not mask >> i & 1 for i, (f, _) in enumerate(filters[:index]))
+        if number == _DEFLATE:
+            data = _inflated(data, given)
+        elif number == _LZF:
+            _check_size(_lzf_size(data), given)
+            return None
+        elif number == _FLETCHER32:
+            data = _without_checksum(data)
+        else:
+            data = _unshuffled(data, values[0])
+    _check_size(len(data), size)
+    return data
+
+
+def _check_size(found: int, expected: int) -> None:
+    if found != expected:
+        raise ValueError(f"unpacks to {found:,} bytes, expected {expected:,}")
+
+
+def _inflated(data: bytes, size: int) -> bytes:
+    stream = zlib.decompressobj()
+    found = stream.decompress(data, size + 1)
+    if len(found) > size:
+        raise ValueError(f"unpacks to more than its {size:,} bytes")
+    if not stream.eof:
+        raise ValueError("its deflate stream is cut short")
+    return found
+
+
+def _lzf_size(data: bytes) -> int:
+    """How many bytes LZF unpacks to; an IndexError or -1 where the stream ends in the middle.
+
+    A control byte below 32 says that one more than as many bytes follow as they are. In another, the upper three bits
+    say how many to copy from what is there already, less two, and seven of them that a byte with more follows. A last
+    byte says how far back.
+    """
+    at = size = 0
+    while at < len(data):
+        control = data[at]
+        if control < 32:
+            at += control + 2
+            size += control + 1
+        elif control < 224:
+            at += 2
+            size += (control >> 5) + 2
+        else:
+            size += data[at + 1] + 9
+            at += 3
+    return size if at == len(data) else -1
+
+
+def _unshuffled(data: bytes, width: int) -> bytes:
+    """All first bytes, all second bytes, ... of numbers of `width` bytes, back in the order of the numbers."""
+    count = len(data) // width if width > 1 else 0
+    if not count:
+        return data
+    planes = np.frombuffer(data, np.uint8, count * width).reshape(width, count)
+    numbers = np.empty((count, width), np.uint8)
+    for index in range(width):  # plane by plane: ten times as fast as a transposed copy
+        numbers[:, index] = planes[index]
+    return numbers.tobytes() + data[count * width :]  # a rest shorter than a number was left as it is
+
+
+def _without_checksum(data: bytes) -> bytes:
+    """The data before Fletcher's checksum, which is that of their big-endian 16-bit words."""
+    if len(data) < 4:
+        raise ValueError("is too short for its checksum")
+    content = data[:-4]
+    even = content if len(content) % 2 == 0 else content + b"\0"
+    words = np.frombuffer(even, ">u2")
+    # The sum of the words, and the sum of all such sums on the way: the word that comes k-th from the end counts k
+    # times. Both modulo 65535, in blocks, so that neither the 64-bit sums nor the temporary grow with the chunk.
+    first = second = 0
+    for begin in range(0, len(words), _BLOCK):
+        block = words[begin : begin + _BLOCK].astype(np.uint64)
+        second += len(block) * first + int(block @ np.arange(len(block), 0, -1, dtype=np.uint64))
+        first += int(block.sum())
+    low, high = struct.unpack("<HH", data[-4:])
+    if (first % 65535, second % 65535) != (low % 65535, high % 65535):
+        raise ValueError("its checksum is wrong")
+    return content
