@@ -93,7 +93,7 @@ def test_settings_that_would_change_nothing_are_refused(settings: dict[str, Any]
 def test_options_are_checked_and_their_defaults_are_told() -> None:
     config = resolve({"model": {"base": "wtalc"}}, parse_assignment("model.options.margin=0.25"))
     assert config.model.options == {**WTALCOptions().model_dump(), "margin": 0.25}
-    assert "# δ, of the ranking hinge on cosine distances\nmargin = 0.25" in config.described_toml()
+    assert "# δ, of the ranking hinge on cosine distances\n# value: your own\nmargin = 0.25" in config.described_toml()
     with pytest.raises(ConfigError, match=r"options\.margin of wtalc: Input should be greater than or equal to 0"):
         resolve({"model": {"base": "wtalc", "options": {"margin": -1}}})
     with pytest.raises(ConfigError, match=r"options\.depth of basnet: Extra inputs are not permitted"):
