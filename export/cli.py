@@ -68,8 +68,11 @@ def export(
     check_writable(out, suffixes=(".onnx",))
     _need_train_extra()
     from refineloc.export.sources import from_checkpoint, from_run
-    from refineloc.export.triton import write_triton
+    from refineloc.export.triton import check_triton_folder, write_triton
     from refineloc.export.write import write_model
+
+    if triton is not None:
+        check_triton_folder(triton)
 
     if checkpoint is not None and classes is not None:
         trained = from_checkpoint(checkpoint, classes, preset)

@@ -24,7 +24,7 @@ from refineloc.runtime.files import atomic_write
 from refineloc.runtime.metadata import ModelMetadata
 from refineloc.training.base_model import BaseModel
 
-__all__ = ["OPSET", "build_graph", "check_graph", "save_graph"]
+__all__ = ["OPSET", "build_graph", "check_graph", "model_bytes", "save_graph"]
 
 OPSET = 20  # ONNX Runtime 1.17 and later read it; no operator used here gains from a newer one
 
@@ -100,6 +100,23 @@ def check_graph(model: onnx.ModelProto) -> None:
         raise ModelError("the exported graph keeps weights outside of the file")
 
 
+def model_bytes(model: onnx.ModelProto, metadata: ModelMetadata) -> bytes:
+    """The graph with its metadata, as the content of one file.
+
+    Raises:
+        ModelError: larger than the 2 GiB that one ONNX file can hold.
+    """
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata.to_props())
+    model.producer_name, _, model.producer_version = metadata.producer.partition(" ")
+    model.doc_string = "refineloc: temporal action localization; docs/onnx.md describes inputs, outputs and metadata"
+    try:
+        content: bytes = model.SerializeToString(deterministic=True)
+    except ValueError as error:  # protobuf's limit
+        raise ModelError("the model is larger than 2 GiB, which no single ONNX file can be") from error
+    return content
+
+
 def save_graph(path: str | os.PathLike[str], model: onnx.ModelProto, metadata: ModelMetadata) -> int:
     """Write the graph with its metadata as one file, whole or not at all; gives the size in bytes.
 
@@ -107,14 +124,7 @@ def save_graph(path: str | os.PathLike[str], model: onnx.ModelProto, metadata: M
         ModelError: larger than the 2 GiB that one ONNX file can hold.
         OutputError: the file cannot be written.
     """
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, metadata.to_props())
-    model.producer_name, _, model.producer_version = metadata.producer.partition(" ")
-    model.doc_string = "refineloc: temporal action localization; docs/onnx.md describes inputs, outputs and metadata"
-    try:
-        content = model.SerializeToString(deterministic=True)
-    except ValueError as error:  # protobuf's limit
-        raise ModelError(f"{path}: the model is larger than 2 GiB, which no single ONNX file can be") from error
+    content = model_bytes(model, metadata)
     with atomic_write(path, "wb") as handle:
         handle.write(content)
     return len(content)

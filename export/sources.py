@@ -77,6 +77,7 @@ def from_run(folder: Path | None, iteration: int | None) -> Trained:
             precision="fp32",
             training_data=Path(data.train_features).name,
             producer=_PRODUCER,
+            context_snippets=loaded.model.context_snippets,
         ),
         Path(data.val_features) if data.val_features else None,
         Path(data.val_labels) if data.val_labels else None,
@@ -120,6 +121,7 @@ def from_checkpoint(path: Path, classes: Path, preset: str | None = None) -> Tra
             precision="fp32",
             training_data="",
             producer=_PRODUCER,
+            context_snippets=checkpoint.model.context_snippets,
         ),
     )
 

@@ -15,11 +15,24 @@ import os
 from pathlib import Path
 
 from refineloc.runtime.errors import ConfigError, OutputError
-from refineloc.runtime.files import atomic_write
+from refineloc.runtime.files import atomic_write, check_writable
 from refineloc.runtime.metadata import ModelMetadata
 from refineloc.runtime.session import Session
 
-__all__ = ["triton_config", "write_triton"]
+__all__ = ["check_triton_folder", "triton_config", "write_triton"]
+
+
+def check_triton_folder(folder: str | os.PathLike[str], name: str = "refineloc") -> None:
+    """Fail before an export, not after it, where `write_triton` cannot write; leaves nothing there.
+
+    Raises:
+        OutputError: a folder cannot be written, or a file is in its place.
+    """
+    place = Path(folder) / name / "1"
+    there = next(path for path in (place, *place.parents) if path.exists())
+    if not there.is_dir():
+        raise OutputError(f"{there}: cannot hold a model repository: it is a file; give --triton a folder")
+    check_writable(there / "model.onnx")
 
 
 def write_triton(folder: str | os.PathLike[str], model: str | os.PathLike[str], name: str = "refineloc") -> Path:

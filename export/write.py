@@ -3,10 +3,10 @@
 import os
 from dataclasses import dataclass, replace
 
-from refineloc.export.graph import save_graph
+from refineloc.export.graph import model_bytes
 from refineloc.export.parity import TOLERANCES, Sample, measure, problems
 from refineloc.export.precision import build
-from refineloc.runtime.errors import ModelError
+from refineloc.runtime.errors import EngineError, ModelError
 from refineloc.runtime.files import atomic_path
 from refineloc.runtime.metadata import ModelMetadata, Precision
 from refineloc.runtime.session import Session
@@ -55,8 +55,11 @@ def write_model(
     """
     graph = build(model, metadata.width, precision)
     with atomic_path(path) as aside:
-        save_graph(aside, graph, replace(metadata, precision=precision, parity=None))
-        parity = measure(model, Session(aside, provider="cpu"), sample)
+        aside.write_bytes(model_bytes(graph, replace(metadata, precision=precision, parity=None)))
+        try:
+            parity = measure(model, Session(aside, provider="cpu"), sample)
+        except (ModelError, EngineError) as error:  # of the file that nobody has seen yet
+            raise type(error)(str(error).replace(str(aside), str(path))) from error
         beyond = problems(parity, TOLERANCES[precision])
         if beyond and not allow_loss:
             raise ModelError(
@@ -64,5 +67,6 @@ def write_model(
                 "--allow-loss writes it all the same"
             )
         measured = replace(metadata, precision=precision, parity=parity)
-        size = save_graph(aside, graph, measured)
-    return Written(measured, size, tuple(beyond))
+        content = model_bytes(graph, measured)
+        aside.write_bytes(content)
+    return Written(measured, len(content), tuple(beyond))

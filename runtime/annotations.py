@@ -6,10 +6,14 @@ Read (DESIGN section 3):
     *.csv    video-name,label[,fps][,video-duration]                               weak labels alone, a row a label
     *.json   {"database": {VIDEO: {"subset", "duration", "annotations": [{"label", "segment": [s, e]}]}}}   ActivityNet
 
+In a CSV, spaces around names and labels do not count, here and in detections: people type them ("clip, run"), and a
+class " run" beside "run" would go unnoticed. A JSON's names are taken as they are: programs write them.
+
 Weak means weak: with `times=False` no time is read at all, even where the file has it.
 """
 
 import csv
+import io
 import json
 import math
 import os
@@ -22,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import AnnotationError
-from refineloc.runtime.files import atomic_write
+from refineloc.runtime.files import atomic_write, csv_writer, is_text
 
 __all__ = ["Annotations", "VideoAnnotation", "read_annotations", "read_regions", "write_annotations_csv"]
 
@@ -102,7 +106,7 @@ def read_annotations(path: str | os.PathLike[str], *, times: bool = True, subset
     """
     source = Path(path)
     try:
-        text = source.read_text(encoding="utf-8-sig")
+        text = source.read_bytes().decode("utf-8-sig")  # not read_text, which would change the ends of quoted lines
     except FileNotFoundError:
         raise AnnotationError(f"{source}: no such file; give a CSV or ActivityNet JSON of labels") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -118,21 +122,20 @@ def read_annotations(path: str | os.PathLike[str], *, times: bool = True, subset
 
 
 def write_annotations_csv(path: str | os.PathLike[str], annotations: Mapping[str, VideoAnnotation]) -> None:
-    """Write the released CSV form: a row a segment, or, for a video without segments, a row a label with empty times.
+    """Write the released CSV form: a row a segment, and a row with empty times for each label that no segment has.
 
     Raises:
         OutputError: the file cannot be written.
     """
     with atomic_write(path) as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(_CSV_COLUMNS)
+        csv.writer(handle, lineterminator="\n").writerow(_CSV_COLUMNS)
         for video in annotations.values():
+            writer = csv_writer(handle, (video.name, *video.labels))
             tail = ["" if value is None else value for value in (video.duration_s, video.fps, video.frames)]
-            if len(video.start):
-                rows = zip(video.start.tolist(), video.end.tolist(), video.segment_labels, strict=True)
-                writer.writerows([video.name, start, end, label, *tail] for start, end, label in rows)
-            else:
-                writer.writerows([video.name, "", "", label, *tail] for label in video.labels)
+            rows = zip(video.start.tolist(), video.end.tolist(), video.segment_labels, strict=True)
+            writer.writerows([video.name, start, end, label, *tail] for start, end, label in rows)
+            without = (label for label in video.labels if label not in video.segment_labels)
+            writer.writerows([video.name, "", "", label, *tail] for label in without)
 
 
 def read_regions(path: str | os.PathLike[str]) -> dict[str, list[tuple[float, float]]]:
@@ -143,7 +146,7 @@ def read_regions(path: str | os.PathLike[str]) -> dict[str, list[tuple[float, fl
     """
     source = Path(path)
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise AnnotationError(f"{source}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -200,7 +203,15 @@ class _Builder:
 
 
 def _from_csv(source: Path, text: str, times: bool) -> dict[str, VideoAnnotation]:
-    rows = csv.reader(text.splitlines())
+    # Not text.splitlines(): it takes U+2028, form feeds and the line ends inside quotes for ends of rows.
+    rows = csv.reader(io.StringIO(text, newline=""))
+    try:
+        return _from_rows(source, rows, times)
+    except csv.Error as error:
+        raise AnnotationError(f"{source}: line {rows.line_num}: not a CSV: {error}") from error
+
+
+def _from_rows(source: Path, rows: Any, times: bool) -> dict[str, VideoAnnotation]:
     header = [name.strip() for name in next(rows, [])]
     if "video-name" not in header or "label" not in header:
         raise AnnotationError(
@@ -227,7 +238,7 @@ def _from_csv(source: Path, text: str, times: bool) -> dict[str, VideoAnnotation
             continue
         if len(row) != len(header):
             raise AnnotationError(f"{source}: line {rows.line_num}: expected {len(header)} columns, got {len(row)}")
-        name, label = row[name_at].strip(), row[label_at].strip()
+        name, label = row[name_at].strip(" \t"), row[label_at].strip(" \t")
         if not name or not label:
             raise AnnotationError(f"{source}: line {rows.line_num}: a video name or a label is empty")
         builder = builders.get(name)
@@ -261,10 +272,15 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
             raise AnnotationError(f"{where}: expected an object with a list of 'annotations'")
         if subset is not None and entry.get("subset") != subset:
             continue
+        own_subset = entry.get("subset")
+        if own_subset is not None and not isinstance(own_subset, str):
+            raise AnnotationError(f"{where}: expected a subset's name, got {own_subset!r}")
+        frames = _optional(entry, "frame", where)
         builder = _Builder(
             duration_s=_positive(_optional(entry, "duration", where), f"{where}: duration"),
             fps=_positive(_optional(entry, "fps", where), f"{where}: fps"),
-            subset=entry.get("subset"),
+            frames=None if frames is None else int(frames),
+            subset=own_subset,
         )
         for annotation in entry.get("annotations", []):
             label = annotation.get("label") if isinstance(annotation, dict) else None
@@ -277,6 +293,9 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
             if not isinstance(segment, list) or len(segment) != 2:
                 raise AnnotationError(f"{where}: expected a segment [start, end], got {segment!r}")
             builder.add(label, _number(segment[0], f"{where}: segment"), _number(segment[1], f"{where}: segment"))
+        for kind, value in (("name", name), ("subset", own_subset or ""), *(("label", one) for one in builder.labels)):
+            if not is_text(value):
+                raise AnnotationError(f"{where}: its {kind} {value!r} holds half a character (a lone surrogate)")
         videos[name] = builder.build(name)
     return videos
 
@@ -289,8 +308,8 @@ def _number(value: Any, where: str) -> float:
     """A finite number; published files write some as strings."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise AnnotationError(f"{where}: expected a number, got {value!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise AnnotationError(f"{where}: expected a number, got {value!r:.60}") from None
     if not math.isfinite(number):
         raise AnnotationError(f"{where}: expected a finite number, got {value!r}")
     return number

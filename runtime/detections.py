@@ -1,6 +1,7 @@
 """Detections: the value, and the files it is kept in (ActivityNet JSON, CSV, JSON lines)."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import DetectionError, InputError
-from refineloc.runtime.files import atomic_write
+from refineloc.runtime.files import atomic_write, csv_writer, is_text
 from refineloc.runtime.grid import SnippetGrid
 from refineloc.runtime.postprocess import Segments
 
@@ -97,10 +98,9 @@ def write_detections(
     pairs = detections.items() if isinstance(detections, Mapping) else detections
     with atomic_write(target) as handle:
         if kind == ".csv":
-            writer = csv.writer(handle, lineterminator="\n")
-            writer.writerow(("video-name", "t-start", "t-end", "label", "score"))
+            csv.writer(handle, lineterminator="\n").writerow(("video-name", "t-start", "t-end", "label", "score"))
             for name, found in pairs:
-                writer.writerows((name, *record) for record in found)
+                csv_writer(handle, (name, *found.classes)).writerows((name, *record) for record in found)
         elif kind == ".jsonl":
             handle.writelines(json_line(name, found) for name, found in pairs)
         else:
@@ -130,7 +130,7 @@ def read_detections(path: str | os.PathLike[str]) -> dict[str, Detections]:
     """
     source = Path(path)
     try:
-        text = source.read_text(encoding="utf-8-sig")
+        text = source.read_bytes().decode("utf-8-sig")  # not read_text, which would change the ends of quoted lines
     except FileNotFoundError:
         raise DetectionError(f"{source}: no such file; give detections as .json, .csv or .jsonl") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -152,6 +152,10 @@ def _build(source: Path, raw: dict[str, list[_Row]]) -> dict[str, Detections]:
     # All rows at once, then a view for each video: thousands of small arrays would cost more than the parser.
     rows = [row for own in raw.values() for row in own]
     classes = tuple(sorted({row[2] for row in rows}))
+    for kind, names in (("video", raw), ("label", classes)):
+        for name in names:
+            if not is_text(name):
+                raise DetectionError(f"{source}: {kind} {name!r}: holds half a character (a lone surrogate)")
     index = {label: position for position, label in enumerate(classes)}
     start = np.array([row[0] for row in rows], dtype=np.float64)
     end = np.array([row[1] for row in rows], dtype=np.float64)
@@ -180,7 +184,7 @@ def _rows_of_json(source: Path, text: str) -> dict[str, list[_Row]]:
 
 def _rows_of_jsonl(source: Path, text: str) -> dict[str, list[_Row]]:
     raw: dict[str, list[_Row]] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # a string of JSON may hold the other ends of lines
         if not line.strip():
             continue
         where = f"{source}: line {number}"
@@ -192,16 +196,27 @@ def _rows_of_jsonl(source: Path, text: str) -> dict[str, list[_Row]]:
 
 
 def _rows_of_csv(source: Path, text: str) -> dict[str, list[_Row]]:
-    rows = csv.DictReader(text.splitlines())
-    wanted = ("video-name", "t-start", "t-end", "label", "score")
-    missing = [name for name in wanted if name not in (rows.fieldnames or ())]
-    if missing:
-        raise DetectionError(f"{source}: the header lacks the columns {', '.join(missing)}")
+    # Spaces around names do not count, as in annotations (`refineloc.runtime.annotations` says why).
+    rows = csv.reader(io.StringIO(text, newline=""))
     raw: dict[str, list[_Row]] = {}
-    for row in rows:
-        where = f"{source}: line {rows.line_num}"
-        start, end, score = (_number(row[key], where) for key in ("t-start", "t-end", "score"))
-        raw.setdefault(row["video-name"], []).append((start, end, row["label"], score))
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        wanted = ("video-name", "t-start", "t-end", "label", "score")
+        missing = [name for name in wanted if name not in header]
+        if missing:
+            raise DetectionError(f"{source}: the header lacks the columns {', '.join(missing)}")
+        name_at, start_at, end_at, label_at, score_at = (header.index(name) for name in wanted)
+        for row in rows:
+            if not row:
+                continue
+            where = f"{source}: line {rows.line_num}"
+            if len(row) != len(header):
+                raise DetectionError(f"{where}: expected {len(header)} columns, got {len(row)}")
+            start, end, score = (_number(row[at], where) for at in (start_at, end_at, score_at))
+            name, label = row[name_at].strip(" \t"), row[label_at].strip(" \t")
+            raw.setdefault(name, []).append((start, end, label, score))
+    except csv.Error as error:
+        raise DetectionError(f"{source}: line {rows.line_num}: not a CSV: {error}") from error
     return raw
 
 
@@ -211,7 +226,7 @@ def _rows_of_records(where: str, records: Any) -> list[_Row]:
     try:
         # One pass without a function call a field: this line is most of the time of reading a large file.
         rows = [(float(r["segment"][0]), float(r["segment"][1]), r["label"], float(r["score"])) for r in records]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise DetectionError(
             f"{where}: expected detections with 'label', 'score' and 'segment': [start, end] "
             f"({type(error).__name__}: {error})"
@@ -232,9 +247,9 @@ def _parse(text: str, where: str) -> Any:
         raise DetectionError(f"{where}: not valid JSON: {error}") from error
 
 
-def _number(value: str | None, where: str) -> float:
+def _number(value: str, where: str) -> float:
     try:
-        number = float(value if value is not None else "")
+        number = float(value)
     except ValueError:
         raise DetectionError(f"{where}: expected a number, got {value!r}") from None
     if not math.isfinite(number):

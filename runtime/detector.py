@@ -4,21 +4,23 @@ import contextlib
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
-from refineloc.runtime.features import FeatureStore, check_finite, stream_slice
-from refineloc.runtime.gpu import pinned_empty
+from refineloc.runtime.features import FeatureStore, check_finite
+from refineloc.runtime.gpu import PinnedBuffers
 from refineloc.runtime.grid import SnippetGrid
-from refineloc.runtime.half import HalfToFloat
 from refineloc.runtime.metadata import ModelMetadata
 from refineloc.runtime.pipeline import Batch, Planned, ahead, read_batches
 from refineloc.runtime.postprocess import PostProcess, Scores, segments
 from refineloc.runtime.session import Provider, Session
+
+if TYPE_CHECKING:
+    from refineloc.runtime.half import HalfToFloat
 
 __all__ = ["Detector"]
 
@@ -42,12 +44,16 @@ class Detector:
     Args:
         model: an ONNX file that refineloc-export wrote.
         provider: "auto" (CUDA where it really runs, else the CPU), or "cuda", "tensorrt", "cpu": used, or an error.
-        threads: of one call on the CPU; 0 takes one a physical core. In a service with several workers give 1.
-        batch_snippets: `detect_many` packs videos until a call has this many snippets; a longer video runs alone.
-        **settings: change how scores become segments: any field of `PostProcess`; what is left out is as the file says.
+        threads: of one call on the CPU, up to 1,024; 0 takes one a physical core. In a service with several workers
+            give 1.
+        batch_snippets: `detect_many` packs videos until a call has this many snippets, at most 2^20; a longer video
+            runs alone.
+        engine_cache: a folder where TensorRT keeps its engines, see `Session`.
+        **settings: change how scores become segments: any field of `PostProcess`; what is left out, or None, is as the
+            file says. Only of `nms` None is a value: keep all.
 
     Raises:
-        ModelError, EngineError, MissingExtraError: see `Session`.
+        ModelError, EngineError, MissingExtraError, OutputError: see `Session`.
         ConfigError: an unknown setting, or a value out of range.
     """
 
@@ -58,12 +64,12 @@ class Detector:
         provider: Provider = "auto",
         threads: int = 0,
         batch_snippets: int = BATCH_SNIPPETS,
+        engine_cache: str | os.PathLike[str] | None = None,
         **settings: Any,
     ) -> None:
-        if batch_snippets < 1:
-            raise ConfigError(f"batch_snippets: expected at least 1, got {batch_snippets}")
-        self._session = Session(model, provider, threads)
+        self._session = Session(model, provider, threads, batch_snippets=batch_snippets, engine_cache=engine_cache)
         self._half: HalfToFloat | None = None
+        self._buffers = PinnedBuffers()
         self._batch_snippets = batch_snippets
         self._settings = _post_process(self.metadata, settings)
 
@@ -94,10 +100,10 @@ class Detector:
             features: [T, D], T >= 1; D is the model's width, or twice that where the model takes one of two streams.
 
         Raises:
-            FeatureError: another shape, no snippets, no numbers, NaN or infinite values.
+            FeatureError: another shape, no snippets, no numbers, NaN, infinite, or so large that the model overflows.
         """
         packed = self._checked(features, "features")
-        return self._session.run(packed, np.array([len(packed)], dtype=np.int64))
+        return self._session.run(packed, np.array([len(packed)], dtype=np.int64), ["features"])
 
     def detect(
         self,
@@ -117,12 +123,13 @@ class Detector:
 
         Raises:
             FeatureError: see `scores`.
-            InputError: fps, duration or snippet frames that are not positive numbers.
+            InputError: fps, duration or snippet frames that are not positive numbers (see `SnippetGrid`).
         """
-        grid = SnippetGrid(fps, snippet_frames or self.metadata.snippet_frames, duration_s)
+        frames = self.metadata.snippet_frames if snippet_frames is None else snippet_frames
+        grid = SnippetGrid(fps, frames, duration_s)
         packed = self._checked(features, "features")
         lengths = np.array([len(packed)], dtype=np.int64)
-        found = segments(self._session.run(packed, lengths), lengths, self._settings)
+        found = segments(self._session.run(packed, lengths, ["features"]), lengths, self._settings)
         return Detections.from_segments(grid, found, self.classes, self.provider)
 
     def detect_many(
@@ -140,13 +147,14 @@ class Detector:
 
         Args:
             videos: an open feature store, or features by name.
-            names: of a store, only these videos, in this order.
+            names: of a store or a mapping, only these videos, in this order.
             fps: of all videos whose own is not known from `times` or the store.
-            times: fps and duration by video; goes before what the store says.
+            times: fps and duration by video, None where not known; goes before what the store says.
 
         Raises:
             FeatureError: as for `scores`; the message names the video.
-            InputError: no fps is known for a video.
+            InputError: no fps is known for a video, its times are none, or `names` has a video that is not there.
+            ConfigError: `names` with an iterable of pairs, which is taken as it comes.
         """
         for batch in self.detect_batches(videos, names=names, fps=fps, times=times):
             yield from batch
@@ -160,17 +168,21 @@ class Detector:
         times: Times | None = None,
     ) -> Iterator[list[tuple[str, Detections]]]:
         """Like `detect_many`, a list of videos a call of the model."""
-        if isinstance(videos, FeatureStore):
-            # All videos are looked at before the first is read: an error in the last should not come after hours.
-            planned = [
-                self._planned(videos, name, fps, times or {}) for name in (videos.names if names is None else names)
-            ]
-            empty = pinned_empty if self.provider in ("cuda", "tensorrt") else _empty
-            read = read_batches(videos, planned, self.metadata.width, self._batch_snippets, self._half_to_float, empty)
-            scored = ahead(self._scored(ahead(read)))
-        else:
-            scored = self._scored(self._packed(videos, fps, times or {}))
-        with contextlib.closing(scored):  # stops the threads before the caller goes on and closes the store
+        with contextlib.ExitStack() as stack:
+            if isinstance(videos, FeatureStore):
+                where = f"{videos.path}: "
+                # All videos are looked at before the first is read: an error in the last should not come after hours.
+                planned = [
+                    self._planned(videos, name, fps, times or {}) for name in (videos.names if names is None else names)
+                ]
+                empty = _empty if self.provider == "cpu" else stack.enter_context(self._buffers.lent())
+                read = read_batches(
+                    videos, planned, self.metadata.width, self._batch_snippets, self._half_to_float, empty
+                )
+                scored = ahead(self._scored(ahead(read), where))
+            else:
+                scored = self._scored(self._packed(_pairs(videos, names), fps, times or {}), "")
+            stack.enter_context(contextlib.closing(scored))  # stops the threads before the caller closes the store
             for batch, scores in scored:
                 found = segments(scores, batch.lengths, self._settings).by_video(len(batch.names))
                 yield [
@@ -178,9 +190,11 @@ class Detector:
                     for name, grid, own in zip(batch.names, batch.grids, found, strict=True)
                 ]
 
-    def _scored(self, batches: Iterator[Batch]) -> Generator[tuple[Batch, Scores]]:
-        for batch in batches:
-            yield batch, self._session.run(batch.features, batch.lengths)
+    def _scored(self, batches: Generator[Batch], where: str) -> Generator[tuple[Batch, Scores]]:
+        with contextlib.closing(batches):  # an error here leaves no thread that reads on
+            for batch in batches:
+                names = [f"{where}video {name!r}" for name in batch.names]
+                yield batch, self._session.run(batch.features, batch.lengths, names)
 
     def _planned(self, store: FeatureStore, name: str, fps: float | None, times: Times) -> Planned:
         info = store.info(name)
@@ -194,45 +208,40 @@ class Detector:
                 "extract the features as for training"
             )
         listed_fps, listed_duration_s = times.get(name, (None, None))
-        known = (listed_fps or info.fps or fps, listed_duration_s or info.duration_s)
-        columns = self._columns(info.width, where)
-        return Planned(name, info.snippets, info.dtype == np.float16, columns, self._grid(known, where))
+        grid = self._grid((listed_fps, info.fps, fps), (listed_duration_s, info.duration_s), where)
+        columns = self.metadata.columns(info.width, where)
+        return Planned(name, info.snippets, info.dtype == np.float16, columns, grid)
 
-    def _packed(
-        self, videos: Mapping[str, npt.ArrayLike] | Iterable[tuple[str, npt.ArrayLike]], fps: float | None, times: Times
-    ) -> Iterator[Batch]:
+    def _packed(self, videos: Iterable[tuple[str, npt.ArrayLike]], fps: float | None, times: Times) -> Generator[Batch]:
         """Arrays as batches; the caller's iterable is asked in the caller's thread, one batch at a time."""
         waiting: list[tuple[str, SnippetGrid, npt.NDArray[np.float32]]] = []
         size = 0
-        for name, features in videos.items() if isinstance(videos, Mapping) else videos:
+        for name, features in videos:
             where = f"video {name!r}"
             checked = self._checked(features, where)
             if waiting and size + len(checked) > self._batch_snippets:
                 yield _batch(waiting)
                 waiting, size = [], 0
-            waiting.append((name, self._grid(times.get(name, (fps, None)), where), checked))
+            listed_fps, listed_duration_s = times.get(name, (None, None))
+            waiting.append((name, self._grid((listed_fps, fps), (listed_duration_s,), where), checked))
             size += len(checked)
         if waiting:
             yield _batch(waiting)
 
-    def _grid(self, known: tuple[float | None, float | None], where: str) -> SnippetGrid:
-        fps, duration_s = known
-        if fps is None:
+    def _grid(self, fps: Sequence[float | None], duration_s: Sequence[float | None], where: str) -> SnippetGrid:
+        """Of the first of each that is known."""
+        rate = next((one for one in fps if one is not None), None)
+        if rate is None:
             raise InputError(
                 f"{where}: its fps is not known, and seconds need it; give --fps X or --videos LABELS.csv "
                 "(in Python: fps= or times=)"
             )
-        return SnippetGrid(fps, self.metadata.snippet_frames, duration_s)
-
-    def _columns(self, width: int, where: str) -> slice:
-        """Which columns of the features the model takes: all, or its stream of two."""
-        expected = self.metadata.width
-        if width == expected:
-            return slice(0, width)
-        if self.metadata.stream != "both" and width == 2 * expected:
-            return stream_slice(width, self.metadata.stream, self.metadata.stream_order)
-        both = f" (or {2 * expected}, both streams)" if self.metadata.stream != "both" else ""
-        raise FeatureError(f"{where}: features have width {width}, the model expects {expected}{both}")
+        try:
+            return SnippetGrid(
+                rate, self.metadata.snippet_frames, next((one for one in duration_s if one is not None), None)
+            )
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
 
     def _checked(self, features: npt.ArrayLike, where: str) -> npt.NDArray[np.float32]:
         array = np.asarray(features)
@@ -242,7 +251,7 @@ class Detector:
             raise FeatureError(f"{where}: expected float32 or float16 features, got dtype {array.dtype}")
         if not len(array):
             raise FeatureError(f"{where}: has no snippets")
-        taken = np.ascontiguousarray(array[:, self._columns(array.shape[1], where)])
+        taken = np.ascontiguousarray(array[:, self.metadata.columns(array.shape[1], where)])
         if taken.dtype == np.float16:
             packed = np.empty(taken.shape, dtype=np.float32)
             self._half_to_float()(taken, packed)
@@ -251,14 +260,31 @@ class Detector:
         check_finite(packed, where)
         return packed
 
-    def _half_to_float(self) -> HalfToFloat:
+    def _half_to_float(self) -> "HalfToFloat":
         if self._half is None:  # two threads may both make one; either serves
+            from refineloc.runtime.half import HalfToFloat
+
             self._half = HalfToFloat()
         return self._half
 
 
-def _empty(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+def _empty(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     return np.empty(shape, dtype=np.float32)
+
+
+def _pairs(
+    videos: Mapping[str, npt.ArrayLike] | Iterable[tuple[str, npt.ArrayLike]], names: Sequence[str] | None
+) -> Iterable[tuple[str, npt.ArrayLike]]:
+    if not isinstance(videos, Mapping):
+        if names is not None:
+            raise ConfigError("names: goes with a feature store or a mapping; leave videos out of the iterable itself")
+        return videos
+    if names is None:
+        return videos.items()
+    missing = [name for name in names if name not in videos]
+    if missing:
+        raise InputError(f"video {missing[0]!r}: is not in the mapping, which holds {len(videos)} videos")
+    return ((name, videos[name]) for name in names)
 
 
 def _batch(videos: list[tuple[str, SnippetGrid, npt.NDArray[np.float32]]]) -> Batch:
@@ -273,4 +299,5 @@ def _post_process(metadata: ModelMetadata, changes: dict[str, Any]) -> PostProce
         raise ConfigError(
             f"unknown setting {sorted(unknown)[0]!r}; expected one of {', '.join(PostProcess.__dataclass_fields__)}"
         )
-    return replace(metadata.post_process(), **{name: value for name, value in changes.items() if value is not None})
+    given = {name: value for name, value in changes.items() if value is not None or name == "nms"}
+    return replace(metadata.post_process(), **given)

@@ -31,7 +31,7 @@ class Intervals:
 
     Attributes:
         level: the share of resamples inside, such as 0.95.
-        mAP: low and high at each threshold, float64 [2, K].
+        mAP: low and high at each threshold, float64 [2, K]; in [0, 1], as all of them.
         average_mAP: low and high.
         classes: low and high of each class's AP, mean over thresholds, float64 [2, N]; over the resamples that have it.
         shift: by how much the resamples' average mAP lies above the sample's, on the mean.
@@ -108,13 +108,14 @@ def bootstrap(
     sample, class_sample = scores_of(np.ones(videos))
     shift = scores.mean(axis=0) - sample
     tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.quantile(scores.mean(axis=1) - shift.mean(), tails)
+    # Moved by the shift, an interval can reach past 0 or 1, where no AP and no mean of them can be.
+    low, high = np.clip(np.quantile(scores.mean(axis=1) - shift.mean(), tails), 0.0, 1.0)
     # A class that a resample lacks has no AP there; one that every resample lacks keeps its own figure as both bounds.
     drawn = np.where(np.isnan(by_class).all(axis=0), class_sample, by_class)
     class_shift = np.nanmean(drawn, axis=0) - class_sample
     return Intervals(
         level,
-        np.quantile(scores - shift, tails, axis=0),
+        np.clip(np.quantile(scores - shift, tails, axis=0), 0.0, 1.0),
         (float(low), float(high)),
         np.clip(np.nanquantile(drawn - class_shift, tails, axis=0), 0.0, 1.0),
         float(shift.mean()),

@@ -1,15 +1,20 @@
 """Outputs appear whole or not at all: written aside, flushed to the disk, then renamed."""
 
 import contextlib
+import csv
 import os
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from refineloc.runtime.errors import InputError, OutputError
 
-__all__ = ["atomic_path", "atomic_write", "check_writable"]
+__all__ = ["atomic_path", "atomic_write", "check_writable", "csv_writer", "is_text"]
+
+_TEMPORARY = ".refineloc-"  # and eight characters of mkstemp's
+_SUFFIX = 12  # characters of a suffix that a temporary file keeps; a longer one is no file's type
 
 
 @contextlib.contextmanager
@@ -23,14 +28,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: the folder is missing or cannot be written, or the disk is full.
     """
     target = Path(path)
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder; give the name of a file to write")
-    try:
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
-        os.close(descriptor)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {_reason(error)}") from error
-    aside = Path(name)
+    aside = _temporary(target)
     try:
         yield aside
         _flush(aside)
@@ -67,14 +65,45 @@ def check_writable(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ())
     target = Path(path)
     if suffixes and target.suffix.lower() not in suffixes:
         raise InputError(f"{target}: expected an output name that ends in {', '.join(suffixes)}")
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder; give the name of a file to write")
+    _temporary(target).unlink()
+
+
+def csv_writer(handle: IO[str], texts: Iterable[str]) -> Any:
+    """A writer of CSV rows that hold these texts, which every reader of CSV gets back as they are.
+
+    Python's quotes a line feed where it stands in a text, and not a carriage return, which ends a row as well.
+    """
+    ends = any("\r" in text for text in texts)
+    return csv.writer(handle, lineterminator="\n", quoting=csv.QUOTE_ALL if ends else csv.QUOTE_MINIMAL)
+
+
+def is_text(value: str) -> bool:
+    """Whether a file can hold it: JSON's escapes and others' arrays can make half a character, which UTF-8 cannot."""
     try:
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.")
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _temporary(target: Path) -> Path:
+    """A new file beside `target`, which can be written if this one can; its name does not grow with the target's."""
+    try:
+        if stat.S_ISDIR(target.stat().st_mode):
+            raise OutputError(f"{target}: is a folder; give the name of a file to write")
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # such as a name that is too long
+        raise OutputError(f"{target}: cannot be written: {_reason(error)}") from error
+    except ValueError:
+        raise OutputError(f"{str(target)!r}: cannot be the name of a file") from None
+    try:
+        suffix = target.suffix if len(target.suffix) <= _SUFFIX else ""
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=_TEMPORARY, suffix=suffix)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {_reason(error)}") from error
     os.close(descriptor)
-    os.unlink(name)
+    return Path(name)
 
 
 def _flush(path: Path) -> None:

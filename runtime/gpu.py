@@ -4,17 +4,20 @@ Features that the GPU copies itself, from page-locked memory, arrive at the bus'
 driver first copies them to a place of its own.
 """
 
+import contextlib
 import ctypes
 import functools
 import math
 import os
+import threading
 import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["gpu_problem", "pinned_empty"]
+__all__ = ["PinnedBuffers", "gpu_problem", "pinned_empty"]
 
 _PORTABLE = 1  # CU_MEMHOSTALLOC_PORTABLE: page-locked for every context, whichever the engine makes
 
@@ -51,6 +54,42 @@ def pinned_empty(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     # At exit the process frees it all; by then the driver may be gone.
     weakref.finalize(memory, _free, driver, handle, address).atexit = False
     return np.frombuffer(memoryview(memory), dtype=np.float32).reshape(shape)
+
+
+class PinnedBuffers:
+    """Page-locked arrays that are kept for the next call: locking memory takes longer than filling it.
+
+    Serves many threads; each call borrows its own arrays. At most `kept` of them wait for the next.
+    """
+
+    def __init__(self, kept: int = 8) -> None:
+        self._kept = kept
+        self._free: list[npt.NDArray[np.float32]] = []  # flat
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[Callable[[tuple[int, ...]], npt.NDArray[np.float32]]]:
+        """Gives a function like `np.empty` of float32; its arrays may be used until the block ends."""
+        taken: list[npt.NDArray[np.float32]] = []
+
+        def empty(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+            size = math.prod(shape)
+            taken.append(self._take(size))
+            return taken[-1][:size].reshape(shape)
+
+        try:
+            yield empty
+        finally:
+            with self._lock:
+                # The largest are the ones that the next call can use, whatever its size.
+                self._free = sorted(self._free + taken, key=len)[-self._kept :]
+
+    def _take(self, size: int) -> npt.NDArray[np.float32]:
+        with self._lock:
+            place = next((place for place, one in enumerate(self._free) if len(one) >= size), None)
+            if place is not None:
+                return self._free.pop(place)  # the smallest that is large enough
+        return pinned_empty((size, 1)).reshape(-1)
 
 
 def _free(driver: Any, handle: ctypes.c_void_p, address: ctypes.c_void_p) -> None:

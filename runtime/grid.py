@@ -10,6 +10,10 @@ from refineloc.runtime.errors import InputError
 
 __all__ = ["SnippetGrid"]
 
+# Far outside of what videos and snippets have, and near enough that every time is a finite number of seconds.
+_LEAST_FPS, _MOST_FPS = 1e-3, 1e6
+_MOST_FRAMES = 2**24
+
 
 @dataclass(frozen=True, slots=True)
 class SnippetGrid:
@@ -18,12 +22,12 @@ class SnippetGrid:
     Snippet t covers the half-open interval [t * H / fps, (t + 1) * H / fps) of seconds.
 
     Attributes:
-        fps: frames a second of the video the features were made from, > 0.
-        snippet_frames: frames a snippet (H), >= 1.
-        duration_s: length of the video in seconds where it is known; segments are clipped to it.
+        fps: frames a second of the video the features were made from, 0.001 to 1,000,000.
+        snippet_frames: frames a snippet (H), a whole number from 1 to 2^24.
+        duration_s: length of the video in seconds where it is known, above 0; segments are clipped to it.
 
     Raises:
-        InputError: a value that is not a positive, finite number.
+        InputError: a value out of range, or no number.
     """
 
     fps: float
@@ -31,12 +35,21 @@ class SnippetGrid:
     duration_s: float | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.fps) and self.fps > 0):
-            raise InputError(f"fps: expected a positive number of frames a second, got {self.fps}")
-        if self.snippet_frames < 1:
-            raise InputError(f"snippet_frames: expected at least 1 frame, got {self.snippet_frames}")
-        if self.duration_s is not None and not (math.isfinite(self.duration_s) and self.duration_s >= 0):
-            raise InputError(f"duration_s: expected a number of seconds >= 0, got {self.duration_s}")
+        if not (_is_number(self.fps) and _LEAST_FPS <= self.fps <= _MOST_FPS):
+            raise InputError(
+                f"fps: expected a positive number of frames a second, {_LEAST_FPS:g} to {_MOST_FPS:,.0f}, "
+                f"got {self.fps!r:.40}"
+            )
+        # A whole float is no whole number here: it comes from a computation, whose next result may be 15.99.
+        whole = isinstance(self.snippet_frames, (int, np.integer)) and not isinstance(self.snippet_frames, bool)
+        if not (whole and 1 <= self.snippet_frames <= _MOST_FRAMES):
+            raise InputError(
+                f"snippet_frames: expected a whole number of at least 1 frame, got {self.snippet_frames!r:.40}"
+            )
+        if self.duration_s is not None and not (
+            _is_number(self.duration_s) and self.duration_s > 0 and math.isfinite(self.duration_s)
+        ):
+            raise InputError(f"duration_s: expected a number of seconds above 0, got {self.duration_s!r:.40}")
 
     def seconds(
         self, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]
@@ -74,3 +87,7 @@ class SnippetGrid:
         for a, b in zip(np.clip(first, 0, snippets), np.clip(past, 0, snippets), strict=True):
             mask[int(a) : int(b)] = True
         return mask
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (float, int, np.floating, np.integer)) and not isinstance(value, bool)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
-from refineloc.runtime.errors import ConfigError, ModelError
-from refineloc.runtime.features import Stream, StreamOrder
+from refineloc.runtime.errors import ConfigError, FeatureError, ModelError
+from refineloc.runtime.features import Stream, StreamOrder, stream_slice
 from refineloc.runtime.postprocess import THRESHOLDS, PostProcess, Profile, Scoring
 
 __all__ = ["FORMAT_VERSION", "KEY_PREFIX", "ModelMetadata", "Parity", "Precision"]
@@ -26,6 +26,8 @@ Precision = Literal["fp32", "fp16", "int8"]
 # Of the profile "multi-threshold" alone. Version 1 began without them: older files, of the other profiles, lack them,
 # and a reader of that time refuses the profile, whose name it does not know.
 _ADDED = ("thresholds", "scoring", "outer", "video_weight")
+# Bases whose files may be older than `context_snippets`: each snippet's logits are its own. Of others it is not known.
+_SNIPPET_WISE = ("refineloc", "wtalc")
 _MAX_SIZE = 2**24  # of D, H, N: far above any real one, far below what would exhaust memory
 _T = TypeVar("_T")
 
@@ -84,14 +86,15 @@ class ModelMetadata:
         profile: rules of post-processing, "paper", "release" or "multi-threshold".
         alpha_a, alpha_c, top_k, max_gap, widen, nms, thresholds, scoring, outer, video_weight: see `PostProcess`.
         preset: name of the settings it was trained with, "" where there was none.
-        base: base model: refineloc, wtalc or basnet.
+        base: name of the base model.
         iteration: η, the refinement iteration.
-        layers: L, fully connected layers of each branch.
-        attention_values: 2 or 1 outputs of the attention branch; 0: a base model without one.
+        layers: layers with weights on the way to the class logits; L of the base model refineloc.
+        attention_values: columns of the logits that Ā^bf is made of, 2 or 1; 0: a base model without them.
         precision: of the weights and products: fp32, fp16 or int8. Inputs and outputs are float32 in all three.
         training_data: name of the training features, "" where unknown.
         producer: program and version that wrote the file.
         parity: how far the file is from the trained model; None where it was not measured.
+        context_snippets: how many snippets to each side the logits of a snippet depend on; None where it is not known.
 
     Raises:
         ModelError: a value out of range.
@@ -122,8 +125,11 @@ class ModelMetadata:
     outer: float = 0.25
     video_weight: float = 0.2
     parity: Parity | None = None
+    context_snippets: int | None = None
 
     def __post_init__(self) -> None:
+        if self.context_snippets is None and self.base in _SNIPPET_WISE:
+            object.__setattr__(self, "context_snippets", 0)
         _need(0 < len(self.classes) <= _MAX_SIZE, "classes: expected at least one name")
         for name in self.classes:
             good = isinstance(name, str) and name.strip() and name.isprintable()
@@ -140,6 +146,8 @@ class ModelMetadata:
             ("attention_values", 0, 2),
         ):
             _check_between(key, getattr(self, key), low, high)
+        if self.context_snippets is not None:
+            _check_between("context_snippets", self.context_snippets, 0, _MAX_SIZE)
         for key, known in (
             ("stream", get_args(Stream)),
             ("stream_order", get_args(StreamOrder)),
@@ -168,6 +176,19 @@ class ModelMetadata:
             video_weight=self.video_weight,
         )
 
+    def columns(self, width: int, where: str) -> slice:
+        """Which columns of features of this width the model takes: all, or its stream of two.
+
+        Raises:
+            FeatureError: neither; the message begins with `where`.
+        """
+        if width == self.width:
+            return slice(0, width)
+        if self.stream != "both" and width == 2 * self.width:
+            return stream_slice(width, self.stream, self.stream_order)
+        both = f" (or {2 * self.width}, both streams)" if self.stream != "both" else ""
+        raise FeatureError(f"{where}: features have width {width}, the model expects {self.width}{both}")
+
     def to_props(self) -> dict[str, str]:
         """The `metadata_props` of the ONNX file."""
         props = {"format_version": str(FORMAT_VERSION)}
@@ -175,9 +196,10 @@ class ModelMetadata:
             value = getattr(self, field.name)
             if field.name in ("classes", "thresholds"):
                 props[field.name] = json.dumps(list(value), ensure_ascii=False)
+            elif value is None and field.name in ("parity", "context_snippets"):
+                continue  # not known, which is not said
             elif field.name == "parity":
-                if value is not None:
-                    props[field.name] = json.dumps(asdict(value), ensure_ascii=False, allow_nan=False)
+                props[field.name] = json.dumps(asdict(value), ensure_ascii=False, allow_nan=False)
             else:
                 # str() of a float is the shortest text that reads back as the same float.
                 props[field.name] = "none" if value is None else str(value)
@@ -199,8 +221,11 @@ class ModelMetadata:
         )
         profile: Any = _read(props, "profile", _text, "a text")
         added: dict[str, Any] = {}
+        for key, parse, expected in (("parity", _parity, "a JSON object"), ("context_snippets", _integer, "a number")):
+            if KEY_PREFIX + key in props:
+                added[key] = _read(props, key, parse, expected)
         if profile == "multi-threshold" or any(KEY_PREFIX + key in props for key in _ADDED):
-            added = {
+            added |= {
                 "thresholds": _read(props, "thresholds", _numbers, "a JSON list of numbers"),
                 "scoring": _read(props, "scoring", _text, "a text"),
                 "outer": _read(props, "outer", _number, "a number"),
@@ -228,7 +253,6 @@ class ModelMetadata:
             training_data=_read(props, "training_data", _text, "a text"),
             producer=_read(props, "producer", _text, "a text"),
             **added,
-            parity=_read(props, "parity", _parity, "a JSON object") if KEY_PREFIX + "parity" in props else None,
         )
 
 

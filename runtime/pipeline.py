@@ -14,14 +14,16 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.features import FeatureStore, check_finite
 from refineloc.runtime.grid import SnippetGrid
-from refineloc.runtime.half import HalfToFloat
+
+if TYPE_CHECKING:
+    from refineloc.runtime.half import HalfToFloat
 
 __all__ = ["Batch", "Planned", "ahead", "pack", "read_batches"]
 
@@ -83,9 +85,9 @@ def read_batches(
     planned: Sequence[Planned],
     width: int,
     limit: int,
-    to_float: Callable[[], HalfToFloat],
-    empty: Callable[[tuple[int, int]], npt.NDArray[np.float32]],
-) -> Iterator[Batch]:
+    to_float: Callable[[], "HalfToFloat"],
+    empty: Callable[[tuple[int, ...]], npt.NDArray[np.float32]],
+) -> Generator[Batch]:
     """Read videos into batches.
 
     Args:
@@ -94,18 +96,20 @@ def read_batches(
         width: D of the model.
         limit: snippets a call, see `pack`.
         to_float: gives what converts float16; called where a video has it.
-        empty: makes the buffers; `gpu.pinned_empty` where the model runs on a GPU.
+        empty: makes the buffers; of `gpu.PinnedBuffers` where the model runs on a GPU.
 
     Raises:
         FeatureError: a video cannot be read, or has NaN or infinite values.
     """
+    parts = [planned[which] for which in pack([video.snippets for video in planned], limit)]
+    sizes = [sum(video.snippets for video in videos) for videos in parts]
+    fitting = [size for size in sizes if size <= limit]
     # With one batch waiting and one in use (`ahead` of depth 1), a third buffer is free for the next: when the reader
     # begins to fill a buffer again, the batch that had it was left by the model two batches ago.
-    ring = itertools.cycle([empty((limit, width)) for _ in range(3)])
-    for which in pack([video.snippets for video in planned], limit):
-        videos = planned[which]
+    buffers = [empty((max(fitting), width)) for _ in fitting[:3]]
+    ring = itertools.cycle(buffers)
+    for videos, size in zip(parts, sizes, strict=True):
         lengths = np.array([video.snippets for video in videos], dtype=np.int64)
-        size = int(lengths.sum())
         features = next(ring)[:size] if size <= limit else store.room(videos[0].name, (size, width))
         ends = np.cumsum(lengths)
         for video, begin, end in zip(videos, ends - lengths, ends, strict=True):
@@ -114,7 +118,7 @@ def read_batches(
 
 
 def _read(
-    store: FeatureStore, video: Planned, out: npt.NDArray[np.float32], to_float: Callable[[], HalfToFloat]
+    store: FeatureStore, video: Planned, out: npt.NDArray[np.float32], to_float: Callable[[], "HalfToFloat"]
 ) -> None:
     if not video.half:
         store.read_into(video.name, out, video.columns)

@@ -2,7 +2,10 @@
 
 What of the method can be known before the end (DESIGN section 1)?
 
-- Class activations C̄ and foreground Ā^bf of a snippet: at once; they do not depend on other snippets.
+- Class activations C̄ and foreground Ā^bf of a snippet: at once; they do not depend on other snippets. This holds for
+  the base model refineloc. One with convolutions over time (BaS-Net) looks at a snippet's neighbours, which may not be
+  there yet; and where ŷ is no sum of attention times C̄ (W-TALC, BaS-Net) the running form below is another ŷ. Such
+  models are refused.
 - A segment's class, start and end: once so many removed snippets follow that nothing later can join it or be reached by
   its widening.
 - Attention Ā^time and video scores ŷ: never, since their softmax is over all of the video. The running form is used:
@@ -27,6 +30,7 @@ from refineloc.runtime.postprocess import Scores, Segments, segments
 
 __all__ = ["StreamingDetector"]
 
+_STREAMED = "refineloc"  # the base model whose ŷ is the sum of attention times C̄
 # The least share of attention that a sum without rounding can show (`training.layers.activations`).
 _LEAST_SHARE = 2.0**-33
 
@@ -46,29 +50,25 @@ class StreamingDetector:
         detector: what scores the snippets, and how scores become segments.
         fps: frames a second of the video.
         snippet_frames: frames a snippet, where it differs from the model's.
-        max_open_snippets: cut segments that are open for longer, so that memory and time stay bounded in a video that
-            is one action for days. Without a cut, the times are those of the offline result.
+        max_open_snippets: cut segments that are still open when they are longer, after a push, so that memory and time
+            stay bounded in a video that is one action for days. Where no segment is cut, the times are those of the
+            offline result.
 
     Raises:
-        ConfigError: the detector suppresses overlapping segments (nms), or its profile is "multi-threshold": both need
-            the whole video.
+        ConfigError: the model's scores of a snippet, or its running ŷ, are not those of the whole video (see above);
+            the detector suppresses overlapping segments (nms), or its profile is "multi-threshold": both need the
+            whole video.
         InputError: fps or snippet frames that are not positive numbers.
     """
 
     def __init__(
         self, detector: Detector, *, fps: float, snippet_frames: int | None = None, max_open_snippets: int = 20_000
     ) -> None:
-        if detector.settings.profile == "multi-threshold":
-            raise ConfigError(
-                "streaming: the profile 'multi-threshold' needs the least and largest activation of the whole video; "
-                "use Detector, or the profile 'paper'"
-            )
-        if detector.settings.nms is not None:
-            raise ConfigError("streaming: nms needs the whole video; export the model without it, or use Detector")
+        _check_streamable(detector)
         if max_open_snippets < 1:
             raise ConfigError(f"max_open_snippets: expected at least 1, got {max_open_snippets}")
         self._detector = detector
-        self._grid = SnippetGrid(fps, snippet_frames or detector.metadata.snippet_frames)
+        self._grid = SnippetGrid(fps, detector.metadata.snippet_frames if snippet_frames is None else snippet_frames)
         self._max_open = max_open_snippets
         classes = len(detector.classes)
         # Every class's runs are followed, and widening waits: which classes count, and the video's end, come later.
@@ -78,10 +78,11 @@ class StreamingDetector:
         self._attention = _RunningAttention(classes)
         self._begin = 0  # of the window below, in snippets of the video
         self._class_scores = np.empty((0, classes), dtype=np.float32)
+        self._open = self._class_scores  # the same, with -1 (below every threshold) where segments were settled
         self._foreground = np.empty(0, dtype=np.float32)
         self._weight = np.empty(0, dtype=np.float64)
         self._settled: list[_Run] = []
-        self._waiting: list[_Run] = []  # settled, and their class not among the top k so far
+        self._waiting: dict[int, list[_Run]] = {}  # by class: settled, and the class not among the top k so far
         self._finished = False
 
     @property
@@ -114,15 +115,17 @@ class StreamingDetector:
         new = len(array)
         self._weight = np.concatenate([self._weight, self._attention.add(array, scores)])
         self._class_scores = np.concatenate([self._class_scores, scores.class_scores[:new]])
+        self._open = np.concatenate([self._open, scores.class_scores[:new]])
         self._foreground = np.concatenate([self._foreground, scores.foreground[:new]])
-        cut = len(self._foreground) > self._max_open
-        self._settle(everything=cut)
+        self._settle()
+        if len(self._foreground) > self._max_open:
+            self._settle(longest=self._max_open)
         return self._yield()
 
     def finish(self) -> list[Detection]:
         """The video has ended: gives the segments that were not yielded yet."""
         if not self._finished:
-            self._settle(everything=True)
+            self._settle(longest=0)
             self._finished = True
         return self._yield()
 
@@ -141,34 +144,44 @@ class StreamingDetector:
         )
         return Detections.from_segments(self._grid, found, self._detector.classes, self._detector.provider)
 
-    def _settle(self, everything: bool) -> None:
-        """Take the runs that can no longer change out of the window, and from the window what no open run needs."""
+    def _settle(self, longest: int | None = None) -> None:
+        """Take the runs that can no longer change out of the window, and from the window what no open run needs.
+
+        Args:
+            longest: take the open runs that began more than so many snippets ago as well, as they are.
+        """
         size = len(self._foreground)
         if not size:
             return
         none = np.zeros(size, dtype=np.float32)
-        video = np.zeros((1, self._class_scores.shape[1]), dtype=np.float32)
-        scores = Scores(self._class_scores, self._foreground, none, video)
-        found = segments(scores, np.array([size], dtype=np.int64), self._runs)
-        settled = (found.last + self._settled_after < size) | everything
+        video = np.zeros((1, self._open.shape[1]), dtype=np.float32)
+        found = segments(
+            Scores(self._open, self._foreground, none, video), np.array([size], dtype=np.int64), self._runs
+        )
+        settled = found.last + self._settled_after < size
+        if longest is not None:
+            settled |= size - found.first > longest
         for label, first, last, score in zip(*(column[settled] for column in found[1:]), strict=True):
-            weight = float(self._weight[first : last + 1].mean())
+            inside = slice(first, last + 1)
+            # What follows a cut reaches back into it by the dilation of "release": that snippet counts as it is.
+            score += (self._class_scores[inside, label] - self._open[inside, label]).mean()
+            weight = float(self._weight[inside].mean())
             run = _Run(int(label), self._begin + int(first), self._begin + int(last), float(score), weight)
             self._settled.append(run)
-            self._waiting.append(run)
-            self._class_scores[first : last + 1, label] = -1.0  # below every threshold: not found again
+            self._waiting.setdefault(run.label, []).append(run)
+            self._open[inside, label] = -1.0  # not found again
         # A later run may reach as far back as the dilation of the "release" profile, one snippet.
-        needed = size if everything else max(0, min([size - self._settled_after - 1, *found.first[~settled].tolist()]))
+        needed = max(0, min([size - self._settled_after - 1, *found.first[~settled].tolist()]))
         self._begin += needed
         self._class_scores = self._class_scores[needed:].copy()
+        self._open = self._open[needed:].copy()
         self._foreground = self._foreground[needed:].copy()
         self._weight = self._weight[needed:].copy()
 
     def _yield(self) -> list[Detection]:
-        top = set(self._top_classes())
-        ready = sorted((run for run in self._waiting if run.label in top), key=lambda run: (run.last, run.first))
-        self._waiting = [run for run in self._waiting if run.label not in top]
-        return list(self._records(ready))
+        # Stable, and classes in the order of their index: what ends at the same snippet comes in a fixed order.
+        ready = [run for label in sorted(self._top_classes()) for run in self._waiting.pop(label, [])]
+        return list(self._records(sorted(ready, key=lambda run: (run.last, run.first))))
 
     def _records(self, runs: list["_Run"]) -> Iterator[Detection]:
         for run in runs:
@@ -190,6 +203,33 @@ class StreamingDetector:
         if self._detector.settings.profile == "paper":
             score += run.weight / self._attention.total
         return score
+
+
+def _check_streamable(detector: Detector) -> None:
+    """Refuse what needs the whole video; the reasons that no setting cures come first."""
+    base, context = detector.metadata.base, detector.metadata.context_snippets
+    if context is None:
+        raise ConfigError(
+            f"streaming: the model's file does not say how far the scores of its base model {base!r} look around; "
+            "use Detector, or export the model again"
+        )
+    if context > 0:
+        raise ConfigError(
+            f"streaming: with the base model {base!r} the scores of a snippet depend on the {context} before and after "
+            "it; use Detector on the whole video"
+        )
+    if base != _STREAMED:
+        raise ConfigError(
+            f"streaming: the video scores of the base model {base!r} have no running form; use Detector on the whole "
+            f"video, or a model of the base {_STREAMED!r}"
+        )
+    if detector.settings.profile == "multi-threshold":
+        raise ConfigError(
+            "streaming: the profile 'multi-threshold' needs the least and largest activation of the whole video; "
+            "use Detector on the whole video, or Detector(..., profile='paper')"
+        )
+    if detector.settings.nms is not None:
+        raise ConfigError("streaming: nms needs the whole video; give Detector(..., nms=None), or use Detector alone")
 
 
 @dataclass(frozen=True, slots=True)

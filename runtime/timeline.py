@@ -1,7 +1,7 @@
 """A picture of one video's time line: the ground truth on top, and below it the detections of one model a row.
 
-    ground truth   ██    ███        █        one colour a class
-    iteration 0    ▃██▃▃▃███▃▃▃   ▅▅█▅▅      taller and darker: surer
+    ground truth   ██    ███        █        one lane and colour a class
+    iteration 0    ▃██▃▃▃███▃▃▃   ▅▅█▅▅      taller and darker: surer; the best 60 of a row
     iteration 1    ▂█▃   ███▂      ▆█▄
     curves         ╱╲__╱▔╲___╱╲           attention and class scores by snippet, where they are given
                    0       60      120  s
@@ -9,8 +9,11 @@
 Matplotlib is imported inside, so that nothing else needs it (install `refineloc[plot]`).
 """
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Curves", "draw_timeline", "score_curves"]
+__all__ = ["DRAWN", "FORMATS", "Curves", "draw_timeline", "natural", "pictures", "save_picture", "score_curves"]
+
+DRAWN = 60  # detections of a row, the best ones: more of them hide each other
 
 Array = npt.NDArray[np.float64]
 Curves = Mapping[str, tuple[Array, Array]]  # by name: seconds, values
@@ -37,13 +42,23 @@ Curves = Mapping[str, tuple[Array, Array]]  # by name: seconds, values
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _HATCHES = ("", "////", "....", "xxxx")  # for the seventh class on
 _OTHER = "#777777"
-_FORMATS = (".png", ".svg", ".pdf")
+FORMATS = (".png", ".svg", ".pdf")
+_NO_GLYPH = re.compile(r"Glyph (\d+) .*missing from")
 
 # Inches; a row has a lane for each annotated class and a thinner one for all others.
 _WIDTH, _LANE, _OTHER_LANE, _ROW_GAP, _MARGIN = 11.0, 0.34, 0.17, 0.14, 1.1
 _CURVE = 0.62
 _OUTLINE = 0.7  # points
 _CURVE_POINTS = 500  # about two dots each
+_LANE_NAME = 28  # letters
+
+# Fonts with the letters that Matplotlib's own one lacks; those that are installed follow it.
+_MORE_FONTS = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR", "Source Han Sans",
+    "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "IPAGothic", "TakaoGothic", "UnBatang",
+    "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "MS Gothic", "Malgun Gothic", "Arial Unicode MS", "Noto Sans",
+    "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji", "Symbola",
+)  # fmt: skip
 
 # Steps of a time axis that counts minutes, seconds.
 _MINUTES = (60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 36000)
@@ -60,12 +75,13 @@ def draw_timeline(
     """Draw the ground truth of a video and rows of its detections; scores show as height and darkness.
 
     Scores are scaled within a row and class, from the lowest to the highest: between rows they need not compare, as
-    they come from different models. Bands behind the rows continue the annotated segments downwards.
+    they come from different models. Bands behind the rows continue the annotated segments downwards. Where segments
+    end after the video, the axis goes on to their end, and a dashed line marks the video's.
 
     Args:
         path: the picture; .png, .svg or .pdf.
         video: annotated segments in seconds; a video without any gets an empty first row.
-        rows: detections (seconds) by row title, from top to bottom.
+        rows: detections (seconds) by row title, from top to bottom; the best `DRAWN` of each are drawn.
         title: above the picture; the video's name if left out.
         curves: values in [0, 1] over time by name: (seconds, value), drawn below the rows; one with the name of a class
             of the video takes its colour.
@@ -75,20 +91,59 @@ def draw_timeline(
         OutputError: the picture cannot be written; nothing half-written remains.
         MissingExtraError: Matplotlib is not installed.
     """
-    check_writable(path, _FORMATS)
+    check_writable(path, FORMATS)
     if not rows:
         raise InputError(f"timeline of {video.name!r}: expected at least one row of detections, got none")
     try:
-        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("a timeline needs Matplotlib: pip install 'refineloc[plot]'") from error
 
-    # Names are text: a "$" in one begins no formula. Some texts are made as late as the picture is written.
-    with rc_context({"text.parse_math": False}):
-        figure = _draw(Figure, video, rows, title, curves or {})
-        with atomic_path(path) as aside:
-            figure.savefig(aside, format=Path(path).suffix[1:].lower())
+    with pictures(), atomic_path(path) as aside:
+        save_picture(_draw(Figure, video, rows, title, curves or {}), aside, Path(path).suffix[1:].lower())
+
+
+@contextlib.contextmanager
+def pictures(*, math: bool = False) -> Iterator[None]:
+    """Matplotlib's settings for texts from files, of any script; around making figures and writing them.
+
+    Args:
+        math: whether "$" begins a formula; in names it does not.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed.
+    """
+    try:
+        from matplotlib import font_manager, rc_context, rcParams
+    except ImportError as error:
+        raise MissingExtraError("pictures need Matplotlib: pip install 'refineloc[plot]'") from error
+    installed = set(font_manager.get_font_names())
+    families = [*rcParams["font.family"], *(name for name in _MORE_FONTS if name in installed)]
+    with rc_context({"text.parse_math": math, "font.family": families}):
+        yield
+
+
+def save_picture(figure: "Figure", path: Path, kind: str) -> None:
+    """Write a figure; all letters that no installed font has are one warning, not one each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(path, format=kind)
+    missing = {found[1] for warning in caught if (found := _NO_GLYPH.match(str(warning.message)))}
+    for warning in caught:
+        if not _NO_GLYPH.match(str(warning.message)):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if missing:
+        letters = "".join(chr(int(code)) for code in sorted(missing, key=int)[:5])
+        warnings.warn(
+            f"no installed font has {letters!r}{' and others' * (len(missing) > 5)}: boxes in the picture; "
+            "install one that has, such as Noto Sans CJK",
+            stacklevel=2,
+        )
+
+
+def natural(name: str) -> list[tuple[int, int | str]]:
+    """The order in which people sort names: class 2 before class 10."""
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def score_curves(scores: Scores, grid: SnippetGrid, video: VideoAnnotation, classes: Sequence[str]) -> Curves:
@@ -105,7 +160,11 @@ def score_curves(scores: Scores, grid: SnippetGrid, video: VideoAnnotation, clas
     """
     snippets = np.arange(len(scores.foreground))
     start, end = grid.seconds(snippets, snippets)
-    columns = {label: scores.class_scores[:, classes.index(label)] for label in video.labels if label in classes}
+    columns = {
+        label: scores.class_scores[:, classes.index(label)]
+        for label in sorted(video.labels, key=natural)
+        if label in classes
+    }
     named = {"foreground": scores.foreground, **columns}
     return {name: ((start + end) / 2, values.astype(np.float64)) for name, values in named.items()}
 
@@ -117,9 +176,11 @@ def _draw(
     title: str | None,
     strips: Curves,
 ) -> "Figure":
-    lanes = {label: _COLOURS[index % len(_COLOURS)] for index, label in enumerate(video.labels)}
-    hatches = {label: _HATCHES[index // len(_COLOURS) % len(_HATCHES)] for index, label in enumerate(video.labels)}
-    has_others = any(label not in lanes for found in rows.values() for label in set(found.label.tolist()))
+    labels = sorted(video.labels, key=natural)
+    lanes = {label: _COLOURS[index % len(_COLOURS)] for index, label in enumerate(labels)}
+    hatches = {label: _HATCHES[index // len(_COLOURS) % len(_HATCHES)] for index, label in enumerate(labels)}
+    drawn = {name: _best(found) for name, found in rows.items()}
+    has_others = any(label not in lanes for found in drawn.values() for label in set(found.label.tolist()))
     lanes_height = _LANE * max(len(lanes), 1)
     row_height = lanes_height + _ROW_GAP + (_OTHER_LANE if has_others else 0)
     body = (lanes_height + _ROW_GAP) + row_height * len(rows)
@@ -140,44 +201,84 @@ def _draw(
     for label, colour in lanes.items():
         mine = annotated == label
         start, end = video.start[mine], video.end[mine]
-        _bars(axes, start, end, np.ones(len(start)), top + _LANE, _LANE, colour, hatches[label])
+        _lane(axes, label, start, end, np.ones(len(start)), top + _LANE, _LANE, colour, hatches[label])
         top += _LANE
     top = lanes_height
     ticks.append(lanes_height / 2)
     names.append(f"ground truth ({len(video.start)})")
     axes.axhline(top + _ROW_GAP / 2, color="black", linewidth=0.8)
     top += _ROW_GAP
-    for name, found in rows.items():
+    for name, found in drawn.items():
         ticks.append(top + lanes_height / 2)
-        names.append(f"{name} ({len(found)})")
-        labels = found.label
+        names.append(f"{name} ({len(found)})" if len(found) == len(rows[name]) else f"{name} ({len(rows[name])})")
+        own = found.label
         for label, colour in lanes.items():
-            mine = labels == label
+            mine = own == label
             height = _scaled(found.score[mine])
-            _bars(axes, found.start[mine], found.end[mine], height, top + _LANE, _LANE, colour, hatches[label])
+            bars = found.start[mine], found.end[mine], height
+            _lane(axes, label, *bars, top + _LANE, _LANE, colour, hatches[label])
             top += _LANE
         if not lanes:
             top += _LANE
         if has_others:
-            mine = ~np.isin(labels, list(lanes))
+            mine = ~np.isin(own, list(lanes))
             height = _scaled(found.score[mine])
-            _bars(axes, found.start[mine], found.end[mine], height, top + _OTHER_LANE, _OTHER_LANE, _OTHER, "")
+            bars = found.start[mine], found.end[mine], height
+            _lane(axes, "other classes", *bars, top + _OTHER_LANE, _OTHER_LANE, _OTHER, "")
             top += _OTHER_LANE
         axes.axhline(top + _ROW_GAP / 2, color="0.85", linewidth=0.6)
         top += _ROW_GAP
 
     axes.set_ylim(top, -_ROW_GAP / 2)  # downwards
-    length_s = _length(video, rows)
+    length_s = _length(video, drawn)
     axes.set_xlim(0, length_s)
-    lowest.set_xlabel(_time_axis(lowest, length_s))
+    beyond = video.duration_s is not None and length_s > 1.005 * video.duration_s  # less cannot be seen
+    if beyond:
+        for panel in panels:
+            panel.axvline(video.duration_s, color="black", linewidth=1, linestyle=(0, (4, 3)), zorder=3)
+    lowest.set_xlabel(_time_axis(lowest, length_s) + ("; dashed: the video's end" if beyond else ""))
     axes.set_yticks(ticks, names)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_title(video.name if title is None else title, loc="left", fontsize=11)
-    axes.set_title("taller and darker: a higher score within its row and class", loc="right", fontsize=9, color="0.35")
-    if lanes or has_others:
-        _legend(figure, lanes, hatches, has_others)
+    capped = any(len(found) > DRAWN for found in rows.values())
+    axes.set_title(
+        "taller and darker: a higher score within its row and class"
+        + (f"; the best {DRAWN} of a row" if capped else ""),
+        loc="right",
+        fontsize=9,
+        color="0.35",
+    )
     return figure
+
+
+def _best(found: Detections) -> Detections:
+    """The best of a row, so many that they can be told apart."""
+    best = np.sort(np.argsort(-found.score, kind="stable")[:DRAWN])
+    return Detections(
+        found.start[best], found.end[best], found.score[best], found.label_index[best], found.classes, found.provider
+    )
+
+
+def _lane(
+    axes: "Axes",
+    name: str,
+    start: Array,
+    end: Array,
+    strength: Array,
+    base: float,
+    room: float,
+    colour: str,
+    hatch: str,
+) -> None:
+    """One class's bars of a row, and its name at the right."""
+    _bars(axes, start, end, strength, base, room, colour, hatch)
+    from matplotlib.colors import to_rgb
+
+    text = name if len(name) <= _LANE_NAME else f"{name[: _LANE_NAME - 1]}…"
+    dark = 0.75 * np.array(to_rgb(colour))  # readable at this size
+    place = axes.get_yaxis_transform()
+    axes.text(1.005, base - room / 2, text, transform=place, va="center", fontsize=7.5, color=dark)
 
 
 def _bars(
@@ -246,19 +347,6 @@ def _scaled(score: Array) -> Array:
 
 
 def _length(video: VideoAnnotation, rows: Mapping[str, Detections]) -> float:
-    """The right end of the axis, seconds: the duration where it is known, else the last end of any segment."""
-    if video.duration_s is not None:
-        return video.duration_s
-    ends = [0.0, *video.end.tolist(), *(end for found in rows.values() for end in found.end.tolist())]
-    return max(ends) or 1.0
-
-
-def _legend(figure: "Figure", lanes: Mapping[str, str], hatches: Mapping[str, str], has_others: bool) -> None:
-    from matplotlib.patches import Patch
-
-    entries = [
-        Patch(facecolor=colour, label=label, hatch=hatches[label], edgecolor="white") for label, colour in lanes.items()
-    ]
-    if has_others:
-        entries.append(Patch(facecolor=_OTHER, edgecolor="white", label="a class that the video does not have"))
-    figure.legend(handles=entries, ncols=min(len(entries), 5), loc="outside lower center", frameon=False, fontsize=9)
+    """The right end of the axis, seconds: the duration, and the end of any segment that is later."""
+    ends = [*video.end.tolist(), *(end for found in rows.values() for end in found.end.tolist())]
+    return max([video.duration_s or 0.0, *ends]) or 1.0

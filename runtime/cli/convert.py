@@ -1,6 +1,6 @@
 """`refineloc-convert`: detections and annotations into other people's formats."""
 
-import os
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,9 @@ from refineloc.runtime.files import check_writable
 from refineloc.runtime.formats.database import write_activitynet, write_training_data
 from refineloc.runtime.formats.elan import write_elan
 from refineloc.runtime.formats.label_studio import write_label_studio
+from refineloc.runtime.formats.media import media_address
 from refineloc.runtime.formats.parquet import write_parquet
-from refineloc.runtime.formats.reading import read_tracks
+from refineloc.runtime.formats.reading import read_source
 from refineloc.runtime.formats.subtitles import write_subtitles
 from refineloc.runtime.formats.tracks import Track, to_annotations, to_detections, tracks_of_annotations
 
@@ -39,6 +40,7 @@ _ENDINGS: dict[Form, tuple[str, ...]] = {
     "vtt": (".vtt",),
     "elan": (".eaf",),
 }
+_LONGEST_NAME = 255  # bytes, of the usual file systems
 _ONE_VIDEO: tuple[Form, ...] = ("srt", "vtt", "elan")
 
 
@@ -63,8 +65,8 @@ def convert(
     ] = None,
     video: Annotated[str | None, typer.Option(help="Convert this video only.")] = None,
     subset: Annotated[str | None, typer.Option(help="Of annotations with subsets: convert this one.")] = None,
-    min_score: Annotated[float | None, typer.Option(help="Leave out detections below this score.")] = None,
-    cap: Annotated[int | None, typer.Option(min=1, help="Keep the best so many detections of each video.")] = None,
+    min_score: Annotated[float | None, typer.Option(help="Of detections: leave out those below this score.")] = None,
+    cap: Annotated[int | None, typer.Option(min=1, help="Of detections: keep the best so many of each video.")] = None,
     videos: Annotated[
         Path | None,
         typer.Option(help="Labels CSV or JSON: frame rates, durations and subsets of the videos (and their classes)."),
@@ -93,12 +95,18 @@ def convert(
 
     Subtitles and ELAN files hold one video: OUT is a file for one, or a folder, with --to, for all.
     """
-    if fps is not None and not fps > 0:
+    if fps is not None and not (fps > 0 and math.isfinite(fps)):
         raise ConfigError(f"--fps: expected a positive number, got {fps}")
+    if min_score is not None and math.isnan(min_score):
+        raise ConfigError("--min-score: expected a number, got nan")
     if known_labels and videos is None:
         raise ConfigError("--known-labels: needs --videos LABELS, which has the labels of each video")
-    tracks = read_tracks(source, allow_pickle=allow_pickle, subset=subset)
-    form = to or _form_of(out, tracks)
+    tracks, scored, unread_scores = read_source(source, allow_pickle=allow_pickle, subset=subset)
+    form = to or _form_of(out, scored)
+    if not scored and (min_score is not None or cap is not None):
+        raise ConfigError(f"--min-score and --cap: only for detections, and {source} holds annotations")
+    if media and form not in ("label-studio", "elan"):
+        raise ConfigError("--media: only with --to label-studio and elan")
     if form != "training" and (classes is not None or validation is not None):
         raise ConfigError("--classes and --validation: only with --to training")
     about = read_annotations(videos, times=False) if videos is not None else None
@@ -118,16 +126,45 @@ def convert(
         else:
             _write_all(form, out, tracks, media)
         written = str(out)
+    _tell_what_is_lost(form, out, tracks, unread_scores)
     note(f"{written}: {_counted(tracks)} ({form})")
 
 
-def _form_of(out: Path, tracks: list[Track]) -> Form:
+def _tell_what_is_lost(form: Form, out: Path, tracks: list[Track], unread_scores: int) -> None:
+    """A line for each thing that IN has and OUT does not, where the format cannot hold it."""
+    bad = sum(track.left_out for track in tracks)
+    if bad:
+        note(f"left out: {bad} detection{'s' * (bad != 1)} whose end is not after its start")
+    if unread_scores:
+        note(f"left out: the scores of {unread_scores} annotations, which have none here (detections do)")
+    is_csv = out.suffix.lower() == ".csv"
+    if is_csv or form == "parquet":
+        lost = [t.video for t in tracks if not len(t) and not (form == "annotations" and t.known_labels)]
+        if lost:
+            note(
+                f"left out: {len(lost)} of {len(tracks)} videos without a segment, as the file has a row a segment; "
+                f"the first is {lost[0]!r}"
+            )
+    if is_csv and form == "annotations" and any(track.subset is not None for track in tracks):
+        note("left out: the videos' subsets, which the CSV has no column for")
+    if form != "annotations":
+        weak = sum(label not in track.labels for track in tracks for label in track.known_labels)
+        if weak:
+            note(f"left out: {weak} label{'s' * (weak != 1)} without times, which {form} has no place for")
+    if is_csv:
+        texts = {text for track in tracks for text in (track.video, *track.labels, *track.known_labels)}
+        spaced = sorted(text for text in texts if text != text.strip(" \t"))
+        if spaced:
+            note(f"warning: spaces around a name do not count in a CSV: {spaced[0]!r} is read as {spaced[0].strip()!r}")
+
+
+def _form_of(out: Path, scored: bool) -> Form:
     """What OUT's ending says; .json and .csv hold what the input holds."""
     ending = out.suffix.lower()
     if ending == ".jsonl":
         return "detections"
     if ending in (".json", ".csv"):
-        return "detections" if any(track.score is not None for track in tracks) else "annotations"
+        return "detections" if scored else "annotations"
     for form, endings in _ENDINGS.items():
         if ending in endings:
             return form
@@ -136,8 +173,9 @@ def _form_of(out: Path, tracks: list[Track]) -> Form:
 
 
 def _counted(tracks: list[Track]) -> str:
-    segments, videos = sum(map(len, tracks)), len(tracks)
-    return f"{segments} segment{'s' * (segments != 1)} of {videos} video{'s' * (videos != 1)}"
+    segments, videos, without = sum(map(len, tracks)), len(tracks), sum(not len(track) for track in tracks)
+    counted = f"{segments} segment{'s' * (segments != 1)} of {videos} video{'s' * (videos != 1)}"
+    return f"{counted}, {without} of them without any" if without else counted
 
 
 def _with_times(tracks: list[Track], about: Annotations, known_labels: bool) -> list[Track]:
@@ -180,7 +218,7 @@ def _write_each(form: Form, out: Path, tracks: list[Track], media: str) -> str:
 
     def write(path: Path, track: Track) -> None:
         if form == "elan":
-            write_elan(path, track, media=f"{media}{track.video}.mp4" if media else None)
+            write_elan(path, track, media=media_address(media, track.video) if media else None)
         else:
             write_subtitles(path, track, "srt" if form == "srt" else "vtt")
 
@@ -195,16 +233,44 @@ def _write_each(form: Form, out: Path, tracks: list[Track], media: str) -> str:
         return str(out)
     if out.suffix and not out.is_dir():
         raise InputError(f"{out}: expected a name that ends in {ending}, or a folder")
+    names = _file_names(out, tracks, ending)  # all of them, before the first file is written
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be made a folder: {(error.strerror or str(error)).lower()}") from error
-    for track in tracks:
-        # A name from a file must not lead out of the folder.
-        if track.video in ("", ".", "..") or os.sep in track.video or "\0" in track.video:
-            raise InputError(f"video {track.video!r}: cannot be the name of a file in {out}")
-        write(out / f"{track.video}{ending}", track)
+    for track, name in zip(tracks, names, strict=True):
+        write(out / name, track)
     return f"{out}/*{ending}"
+
+
+def _file_names(folder: Path, tracks: list[Track], ending: str) -> list[str]:
+    """A file's name for each video: its own, without what would lead out of the folder or be too long.
+
+    Raises:
+        InputError: two videos would have one file.
+    """
+    names: dict[str, str] = {}
+    changed = []
+    for track in tracks:
+        safe = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in track.video)
+        if not safe.strip("."):
+            safe = "_" * max(len(safe), 1)
+        # In bytes, as the limit is; a letter that the cut would halve is left out whole.
+        name = safe.encode()[: _LONGEST_NAME - len(ending)].decode(errors="ignore") + ending
+        if name in names:
+            raise InputError(
+                f"{folder}: videos {names[name]!r:.80} and {track.video!r:.80} would both be {name!r:.80}; "
+                "convert them one at a time, with --video and a file's name"
+            )
+        names[name] = track.video
+        if name != f"{track.video}{ending}":
+            changed.append(name)
+    if changed:
+        note(
+            f"{len(changed)} of {len(tracks)} videos have other names as files, the first: "
+            f"{names[changed[0]]!r:.80} is {changed[0]!r:.80}"
+        )
+    return list(names)
 
 
 def _write_all(form: Form, out: Path, tracks: list[Track], media: str) -> None:

@@ -13,7 +13,7 @@ import typer
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.cli.common import new_app, note, parse_numbers, progress, run_app, version_callback
 from refineloc.runtime.detections import write_detections
-from refineloc.runtime.errors import ConfigError, InputError
+from refineloc.runtime.errors import ConfigError, EngineError, FeatureError, InputError, ModelError, RefineLocError
 from refineloc.runtime.features import FeatureStore, open_features
 from refineloc.runtime.files import check_writable
 from refineloc.runtime.journal import Journal
@@ -47,8 +47,11 @@ def detect(
         Literal["auto", "cuda", "tensorrt", "cpu"],
         typer.Option(help="What runs the model; one that is named is used, or is an error."),
     ] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads of the model; 0: one a core.")] = 0,
-    batch_snippets: Annotated[int, typer.Option(min=1, help="Snippets a call of the model.")] = 2048,
+    threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads of the model; 0: one a core.")] = 0,
+    batch_snippets: Annotated[int, typer.Option(min=1, max=2**20, help="Snippets a call of the model.")] = 2048,
+    engine_cache: Annotated[
+        Path | None, typer.Option(help="With --provider tensorrt: a folder that keeps its engines for the next run.")
+    ] = None,
     profile: Annotated[
         Literal["paper", "release", "multi-threshold"] | None,
         typer.Option(help="Rules of post-processing, instead of the model's."),
@@ -63,15 +66,21 @@ def detect(
     top_k: Annotated[int | None, typer.Option(help="Classes a video, instead of the model's.")] = None,
     widen: Annotated[int | None, typer.Option(help="Snippets added at both ends, instead of the model's.")] = None,
     nms: Annotated[
-        float | None,
-        typer.Option(help="Drop the weaker of two segments of a class above this tIoU (default: keep)."),
+        str | None,
+        typer.Option(
+            help="Drop the weaker of two segments of a class above this tIoU, or 'none': keep all; instead of the "
+            "model's."
+        ),
     ] = None,
     thresholds: Annotated[
         str | None,
         typer.Option(help="Of multi-threshold: FIRST:LAST:STEP, or a list such as 0.1,0.2, instead of the model's."),
     ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(metavar="VIDEO", help="Detect in all videos but this; may be given again.")
+    ] = None,
     resume: Annotated[
-        bool, typer.Option(help="Go on with a run that was killed, from the OUT.partial that it left.")
+        bool, typer.Option(help="Go on with a run that did not end, from the OUT.partial that it left.")
     ] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
@@ -94,13 +103,14 @@ def detect(
         provider=provider,
         threads=threads,
         batch_snippets=batch_snippets,
+        engine_cache=engine_cache,
         profile=profile,
         alpha_a=alpha_a,
         alpha_c=alpha_c,
         top_k=top_k,
         widen=widen,
-        nms=nms,
         thresholds=chosen,
+        **_suppression(nms),
     )
     # Both would change nothing: better an error than a result that is not what was asked for.
     many = detector.settings.profile == "multi-threshold"
@@ -115,9 +125,10 @@ def detect(
             annotations = read_annotations(videos, times=False)
             names = _common_videos(store, annotations, allow_missing)
             times = {name: (annotations[name].fps, annotations[name].duration_s) for name in names}
-        given = _given(detector, model, store, names, batch_snippets=batch_snippets, fps=fps, times=times)
-        with Journal(out, given, resume=resume) as journal, _told(journal):
-            left = _left(journal, names)
+        given = _given(detector, model, store, names, fps=fps, times=times)
+        wanted = _without(names, leave_out or [], store)
+        with Journal(out, given, classes=len(detector.classes), resume=resume) as journal, _told(journal):
+            left = _left(journal, wanted)
             began = time.perf_counter()
             with progress("detecting", len(left), "videos") as advance:
                 for batch in detector.detect_batches(store, names=left, fps=fps, times=times):
@@ -126,7 +137,7 @@ def detect(
             seconds = time.perf_counter() - began
             found = journal.read(detector.classes, detector.provider)
             write_detections(out, found, _external_data(detector, model))
-        journal.remove()
+            journal.remove()
     rate = f", {len(left) / seconds:.0f} videos/s" if left else ""
     note(f"{out}: {journal.count} detections in {len(journal.names)} videos ({detector.provider}{rate})")
 
@@ -134,7 +145,11 @@ def detect(
 def _given(
     detector: "Detector", model: Path, store: FeatureStore, names: Sequence[str], **more: object
 ) -> dict[str, str]:
-    """What a run was given, so that --resume goes on with the same only: names and texts."""
+    """What a run was given, so that --resume goes on with the same only: names and texts.
+
+    Not the size of a call, which changes no result, and may have been what ended the run; nor the videos that are left
+    out, as those that the journal has are compared by name.
+    """
     state = store.path.stat()
     return {
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
@@ -146,21 +161,51 @@ def _given(
     }
 
 
+def _suppression(nms: str | None) -> dict[str, float | None]:
+    """The setting, where it was given: None stands for keeping all."""
+    if nms is None:
+        return {}
+    try:
+        return {"nms": None if nms == "none" else float(nms)}
+    except ValueError:
+        raise ConfigError(f"--nms {nms!r}: expected a tIoU from 0 to 1, or none") from None
+
+
 @contextlib.contextmanager
 def _told(journal: Journal) -> Iterator[None]:
-    """Tell who interrupts the run that it can go on."""
+    """Tell how a run that ends before its time can go on, where it found something."""
     try:
         yield
-    except KeyboardInterrupt:
-        note(f"{journal.path}: has {len(journal.names)} videos; --resume goes on with them")
+    except (KeyboardInterrupt, MemoryError):
+        if journal.names:
+            note(f"{journal.path}: has {len(journal.names)} videos; --resume goes on with them")
         raise
+    except RefineLocError as error:
+        if not journal.names or isinstance(error, ModelError):
+            raise
+        how = "--resume goes on with them"
+        if isinstance(error, FeatureError):  # a file that is mended is another file
+            how = "--resume --leave-out VIDEO goes on with them, without this one"
+        elif isinstance(error, EngineError):
+            how = "--resume --batch-snippets N goes on with them, in smaller calls"
+        raise type(error)(f"{error}; {journal.path} has {len(journal.names)} videos: {how}") from error
+
+
+def _without(names: Sequence[str], leave_out: Sequence[str], store: FeatureStore) -> tuple[str, ...]:
+    unknown = [name for name in leave_out if name not in names]
+    if unknown:
+        raise InputError(f"--leave-out: video {unknown[0]!r} is not among those of {store.path}")
+    left = tuple(name for name in names if name not in leave_out)
+    if not left:
+        raise InputError(f"--leave-out: leaves no video of {store.path}")
+    return left
 
 
 def _left(journal: Journal, names: Sequence[str]) -> Sequence[str]:
     """The videos that the journal does not have."""
     done = len(journal.names)
     if journal.names != list(names[:done]):
-        raise InputError(f"{journal.path}: has other videos than this run; remove it to begin anew")
+        raise InputError(f"{journal.path}: has other videos than this run (--leave-out?); remove it to begin anew")
     if done:
         note(f"{journal.path}: goes on after {done} of {len(names)} videos")
     return names[done:]

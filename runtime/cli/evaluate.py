@@ -98,10 +98,22 @@ def evaluate_command(
         raise ConfigError(
             "--diagnose and --report follow ActivityNet's rules: leave out --ambiguous and --interpolation none"
         )
-    if report is not None:
-        check_writable(report, (".html", ".htm"))
+    drawn = diagnose is not None or timeline is not None or report is not None
+    if not drawn and (compare or name is not None):
+        raise ConfigError("--compare and --name: only with --diagnose, --timeline or --report")
+    if diagnose is None and report is None and bins != "auto":
+        raise ConfigError("--bins: only with --diagnose or --report")
+    if drawn:
+        from refineloc.runtime.cli import views  # imported here: scores alone stay quick
+
+        # Before the evaluation, which can take minutes: what is wrong is told first, or nothing is done.
+        views.check_places(diagnose, timeline, report, videos)
     truth = read_annotations(ground_truth, subset=subset)
     found = read_detections(detections)
+    if drawn:
+        runs = views.named_runs(name or detections, found, compare or [])
+        if timeline is not None:
+            views.check_timeline(timeline[0], truth, model, features)
     options: dict[str, Any] = {
         "drop_repeated": drop_repeated,
         "ambiguous": read_regions(ambiguous) if ambiguous is not None else None,
@@ -133,10 +145,7 @@ def evaluate_command(
         with atomic_write(json_out) as handle:
             json.dump(document, handle, indent=1)
             handle.write("\n")
-    if diagnose is not None or timeline is not None or report is not None:
-        from refineloc.runtime.cli import views  # imported here: scores alone stay quick
-
-        runs = views.named_runs(name or detections, found, compare or [])
+    if drawn:
         analysis: dict[str, Any] = {"bins": None if bins == "auto" else bins, "drop_repeated": drop_repeated}
         if diagnose is not None:
             views.write_diagnoses(diagnose, runs, truth, tious, **analysis)
@@ -144,7 +153,9 @@ def evaluate_command(
             views.write_timeline(*timeline, runs, truth, model=model, features=features)
         if report is not None:
             resamples = bootstrap or views.RESAMPLES
-            views.write_report_page(report, runs, truth, tious, videos=videos, resamples=resamples, **analysis)
+            views.write_report_page(
+                report, runs, truth, tious, videos=videos, resamples=resamples, seed=seed, **analysis
+            )
 
 
 def parse_tious(text: str) -> list[float]:

@@ -1,5 +1,6 @@
 """What `refineloc-eval` draws: the diagnosis, a video's time line, the report; loaded only where one is asked for."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,17 +9,63 @@ from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.cli.common import note
 from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.diagnosis import Bins
-from refineloc.runtime.errors import ConfigError, InputError
+from refineloc.runtime.errors import ConfigError, InputError, OutputError
+from refineloc.runtime.files import check_writable
 from refineloc.runtime.grid import SnippetGrid
 
 if TYPE_CHECKING:
     from refineloc.runtime.timeline import Curves
 
-__all__ = ["RESAMPLES", "named_runs", "write_diagnoses", "write_report_page", "write_timeline"]
+__all__ = [
+    "RESAMPLES",
+    "check_places",
+    "check_timeline",
+    "named_runs",
+    "write_diagnoses",
+    "write_report_page",
+    "write_timeline",
+]
 
 Runs = Mapping[str, Mapping[str, Detections]]
 
 RESAMPLES = 1000  # of a report, where --bootstrap does not say
+
+
+def check_places(
+    diagnose: Path | None, timeline: tuple[str, Path] | None, report: Path | None, videos: Path | None
+) -> None:
+    """Whether all that will be written can be.
+
+    Raises:
+        InputError: another ending, or no such folder of videos.
+        OutputError: a place that cannot be written.
+    """
+    if timeline is not None:
+        from refineloc.runtime.timeline import FORMATS
+
+        check_writable(timeline[1], FORMATS)
+    if report is not None:
+        check_writable(report, (".html", ".htm"))
+    if videos is not None and not videos.is_dir():
+        raise InputError(f"{videos}: no such folder of videos")
+    if diagnose is not None:
+        there = next(place for place in (diagnose, *diagnose.resolve().parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            why = "is no folder" if not there.is_dir() else "cannot be written"
+            raise OutputError(f"{diagnose}: cannot be made a folder: {there} {why}")
+
+
+def check_timeline(video: str, truth: Annotations, model: Path | None, features: Path | None) -> None:
+    """Whether there is such a video, and the files that its curves come from.
+
+    Raises:
+        InputError: there is not.
+    """
+    if video not in truth:
+        raise InputError(f"--timeline: {truth.path} has no video {video!r}; the first is {next(iter(truth))!r}")
+    for option, path in (("--model", model), ("--features", features)):
+        if path is not None and not path.exists():
+            raise InputError(f"{option}: {path}: no such file")
 
 
 def named_runs(
@@ -70,8 +117,6 @@ def write_timeline(
     """One video's ground truth, the detections of each run, and, with a model and features, its scores by snippet."""
     from refineloc.runtime.timeline import draw_timeline
 
-    if video not in truth:
-        raise InputError(f"--timeline: {truth.path} has no video {video!r}; the first is {next(iter(truth))!r}")
     curves = None
     if model is not None and features is not None:
         curves = _curves(model, features, truth[video])

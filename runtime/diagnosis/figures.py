@@ -15,6 +15,7 @@ import numpy.typing as npt
 from refineloc.runtime.diagnosis import ERROR_TYPES, Diagnosis
 from refineloc.runtime.errors import MissingExtraError, OutputError
 from refineloc.runtime.files import atomic_path, atomic_write
+from refineloc.runtime.timeline import pictures, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,7 @@ __all__ = ["draw_false_negatives", "draw_false_positives", "draw_sensitivity", "
 TYPE_COLOURS = dict(zip(ERROR_TYPES, ("#009E73", "#56B4E9", "#CC79A7", "#E69F00", "#D55E00", "#BBBBBB"), strict=True))
 GROUP_COLOURS = {"coverage": "#0072B2", "length": "#D55E00", "instances": "#009E73"}
 _FORMATS = ("png", "svg")
+_NONE = "–"  # in the place of a number, where nothing is there to count
 
 
 def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, *, title: str = "") -> list[Path]:
@@ -40,21 +42,22 @@ def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, *, tit
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{target}: cannot be made a folder: {(error.strerror or str(error)).lower()}") from error
-    pictures = {
-        "false_positives": draw_false_positives(diagnosis, title=title),
-        "sensitivity": draw_sensitivity(diagnosis, title=title),
-        "false_negatives": draw_false_negatives(diagnosis, title=title),
-    }
     written = [target / "diagnosis.json"]
-    with atomic_write(written[0]) as handle:
-        json.dump(diagnosis.to_json(), handle, indent=1, allow_nan=False)
-        handle.write("\n")
-    for name, figure in pictures.items():
-        for kind in _FORMATS:
-            path = target / f"{name}.{kind}"
-            with atomic_path(path) as aside:
-                figure.savefig(aside, format=kind)
-            written.append(path)
+    with pictures(math=True):
+        drawn = {
+            "false_positives": draw_false_positives(diagnosis, title=title),
+            "sensitivity": draw_sensitivity(diagnosis, title=title),
+            "false_negatives": draw_false_negatives(diagnosis, title=title),
+        }
+        with atomic_write(written[0]) as handle:
+            json.dump(diagnosis.to_json(), handle, indent=1, allow_nan=False)
+            handle.write("\n")
+        for name, figure in drawn.items():
+            for kind in _FORMATS:
+                path = target / f"{name}.{kind}"
+                with atomic_path(path) as aside:
+                    save_picture(figure, aside, kind)
+                written.append(path)
     return written
 
 
@@ -75,6 +78,8 @@ def draw_false_positives(diagnosis: Diagnosis, *, title: str = "") -> "Figure":
             if value >= 6:  # a number has room in its part of the bar
                 profile.text(at, top[at] + value / 2, f"{value:.0f}", ha="center", va="center", fontsize=8)
         top += share[:, index]
+    for at in np.flatnonzero(found.predictions == 0).tolist():
+        profile.text(at, 1, _NONE, ha="center", fontsize=8, color="0.4")
     profile.set_ylim(0, 100)
     profile.set_ylabel("detections (%)")
     profile.set_xlabel("each class's detections by score, G at a time (G: its number of annotations)")
@@ -94,10 +99,16 @@ def draw_false_positives(diagnosis: Diagnosis, *, title: str = "") -> "Figure":
 
 
 def draw_sensitivity(diagnosis: Diagnosis, *, title: str = "") -> "Figure":
-    """Average mAP_N of each group of annotations, against that of all."""
+    """Average mAP_N of each group of annotations, against that of all, and how far the groups lie from it."""
     found = diagnosis.sensitivity
     return _draw_groups(
-        diagnosis, found.by_group, found.average_mAP_N, "average mAP$_N$ (%)", title, "how well annotations are found"
+        diagnosis,
+        found.by_group,
+        found.average_mAP_N,
+        "average mAP$_N$ (%)",
+        title,
+        "how well annotations are found",
+        changes=found.relative_change(),
     )
 
 
@@ -116,16 +127,19 @@ def _draw_groups(
     label: str,
     title: str,
     what: str,
+    changes: Mapping[str, tuple[float, float]] | None = None,
 ) -> "Figure":
     kinds = diagnosis.characteristics
-    figure = _figure(2.0 + 0.62 * sum(len(kind.sizes) + 1 for kind in kinds), 3.4, title)
-    panels = figure.subplots(
-        1, len(kinds), sharey=True, squeeze=False, width_ratios=[len(kind.sizes) + 1 for kind in kinds]
-    )[0]
+    widths = [len(kind.sizes) + 1.0 for kind in kinds] + ([len(kinds) + 2.0] if changes else [])
+    figure = _figure(2.0 + 0.62 * sum(widths), 3.4, title)
+    panels = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
     highest = 100 * max(overall, *(float(np.nanmax(by_group[kind.name])) for kind in kinds))
-    for axes, kind in zip(panels, kinds, strict=True):
+    limit = min(max(highest * 1.15, 1.0), 112)
+    for axes, kind in zip(panels, kinds, strict=False):
         values = 100 * by_group[kind.name]
-        _bars(axes, np.arange(len(values)), np.nan_to_num(values), [GROUP_COLOURS[kind.name]] * len(values))
+        _bars(axes, values, GROUP_COLOURS[kind.name])
+        axes.set_ylim(0, limit)
+        axes.tick_params(axis="y", labelleft=axes is panels[0])  # one scale, told once
         axes.axhline(100 * overall, color="black", linewidth=1, linestyle=(0, (4, 3)))
         # The share of all annotations tells how much a group weighs.
         count = np.bincount(kind.group[kind.group >= 0], minlength=len(kind.sizes))
@@ -137,7 +151,8 @@ def _draw_groups(
         axes.set_title(kind.title, loc="left", fontsize=10)
         _plain(axes, "y")
     panels[0].set_ylabel(label)
-    panels[0].set_ylim(0, min(max(highest * 1.15, 1.0), 112))
+    if changes:
+        _draw_changes(panels[-1], changes)
     figure.supxlabel(
         f"{what}, by group (its share of annotations); dashed: all, {100 * overall:.1f}", fontsize=9, color="0.3"
     )
@@ -155,15 +170,44 @@ def _figure(width: float, height: float, title: str) -> "Figure":
     return figure
 
 
-def _bars(axes: "Axes", at: npt.NDArray[Any], values: npt.NDArray[np.float64], colours: list[str]) -> None:
-    axes.bar(at, values, width=0.8, color=colours)
+def _draw_changes(axes: "Axes", changes: Mapping[str, tuple[float, float]]) -> None:
+    """From the worst to the best group of each characteristic, relative to all: what the detector is sensitive to."""
+    for at, (name, change) in enumerate(changes.items()):
+        low, high = (100 * value for value in change)
+        if np.isnan(low):
+            axes.annotate(_NONE, (at, 0), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
+            continue
+        axes.bar(at, high - low, bottom=low, width=0.6, color=GROUP_COLOURS[name])
+        for value, place, side in ((low, -3, "top"), (high, 3, "bottom")):
+            axes.annotate(
+                f"{value:+.0f}",
+                (at, value),
+                xytext=(0, place),
+                textcoords="offset points",
+                ha="center",
+                va=side,
+                fontsize=8,
+            )
+    axes.axhline(0, color="black", linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xticks(range(len(changes)), changes, fontsize=8)
+    axes.set_xlim(-0.6, len(changes) - 0.4)
+    known = [100 * value for change in changes.values() for value in change if not np.isnan(value)]
+    low, high = min([-10.0, *known]), max([10.0, *known])
+    axes.set_ylim(low - 0.12 * (high - low), high + 0.12 * (high - low))  # with room for the numbers
+    axes.set_title("least and greatest, against all (%)", loc="left", fontsize=10)
+    _plain(axes, "y")
+
+
+def _bars(axes: "Axes", values: npt.NDArray[np.float64], colour: str) -> None:
+    """A bar a group; a group without annotations, NaN, has none, and a dash: 0.0 missed would read as perfect."""
+    axes.bar(np.arange(len(values)), np.nan_to_num(values), width=0.8, color=colour)
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=2.5, foreground="white")]  # readable where the dashed line crosses a number
-    for x, value in zip(at, values, strict=True):
-        text = f"{value:.1f}"
+    for at, value in enumerate(values.tolist()):
+        text, height = (_NONE, 0.0) if np.isnan(value) else (f"{value:.1f}", value)
         axes.annotate(
-            text, (x, value), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8, path_effects=halo
+            text, (at, height), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8, path_effects=halo
         )
 
 

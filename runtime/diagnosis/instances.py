@@ -27,9 +27,27 @@ class Sensitivity:
     average_mAP_N: float
     by_group: dict[str, npt.NDArray[np.float64]]
 
+    def relative_change(self) -> dict[str, tuple[float, float]]:
+        """By how much the worst and the best group lie off all, relative to it: -0.4 is 40 % below.
+
+        NaN for both where average mAP_N is 0.
+        """
+        if self.average_mAP_N == 0:
+            return dict.fromkeys(self.by_group, (np.nan, np.nan))
+        changes = {name: values / self.average_mAP_N - 1 for name, values in self.by_group.items()}
+        return {name: (float(np.nanmin(own)), float(np.nanmax(own))) for name, own in changes.items()}
+
     def to_json(self) -> dict[str, Any]:
-        """{"average_mAP_N", "by_group": {characteristic: [groups]}}; null where NaN."""
-        return {"average_mAP_N": self.average_mAP_N, "by_group": _json_lists(self.by_group)}
+        """{"average_mAP_N", "by_group": {characteristic: [groups]}, "relative_change": {characteristic: [min, max]}}.
+
+        null where NaN.
+        """
+        changes = {name: np.array(change) for name, change in self.relative_change().items()}
+        return {
+            "average_mAP_N": self.average_mAP_N,
+            "by_group": _json_lists(self.by_group),
+            "relative_change": _json_lists(changes),
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)

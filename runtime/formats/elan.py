@@ -4,6 +4,7 @@ import os
 from xml.etree import ElementTree as Xml
 
 from refineloc.runtime.files import atomic_write
+from refineloc.runtime.formats.media import media_type
 from refineloc.runtime.formats.tracks import Track
 
 __all__ = ["write_elan"]
@@ -19,7 +20,8 @@ def write_elan(path: str | os.PathLike[str], track: Track, *, media: str | None 
     Args:
         path: the .eaf file.
         track: segments; the annotation's text is the label, with the score where there is one.
-        media: the video's address, which ELAN opens ("file:///..." or a name beside the file).
+        media: the video's address, which ELAN opens ("file:///...", escaped: `media_address`); its ending says of
+            which type it is.
 
     Raises:
         OutputError: the file cannot be written.
@@ -37,7 +39,7 @@ def write_elan(path: str | os.PathLike[str], track: Track, *, media: str | None 
     )
     header = Xml.SubElement(root, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
     if media is not None:
-        Xml.SubElement(header, "MEDIA_DESCRIPTOR", {"MEDIA_URL": media, "MIME_TYPE": "video/mp4"})
+        Xml.SubElement(header, "MEDIA_DESCRIPTOR", {"MEDIA_URL": media, "MIME_TYPE": media_type(media)})
     times = Xml.SubElement(root, "TIME_ORDER")
     count = 0
     for tier, rows in _tiers(track).items():

@@ -16,6 +16,7 @@ from typing import Any
 
 from refineloc.runtime.errors import InputError
 from refineloc.runtime.files import atomic_write
+from refineloc.runtime.formats.media import media_address
 from refineloc.runtime.formats.tracks import Track
 
 __all__ = ["write_label_studio"]
@@ -31,8 +32,8 @@ def write_label_studio(
     Args:
         path: the .json file to import.
         tracks: each with its frame rate.
-        media: put before each video's name to make its address ("/data/local-files/?d=videos/"); names without an
-            ending get ".mp4".
+        media: put before each video's name to make its address ("/data/local-files/?d=videos/"); names without a
+            media file's ending get ".mp4".
         model_version: shown beside the predictions.
 
     Raises:
@@ -46,13 +47,12 @@ def write_label_studio(
                 f"video {track.video!r}: Label Studio counts frames, and its frame rate is not known; "
                 "give --videos LABELS or --fps"
             )
-        name = track.video if "." in track.video else f"{track.video}.mp4"
         results = [_result(track, at, track.fps) for at in range(len(track))]
         entry: dict[str, Any] = {"result": results}
         if track.score is not None:
             entry["model_version"] = model_version
         kind = "annotations" if track.score is None else "predictions"
-        tasks.append({"data": {"video": f"{media}{name}", "name": track.video}, kind: [entry]})
+        tasks.append({"data": {"video": media_address(media, track.video), "name": track.video}, kind: [entry]})
     with atomic_write(path) as handle:
         json.dump(tasks, handle, indent=1, allow_nan=False)
         handle.write("\n")

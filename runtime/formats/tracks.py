@@ -23,6 +23,7 @@ class Track:
         score: float64 [n] of detections, None of annotations.
         duration_s, fps, frames, subset: where they are known.
         known_labels: the video's classes, where it has labels without times.
+        left_out: detections of the file that are not here, as they are empty or reversed.
     """
 
     video: str
@@ -35,6 +36,7 @@ class Track:
     frames: int | None = None
     subset: str | None = None
     known_labels: tuple[str, ...] = ()
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.start)
@@ -55,11 +57,12 @@ class Track:
 
 
 def tracks_of_detections(detections: Mapping[str, Detections]) -> list[Track]:
-    """One track a video; detections that are empty or reversed are left out, as no other format can hold them."""
+    """One track a video; detections that are empty or reversed are left out and counted: no other format has them."""
     tracks = []
     for name, found in detections.items():
+        kept = np.flatnonzero(found.end > found.start)
         track = Track(name, found.start, found.end, tuple(found.label.tolist()), found.score)
-        tracks.append(track.take(np.flatnonzero(found.end > found.start)))
+        tracks.append(replace(track.take(kept), left_out=len(track) - len(kept)))
     return tracks
 
 

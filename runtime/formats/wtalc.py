@@ -7,10 +7,12 @@
     original_fps               frames a second [V] (extracted_fps is the rate that W-TALC's features were taken at)
 
 Object arrays are pickles, and unpickling can run any program that the file's author chose. They are read only when the
-caller allows it, and even then with a reader that knows NumPy's arrays, lists, numbers and strings and nothing else.
+caller allows it, and even then with a reader that knows arrays, lists, numbers and strings and nothing else
+(`plain_pickle`).
 """
 
-import pickle
+import io
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ import numpy.typing as npt
 
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import AnnotationError
+from refineloc.runtime.files import is_text
+from refineloc.runtime.formats.plain_pickle import load_plain
 
 __all__ = ["is_wtalc_folder", "read_wtalc"]
 
@@ -55,14 +59,17 @@ def read_wtalc(folder: Path, *, allow_pickle: bool = False, subset: str | None =
         if subset is not None and subsets[at] != subset:
             continue
         where = f"{folder}: video {name!r}"
+        if name in videos:
+            raise AnnotationError(f"{where}: is there twice")
         own_labels = tuple(_text(label, where) for label in _list(labels[at], where))
         spans = _list(segments[at], where)
         if len(spans) != len(own_labels):
             raise AnnotationError(f"{where}: {len(spans)} segments and {len(own_labels)} labels")
         try:
             bounds = np.array([[float(start), float(end)] for start, end in spans], dtype=np.float64).reshape(-1, 2)
-        except (TypeError, ValueError):
-            raise AnnotationError(f"{where}: expected segments [start, end], got {spans!r}") from None
+        except (TypeError, ValueError, OverflowError):
+            # Not the whole list: nested ones can hold themselves, or each other a million times.
+            raise AnnotationError(f"{where}: expected segments [start, end], got {reprlib.repr(spans)}") from None
         if not np.isfinite(bounds).all():
             raise AnnotationError(f"{where}: a segment's bound is not a finite number")
         every = {*own_labels, *(_text(label, where) for label in _list(known[at], where))}
@@ -82,27 +89,10 @@ def read_wtalc(folder: Path, *, allow_pickle: bool = False, subset: str | None =
     return Annotations(videos, folder)
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Knows what `numpy.save` writes for lists of strings and numbers; any other name in the file is refused."""
-
-    _KNOWN = frozenset(
-        {
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-            ("_codecs", "encode"),
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._KNOWN:
-            raise pickle.UnpicklingError(f"names {module}.{name}")
-        return super().find_class(module, name)
-
-
 def _objects(path: Path, allow_pickle: bool, count: int) -> list[Any]:
     """The rows of an object array (or of a plain one, which needs no permission)."""
-    array = _open(path)
+    plain = _open(path)
+    array: Any = None if plain is None else plain.tolist()
     if array is None:
         if not allow_pickle:
             raise AnnotationError(
@@ -110,20 +100,18 @@ def _objects(path: Path, allow_pickle: bool, count: int) -> list[Any]:
                 "if you trust where it is from, --allow-pickle reads it"
             )
         try:
-            with path.open("rb") as handle:
-                _skip_header(handle)
-                # encoding="bytes": files of Python 2 keep their strings as they are.
-                array = _PlainUnpickler(handle, encoding="bytes").load()
+            handle = io.BytesIO(path.read_bytes())
+            _skip_header(handle)
+            array = load_plain(handle.read())
         except Exception as error:  # a hostile or cut pickle can raise anything
             reason = str(error) or type(error).__name__
             raise AnnotationError(f"{path}: not a pickle of plain values: {reason}") from error
-    rows = list(np.asarray(array, dtype=object)) if isinstance(array, np.ndarray) else None
-    if rows is None or len(rows) != count:
+    if not isinstance(array, list) or len(array) != count:
         raise AnnotationError(f"{path}: expected {count} rows, as videoname.npy has")
-    return rows
+    return array
 
 
-def _skip_header(handle: Any) -> None:
+def _skip_header(handle: io.BytesIO) -> None:
     if np.lib.format.read_magic(handle) == (1, 0):
         np.lib.format.read_array_header_1_0(handle)
     else:
@@ -133,15 +121,22 @@ def _skip_header(handle: Any) -> None:
 def _open(path: Path) -> npt.NDArray[Any] | None:
     """A plain array; None for one of objects."""
     try:
-        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+        with path.open("rb") as handle:
+            size = path.stat().st_size
+            array: npt.NDArray[Any] = np.lib.format.read_array(handle, allow_pickle=False)
     except FileNotFoundError:
         raise AnnotationError(f"{path}: no such file; expected the .npy files of W-TALC's annotations") from None
     except ValueError as error:
         if "Object arrays" in str(error):
             return None
         raise AnnotationError(f"{path}: not a .npy file: {error}") from error
+    except MemoryError:
+        raise AnnotationError(f"{path}: not a .npy file: it states more values than it holds") from None
     except (OSError, EOFError) as error:
         raise AnnotationError(f"{path}: cannot be read: {error}") from error
+    if array.dtype.kind not in "SUbiuf" or max(array.nbytes, array.size) > size:
+        # Values of no size at all could be any number of them.
+        raise AnnotationError(f"{path}: expected strings or numbers, got {array.size} values of type {array.dtype}")
     return array
 
 
@@ -163,7 +158,7 @@ def _numbers(path: Path, count: int) -> list[float]:
 
 
 def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list | tuple | np.ndarray):
+    if not isinstance(value, list | tuple):
         raise AnnotationError(f"{where}: expected a list, got {type(value).__name__}")
     return list(value)
 
@@ -173,7 +168,9 @@ def _text(value: Any, where: str) -> str:
         try:
             return value.decode("utf-8")
         except UnicodeDecodeError:
-            raise AnnotationError(f"{where}: a name is not UTF-8: {value!r}") from None
+            raise AnnotationError(f"{where}: a name is not UTF-8: {reprlib.repr(value)}") from None
     if not isinstance(value, str):
         raise AnnotationError(f"{where}: expected a string, got {type(value).__name__}")
+    if not is_text(value):
+        raise AnnotationError(f"{where}: a name is not UTF-8: {reprlib.repr(value)}")
     return value

@@ -47,6 +47,7 @@ def report_data(
     title: str,
     bins: Bins | None = None,
     resamples: int = 1000,
+    seed: int = 0,
     drop_repeated: bool = False,
     videos: str | os.PathLike[str] | None = None,
     relative_to: str | os.PathLike[str] = ".",
@@ -60,8 +61,10 @@ def report_data(
         title: of the page.
         bins: groups of annotations (`refineloc.runtime.diagnosis`).
         resamples: of the bootstrap; 0: no confidence intervals.
+        seed: of the resamples.
         drop_repeated: as for `evaluate`.
-        videos: a folder of video files that are called as the videos are; links then open them at a segment.
+        videos: a folder of video files that are called as the videos are, those with "/" in folders below; links then
+            open them at a segment.
         relative_to: the folder that the page will be in, from where those links start.
 
     Raises:
@@ -87,7 +90,9 @@ def report_data(
             "interval": None,
         }
         if resamples:
-            found = bootstrap(run.detections, annotations, tious, resamples=resamples, drop_repeated=drop_repeated)
+            found = bootstrap(
+                run.detections, annotations, tious, resamples=resamples, seed=seed, drop_repeated=drop_repeated
+            )
             class_intervals.append(found.classes.T.tolist())
             entry["interval"] = {"average_mAP": list(found.average_mAP), "mAP": found.mAP.tolist()}
         shown.append(entry)
@@ -191,12 +196,16 @@ def _best(found: Detections | None) -> list[list[Any]]:
 
 
 def _video_files(folder: Path, page_folder: Path) -> dict[str, str]:
-    """Addresses of the video files by name, relative to the page."""
+    """Addresses of the video files, relative to the page, by name; in a folder below, by that and the name ("a/b")."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of videos")
-    files = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in _VIDEO_FILES:
-            # "./" keeps a name with a colon from being read as another kind of address ("javascript:").
-            files[path.stem] = "./" + quote(os.path.relpath(path, page_folder).replace(os.sep, "/"))
+    files: dict[str, str] = {}
+    # Names are looked up among what the folder holds, never made into paths: one such as "../x" finds nothing.
+    for place, folders, names in os.walk(folder):  # which goes into no linked folder
+        folders.sort()
+        for path in (Path(place, name) for name in sorted(names)):
+            if path.suffix.lower() in _VIDEO_FILES:
+                # "./" keeps a name with a colon from being read as another kind of address ("javascript:").
+                address = "./" + quote(os.path.relpath(path, page_folder).replace(os.sep, "/"))
+                files.setdefault(path.relative_to(folder).with_suffix("").as_posix(), address)
     return files

@@ -4,10 +4,17 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
 const TYPES = ["true positive", "double detection", "wrong label", "localization", "confusion", "background"];
+const LINKS = 12; // of a video's annotations in words
 const last = data.runs.length - 1;
 const percent = (value, digits = 1) => (value === null ? "–" : (100 * value).toFixed(digits));
 const byId = (id) => document.getElementById(id);
-const runColour = (index) => `var(--c${index % 6})`;
+// Six colours, then the same darker, then paler (the paper has up to 15 iterations); lines differ in their dashes too.
+const SHADES = ["", "var(--text)", "var(--page)"];
+const DASHES = ["none", "7 3", "2 3"];
+const turn = (index) => Math.floor(index / 6) % 3;
+const colour = (index) => (turn(index) ? `color-mix(in srgb, var(--c${index % 6}) 52%, ${SHADES[turn(index)]})` : `var(--c${index % 6})`);
+const runColour = colour;
+const natural = new Intl.Collator(undefined, { numeric: true }).compare; // class 2 before class 10
 const typeColour = (type) => `var(--${type.replace(" ", "-")})`;
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
@@ -39,11 +46,14 @@ function key(colour, text) {
   return make("span", { class: "key" }, make("span", { class: "swatch", style: { background: colour } }), text);
 }
 
+const keys = (...entries) => make("div", { class: "keys" }, ...entries);
+
 // A table that sorts by any column and filters by text.
 // columns: {title, value(row), show(row) -> text or element, text: left-aligned}
 function table(place, columns, rows, { filter, search, sort, page = 100, detail } = {}) {
   let [column, down] = sort;
   let limit = page;
+  const open = new Set(); // rows whose detail is shown; they stay open when the table is sorted, filtered or longer
   const body = make("tbody");
   const count = make("span", { class: "count" });
   const more = make("button", { class: "more", type: "button" });
@@ -60,7 +70,7 @@ function table(place, columns, rows, { filter, search, sort, page = 100, detail 
   function compare(a, b) {
     const [x, y] = [columns[column].value(a), columns[column].value(b)];
     if (x === null || y === null) return (x === null) - (y === null); // what is not known goes last
-    const order = typeof x === "string" ? x.localeCompare(y) : x - y;
+    const order = typeof x === "string" ? natural(x, y) : x - y;
     return down ? -order : order;
   }
 
@@ -71,11 +81,10 @@ function table(place, columns, rows, { filter, search, sort, page = 100, detail 
       head.setAttribute("aria-sort", index !== column ? "none" : down ? "descending" : "ascending");
     });
     body.replaceChildren(
-      ...found.slice(0, limit).map((row) => {
+      ...found.slice(0, limit).flatMap((row) => {
         const cells = columns.map((entry) => make("td", { class: entry.text ? "text" : "" }, entry.show(row)));
         const line = make("tr", {}, ...cells);
-        if (detail) openable(line, cells[0], row, detail, columns.length);
-        return line;
+        return detail ? openable(line, cells[0], row, detail, columns.length, open) : [line];
       }),
     );
     count.textContent = `${found.length} of ${rows.length}`;
@@ -92,16 +101,22 @@ function table(place, columns, rows, { filter, search, sort, page = 100, detail 
   render();
 }
 
-// The first cell becomes a button that opens a row below.
-function openable(line, cell, row, detail, width) {
-  const button = make("button", { type: "button", "aria-expanded": "false" }, ...cell.childNodes);
+// The first cell becomes a button that opens a row below; gives the line, and that row where it is open.
+function openable(line, cell, row, detail, width, open) {
+  const button = make("button", { type: "button" }, ...cell.childNodes);
+  const below = () => make("tr", { class: "detail" }, make("td", { colspan: width }, make("div", { class: "pinned" }, detail(row))));
+  const show = () => {
+    line.classList.toggle("open", open.has(row));
+    button.setAttribute("aria-expanded", String(open.has(row)));
+  };
   cell.replaceChildren(button);
   button.addEventListener("click", () => {
-    const open = line.classList.toggle("open");
-    button.setAttribute("aria-expanded", String(open));
-    if (open) line.after(make("tr", { class: "detail" }, make("td", { colspan: width }, make("div", { class: "pinned" }, detail(row)))));
-    else line.nextElementSibling.remove();
+    if (open.delete(row)) line.nextElementSibling.remove();
+    else { open.add(row); line.after(below()); }
+    show();
   });
+  show();
+  return open.has(row) ? [line, below()] : [line];
 }
 
 function withInterval(value, interval) {
@@ -153,17 +168,17 @@ function scoreChart(names) {
       svg.append(draw("polygon", { points, fill: runColour(index), opacity: 0.15 }));
     }
     const points = path(run.mAP).join(" ");
-    svg.append(draw("polyline", { points, fill: "none", stroke: runColour(index), "stroke-width": 2 }));
+    svg.append(draw("polyline", { points, fill: "none", stroke: runColour(index), "stroke-width": 2, "stroke-dasharray": DASHES[turn(index)] }));
   });
   const box = make("div", {}, svg);
-  box.append(...data.runs.map((run, index) => key(runColour(index), run.name)));
-  box.append(make("span", { class: "quiet" }, "mAP (%) over tIoU" + (data.resamples ? "; bands: 95 % over resampled videos" : "")));
+  const what = "mAP (%) over tIoU" + (data.resamples ? "; bands: 95 % over resampled videos" : "");
+  box.append(keys(...data.runs.map((run, index) => key(runColour(index), run.name)), make("span", { class: "quiet" }, what)));
   return box;
 }
 
 function errors() {
   for (const run of data.runs) byId("profile").append(make("div", {}, make("h3", {}, run.name), profile(run), gains(run)));
-  byId("profile").after(make("div", {}, ...TYPES.map((type) => key(typeColour(type), type))));
+  byId("profile").after(keys(...TYPES.map((type) => key(typeColour(type), type))));
 }
 
 function profile(run) {
@@ -199,17 +214,20 @@ function gains(run) {
   return bars(TYPES.slice(1).map((type) => [type, gain[type], typeColour(type)]), highest);
 }
 
-// Horizontal bars: [name, value, colour]
+// Horizontal bars: [name, value, colour]; the longest leaves room for its number, and what is not known has none.
 function bars(entries, highest) {
   const box = make("div", { class: "bars" });
   for (const [name, value, colour] of entries) {
-    const width = `${(85 * Math.max(value || 0, 0)) / highest}%`;
-    const fill = make("div", { class: "fill", style: { width, background: colour } });
+    const width = `calc((100% - 3rem) * ${(Math.max(value ?? 0, 0) / highest).toFixed(4)})`;
+    const fill = make("div", { class: value === null ? "" : "fill", style: { width, background: colour } });
     const number = make("span", { class: "value", style: { left: width } }, percent(value));
     box.append(make("span", {}, name), make("div", { class: "track" }, fill, number));
   }
   return box;
 }
+
+// A characteristic that parts nothing has one group, "all".
+const sizeOf = (entry) => (entry.size === entry.range ? entry.size : `${entry.size}  ${entry.range}`);
 
 function groups() {
   const parts = [
@@ -218,22 +236,22 @@ function groups() {
   ];
   for (const [title, analysis, overall] of parts) {
     const of = (run) => run.diagnosis[analysis];
-    const all = data.runs.map((run) => `${run.name} ${percent(of(run)[overall])}`).join(", ");
-    const side = make("div", { class: "side" });
+    const all = data.runs.map((run) => `${run.name}: ${percent(of(run)[overall])}`).join(", ");
+    const side = make("div", { class: "equal" });
     const every = data.runs.flatMap((run) => Object.values(of(run).by_group).flat());
     const highest = Math.max(...every.filter((value) => value !== null), 0.01);
     for (const [name, entries] of Object.entries(data.runs[0].diagnosis.groups)) {
       const total = entries.reduce((sum, entry) => sum + entry.annotations, 0);
       const rows = entries.flatMap((entry, group) => data.runs.map((run, index) => {
         const share = `${percent(entry.annotations / total, 0)} %`;
-        const label = index ? "" : `${entry.size}  ${entry.range}${name === "length" ? " s" : ""} (${share})`;
+        const label = index ? "" : `${sizeOf(entry)}${name === "length" && entry.size !== entry.range ? " s" : ""} (${share})`;
         return [label, of(run).by_group[name][group], runColour(index)];
       }));
       side.append(make("div", {}, make("h3", {}, name), bars(rows, highest)));
     }
     byId("groups").append(make("h3", {}, ...title, `; of all: ${all}`), side);
   }
-  byId("groups").append(...data.runs.map((run, index) => key(runColour(index), run.name)));
+  byId("groups").append(keys(...data.runs.map((run, index) => key(runColour(index), run.name))));
 }
 
 // The change from the first run to the last.
@@ -298,7 +316,7 @@ function ends() {
   byId("ends-about").textContent =
     `Of ${data.runs[last].name}: AP within the video, mean over its classes and thresholds; of equal ones, those with more annotations.`;
   const card = (row, what) => {
-    const value = make("span", { class: "quiet" }, `${what}: ${data.runs.map((run, k) => `${run.name} ${percent(row.scores[k])}`).join(", ")}`);
+    const value = make("span", { class: "quiet" }, `${what} (${data.runs.map((run, k) => `${run.name}: ${percent(row.scores[k])}`).join(", ")})`);
     return make("div", { class: "card" }, make("h3", {}, row.name, value), timeline(row));
   };
   const worst = [...known].sort((a, b) => a.scores[last] - b.scores[last] || b.truth.length - a.truth.length);
@@ -306,18 +324,22 @@ function ends() {
     ...known.slice(0, count).map((row) => card(row, "best")),
     ...worst.slice(0, count).map((row) => card(row, "worst")),
   );
-  if (!count) byId("ends").remove();
+  if (!count) for (const part of [byId("ends"), document.querySelector('nav a[href="#ends"]')]) part.remove();
 }
 
-// Ground truth on top, each run below; taller and darker: a higher score within its row.
+// Ground truth on top, each run below, a lane a class; taller and darker: a higher score within its row.
 function timeline(row) {
   if (!row.found) return make("p", { class: "quiet" }, "This video's time line was left out to keep the page small.");
-  const colours = new Map(row.labels.map((label, index) => [label, `var(--c${index % 6})`]));
+  const labels = [...row.labels].sort(natural);
+  const lanes = new Map(labels.map((label, index) => [label, index]));
   const all = [...row.truth, ...row.found.flat()];
-  const length = row.duration ?? Math.max(...all.map((segment) => segment[1]), 1);
-  const [width, left, tall, thin] = [roomFor(1000), roomFor(1000) < 600 ? 78 : 110, 24, 8];
+  const ends = all.reduce((most, segment) => Math.max(most, segment[1]), 0);
+  const length = Math.max(row.duration ?? 0, ends) || 1; // annotations can lie beyond the stated end
+  const beyond = row.duration !== null && ends > 1.005 * row.duration; // less cannot be seen
+  const [width, left, tall, thin] = [roomFor(1000), roomFor(1000) < 600 ? 78 : 110, labels.length > 2 ? 15 : 24, 8];
   const rows = [["ground truth", row.truth, row.truth.length], ...data.runs.map((run, k) => [run.name, row.found[k], row.counts[k]])];
-  const room = tall + thin + 6;
+  const body = tall * Math.max(labels.length, 1);
+  const room = body + thin + 6;
   const height = rows.length * room + 20;
   const x = (second) => left + (width - left) * Math.min(Math.max(second / length, 0), 1);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `time line of ${row.name}` });
@@ -327,32 +349,42 @@ function timeline(row) {
   }
   for (const [start, end, label] of row.truth) {
     const wide = Math.max(x(end) - x(start), 1);
-    svg.append(draw("rect", { x: x(start), width: wide, y: 0, height: height - 20, fill: colours.get(label), opacity: 0.1 }));
+    svg.append(draw("rect", { x: x(start), width: wide, y: 0, height: height - 20, fill: colour(lanes.get(label)), opacity: 0.1 }));
   }
   rows.forEach(([name, segments, count], index) => {
-    const base = index * room + tall; // a thin lane below it holds the classes that the video does not have
-    svg.append(draw("text", { x: 0, y: base - tall / 2 + 4 }, clip(name, Math.floor(left / 6)), draw("title", {}, `${name}: ${count} segments`)));
+    const top = index * room; // below the classes' lanes, a thin one holds the classes that the video does not have
+    svg.append(draw("text", { x: 0, y: top + body / 2 + 4 }, clip(name, Math.floor(left / 6)), draw("title", {}, `${name}: ${count} segments`)));
     const known = segments.map((segment) => segment[3] ?? 1);
     const [low, high] = [Math.min(...known), Math.max(...known)];
-    for (const [start, end, label, score] of segments) {
-      const strength = score === undefined || high === low ? 1 : (score - low) / (high - low);
-      const own = colours.has(label);
-      const size = (own ? tall : thin) * (0.3 + 0.7 * strength);
-      const box = {
-        x: x(start), width: Math.max(x(end) - x(start), 1.5), y: (own ? base : base + thin) - size, height: size,
-        fill: own ? colours.get(label) : "var(--other)", opacity: 0.3 + 0.6 * strength,
-      };
+    const strengthOf = (score) => (score === undefined || high === low ? 1 : (score - low) / (high - low));
+    // The surest first: a bar that it overlaps stands before it, as it is lower.
+    const drawn = [...segments].sort((a, b) => strengthOf(b[3]) - strengthOf(a[3]));
+    for (const [start, end, label, score] of drawn) {
+      const strength = strengthOf(score);
+      const lane = lanes.get(label);
+      const own = lane !== undefined;
+      const base = own ? top + (lane + 1) * tall : top + body + thin;
+      const size = (own ? tall - 2 : thin) * (0.3 + 0.7 * strength);
+      // Mixed with the page rather than transparent, so that bars over each other keep their own shade.
+      const shade = `color-mix(in srgb, ${own ? colour(lane) : "var(--other)"} ${Math.round(40 + 60 * strength)}%, var(--panel))`;
+      const box = { class: "bar", x: x(start), width: Math.max(x(end) - x(start), 1.5), y: base - size, height: size, fill: shade };
       const text = `${label}  ${start.toFixed(1)}–${end.toFixed(1)} s` + (score === undefined ? "" : `  score ${score}`);
       const bar = draw("rect", box, draw("title", {}, text));
       svg.append(row.file ? draw("a", { href: `${row.file}#t=${start},${end}`, target: "_blank" }, bar) : bar);
     }
   });
-  const box = make("div", {}, svg, ...row.labels.map((label) => key(colours.get(label), label)), key("var(--other)", "another class"));
+  const legend = [...labels.map((label) => key(colour(lanes.get(label)), label)), key("var(--other)", "another class")];
+  if (beyond) {
+    svg.append(draw("line", { class: "end", x1: x(row.duration), x2: x(row.duration), y1: 0, y2: height - 20 }));
+    legend.push(make("span", { class: "quiet" }, `Dashed: the video's end, ${clock(row.duration)}.`));
+  }
+  const box = make("div", {}, svg, keys(...legend));
   if (row.file) {
-    const links = row.truth.slice(0, 12).flatMap(([start, end, label]) => [
+    const links = row.truth.slice(0, LINKS).flatMap(([start, end, label]) => [
       make("a", { href: `${row.file}#t=${start},${end}`, target: "_blank" }, `${label} ${clock(start)}`), " ",
     ]);
-    box.append(make("div", {}, "Play: ", ...links));
+    const more = row.truth.length - LINKS;
+    box.append(make("div", { class: "links" }, "Play: ", ...links, more > 0 ? `and ${more} more, which the bars above open.` : ""));
   }
   const most = Math.max(...row.counts);
   if (most > data.drawn) box.append(make("span", { class: "quiet" }, `Only the ${data.drawn} best of up to ${most} detections are drawn.`));

@@ -65,9 +65,40 @@ def test_csv_round_trip(tmp_path: Path) -> None:
         assert video.start.tolist() == other.start.tolist()
 
 
+def test_csv_round_trip_of_odd_names(tmp_path: Path) -> None:
+    # Ends of lines of every kind, which str.splitlines() takes for ends of rows, and what a CSV quotes.
+    odd = 'a\u2028b\x0cc\x85d\ne\rf\r\ng,"h"'
+    path = write(tmp_path / "a.json", json.dumps({"database": {odd: {"annotations": [{"label": f"{odd}!"}]}}}))
+    write_annotations_csv(tmp_path / "b.csv", read_annotations(path))
+    again = read_annotations(tmp_path / "b.csv")
+    assert list(again) == [odd]
+    assert again[odd].labels == (f"{odd}!",)
+
+
+def test_csv_round_trip_of_a_label_without_times_beside_segments(tmp_path: Path) -> None:
+    first = read_annotations(write(tmp_path / "a.csv", RELEASED + "v1,,,walk,,,\n"))
+    write_annotations_csv(tmp_path / "b.csv", first)
+    again = read_annotations(tmp_path / "b.csv")["v1"]
+    assert again.labels == first["v1"].labels == ("dive", "jump", "walk")
+    assert again.segment_labels == ("jump", "dive")
+
+
+def test_spaces_around_names_in_a_csv_do_not_count_and_in_a_json_do(tmp_path: Path) -> None:
+    # As for detections (test_detections.py), so that the two match.
+    annotations = read_annotations(write(tmp_path / "a.csv", "video-name, label\n v ,\tjump \nv,jump\n"))
+    assert {name: video.labels for name, video in annotations.items()} == {"v": ("jump",)}
+    path = write(tmp_path / "a.json", json.dumps({"database": {" v ": {"annotations": [{"label": " x"}]}}}))
+    assert {name: video.labels for name, video in read_annotations(path).items()} == {" v ": (" x",)}
+
+
 def test_activitynet_json(tmp_path: Path) -> None:
     database = {
-        "v1": {"subset": "training", "duration": 9.5, "annotations": [{"label": "jump", "segment": ["1.0", 2]}]},
+        "v1": {
+            "subset": "training",
+            "duration": 9.5,
+            "frame": 285,
+            "annotations": [{"label": "jump", "segment": ["1.0", 2]}],
+        },
         "v2": {"subset": "testing", "duration": 3.0, "annotations": []},
     }
     path = write(tmp_path / "a.json", json.dumps({"database": database}))
@@ -75,6 +106,7 @@ def test_activitynet_json(tmp_path: Path) -> None:
     annotations = read_annotations(path, subset="training")
     assert list(annotations) == ["v1"]
     assert annotations["v1"].start.tolist() == [1.0]
+    assert annotations["v1"].frames == 285
     assert not read_annotations(path, times=False).has_times
 
 
@@ -90,6 +122,7 @@ def test_activitynet_json(tmp_path: Path) -> None:
         ("video-name,label,fps\nv,x,0\n", "line 2: fps: expected a positive number"),
         ("video-name,label,t-start,t-end\nv,x,1,nan\n", "finite"),
         ("video-name,label,t-start,t-end\nv,x,1,\n", "only one of t-start and t-end"),
+        ("video-name,label\nv," + "x" * 200_000 + "\n", "line 2: not a CSV: field larger than field limit"),
     ],
 )
 def test_one_line_for_each_wrong_csv(tmp_path: Path, text: str, message: str) -> None:
@@ -107,6 +140,11 @@ def test_one_line_for_each_wrong_csv(tmp_path: Path, text: str, message: str) ->
         ('{"database": {"v": {"annotations": [{"segment": [1, 2]}]}}}', "no 'label'"),
         ('{"database": {"v": {"annotations": [{"label": "x", "segment": [1]}]}}}', r"\[start, end\]"),
         ('{"database": {"v": {"annotations": [{"label": "x", "segment": [1, "b"]}]}}}', "expected a number"),
+        ('{"database": {"v": {"duration": 1%s}}}' % ("0" * 400), "duration: expected a number"),
+        ('{"database": {"v": {"subset": 5}}}', "video 'v': expected a subset's name, got 5"),
+        ('{"database": {"v": {"subset": "\\ud800"}}}', "its subset .* holds half a character"),
+        ('{"database": {"v\\ud800": {}}}', "its name .* holds half a character"),
+        ('{"database": {"v": {"annotations": [{"label": "\\udc00x"}]}}}', "its label .* holds half a character"),
     ],
 )
 def test_one_line_for_each_wrong_json(tmp_path: Path, text: str, message: str) -> None:

@@ -150,7 +150,14 @@ def test_parquet_and_label_studio(here: Path, converted: Callable[..., Path]) ->
         (["found.json", "o.csv", "--to", "training", "--fps", "5"], "expected an output name that ends in .json"),
         (["found.json", "o.mp4", "--to", "srt"], "expected a name that ends in .srt, or a folder"),
         (["found.json", "labels.csv/x", "--to", "srt"], "cannot be made a folder"),
+        (["found.json", "labels.csv/x", "--to", "srt", "--video", "a"], "cannot be made a folder"),
+        (["found.json", "x" * 300 + ".srt", "--video", "a"], "file name too long"),
         ([".", "o.csv"], "a folder without W-TALC's"),
+        (["found.json", "o.json", "--fps", "inf"], "expected a positive number"),
+        (["found.json", "o.json", "--min-score", "nan"], "--min-score: expected a number"),
+        (["truth.csv", "o.json", "--min-score", "0.5"], "only for detections, and truth.csv holds annotations"),
+        (["truth.csv", "o.json", "--cap", "5"], "only for detections, and truth.csv holds annotations"),
+        (["found.json", "o.csv", "--media", "file:///"], "--media: only with --to label-studio and elan"),
     ],
 )
 def test_what_a_user_can_get_wrong(here: Path, run: Run, arguments: list[str], message: str) -> None:
@@ -163,9 +170,101 @@ def test_what_a_user_can_get_wrong(here: Path, run: Run, arguments: list[str], m
     assert sorted(here.iterdir()) == before
 
 
-def test_a_video_name_cannot_leave_the_folder(here: Path, run: Run) -> None:
-    (here / "found.json").write_text(json.dumps({"../../evil": FOUND["results"]["b"]}))  # type: ignore[index]
-    done = run("found.json", "subs", "--to", "srt")
+@pytest.mark.parametrize("form", ["srt", "elan"])
+def test_names_of_videos_become_names_of_files(here: Path, run: Run, form: str) -> None:
+    names = ["../../evil", "a/b", "a\\b", "..", "", "con\nline", "x" * 300, "跳" * 200, "fine"]
+    (here / "odd.json").write_text(json.dumps({name: FOUND["results"]["b"] for name in names if name != "a\\b"}))  # type: ignore[index]
+    done = run("odd.json", "out", "--to", form)
+    assert done.returncode == 0
+    assert "7 of 8 videos have other names as files, the first: '../../evil' is '.._.._evil." in done.stderr
+    ending = {"srt": ".srt", "elan": ".eaf"}[form]
+    files = {path.name.removesuffix(ending) for path in (here / "out").iterdir()}
+    assert files == {".._.._evil", "a_b", "__", "_", "con_line", "x" * 251, "跳" * 83, "fine"}
+    assert not (here.parent / f"evil{ending}").exists()
+    # Two that would be one file: told before any is written.
+    (here / "odd.json").write_text(json.dumps(dict.fromkeys(names, FOUND["results"]["b"])))  # type: ignore[index]
+    done = run("odd.json", "again", "--to", form)
     assert done.returncode == 2
-    assert "cannot be the name of a file" in done.stderr
-    assert not list((here / "subs").iterdir())
+    assert "videos 'a/b' and 'a\\\\b' would both be 'a_b" in done.stderr
+    assert not (here / "again").exists()
+
+
+def told(run: Run, *arguments: str) -> list[str]:
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stderr.splitlines()
+
+
+def test_what_a_format_cannot_hold_is_told(here: Path, run: Run) -> None:
+    results = {
+        "a": [{"label": "x", "score": 1, "segment": [0, 4]}, {"label": "x", "score": 1, "segment": [4, 4]}],
+        "b": [],
+        "c": [{"label": "x", "score": 1, "segment": [9, 2]}],
+        " d": [{"label": "x", "score": 1, "segment": [1, 2]}],
+    }
+    (here / "odd.json").write_text(json.dumps({"results": results}))
+    bad = "left out: 2 detections whose end is not after its start"
+    assert told(run, "odd.json", "o.csv") == [
+        bad,
+        "left out: 2 of 4 videos without a segment, as the file has a row a segment; the first is 'b'",
+        "warning: spaces around a name do not count in a CSV: ' d' is read as 'd'",
+        "o.csv: 2 segments of 4 videos, 2 of them without any (detections)",
+    ]
+    assert list(read_detections(here / "o.csv")) == ["a", "d"]
+    assert told(run, "odd.json", "o.jsonl") == [
+        bad,
+        "o.jsonl: 2 segments of 4 videos, 2 of them without any (detections)",
+    ]
+    assert list(read_detections(here / "o.jsonl")) == list(results)
+
+
+def test_what_annotations_lose_is_told(here: Path, run: Run) -> None:
+    database = {
+        "a": {"subset": "training", "fps": 25, "annotations": [{"label": "x", "segment": [0, 4]}, {"label": "y"}]},
+        "b": {"subset": "training", "annotations": []},
+        "c": {"annotations": [{"label": "y"}]},
+    }
+    (here / "odd.json").write_text(json.dumps({"database": database}))
+    summary = "1 segment of 3 videos, 2 of them without any"
+    assert told(run, "odd.json", "o.csv") == [
+        "left out: 1 of 3 videos without a segment, as the file has a row a segment; the first is 'b'",
+        "left out: the videos' subsets, which the CSV has no column for",
+        f"o.csv: {summary} (annotations)",
+    ]
+    assert {name: video.labels for name, video in read_annotations(here / "o.csv").items()} == {
+        "a": ("x", "y"),
+        "c": ("y",),
+    }
+    assert told(run, "odd.json", "o.json") == [f"o.json: {summary} (annotations)"]
+    assert told(run, "odd.json", "subs", "--to", "srt") == [
+        "left out: 2 labels without times, which srt has no place for",
+        f"subs/*.srt: {summary} (srt)",
+    ]
+
+
+def test_frames_survive_there_and_back(here: Path, converted: Callable[..., Path]) -> None:
+    converted("truth.csv", "truth.json")
+    assert read_annotations(converted("truth.json", "back.csv"))["c"].frames == 200
+
+
+def test_no_detections_are_detections(here: Path, converted: Callable[..., Path]) -> None:
+    (here / "none.json").write_text('{"results": {}}')
+    assert converted("none.json", "none.csv").read_text() == "video-name,t-start,t-end,label,score\n"
+
+
+def test_training_data_is_read_back_as_annotations(here: Path, run: Run) -> None:
+    assert run("found.json", "t.json", "--to", "training", "--videos", "labels.csv").returncode == 0
+    first, *_ = told(run, "t.json", "o.csv")
+    assert first == "left out: the scores of 4 annotations, which have none here (detections do)"
+
+
+def test_names_that_json_can_hold_and_files_cannot(here: Path, run: Run) -> None:
+    (here / "bad.json").write_text('{"v": [{"label": "\\ud800", "score": 1, "segment": [0, 1]}]}')
+    (here / "subset.json").write_text('{"database": {"v": {"subset": 5, "annotations": []}}}')
+    for name, out, message in (
+        ("bad.json", "o.csv", "bad.json: label '\\ud800': holds half a character"),
+        ("subset.json", "o.parquet", "subset.json: video 'v': expected a subset's name, got 5"),
+    ):
+        done = run(name, out)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert message in done.stderr

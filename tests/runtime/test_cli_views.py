@@ -76,6 +76,9 @@ def test_diagnose_each_of_several_runs(here: Path, run: Run) -> None:
 def test_report_compares_runs_and_links_videos(here: Path, run: Run) -> None:
     (here / "films").mkdir()
     (here / "films" / "clip2.mp4").write_bytes(b"")
+    (here / "elsewhere").mkdir()
+    (here / "elsewhere" / "clip1.mp4").write_bytes(b"")
+    (here / "films" / "linked").symlink_to(here / "elsewhere")
     code, told = run(
         "--report", "report.html", "--compare", "iter_0/detections.csv", "--name", "after", "--videos", "films",
         "--bootstrap", "20",
@@ -87,6 +90,15 @@ def test_report_compares_runs_and_links_videos(here: Path, run: Run) -> None:
     assert [entry["name"] for entry in data["runs"]] == ["iter_0", "after"]
     assert data["resamples"] == 20
     assert {row["name"]: row.get("file") for row in data["videos"]}["clip2"] == "./films/clip2.mp4"
+
+
+def test_the_reports_resamples_follow_the_seed(here: Path, run: Run) -> None:
+    intervals = []
+    for seed in ("1", "2", "1"):
+        assert run("--report", "r.html", "--bootstrap", "20", "--seed", seed)[0] == 0
+        data = json.loads((here / "r.html").read_text().split('id="data">')[1].split("</script>")[0])
+        intervals.append(data["runs"][0]["interval"])
+    assert intervals[0] == intervals[2] != intervals[1]
 
 
 def test_timeline_shows_each_run(here: Path, run: Run) -> None:
@@ -124,10 +136,19 @@ def test_timeline_with_curves_of_the_model(here: Path, run: Run, model_path: Pat
         (["--report", "o.html", "--compare", "iter_1/detections.csv"], "two are called 'iter_1'"),
         (["--report", "o.html", "--compare", "absent.json"], "absent.json: no such file"),
         (["--diagnose", "truth.csv"], "cannot be made a folder"),
+        (["--diagnose", "truth.csv/below"], "truth.csv is no folder"),
+        (["--compare", "iter_0/detections.csv"], "only with --diagnose, --timeline or --report"),
+        (["--name", "x"], "only with --diagnose, --timeline or --report"),
+        (["--bins", "quantile"], "--bins: only with --diagnose or --report"),
+        (["--timeline", "clip0", "o.png", "--bins", "quantile"], "--bins: only with --diagnose or --report"),
+        (["--timeline", "clip0", "o.png", "--model", "m.onnx", "--features", "f.h5"], "--model: m.onnx: no such file"),
     ],
 )
-def test_what_a_user_can_get_wrong(here: Path, run: Run, arguments: list[str], message: str) -> None:
+def test_what_a_user_can_get_wrong(
+    here: Path, run: Run, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = sorted(here.rglob("*"))
+    monkeypatch.setattr("refineloc.runtime.cli.evaluate.evaluate", None)  # it is told before the evaluation, not after
     code, told = run(*arguments)
     assert code == 2
     (line,) = [line for line in told.splitlines() if line.startswith("error: ")]

@@ -36,6 +36,31 @@ def test_round_trip_is_exact(tmp_path: Path, name: str) -> None:
         assert len(again["v2"]) == 0
 
 
+@pytest.mark.parametrize("name", ["d.json", "d.jsonl", "d.csv"])
+def test_round_trip_of_odd_names(tmp_path: Path, name: str) -> None:
+    # Ends of lines of every kind, which str.splitlines() takes for ends of rows, and what a CSV quotes.
+    odd = 'a\u2028b\x0cc\x85d\ne\rf\r\ng,"h"'
+    found = Detections(np.zeros(1), np.ones(1), np.ones(1), np.zeros(1, np.int64), (f"{odd}!",))
+    write_detections(tmp_path / name, {odd: found, "next": found})
+    again = read_detections(tmp_path / name)
+    assert {video: list(own) for video, own in again.items()} == {odd: list(found), "next": list(found)}
+
+
+def test_json_lines_of_others_may_hold_line_separators_as_they_are(tmp_path: Path) -> None:
+    line = '{"video": "a\u2028b", "detections": [{"label": "x\x85", "score": 1, "segment": [0, 1]}]}\r\n'
+    (tmp_path / "d.jsonl").write_bytes(line.encode() * 2)
+    assert len(read_detections(tmp_path / "d.jsonl")["a\u2028b"]) == 2
+
+
+def test_spaces_around_names_in_a_csv_do_not_count_and_in_a_json_do(tmp_path: Path) -> None:
+    # As for annotations (test_annotations.py), so that the two match.
+    (tmp_path / "d.csv").write_text("video-name, t-start, t-end, label, score\n v , 0, 1,\tx , 0.5\n\nv,0,1,x,1\n")
+    (found,) = read_detections(tmp_path / "d.csv").items()
+    assert (found[0], found[1].label.tolist()) == ("v", ["x", "x"])
+    (tmp_path / "d.json").write_text(json.dumps({" v ": [{"label": " x", "score": 1, "segment": [0, 1]}]}))
+    assert read_detections(tmp_path / "d.json")[" v "].classes == (" x",)
+
+
 def test_json_is_activitynets(tmp_path: Path) -> None:
     write_detections(tmp_path / "d.json", FOUND, {"provider": "cpu"})
     document = json.loads((tmp_path / "d.json").read_text())
@@ -79,6 +104,16 @@ def test_failed_writes_leave_nothing_and_keep_what_was_there(tmp_path: Path) -> 
         ("d.jsonl", '{"video": 3}\n', "line 1"),
         ("d.csv", "a,b\n1,2\n", "lacks the columns video-name"),
         ("d.csv", "video-name,t-start,t-end,label,score\nv,0,x,l,1\n", "line 2"),
+        ("d.csv", "video-name,t-start,t-end,label,score\nv,0,1,l\n", "line 2: expected 5 columns, got 4"),
+        ("d.csv", "video-name,t-start,t-end,label,score\nv,0,1," + "x" * 200_000 + ",1\n", "line 2: not a CSV"),
+        (
+            "d.json",
+            '{"v": [{"label": "x", "score": 1%s, "segment": [0, 1]}]}' % ("0" * 400),
+            "video 'v'.*OverflowError",
+        ),
+        ("d.json", '{"v\\ud800": []}', "video .* holds half a character"),
+        ("d.jsonl", '{"video": "\\udc00", "detections": []}', "video .* holds half a character"),
+        ("d.json", '{"v": [{"label": "x\\ud800", "score": 1, "segment": [0, 1]}]}', "label .* holds half a character"),
     ],
 )
 def test_one_line_for_each_wrong_file(tmp_path: Path, name: str, text: str, message: str) -> None:

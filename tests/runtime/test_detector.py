@@ -105,6 +105,69 @@ def test_a_store_gives_fps_and_durations(model_path: Path, tmp_path: Path, rng: 
         assert list(dict(detector.detect_many(store, names=["v001"], fps=25.0))) == ["v001"]
 
 
+def test_times_that_are_known_in_part_are_filled_up_from_elsewhere(
+    detector: Detector, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """The same from a store and from a mapping."""
+    (features,) = videos_of(rng, [60]).values()
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["a"] = features
+    expected = detector.detect(features, fps=30.0, duration_s=10.0)
+    with open_features(tmp_path / "f.h5") as store:
+        for videos in (store, {"a": features}, [("a", features)]):
+            found = dict(detector.detect_many(videos, fps=30.0, times={"a": (None, 10.0)}))
+            assert same(found["a"], expected)
+            with pytest.raises(InputError, match=r"video 'a': fps: expected .* got 0"):
+                dict(detector.detect_many(videos, fps=30.0, times={"a": (0.0, None)}))
+            with pytest.raises(InputError, match=r"video 'a': duration_s: expected .* got 0"):
+                dict(detector.detect_many(videos, fps=30.0, times={"a": (None, 0.0)}))
+
+
+def test_names_choose_among_a_mapping_and_are_refused_with_an_iterable(
+    detector: Detector, rng: np.random.Generator
+) -> None:
+    videos = videos_of(rng, [20, 30, 40])
+    assert list(dict(detector.detect_many(videos, names=["v002", "v000"], fps=25.0))) == ["v002", "v000"]
+    with pytest.raises(InputError, match="video 'v9': is not in the mapping"):
+        dict(detector.detect_many(videos, names=["v000", "v9"], fps=25.0))
+    with pytest.raises(ConfigError, match="names: goes with a feature store or a mapping"):
+        dict(detector.detect_many(videos.items(), names=["v000"], fps=25.0))
+
+
+@pytest.mark.parametrize("frames", [0, 2.5, -1])
+def test_snippet_frames_that_are_none(detector: Detector, frames: Any) -> None:
+    with pytest.raises(InputError, match="snippet_frames: expected a whole number"):
+        detector.detect(np.zeros((3, 24), np.float32), fps=25.0, snippet_frames=frames)
+
+
+def test_suppression_can_be_switched_off(make_model: Callable[..., Path], rng: np.random.Generator) -> None:
+    path = make_model(nms=0.0)
+    assert Detector(path, provider="cpu").settings.nms == 0.0
+    assert Detector(path, provider="cpu", nms=None).settings.nms is None
+    features = videos_of(rng, [300])["v000"]
+    every = Detector(path, provider="cpu", nms=None, top_k=None).detect(features, fps=25)
+    assert len(every) > len(Detector(path, provider="cpu").detect(features, fps=25)) > 0
+
+
+def test_a_video_that_overflows_is_named(model_path: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Finite features that no model can take: the fault is the video's, not the file's."""
+    detector = Detector(model_path, provider="cpu")
+    videos = videos_of(rng, [20, 30, 40])
+    videos["v001"][4] = 3e38
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for name, features in videos.items():
+            file[name] = features
+    overflow = "its features, as large as 3e.38, overflow in the fp32 model .*model.onnx; extract this video's"
+    with open_features(tmp_path / "f.h5") as store:
+        with pytest.raises(FeatureError, match=rf"f\.h5: video 'v001': {overflow}"):
+            dict(detector.detect_many(store, fps=25.0))
+        with pytest.raises(FeatureError, match=rf"^video 'v001': {overflow}"):
+            dict(detector.detect_many(videos, fps=25.0))
+    with pytest.raises(FeatureError, match=rf"^features: {overflow}") as caught:
+        detector.detect(videos["v001"], fps=25.0)
+    assert "\n" not in str(caught.value)
+
+
 def test_one_of_two_streams(make_model: Callable[..., Path], rng: np.random.Generator) -> None:
     both = videos_of(rng, [50], width=48)["v000"]
     for stream, order, part in (
@@ -156,8 +219,9 @@ def test_settings_can_be_changed(model_path: Path, rng: np.random.Generator) -> 
         Detector(model_path, provider="cpu", alpha_b=0.5)
     with pytest.raises(ConfigError, match="alpha_c: expected"):
         Detector(model_path, provider="cpu", alpha_c=1.5)
-    with pytest.raises(ConfigError, match="batch_snippets"):
-        Detector(model_path, provider="cpu", batch_snippets=0)
+    for batch_snippets in (0, 2.5, 2**20 + 1):
+        with pytest.raises(ConfigError, match="batch_snippets: expected a whole number"):
+            Detector(model_path, provider="cpu", batch_snippets=batch_snippets)  # type: ignore[arg-type]
 
 
 MANY: dict[str, Any] = {"profile": "multi-threshold", "thresholds": (0.1, 0.4, 0.7), "max_gap": 0, "widen": 0}

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,7 +18,12 @@ from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_ann
 from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.diagnosis import ERROR_TYPES, Diagnosis, diagnose
 from refineloc.runtime.diagnosis.characteristics import characteristics_of, choose_bins
-from refineloc.runtime.diagnosis.figures import write_diagnosis
+from refineloc.runtime.diagnosis.figures import (
+    draw_false_negatives,
+    draw_false_positives,
+    draw_sensitivity,
+    write_diagnosis,
+)
 from refineloc.runtime.errors import MissingExtraError, OutputError
 from refineloc.runtime.evaluation import evaluate, match_detections
 
@@ -151,6 +157,18 @@ def test_sensitivity_and_false_negatives_by_hand() -> None:
     assert found.false_negatives.rate == 0.5
 
 
+def test_relative_change_by_hand() -> None:
+    # As above: short 1/2 and middle 1/3, all: recall 1/4 at precision 1 and 1/2 at 2/3 (N = 4): 1/4 + 1/4 * 2/3.
+    truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
+    rows: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
+    found = diagnose(detections_of(rows), annotations_of(truth), [0.5], bins="activitynet").sensitivity
+    assert found.average_mAP_N == pytest.approx(5 / 12)
+    assert found.relative_change()["length"] == pytest.approx((1 / 3 / (5 / 12) - 1, 1 / 2 / (5 / 12) - 1))
+    assert found.to_json()["relative_change"]["length"] == list(found.relative_change()["length"])
+    nothing = diagnose({}, annotations_of(truth), [0.5], bins="activitynet").sensitivity
+    assert nothing.to_json()["relative_change"] == {kind: [None] * 2 for kind in ("coverage", "length", "instances")}
+
+
 def test_a_find_at_a_hopeless_precision_is_a_false_negative() -> None:
     truth: list[Span] = [("v", 0, 10, "x")]
     for wrong, missed in ((18, 0.0), (19, 1.0)):  # precision_N 1/19 and, exactly the bound, 1/20
@@ -258,12 +276,12 @@ def test_equals_its_twin(
 
 
 @pytest.fixture(scope="module")
-def authors(shared_data: Path) -> tuple[Diagnosis, Diagnosis, Annotations, dict[str, Detections]]:
+def authors(shared_data: Path) -> tuple[Diagnosis, Diagnosis, Annotations, dict[str, Detections], Path]:
     release = shared_data / "refineloc-release"
     truth = read_annotations(release / "activitynet_v1-2_valid_groundtruth.csv")
     found = [read_detections(release / f"valid_predictions_iteration_000{index}.json") for index in (0, 1)]
     first, second = (diagnose(detections, truth) for detections in found)
-    return first, second, truth, found[0]
+    return first, second, truth, found[0], release / "valid_predictions_iteration_0001.json"
 
 
 def test_the_authors_predictions_show_what_figure_3_shows(authors: tuple[Any, ...]) -> None:
@@ -282,8 +300,44 @@ def test_the_authors_predictions_show_what_figure_3_shows(authors: tuple[Any, ..
     assert after.sensitivity.by_group["coverage"][0] < after.sensitivity.by_group["coverage"][4]
 
 
+def test_the_figures_of_the_documentation(authors: tuple[Any, ...]) -> None:
+    """docs/diagnosis.md, to four digits: what is true positive, wrong label, ... of the best G; mAP_N; missed."""
+    shares = (
+        [0.1376, 0.0, 0.0060, 0.5394, 0.0287, 0.2883],
+        [0.2416, 0.0, 0.0295, 0.4649, 0.0668, 0.1972],
+    )
+    for diagnosis, share, average, missed, coverage in zip(
+        authors[:2], shares, (0.09823, 0.19474), (0.8114, 0.7076), ((0.0387, 0.2050), (0.0361, 0.4842)), strict=True
+    ):
+        assert diagnosis.false_positives.share[0].tolist() == pytest.approx(share, abs=5e-5)
+        assert diagnosis.sensitivity.average_mAP_N == pytest.approx(average, abs=5e-6)
+        assert diagnosis.false_negatives.rate == pytest.approx(missed, abs=5e-5)
+        groups = diagnosis.sensitivity.by_group["coverage"]
+        assert (groups[0], groups[4]) == pytest.approx(coverage, abs=5e-5)
+    gain = dict(zip(ERROR_TYPES[1:], authors[1].false_positives.gain, strict=True))
+    assert (gain["localization"], gain["background"]) == pytest.approx((0.0553, 0.0119), abs=5e-5)
+    assert authors[1].false_positives.average_mAP_N == pytest.approx(0.19474, abs=5e-6)
+    assert authors[1].sensitivity.relative_change()["coverage"] == pytest.approx((-0.8147, 1.4863), abs=5e-5)
+
+
+def test_the_tools_figures_without_annotations_longer_than_their_video(authors: tuple[Any, ...]) -> None:
+    """docs/diagnosis.md, where it differs from DETAD's tool: what its rule of dropping them comes to."""
+    truth, kept, excess = authors[2], {}, []
+    for name, video in truth.items():
+        length = video.end - video.start
+        inside = (length <= video.duration_s) & (length > 0)
+        excess += (length[length > video.duration_s] / video.duration_s - 1).tolist()
+        labels = tuple(label for label, good in zip(video.segment_labels, inside, strict=True) if good)
+        kept[name] = replace(video, start=video.start[inside], end=video.end[inside], segment_labels=labels)
+    assert len(excess) == 118
+    assert np.median(excess) == pytest.approx(0.0007, abs=5e-5)
+    dropped = diagnose(read_detections(authors[4]), Annotations(kept))
+    assert dropped.sensitivity.average_mAP_N == pytest.approx(0.177, abs=5e-4)
+    assert kinds(dropped)["true positive"] == pytest.approx(0.226, abs=5e-4)
+
+
 def test_true_positives_are_those_of_the_evaluation(authors: tuple[Any, ...]) -> None:
-    _, _, truth, found = authors
+    _, _, truth, found, _ = authors
     matching = match_detections(found, truth)
     # All detections as one class of the profile: the hits per threshold, and the recall that AP rests on.
     hits = (matching.annotation >= 0).sum(axis=1)
@@ -325,6 +379,47 @@ def test_pictures_of_a_detector_that_finds_nothing(tmp_path: Path) -> None:
     assert (
         json.loads((tmp_path / "diagnosis.json").read_text())["false_positives"]["share"]["background"] == [None] * 10
     )
+
+
+def test_a_group_without_annotations_has_a_dash_and_no_bar() -> None:
+    """0.0 % missed would read as perfect."""
+    pytest.importorskip("matplotlib")
+    truth: list[Span] = [("v", 0, 5, "x"), ("w", 0, 50, "x")]
+    rows: list[Row] = [("v", 0, 5, "x", 0.9)]
+    found = diagnose(detections_of(rows), annotations_of(truth), [0.5], bins="activitynet")
+    for draw, values in (
+        (draw_sensitivity, found.sensitivity.by_group),
+        (draw_false_negatives, found.false_negatives.by_group),
+    ):
+        axes = draw(found).axes[1]
+        assert axes.get_title(loc="left") == "length (s)"
+        texts = [text.get_text() for text in axes.texts]
+        assert texts == ["–" if math.isnan(value) else f"{100 * value:.1f}" for value in values["length"]]
+        assert texts[2:] == ["–"] * 3
+        assert [bar.get_height() for bar in axes.patches[2:]] == [0] * 3
+    profile = draw_false_positives(found).axes[0]
+    assert [text.get_text() for text in profile.texts] == ["100", *["–"] * 9]  # one detection in all, in 1G
+
+
+def test_the_span_of_each_characteristic_is_drawn() -> None:
+    pytest.importorskip("matplotlib")
+    truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
+    rows: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
+    found = diagnose(detections_of(rows), annotations_of(truth), [0.5], bins="activitynet")
+    spans = draw_sensitivity(found).axes[-1]
+    assert [label.get_text() for label in spans.get_xticklabels()] == ["coverage", "length", "instances"]
+    for bar, (low, high) in zip(spans.patches, found.sensitivity.relative_change().values(), strict=True):
+        assert (bar.get_y(), bar.get_y() + bar.get_height()) == pytest.approx((100 * low, 100 * high))
+    assert {"-20", "+20"} <= {text.get_text() for text in spans.texts}  # length: 1/3 and 1/2 against 5/12
+    assert spans.get_ylim()[0] < -20
+
+
+def test_a_title_that_no_font_has_is_one_warning_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = diagnose({}, annotations_of([("v", 0, 20, "x")]), [0.5])
+    with pytest.warns(UserWarning, match="no installed font") as caught:
+        write_diagnosis(tmp_path, found, title="\U00014400\U00014401")
+    assert len(caught) == 6  # and one line of a program, which tells equal ones once
 
 
 def test_without_matplotlib_the_error_has_the_install_line(

@@ -134,6 +134,21 @@ def test_bootstrap_covers_what_it_says() -> None:
     assert 0.4 < np.mean([low <= value <= high for value in others]) < 0.9
 
 
+def test_intervals_stay_within_0_and_1() -> None:
+    # Few videos, one of which is found almost rightly: the resamples' scores lie far apart.
+    found, truth = many(np.random.default_rng(1), 3)
+    for seed in range(5):
+        low = bootstrap(found, truth, [0.5, 0.8, 0.95], resamples=100, level=0.99, seed=seed)
+        perfect = {
+            name: Detections(v.start, v.end, np.ones(4), np.zeros(4, np.int64), ("x",)) for name, v in truth.items()
+        }
+        high = bootstrap({**perfect, "v0": found["v0"]}, truth, [0.5, 0.8], resamples=100, level=0.99, seed=seed)
+        for intervals in (low, high):
+            for values in (intervals.mAP, intervals.classes, np.array(intervals.average_mAP)):
+                assert values.min() >= 0
+                assert values.max() <= 1
+
+
 def test_bootstrap_refuses_nonsense() -> None:
     found, truth = many(np.random.default_rng(0), 2)
     with pytest.raises(ConfigError, match="resamples"):

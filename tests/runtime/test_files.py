@@ -58,6 +58,22 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
         handle.write("x")
 
 
+def test_the_longest_name_of_a_file_can_be_written(tmp_path: Path) -> None:
+    for name in ("x" * 250 + ".json", "x" * 251 + ".srt", ".json", "x." + "y" * 253, "跳" * 84 + ".a"):
+        check_writable(tmp_path / name)
+        with atomic_path(tmp_path / name) as aside:
+            assert len(os.fsencode(aside.name)) < 80
+            aside.write_text("x")
+        assert (tmp_path / name).read_text() == "x"
+    for name in ("x" * 256, "x" * 300 + ".json", "a\0b"):
+        for action in (check_writable, lambda path: atomic_path(path).__enter__()):
+            with pytest.raises(
+                OutputError, match=r"cannot be written: file name too long|cannot be the name of a file"
+            ):
+                action(tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
 def test_check_writable_leaves_nothing_and_knows_endings(tmp_path: Path) -> None:
     check_writable(tmp_path / "out.json", suffixes=(".json",))
     assert list(tmp_path.iterdir()) == []

@@ -1,9 +1,13 @@
 """Formats: each file is read back by the format's own library, and hostile names and values stay inside it."""
 
+import importlib.util
 import json
 import pickle
+import struct
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +19,10 @@ from refineloc.runtime.errors import AnnotationError, InputError, MissingExtraEr
 from refineloc.runtime.formats.database import write_activitynet, write_training_data
 from refineloc.runtime.formats.elan import write_elan
 from refineloc.runtime.formats.label_studio import write_label_studio
+from refineloc.runtime.formats.media import media_address, media_type
 from refineloc.runtime.formats.parquet import write_parquet
-from refineloc.runtime.formats.reading import read_tracks
+from refineloc.runtime.formats.plain_pickle import load_plain
+from refineloc.runtime.formats.reading import read_source, read_tracks
 from refineloc.runtime.formats.subtitles import write_subtitles
 from refineloc.runtime.formats.tracks import Track, to_annotations, to_detections
 from refineloc.runtime.formats.wtalc import read_wtalc
@@ -93,6 +99,27 @@ def test_eaf_is_read_by_pympi(tmp_path: Path) -> None:
     again = tmp_path / "again.eaf"
     read.to_file(str(again))  # pympi can write what it read
     assert elan.Eaf(str(again)).get_annotation_data_for_tier("High jump")
+
+
+@pytest.mark.parametrize(
+    ("place", "video", "address", "kind"),
+    [
+        ("", "clip", "clip.mp4", "video/mp4"),
+        ("", "v.2", "v.2.mp4", "video/mp4"),  # a dot makes no file's name of it
+        ("/data/?d=", "v_1.WebM", "/data/?d=v_1.WebM", "video/webm"),
+        ("file:///my videos/", "a b#1?.mov", "file:///my%20videos/a%20b%231%3F.mov", "video/quicktime"),
+        ("file:///my%20videos/", "sub/跳", "file:///my%20videos/sub/%E8%B7%B3.mp4", "video/mp4"),
+        ("https://host/?x=1&d=", "100%", "https://host/?x=1&d=100%25.mp4", "video/mp4"),
+    ],
+)
+def test_addresses_of_media(tmp_path: Path, place: str, video: str, address: str, kind: str) -> None:
+    assert (media_address(place, video), media_type(address)) == (address, kind)
+    write_label_studio(tmp_path / "a.json", [track(ROWS, video, fps=25.0)], media=place)
+    assert json.loads((tmp_path / "a.json").read_text())[0]["data"] == {"video": address, "name": video}
+    elan = pytest.importorskip("pympi").Elan
+    write_elan(tmp_path / "a.eaf", track(ROWS), media=address)
+    (linked,) = elan.Eaf(str(tmp_path / "a.eaf")).get_linked_files()
+    assert (linked["MEDIA_URL"], linked["MIME_TYPE"]) == (address, kind)
 
 
 def test_equal_input_gives_equal_eaf(tmp_path: Path) -> None:
@@ -227,11 +254,9 @@ def test_activitynet_json_and_csv_both_ways(tmp_path: Path, shared_data: Path) -
         other = last[name]
         assert video.start.tolist() == other.start.tolist()
         assert video.end.tolist() == other.end.tolist()
-        assert (video.segment_labels, video.duration_s, video.fps) == (
-            other.segment_labels,
-            other.duration_s,
-            other.fps,
-        )
+        assert (video.segment_labels, video.duration_s) == (other.segment_labels, other.duration_s)
+        assert (video.fps, video.frames) == (other.fps, other.frames)
+    assert all(video.frames for video in first.values())
 
 
 def test_labels_without_times_survive(tmp_path: Path) -> None:
@@ -243,6 +268,29 @@ def test_labels_without_times_survive(tmp_path: Path) -> None:
     assert len(again["a"].start) == 0
 
 
+def test_a_label_without_times_survives_beside_segments(tmp_path: Path) -> None:
+    (tmp_path / "mixed.csv").write_text("video-name,t-start,t-end,label\na,1,2,run\na,,,jump\n")
+    write_activitynet(tmp_path / "mixed.json", read_tracks(tmp_path / "mixed.csv"))
+    write_annotations_csv(tmp_path / "back.csv", to_annotations(read_tracks(tmp_path / "mixed.json")))
+    for name in ("mixed.json", "back.csv"):
+        again = read_annotations(tmp_path / name)["a"]
+        assert (again.labels, again.segment_labels, again.end.tolist()) == (("jump", "run"), ("run",), [2.0])
+
+
+def test_a_file_without_detections_is_one_of_detections_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "none.json").write_text('{"results": {}}')
+    assert read_source(tmp_path / "none.json") == ([], True, 0)
+    (tmp_path / "none.csv").write_text('"video-name","t-start","t-end","label","score"\n')
+    assert read_source(tmp_path / "none.csv").scored
+
+
+def test_scores_of_training_data_are_counted_as_it_is_annotations(tmp_path: Path) -> None:
+    pseudo = track([(0.0, 5.0, "run", 1.5), (6.0, 8.0, "run", 0.5)], fps=30.0, duration_s=10.0)
+    write_training_data(tmp_path / "pseudo.json", [pseudo], ["run"])
+    (read,), scored, unread = read_source(tmp_path / "pseudo.json")
+    assert (read.score, scored, unread, read.frames) == (None, False, 2, 300)
+
+
 def test_tracks_tell_detections_from_annotations(tmp_path: Path, shared_data: Path) -> None:
     release, sample = shared_data / "refineloc-release", shared_data / "activitynet-sample"
     assert read_tracks(sample / "sample_detection_prediction.json")[0].score is not None
@@ -251,7 +299,7 @@ def test_tracks_tell_detections_from_annotations(tmp_path: Path, shared_data: Pa
     (tmp_path / "found.csv").write_text("video-name,t-start,t-end,label,score\na,0,1,x,0.5\na,3,3,x,0.5\n")
     (found,) = read_tracks(tmp_path / "found.csv")
     assert found.score is not None
-    assert len(found) == 1  # what lasts no time is left out
+    assert (len(found), found.left_out) == (1, 1)  # what lasts no time is left out
     with pytest.raises(InputError, match="no such file"):
         read_tracks(tmp_path / "absent.json")
     with pytest.raises(InputError, match="a folder without W-TALC's"):
@@ -334,11 +382,180 @@ def test_a_harmful_pickle_is_refused_even_where_pickles_are_allowed(
         ([[0.0, 1.0]], [3], "expected a string, got int"),
         ([[0.0, 1.0]], [b"\xff"], "not UTF-8"),
         (7, [b"x"], "expected a list, got int"),
+        ([[0.0, 10**400]], [b"x"], "expected segments"),
+        ([[0.0, 1.0]], ["\udc80"], "not UTF-8"),
     ],
 )
 def test_odd_rows_of_wtalc_folders(tmp_path: Path, segments: Any, labels: Any, message: str) -> None:
     with pytest.raises(AnnotationError, match=message):
         read_wtalc(wtalc_folder(tmp_path, segments, labels), allow_pickle=True)
+
+
+# --- crafted pickles: opcodes by hand -------------------------------------------------------------------------------
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def whole(value: int) -> bytes:
+    return b"\x8a\x08" + struct.pack("<q", value)
+
+
+def dtype(code: str, state: bytes = b"") -> bytes:
+    return b"cnumpy\ndtype\n(" + text(code) + b"\x89\x88tR" + state
+
+
+def state(order: str = "|", names: bytes = b"N", fields: bytes = b"N", size: int = -1, flags: int = 0) -> bytes:
+    """(3, order, None, names, fields, size, -1, flags), and the opcode that sets it."""
+    return b"(K\x03" + text(order) + b"N" + names + fields + whole(size) + whole(-1) + whole(flags) + b"tb"
+
+
+def array(shape: bytes, kind: bytes, raw: bytes) -> bytes:
+    made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR"
+    return made + b"(K\x01" + shape + kind + b"\x89" + raw + b"tb"
+
+
+def raw(data: bytes) -> bytes:
+    return b"B" + struct.pack("<I", len(data)) + data
+
+
+OBJECT = dtype("O8", state(flags=63))
+FLOAT = dtype("f8", state("<"))
+# Bytes whose kind says that they are a record of one Python object, and not that they hold one: read as an address.
+HIDDEN = dtype("V8", state(names=b"(" + text("a") + b"t", fields=b"}" + text("a") + b"(" + OBJECT + b"K\x00ts", size=8))
+BOMB = b"cnumpy\nndarray\n((K\x01t" + HIDDEN + b"C\x08AAAAAA\x00\x00tR"
+LAUGHS = b"]q\x00" + b"".join(b"](" + b"h%c" % k * 10 + b"eq%c" % (k + 1) for k in range(60))
+
+
+def craft(folder: Path, value: bytes) -> Path:
+    """A folder whose labels.npy holds this pickle."""
+    wtalc_folder(folder, [[0.0, 1.0]], [b"x"])
+    header = (folder / "labels.npy").read_bytes()
+    length = 10 + struct.unpack("<H", header[8:10])[0]
+    (folder / "labels.npy").write_bytes(header[:length] + b"\x80\x02" + value + b".")
+    return folder
+
+
+def test_an_object_hidden_in_bytes_ends_in_one_line(tmp_path: Path) -> None:
+    """In a process of its own: NumPy's own dtype and ndarray, given this, end it with a segmentation fault."""
+    program = str(Path(sys.executable).with_name("refineloc-convert"))
+    command = [program, str(craft(tmp_path / "evil", BOMB)), str(tmp_path / "out.csv"), "--allow-pickle"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "labels.npy: not a pickle of plain values: holds an array of kind 'V8'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (array(b"(K\x01t", HIDDEN, raw(bytes(8))), "kind 'V8'"),
+        (array(b"(K\x01t", dtype("f8", state("<", names=b"(" + text("a") + b"t")), raw(bytes(8))), "array of records"),
+        (array(b"(K\x01t", dtype("f8", state("<", fields=b"}")), raw(bytes(8))), "array of records"),
+        (array(b"(K\x01t", dtype("O8", state(flags=0)), raw(bytes(8))), "flags"),
+        (array(b"(K\x01t", dtype("f8", state("<", flags=63)), raw(bytes(8))), "flags"),
+        (array(b"(K\x01t", dtype("S4", state(size=4_000_000)), raw(bytes(4))), "size of a dtype"),
+        (array(b"(K\x01t", dtype("S0"), raw(b"")), "kind 'S0'"),
+        (array(b"(K\x01t", dtype("M8[s]"), raw(bytes(8))), "kind 'M8"),
+        (array(b"(" + whole(10**12) + b"t", OBJECT, b"](K\x01e"), "another number of values"),
+        (array(b"(" + whole(10**9) + b"K\x00t", OBJECT, b"]"), "expected 1 rows"),
+        (array(b"(" + whole(-1) + b"t", OBJECT, b"](K\x01e"), "the shape of an array"),
+        (array(b"(" + whole(-1) * 2 + b"t", FLOAT, raw(bytes(8))), "the shape of an array"),
+        (array(b"(K\x02t", FLOAT, raw(bytes(8))), "another number of values"),
+        (array(b"(K\x01t", FLOAT, b"](K\x01e"), "another number of values"),
+        (array(b"(" + b"K\x01" * 9 + b"t", FLOAT, raw(bytes(8))), "not of a plain form"),
+        (b"cnumpy.core.multiarray\nscalar\n(" + FLOAT + raw(bytes(4)) + b"tR", "another size than its kind"),
+        (b"cnumpy.core.multiarray\nscalar\n(" + OBJECT + raw(bytes(8)) + b"tR", "another size than its kind"),
+        (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\n(K\x00tC\x01btR", "no array"),
+        (b"cnumpy.core.multiarray\nscalar\n}" + text("__defaults__") + b"NsN\x86b", "changes a function"),
+        (b"c_codecs\nencode\n(" + text("x") + text("rot13") + b"tR", "encodes something other"),
+        (b"cnumpy\ndtype\n)\x81", "opcode that plain values do not need"),  # NEWOBJ
+        (
+            b"\x96" + struct.pack("<Q", 2**60),
+            "opcode that plain values do not need",
+        ),  # BYTEARRAY8, made before it is read
+        (b"]r\xff\xff\xff\xff", "expected 1 rows"),  # memo number 4,294,967,295
+        (b"(" * 10, "not a pickle of plain values"),
+        (b"]q\x01h\x01a", "expected a string, got list"),  # a list that holds itself
+        (b"](" + b"]q\x01" + b"](h\x01h\x01eae", "expected a string, got list"),
+        (b"](" + LAUGHS + b"e", "expected a string, got list|expected 1 rows"),  # 10 ** 60 lists, in 60 places
+    ],
+)
+def test_crafted_pickles_end_in_one_line(tmp_path: Path, value: bytes, message: str) -> None:
+    with pytest.raises(AnnotationError, match=message) as caught:
+        read_wtalc(craft(tmp_path, value), allow_pickle=True)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_small_pickle_cannot_fill_the_memory() -> None:
+    # One list of 5,000 numbers as the values of 5,000 arrays; one string of 5,000 letters as bytes, as often.
+    numbers = b"](" + b"K\x01" * 5000 + b"eq\x00"
+    arrays = numbers + b"](" + array(b"(M\x88\x13t", OBJECT, b"h\x00") * 5000 + b"e"
+    strings = text("x" * 5000) + b"q\x00](" + (b"c_codecs\nencode\n(h\x00" + text("latin1") + b"tR") * 5000 + b"e"
+    for value in (arrays, strings):
+        with pytest.raises(pickle.UnpicklingError, match="larger than the file"):
+            load_plain(b"\x80\x02" + value + b".")
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_plain_values_are_read_whatever_the_protocol(protocol: int) -> None:
+    values: list[Any] = [
+        [[0.5, 1.5], [2, 3]], [b"run", "jump", "跳"], (1, None, True), {"a": [1]}, np.float64(2.5), np.int32(-3),
+        np.str_("x"), np.bytes_(b"y"), np.bool_(True), np.array([[1.0, 2.0], [3.0, 4.0]]), np.array(["ab", "跳"]),
+        np.array([b"a", b"bc"]), np.array([1.5, 2.5], dtype=">f4"), np.array(["ab"], dtype=">U2"), np.array([[], []]),
+    ]  # fmt: skip
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    plain = [value.tolist() if isinstance(value, np.ndarray | np.generic) else value for value in values]
+    plain[-1] = []
+    assert load_plain(pickle.dumps(array, protocol=protocol)) == plain
+
+
+def test_plain_arrays_that_state_more_than_they_hold(tmp_path: Path) -> None:
+    folder = wtalc_folder(tmp_path, [[0.0, 1.0]], [b"x"])
+    for kind, shape in (("|S1", "(1000000000000,)"), ("|S0", "(1000000000,)"), ("|V8", "(1,)"), ("<f8", "(-1,)")):
+        header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        whole = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(8)
+        (folder / "videoname.npy").write_bytes(whole)
+        with pytest.raises(AnnotationError, match=r"videoname\.npy: "):
+            read_wtalc(folder, allow_pickle=True)
+    (folder / "videoname.npy").write_bytes(b"PK\x03\x04" + bytes(60))  # an archive of arrays is no array
+    with pytest.raises(AnnotationError, match=r"videoname\.npy: not a \.npy file"):
+        read_wtalc(folder, allow_pickle=True)
+
+
+def test_a_video_twice_in_a_wtalc_folder(tmp_path: Path) -> None:
+    np.save(tmp_path / "videoname.npy", np.array([b"a", b"a"]))
+    for name, value in (("segments", [[0.0, 1.0]]), ("labels", [b"x"])):
+        rows = np.empty(2, dtype=object)
+        rows[:] = [value, value]
+        np.save(tmp_path / f"{name}.npy", rows, allow_pickle=True)
+    with pytest.raises(AnnotationError, match="video 'a': is there twice"):
+        read_wtalc(tmp_path, allow_pickle=True)
+
+
+def test_fiftyone_example_leaves_out_what_lies_outside_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for fiftyone, whose from_timestamps turns these into frame ranges that run backwards."""
+    made = SimpleNamespace(from_timestamps=lambda bounds, sample, label, confidence: (bounds, label, confidence))
+    stand_in = SimpleNamespace(Dataset=object, Sample=object, TemporalDetection=made)
+    monkeypatch.setitem(sys.modules, "fiftyone", stand_in)
+    path = Path(__file__).resolve().parents[2] / "examples" / "fiftyone_import.py"
+    spec = importlib.util.spec_from_file_location("fiftyone_import", path)
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    sample = SimpleNamespace(metadata=SimpleNamespace(duration=10.0))
+    rows = [
+        (-1.0, 2.0, "x", None),
+        (9.0, 14.0, "x", 0.5),
+        (10.0, 12.0, "x", None),
+        (11.0, 12.0, "x", None),
+        (5.0, 5.0, "x", None),
+    ]
+    assert example.temporal(sample, rows) == [([0.0, 2.0], "x", None), ([9.0, 10.0], "x", 0.5)]
 
 
 def test_cut_and_missing_files_of_wtalc_folders(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Snippets to seconds and back, on hand-computed time lines."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,8 +63,32 @@ def test_foreground_equals_the_definition(
 
 
 @pytest.mark.parametrize(
-    ("fps", "frames", "duration"), [(0.0, 16, None), (float("nan"), 16, None), (25.0, 0, None), (25.0, 16, -1.0)]
+    ("fps", "frames", "duration", "name"),
+    [
+        (0.0, 16, None, "fps"),
+        (float("nan"), 16, None, "fps"),
+        (1e-308, 16, None, "fps"),  # the seconds of its snippets are infinite
+        (0.000999, 16, None, "fps"),
+        (1.001e6, 16, None, "fps"),
+        ("25", 16, None, "fps"),
+        (None, 16, None, "fps"),
+        (True, 16, None, "fps"),
+        (25.0, 0, None, "snippet_frames"),
+        (25.0, 2.5, None, "snippet_frames"),
+        (25.0, 2**24 + 1, None, "snippet_frames"),
+        (25.0, 16, -1.0, "duration_s"),
+        (25.0, 16, 0.0, "duration_s"),
+        (25.0, 16, float("inf"), "duration_s"),
+    ],
 )
-def test_values_that_make_no_grid_are_refused(fps: float, frames: int, duration: float | None) -> None:
-    with pytest.raises(InputError, match="expected"):
+def test_values_that_make_no_grid_are_refused(fps: Any, frames: Any, duration: Any, name: str) -> None:
+    with pytest.raises(InputError, match=f"^{name}: expected") as caught:
         SnippetGrid(fps, frames, duration)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fps", [1e-3, 1e6, 25, np.float32(25), np.int64(25)])
+def test_times_are_finite_within_the_bounds(fps: Any) -> None:
+    start, end = SnippetGrid(fps, 2**24).seconds(np.array([0, 2**30]), np.array([0, 2**30]))
+    assert np.isfinite([start, end]).all()
+    assert (start < end).all()

@@ -1,5 +1,6 @@
 """Runs that are killed: what they found is kept, and `--resume` ends with the file that an unbroken run writes."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.errors import FeatureError, InputError
+from refineloc.runtime.errors import EngineError, FeatureError, InputError
 from refineloc.runtime.journal import Journal, journal_path
 
 PROGRAM = str(Path(sys.executable).with_name("refineloc-detect"))
@@ -27,10 +28,10 @@ def found(*starts: float) -> Detections:
 
 def test_what_is_added_is_read_again_to_the_last_bit(tmp_path: Path) -> None:
     out = tmp_path / "d.json"
-    with Journal(out, GIVEN) as journal:
+    with Journal(out, GIVEN, classes=2) as journal:
         journal.add([("a", found(0.1, 1 / 7)), ("b", found())])
         journal.add([("ü/c", found(2.0))])
-    with Journal(out, GIVEN, resume=True) as again:
+    with Journal(out, GIVEN, classes=2, resume=True) as again:
         assert again.names == ["a", "b", "ü/c"]
         again.add([("d", found(5.0))])
         read = dict(again.read(CLASSES, "cpu"))
@@ -46,13 +47,13 @@ def test_what_is_added_is_read_again_to_the_last_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lost", [1, 5, 30])
 def test_a_line_that_was_cut_short_is_dropped(tmp_path: Path, lost: int) -> None:
     out = tmp_path / "d.json"
-    with Journal(out, GIVEN) as journal:
+    with Journal(out, GIVEN, classes=2) as journal:
         journal.add([("a", found(1.0))])
         whole = journal.path.stat().st_size
         journal.add([("b", found(2.0)), ("c", found(3.0))])
     path = journal_path(out)
     path.write_bytes(path.read_bytes()[:-lost])
-    with Journal(out, GIVEN, resume=True) as again:
+    with Journal(out, GIVEN, classes=2, resume=True) as again:
         assert again.names == ["a"]
         assert again.count == 1
         assert path.stat().st_size == whole
@@ -60,39 +61,77 @@ def test_a_line_that_was_cut_short_is_dropped(tmp_path: Path, lost: int) -> None
 
 def test_a_head_that_was_cut_short_begins_anew(tmp_path: Path) -> None:
     journal_path(tmp_path / "d.json").write_text('{"model": "a')
-    with Journal(tmp_path / "d.json", GIVEN, resume=True) as journal:
+    with Journal(tmp_path / "d.json", GIVEN, classes=2, resume=True) as journal:
         assert journal.names == []
         journal.add([("a", found(1.0))])
-    with Journal(tmp_path / "d.json", GIVEN, resume=True) as again:
+    with Journal(tmp_path / "d.json", GIVEN, classes=2, resume=True) as again:
         assert again.names == ["a"]
 
 
 def test_another_run_cannot_go_on_and_nothing_is_lost(tmp_path: Path) -> None:
     out = tmp_path / "d.json"
-    with Journal(out, GIVEN) as journal:
+    with Journal(out, GIVEN, classes=2) as journal:
         journal.add([("a", found(1.0))])
     before = journal.path.read_bytes()
     with pytest.raises(InputError, match="--resume goes on with it"):
-        Journal(out, GIVEN)
+        Journal(out, GIVEN, classes=2)
     with pytest.raises(InputError, match=r"something else \(settings\)"):
-        Journal(out, {**GIVEN, "settings": "y"}, resume=True)
+        Journal(out, {**GIVEN, "settings": "y"}, classes=2, resume=True)
     assert journal.path.read_bytes() == before
     journal.path.write_bytes(before + b"no json\n")
     with pytest.raises(InputError, match="line 3 is damaged"):
-        Journal(out, GIVEN, resume=True)
+        Journal(out, GIVEN, classes=2, resume=True)
 
 
-def test_bad_input_removes_it_and_an_interruption_keeps_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [FeatureError("bad"), KeyboardInterrupt(), MemoryError(), EngineError("no memory")])
+def test_it_stays_where_there_is_something_to_go_on_with(tmp_path: Path, error: BaseException) -> None:
     out = tmp_path / "d.json"
-    with pytest.raises(FeatureError), Journal(out, GIVEN):
-        raise FeatureError("bad")
+    with pytest.raises(type(error)), Journal(out, GIVEN, classes=2):
+        raise error
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(KeyboardInterrupt), Journal(out, GIVEN):
-        raise KeyboardInterrupt
-    assert journal_path(out).exists()
-    with pytest.raises(FeatureError), Journal(out, GIVEN, resume=True):
-        raise FeatureError("the work of the first run stays")
-    assert journal_path(out).exists()
+    with contextlib.suppress(type(error)), Journal(out, GIVEN, classes=2) as journal:
+        journal.add([("a", found(1.0))])
+        raise error
+    with Journal(out, GIVEN, classes=2, resume=True) as again:
+        assert again.names == ["a"]
+
+
+def test_two_runs_do_not_write_one(tmp_path: Path) -> None:
+    out = tmp_path / "d.json"
+    with Journal(out, GIVEN, classes=2) as first:
+        with pytest.raises(InputError, match="another run is writing it"):
+            Journal(out, GIVEN, classes=2, resume=True)
+        first.add([("a", found(1.0))])
+    with Journal(out, GIVEN, classes=2, resume=True) as again:
+        assert again.names == ["a"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "5",
+        "null",
+        "[]",
+        '[["v"]]',
+        '[["v",[1.0],[2.0],[0.5],[2]]]',  # a class that the model has not
+        '[["v",[1.0],[2.0],[0.5],[-1]]]',
+        '[["v",[1.0],[2.0],[0.5],[true]]]',
+        '[["v",[1.0],[2.0],[0.5],[]]]',
+        '[["v",[1],[2.0],[0.5],[0]]]',
+        '[["v",[1e999],[2.0],[0.5],[0]]]',
+        '[["a",[1.0],[2.0],[0.5],[0]]]',  # a video that it has already
+        "[[7,[1.0],[2.0],[0.5],[0]]]",
+        "[" * 5000,
+    ],
+)
+def test_lines_that_no_run_wrote_are_refused(tmp_path: Path, line: str) -> None:
+    out = tmp_path / "d.json"
+    with Journal(out, GIVEN, classes=2) as journal:
+        journal.add([("a", found(1.0))])
+    with journal.path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match="line 3 is damaged"):
+        Journal(out, GIVEN, classes=2, resume=True)
 
 
 def detect(folder: Path, *arguments: str) -> subprocess.Popen[str]:

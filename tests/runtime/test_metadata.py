@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from refineloc.runtime.errors import ModelError
+from refineloc.runtime.errors import FeatureError, ModelError
 from refineloc.runtime.metadata import ModelMetadata, Parity
 from refineloc.runtime.postprocess import PostProcess
 
@@ -43,6 +43,8 @@ ADDED = ("thresholds", "scoring", "outer", "video_weight")
     [
         GOOD,
         MANY,
+        dataclasses.replace(GOOD, base="basnet", context_snippets=2),
+        dataclasses.replace(GOOD, base="mine", context_snippets=None),
         dataclasses.replace(MANY, profile="release"),  # kept for who changes the profile
         dataclasses.replace(GOOD, nms=0.7, parity=None, preset="", training_data=""),
         dataclasses.replace(GOOD, alpha_c=1e-7, parity=dataclasses.replace(PARITY, reference_map=None, map=None)),
@@ -54,7 +56,7 @@ def test_comes_back_as_it_was_written(metadata: ModelMetadata) -> None:
     assert ModelMetadata.from_props({**props, "someone.else": "x"}) == metadata
 
 
-@pytest.mark.parametrize("key", [key for key in GOOD.to_props() if key != "refineloc.parity"])
+@pytest.mark.parametrize("key", sorted(GOOD.to_props().keys() - {"refineloc.parity", "refineloc.context_snippets"}))
 def test_a_missing_key_is_named(key: str) -> None:
     props = GOOD.to_props()
     del props[key]
@@ -69,6 +71,23 @@ def without(props: dict[str, str], *keys: str) -> dict[str, str]:
 def test_a_file_from_before_many_thresholds_is_read() -> None:
     assert ModelMetadata.from_props(without(GOOD.to_props(), *ADDED)) == GOOD
     assert GOOD.post_process() == PostProcess(alpha_c=0.1 + 0.2)
+
+
+@pytest.mark.parametrize(("base", "context"), [("refineloc", 0), ("wtalc", 0), ("basnet", None), ("mine", None)])
+def test_a_file_from_before_context_snippets_is_read(base: str, context: int | None) -> None:
+    """What its base model looks at is known of the two that look at no neighbour; of others it is not guessed."""
+    old = without(dataclasses.replace(GOOD, base=base, context_snippets=7).to_props(), "context_snippets")
+    assert ModelMetadata.from_props(old).context_snippets == context
+
+
+def test_columns_are_all_or_those_of_a_stream() -> None:
+    assert GOOD.columns(2048, "f.h5") == slice(0, 2048)
+    with pytest.raises(FeatureError, match=r"^f.h5: features have width 4096, the model expects 2048$"):
+        GOOD.columns(4096, "f.h5")
+    spatial = dataclasses.replace(GOOD, stream="spatial")
+    assert (spatial.columns(2048, ""), spatial.columns(4096, "")) == (slice(0, 2048), slice(2048, 4096))
+    with pytest.raises(FeatureError, match=r"expects 2048 .or 4096, both streams"):
+        spatial.columns(1024, "")
 
 
 @pytest.mark.parametrize("key", ADDED)
@@ -132,6 +151,8 @@ def test_post_processing_is_as_the_file_says() -> None:
         ("layers", "0"),
         ("attention_values", "3"),
         ("precision", "fp64"),
+        ("context_snippets", "-1"),
+        ("context_snippets", "none"),
         ("base", "a\nb"),
         ("parity", "[]"),
         ("parity", "{}"),

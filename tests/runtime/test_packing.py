@@ -15,10 +15,13 @@ import torch
 
 from refineloc.export.graph import save_graph
 from refineloc.export.precision import build
+from refineloc.runtime import Detector
 from refineloc.runtime.metadata import Precision
 from refineloc.runtime.postprocess import Scores
 from refineloc.runtime.session import Session
+from refineloc.training.bases.basnet import BaSNet
 from refineloc.training.bases.refineloc import RefineLoc
+from refineloc.training.bases.wtalc import WTALC
 
 WIDTH, CLASSES = 256, 20
 LENGTHS = [1, 300, 2, 45, 800, 1, 77, 20, 7, 13, 511, 256, 3]
@@ -85,3 +88,36 @@ def test_exact_sums_are_as_near_to_the_truth_as_float32_can_be(
     assert abs(scores.attention.sum(dtype=np.float64) - 1) < 1e-6
     expected = scores.attention.astype(np.float64) @ scores.class_scores.astype(np.float64)
     np.testing.assert_allclose(scores.video_scores[0], expected, rtol=2e-7)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("base", [WTALC, BaSNet])
+def test_other_base_models_detect_the_same_in_any_packing(
+    model_path: Path, videos: list[npt.NDArray[np.float32]], tmp_path: Path, base: type[WTALC | BaSNet], precision: str
+) -> None:
+    """Their means of the highest activations, and BaS-Net's convolutions over time, do not see the packing either."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = base(WIDTH, CLASSES)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 3.0  # spreads the scores
+    said = replace(
+        Session(model_path, "cpu").metadata,
+        width=WIDTH,
+        classes=tuple(f"c{index}" for index in range(CLASSES)),
+        base=base.__name__.lower(),
+        context_snippets=model.context_snippets,
+        profile="multi-threshold",
+        thresholds=(0.1, 0.3, 0.5),
+        precision=precision,
+        parity=None,
+    )
+    save_graph(tmp_path / "m.onnx", build(model, WIDTH, precision), said)
+    named = {f"v{index:02}": features for index, features in enumerate(videos)}
+    alone = Detector(tmp_path / "m.onnx", provider="cpu", threads=1)
+    expected = {name: list(alone.detect(features, fps=25.0)) for name, features in named.items()}
+    assert sum(map(len, expected.values())) > 50, "a test on nothing"
+    for batch_snippets in (1, 100, 600, 5000):
+        detector = Detector(tmp_path / "m.onnx", provider="cpu", threads=2, batch_snippets=batch_snippets)
+        assert {name: list(found) for name, found in detector.detect_many(named, fps=25.0)} == expected

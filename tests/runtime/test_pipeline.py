@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refineloc.runtime import Detector, FeatureError, SnippetGrid, open_features
+from refineloc.runtime import Detector, EngineError, FeatureError, SnippetGrid, open_features
 from refineloc.runtime.half import HalfToFloat
 from refineloc.runtime.pipeline import Planned, ahead, pack, read_batches
 
@@ -124,6 +124,27 @@ def test_no_more_than_three_batches_are_allocated(store_path: Path) -> None:
         assert len(bases) <= 3
 
 
+@pytest.mark.parametrize(
+    ("limit", "shapes"),
+    [
+        (2048, [(114, 24)]),  # all in one batch, of the file's own size
+        (60, [(58, 24)] * 2),  # the larger of two batches: 5 + 3 + 40 + 1 + 9, then the rest
+        (1, [(1, 24)]),  # the one video that fits; longer ones have arrays of their own
+    ],
+)
+def test_buffers_are_no_larger_than_the_batches(store_path: Path, limit: int, shapes: list[tuple[int, int]]) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def empty(shape: tuple[int, ...]) -> Any:
+        asked.append(shape)
+        return EMPTY(shape)
+
+    with open_features(store_path) as store:
+        for _ in read_batches(store, plan(store), 24, limit, HalfToFloat, empty):
+            pass
+    assert asked == shapes
+
+
 def test_half_floats_with_nan_are_found_after_the_conversion(tmp_path: Path) -> None:
     bad = np.ones((6, 24), np.float16)
     bad[4, 2] = np.nan
@@ -161,6 +182,28 @@ def test_leaving_detect_many_early_leaves_no_thread(model_path: Path, store_path
         while running() and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not running()
+
+
+def test_an_error_of_the_engine_leaves_no_thread_and_then_the_store_is_closed(
+    model_path: Path, store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector(model_path, provider="cpu", batch_snippets=8)
+    real, calls = detector._session.run, itertools.count(1)
+
+    def run(*arguments: Any) -> Any:
+        if next(calls) == 3:
+            time.sleep(0.05)  # the reader waits with its next batch by then
+            raise EngineError("out of memory")
+        return real(*arguments)
+
+    monkeypatch.setattr(detector._session, "run", run)
+    try:
+        with open_features(store_path) as store:
+            list(detector.detect_many(store, fps=25.0))
+    except EngineError:
+        assert not running()  # here, where the error's traceback still holds all that was going on
+    else:
+        pytest.fail("no error")
 
 
 def test_every_video_is_looked_at_before_the_first_is_read(

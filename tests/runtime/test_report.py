@@ -1,5 +1,6 @@
 """The report: its numbers, and the page in a real browser: it renders, sorts, filters, shows hostile names as text."""
 
+import itertools
 import json
 import re
 import shutil
@@ -115,6 +116,29 @@ def test_input_errors(tmp_path: Path) -> None:
         report_data(runs, truth, title="t", videos=tmp_path / "absent")
 
 
+def test_video_files_in_folders_below(tmp_path: Path) -> None:
+    """A name with "/" finds its file there; what is outside, or behind a link, is not looked at."""
+    films = tmp_path / "films"
+    (films / "a" / "b").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    for place in ("films/one.mp4", "films/a/two.MP4", "films/a/b/v 1.2.webm", "films/a/note.txt", "secret/x.mp4"):
+        (tmp_path / place).write_bytes(b"")
+    (films / "linked").symlink_to(tmp_path / "secret")
+    names = ["one", "a/two", "a/b/v 1.2", "two", "../secret/x", "linked/x", "a/../one", "/etc/x"]
+    truth = Annotations(
+        {
+            name: VideoAnnotation(name, ("jump",), start=np.zeros(1), end=np.ones(1), segment_labels=("jump",))
+            for name in names
+        }
+    )
+    data = report_data([Run("r", {})], truth, [0.5], title="t", resamples=0, videos=films, relative_to=tmp_path)
+    assert {row["name"]: row["file"] for row in data["videos"] if "file" in row} == {
+        "one": "./films/one.mp4",
+        "a/two": "./films/a/two.MP4",
+        "a/b/v 1.2": "./films/a/b/v%201.2.webm",
+    }
+
+
 def test_one_file_that_loads_nothing(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "default-src 'none'" in text
@@ -204,6 +228,7 @@ def test_it_renders_without_a_complaint(opened: Any) -> None:
     assert len(texts(opened, "#profile svg")) == 2
     assert len(texts(opened, "#score-chart polyline")) == 2
     assert len(texts(opened, "#ends-list .card")) == 8
+    assert re.fullmatch(r"best \(iteration 0: [\d.]+, iteration 1 .*: [\d.]+\)", texts(opened, ".card h3 .quiet")[0])
     # Of the drawn stack of 1G, the true positives' share is the diagnosis's.
     title = texts(opened, "#profile > div:nth-child(2) rect title")[0]
     data = report_data(runs, truth, TIOUS, title="t", resamples=0)
@@ -312,13 +337,58 @@ def test_a_link_plays_the_file_from_its_segment_on(opened: Any) -> None:
         opened.switch_to.window(page)
 
 
-@pytest.mark.parametrize("width", [360, 390, 768])
-def test_nothing_is_wider_than_a_phone(opened: Any, page: Path, width: int) -> None:
-    opened.execute_cdp_cmd(
+def test_time_lines_stay_open_when_the_table_changes(opened: Any) -> None:
+    rows = "return [...document.querySelectorAll('#video-table tr.detail')].map(one => one.previousSibling.innerText)"
+    for at in (3, 7):
+        opened.execute_script("document.querySelectorAll('#video-table td button')[arguments[0]].click()", at)
+    first = [text.split("\t")[0] for text in opened.execute_script(rows)]
+    assert len(first) == 2
+    for title in ("seconds", "video", "video"):  # the last one: upside down
+        press(opened, "video-table", title)
+        assert {text.split("\t")[0] for text in opened.execute_script(rows)} == set(first)
+    expanded = "return document.querySelectorAll('#video-table button[aria-expanded=true]').length"
+    assert opened.execute_script(expanded) == 2
+    field = opened.find_element("css selector", "#video-filter")
+    field.send_keys(first[0])
+    assert len(opened.execute_script(rows)) == 1
+    opened.execute_script("document.querySelector('#video-table button[aria-expanded=true]').click()")
+    assert opened.execute_script(rows) == []
+
+
+def long_names() -> tuple[Annotations, list[Run]]:
+    """Three runs; classes of 200 letters; bounds of groups with decimals; values of 100; segments after the end."""
+    classes = ("x" * 200, "two words " * 20, "jump")
+    videos, found = {}, {}
+    for index in range(12):
+        start = np.array([0.0, 10.0, 30.0 + index, 95.0])
+        name = f"{'v' * 120}{index}"
+        label = (classes[index % 3],) * 4
+        end = start + np.array([1.2345, 3.4567, 5.0 + index / 7, 15.0])
+        videos[name] = VideoAnnotation(name, classes, duration_s=100.0, start=start, end=end, segment_labels=label)
+        found[name] = Detections(start, end, np.arange(4.0), np.full(4, index % 3), classes)
+    return Annotations(videos, f"{'t' * 150}.csv"), [Run(f"{'r' * 90}{k}", found if k else {}) for k in range(3)]
+
+
+@pytest.fixture(scope="module")
+def long_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("long") / "report.html"
+    truth, runs = long_names()
+    write_report(path, report_data(runs, truth, TIOUS, title="T" * 200, resamples=20))
+    return path
+
+
+def shown_on_a_phone(browser: Any, page: Path, width: int) -> None:
+    browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": True}
     )
-    opened.get(page.as_uri())
-    for row in (3, 28):
+    browser.get(page.as_uri())
+
+
+@pytest.mark.parametrize("width", [360, 390, 768])
+@pytest.mark.parametrize("kind", ["page", "long_page"])
+def test_nothing_is_wider_than_a_phone(opened: Any, request: pytest.FixtureRequest, kind: str, width: int) -> None:
+    shown_on_a_phone(opened, request.getfixturevalue(kind), width)
+    for row in (3, 8):
         opened.execute_script("document.querySelectorAll('#video-table td button')[arguments[0]].click()", row)
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
     # The table scrolls; the time lines in it are as wide as the screen.
@@ -326,6 +396,148 @@ def test_nothing_is_wider_than_a_phone(opened: Any, page: Path, width: int) -> N
     right = opened.execute_script(bounds)
     assert len(right) == 2
     assert max(right) <= width
+    # And nothing stands out of the page but what is in a table.
+    outside = "return [...document.querySelectorAll('main *')].filter(one => !one.closest('.scroll')"
+    assert (
+        opened.execute_script(
+            f"{outside} && one.getBoundingClientRect().right > {width} + 0.5).map(one => one.outerHTML)"
+        )
+        == []
+    )
+
+
+def test_names_stay_in_place_while_a_table_scrolls(opened: Any, page: Path) -> None:
+    shown_on_a_phone(opened, page, 390)
+    left = (
+        "const box = document.getElementById('score-table'); box.scrollLeft = arguments[0];"
+        "return [box.scrollLeft, box.querySelector('tbody td').getBoundingClientRect().left,"
+        " box.querySelector('tbody td:nth-child(3)').getBoundingClientRect().left]"
+    )
+    at, name, number = opened.execute_script(left, 0)
+    scrolled, name_then, number_then = opened.execute_script(left, 60)
+    assert (at, name_then) == (0, name)
+    assert number_then == pytest.approx(number - scrolled)
+    assert scrolled > 20
+    # The first score is whole, and a shadow says that there are more.
+    opened.execute_script(left, 0)
+    first = "return document.querySelector('#score-table tbody td:nth-child(2)').getBoundingClientRect().right"
+    assert opened.execute_script(first) <= 390
+    assert "scroll" in opened.execute_script(
+        "return getComputedStyle(document.getElementById('score-table')).backgroundAttachment"
+    )
+
+
+def test_the_score_table_is_whole_on_a_desktop(opened: Any, shared_data: Path, tmp_path: Path) -> None:
+    """Ten thresholds with their intervals on a second line."""
+    truth, runs = sample()
+    tious = [0.5 + 0.05 * k for k in range(10)]
+    write_report(tmp_path / "ten.html", report_data(runs[:1], truth, tious, title="t", resamples=20))
+    opened.get((tmp_path / "ten.html").as_uri())
+    sizes = "const box = document.getElementById('score-table'); return [box.scrollWidth, box.clientWidth]"
+    inner, outer = opened.execute_script(sizes)
+    assert inner <= outer
+    assert texts(opened, "#score-table td .interval")
+
+
+def test_one_video_and_one_group(opened: Any, tmp_path: Path) -> None:
+    truth, runs = sample()
+    alone = Annotations({"clip 03": truth["clip 03"]})
+    write_report(tmp_path / "one.html", report_data(runs, alone, TIOUS, title="t", resamples=5))
+    opened.get((tmp_path / "one.html").as_uri())
+    assert "Best and worst" not in texts(opened, "nav a")
+    targets = "return [...document.querySelectorAll('nav a')].filter(one => !document.querySelector(one.hash)).length"
+    assert opened.execute_script(targets) == 0
+    named = [text for text in texts(opened, "#groups .bars > span") if text]
+    assert "all (100 %)" in named
+    assert not any("all all" in text for text in named)
+
+
+def test_equal_values_are_equally_long(opened: Any, long_page: Path) -> None:
+    opened.get(long_page.as_uri())
+    pairs = opened.execute_script(
+        "return [...document.querySelectorAll('#groups .track')].map(one =>"
+        " [one.querySelector('.value').textContent, one.firstChild.getBoundingClientRect().width])"
+    )
+    full = {round(width, 1) for value, width in pairs if value == "100.0"}
+    assert len([value for value, _ in pairs if value == "100.0"]) > 5
+    assert len(full) == 1 or (len(full) == 2 and max(full) - min(full) < 1)
+
+
+def test_fifteen_runs_have_colours_of_their_own(opened: Any, tmp_path: Path) -> None:
+    truth, runs = sample()
+    many = [Run(f"iteration {k}", runs[k % 2].detections) for k in range(15)]
+    write_report(tmp_path / "many.html", report_data(many, truth, [0.3, 0.5], title="t", resamples=0))
+    opened.get((tmp_path / "many.html").as_uri())
+    for scheme in ("light", "dark"):
+        in_colours(opened, scheme)
+        shades = opened.execute_script(
+            "return [...document.querySelectorAll('#score-chart .swatch')]"
+            ".map(one => getComputedStyle(one).backgroundColor)"
+        )
+        values = [channels(opened, shade) for shade in shades]
+        assert len(values) == 15
+        apart = min(np.linalg.norm(np.subtract(a, b)) for k, a in enumerate(values) for b in values[:k])
+        assert apart > 35  # of 441
+
+
+def test_a_lane_a_class_and_what_lies_beyond_the_end(opened: Any, tmp_path: Path) -> None:
+    classes = tuple(f"class{index}" for index in range(12))
+    start = np.concatenate([np.arange(24.0) * 4, [98.0, 105.0]])
+    label = np.arange(26) % 12
+    video = VideoAnnotation(
+        "v", classes, duration_s=100.0, start=start, end=start + 8, segment_labels=tuple(classes[k] for k in label)
+    )
+    found = Detections(start, start + 8, np.arange(26.0), label, classes)
+    (tmp_path / "v.mp4").write_bytes(b"")
+    data = report_data(
+        [Run("r", {"v": found})],
+        Annotations({"v": video}),
+        [0.5],
+        title="t",
+        resamples=0,
+        videos=tmp_path,
+        relative_to=tmp_path,
+    )
+    write_report(tmp_path / "lanes.html", data)
+    opened.get((tmp_path / "lanes.html").as_uri())
+    opened.find_element("css selector", "#video-table td button").click()
+    bars = opened.execute_script(
+        "return [...document.querySelectorAll('#video-table svg .bar')].map(one => [one.textContent.split(' ')[0],"
+        " ...['x', 'width', 'y', 'height'].map(name => +one.getAttribute(name))])"
+    )
+    assert len(bars) == 52
+    for rows in (bars[:26], bars[26:]):
+        spans = {
+            name: (min(y for n, _, _, y, _ in rows if n == name), max(y + h for n, _, _, y, h in rows if n == name))
+            for name in classes
+        }
+        ordered = [spans[name] for name in classes]  # class 2 before class 10
+        assert all(above[1] < below[0] for above, below in itertools.pairwise(ordered))
+    # The last annotation, 105 to 113 s of 100 s, is drawn inside the picture; the end is marked, before it.
+    edge = max(x + width for _, x, width, _, _ in bars)
+    mark = float(opened.execute_script("return document.querySelector('#video-table svg .end').getAttribute('x1')"))
+    assert mark < max(x for _, x, _, _, _ in bars) < edge
+    assert "Dashed: the video's end, 1:40." in texts(opened, "#video-table .keys")[0]
+    # Links in words: twelve, and how many more.
+    assert len(texts(opened, "#video-table .links a")) == 12
+    assert texts(opened, "#video-table .links")[0].endswith("and 14 more, which the bars above open.")
+
+
+def channels(browser: Any, colour: str) -> list[float]:
+    """Red, green and blue, 0 to 255, of any colour that the browser knows, as it is painted."""
+    painted: list[float] = browser.execute_script(
+        "const c = document.createElement('canvas').getContext('2d');"
+        "c.fillStyle = arguments[0]; c.fillRect(0, 0, 1, 1);"
+        "return [...c.getImageData(0, 0, 1, 1).data].slice(0, 3)",
+        colour,
+    )
+    return painted
+
+
+def in_colours(browser: Any, scheme: str) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
 
 
 def test_a_lone_last_profile_is_no_wider_than_the_others(opened: Any) -> None:
@@ -338,29 +550,38 @@ def test_a_lone_last_profile_is_no_wider_than_the_others(opened: Any) -> None:
 
 
 def test_dark_mode_keeps_contrast(opened: Any) -> None:
-    def contrast() -> float:
+    def luminance(colour: str) -> float:
+        values = [value / 255 for value in channels(opened, colour)]
+        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in values]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    def contrast(selector: str) -> float:
+        """Of the text of the first such element, on the first background behind it that is one."""
         colours = opened.execute_script(
-            "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
+            "const one = document.querySelector(arguments[0]), own = getComputedStyle(one);"
+            "let behind = one;"
+            "while (/, 0\\)$/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;"
+            "return [one instanceof SVGElement ? own.fill : own.color, getComputedStyle(behind).backgroundColor]",
+            selector,
         )
         light, dark = sorted((luminance(colour) for colour in colours), reverse=True)
         return (light + 0.05) / (dark + 0.05)
 
-    def luminance(colour: str) -> float:
-        channels = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
-        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
-        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-    def page_colour() -> str:
-        return str(opened.execute_script("return getComputedStyle(document.body).backgroundColor"))
-
-    shades = {}
+    opened.execute_script(
+        "[...document.querySelectorAll('#video-table td button')].find(one => one.textContent === 'clip 03').click()"
+    )
+    pages = {}
     for scheme in ("light", "dark"):
-        opened.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        )
-        assert contrast() > 7  # WCAG's AAA for text
-        shades[scheme] = luminance(page_colour())
-    assert shades["dark"] < 0.05 < 0.9 < shades["light"]
+        in_colours(opened, scheme)
+        assert contrast("body") > 7  # WCAG's AAA for text, and AA for the rest
+        for selector in (
+            "nav a", "#about", ".interval", ".better", ".worse", ".keys .key", ".bars .value", ".card h3 .quiet",
+            "#video-table td button", "tr.detail .key", "tr.detail .links a", "tr.detail svg text.quiet",
+            "tr.detail svg text", "#score-chart text", ".count", ".filter input",
+        ):  # fmt: skip
+            assert contrast(selector) > 4.5, (scheme, selector)
+        pages[scheme] = luminance(opened.execute_script("return getComputedStyle(document.body).backgroundColor"))
+    assert pages["dark"] < 0.05 < 0.9 < pages["light"]
 
 
 def test_the_authors_predictions(opened: Any, shared_data: Path, tmp_path: Path) -> None:

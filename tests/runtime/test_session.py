@@ -1,8 +1,11 @@
 """The session: which provider really runs, and files that are not what they say."""
 
 import os
+import sys
+import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +15,7 @@ import onnx
 import pytest
 
 from refineloc.runtime import session as module
-from refineloc.runtime.errors import ConfigError, EngineError, ModelError
+from refineloc.runtime.errors import ConfigError, EngineError, FeatureError, ModelError
 from refineloc.runtime.session import EngineWarning, Session
 
 
@@ -54,6 +57,16 @@ class _Engine:
         self._got = got
         self.SessionOptions = real.SessionOptions
         self.asked: list[list[str]] = []
+        self.options: dict[str, dict[str, str]] = {}
+        self.preloaded = 0
+        self.called: list[list[int]] = []  # shapes of the features of ordinary calls
+        self.bound: list[list[int]] = []  # and of calls by IO binding
+        self.fails = False
+
+    def preload_dlls(self) -> None:
+        print("libcudnn.so.9 not found")  # ONNX Runtime does
+        self.preloaded += 1
+        time.sleep(0.01)
 
     def get_available_providers(self) -> list[str]:
         return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -62,6 +75,7 @@ class _Engine:
         self, content: bytes, sess_options: Any, providers: list[tuple[str, Any]], enable_fallback: int
     ) -> Any:
         self.asked.append([name for name, _ in providers])
+        self.options |= dict(providers)
         cpu = self._real.InferenceSession(content, sess_options, providers=["CPUExecutionProvider"])
         names = [self._got] if "CUDA" in providers[0][0] or "Tensorrt" in providers[0][0] else ["CPUExecutionProvider"]
         return SimpleNamespace(
@@ -69,8 +83,32 @@ class _Engine:
             get_inputs=cpu.get_inputs,
             get_outputs=cpu.get_outputs,
             get_modelmeta=cpu.get_modelmeta,
-            run=cpu.run,
+            run=lambda names, feed: self._run(feed["features"].shape, lambda: cpu.run(names, feed)),
+            io_binding=lambda: _Binding(cpu.io_binding(), self),
+            run_with_iobinding=lambda binding: cpu.run_with_iobinding(binding.real),
         )
+
+    def _run(self, shape: tuple[int, ...], call: Callable[[], Any]) -> Any:
+        if self.fails and self.asked[-1] != ["CPUExecutionProvider"]:
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+        self.called.append(list(shape))
+        return call()
+
+
+class _Binding:
+    """ONNX Runtime's own, which tells what was bound."""
+
+    def __init__(self, real: Any, engine: _Engine) -> None:
+        self.real = real
+        self._engine = engine
+
+    def bind_cpu_input(self, name: str, array: Any) -> None:
+        if name == "features":
+            self._engine.bound.append(list(array.shape))
+        self.real.bind_cpu_input(name, array)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
 
 
 def engine_that_gets(got: str, monkeypatch: pytest.MonkeyPatch) -> _Engine:
@@ -107,11 +145,91 @@ def test_auto_falls_back_and_says_so_once(model_path: Path, monkeypatch: pytest.
         assert Session(model_path, "cpu").provider == "cpu"
 
 
-def test_wrong_options(model_path: Path) -> None:
+def test_on_a_gpu_results_are_bound_and_the_same(
+    model_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_that_gets("CUDAExecutionProvider", monkeypatch)
+    lengths = np.array([5, 1, 9], dtype=np.int64)
+    features = rng.standard_normal((15, 24)).astype(np.float32)
+    expected = Session(model_path, "cpu").run(features, lengths)
+    engine.called.clear()
+    session = Session(model_path, "cuda")
+    assert engine.called == [[1, 24]], "one snippet is run before it is called running"
+    first, second = session.run(features, lengths), session.run(features[::-1], lengths)  # not contiguous
+    assert engine.bound == [[15, 24], [15, 24]]
+    for one, other, wanted in zip(first, second, expected, strict=True):
+        np.testing.assert_array_equal(one, wanted)  # and the second call did not write into the first one's result
+        assert not np.array_equal(one, other)
+    assert engine.options["CUDAExecutionProvider"]["cudnn_conv_algo_search"] == "HEURISTIC"
+
+
+def test_a_provider_that_is_registered_and_cannot_run_is_told(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_that_gets("CUDAExecutionProvider", monkeypatch)
+    engine.fails = True
+    with pytest.raises(EngineError, match=r"'cuda' cannot run here: .*no kernel image"):
+        Session(model_path, "cuda")
+    with pytest.warns(EngineWarning, match="no kernel image"):
+        assert Session(model_path, "auto").provider == "cpu"
+
+
+def test_tensorrt_has_cuda_behind_it_and_meets_both_ends_of_its_lengths(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_that_gets("TensorrtExecutionProvider", monkeypatch)
+    cache = tmp_path / "engines"
+    assert Session(model_path, "tensorrt", batch_snippets=64, engine_cache=cache).provider == "tensorrt"
+    assert engine.asked[0] == ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert engine.called == [[1, 24], [64, 24]]
+    assert engine.options["TensorrtExecutionProvider"]["trt_engine_cache_path"] == str(cache)
+    assert cache.is_dir()
+    with pytest.raises(ConfigError, match="goes with the provider 'tensorrt'"):
+        Session(model_path, "cpu", engine_cache=cache)
+
+
+def test_int8_products_have_no_gpu(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quantised(model: onnx.ModelProto) -> None:
+        model.CopyFrom(onnx.load(str(model_path)))
+        model.graph.node[0].doc_string = "MatMulInteger"
+
+    engine_that_gets("CUDAExecutionProvider", monkeypatch)
+    path = changed(model_path, tmp_path, quantised)
+    with pytest.raises(EngineError, match="int8, whose products only the CPU has"):
+        Session(path, "cuda")
+    with pytest.warns(EngineWarning, match="int8"):
+        assert Session(path, "auto").provider == "cpu"
+
+
+def test_libraries_are_looked_for_once_and_output_is_left_as_it_was(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = engine_that_gets("CUDAExecutionProvider", monkeypatch)
+    before = sys.stdout
+    with ThreadPoolExecutor(4) as pool:
+        made = [pool.submit(Session, model_path, "cuda") for _ in range(8)]
+        assert {one.result().provider for one in made} == {"cuda"}
+    assert engine.preloaded == 1
+    assert sys.stdout is before
+    assert capsys.readouterr().out == ""
+
+
+def test_features_that_overflow_are_the_video_s_fault(model_path: Path) -> None:
+    session = Session(model_path, "cpu")
+    features, lengths = np.ones((9, 24), np.float32), np.array([2, 4, 3], dtype=np.int64)
+    features[2:6] = 3e38
+    with pytest.raises(FeatureError, match=r"^f\.h5: video 'b': its features, as large as 3e\+38, overflow"):
+        session.run(features, lengths, ["f.h5: video 'a'", "f.h5: video 'b'", "f.h5: video 'c'"])
+
+
+@pytest.mark.parametrize("threads", [-1, 1025, 9_999_999_999, 1.5])
+def test_wrong_options(model_path: Path, threads: Any) -> None:
     with pytest.raises(ConfigError, match="provider"):
         Session(model_path, "gpu")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="threads"):
-        Session(model_path, "cpu", threads=-1)
+        Session(model_path, "cpu", threads=threads)
+    with pytest.raises(ConfigError, match="batch_snippets"):
+        Session(model_path, "cpu", batch_snippets=2**20 + 1)
 
 
 def rename_output(model: onnx.ModelProto) -> None:

@@ -1,17 +1,25 @@
 """The streaming detector against the offline one: the same times always, the same result at the end."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
+import torch
 
+from refineloc.export.graph import build_graph, save_graph
 from refineloc.runtime import Detector
 from refineloc.runtime.detections import Detection
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
+from refineloc.runtime.postprocess import Scores, segments
 from refineloc.runtime.streaming import StreamingDetector
+from refineloc.training.base_model import BaseModel
+from refineloc.training.bases.basnet import BaSNet
+from refineloc.training.bases.wtalc import WTALC
 
 FPS = 25.0
 SNIPPET_S = 16 / FPS
@@ -123,6 +131,108 @@ def test_an_action_without_end_is_cut(model_path: Path, rng: np.random.Generator
     assert sum(one.end - one.start for one in yielded) == pytest.approx(200 * SNIPPET_S)
 
 
+@pytest.mark.parametrize("profile", ["paper", "release"])
+@pytest.mark.parametrize("push", [1, 7, 150, 900])
+def test_a_limit_that_no_segment_reaches_changes_nothing(
+    model_path: Path, rng: np.random.Generator, profile: str, push: int
+) -> None:
+    """Also where one push is longer than the limit: what is settled in it is not cut."""
+    detector = Detector(model_path, provider="cpu", threads=1, profile=profile, top_k=5, alpha_c=0.3)
+    features = np.repeat(2 * rng.standard_normal((300, 24)), 3, axis=0).astype(np.float32)
+    expected = detector.detect(features, fps=FPS)
+    longest = round(max(one.end - one.start for one in expected) / SNIPPET_S)
+    limit = longest + 4  # the snippets after it, by which a segment is known to have ended
+    assert len(expected) > 50, "a test on nothing"
+    assert limit < 150, "a test on nothing"
+    stream = StreamingDetector(detector, fps=FPS, max_open_snippets=limit)
+    yielded = [one for at in range(0, 900, push) for one in stream.push(features[at : at + push])] + stream.finish()
+    assert times(stream.detections()) == times(expected) == times(yielded)
+
+
+@pytest.mark.parametrize("profile", ["paper", "release"])
+def test_a_cut_touches_no_other_segment_and_costs_no_score(
+    model_path: Path, rng: np.random.Generator, profile: str
+) -> None:
+    """One class without end beside others: theirs stay as offline, and each of its parts scores as what it holds."""
+    detector = Detector(model_path, provider="cpu", threads=1, profile=profile, alpha_c=0.5, widen=0, top_k=5)
+    classes = rng.random((600, 5), dtype=np.float32)
+    classes[:, 4] = 0.75
+
+    def scores(features: npt.NDArray[np.float32]) -> Scores:
+        own = classes[features[:, 0].astype(int)]  # a snippet's features are its place
+        share = np.full(len(own), 1 / len(own), np.float32)
+        return Scores(own, np.ones(len(own), np.float32), share, own.mean(axis=0, keepdims=True))
+
+    detector.scores = scores  # type: ignore[assignment, method-assign]
+    features = np.repeat(np.arange(600, dtype=np.float32)[:, None], 24, axis=1)
+    stream = StreamingDetector(detector, fps=FPS, max_open_snippets=100)
+    for row in features:
+        stream.push(row[None])
+    stream.finish()
+    found = [(run.label, run.first, run.last) for run in stream._settled]
+    expected = segments(scores(features), np.array([600], dtype=np.int64), detector.settings)
+    offline = zip(expected.label.tolist(), expected.first.tolist(), expected.last.tolist(), strict=True)
+    others = sorted(one for one in offline if one[0] != 4)
+    assert len(others) > 50, "a test on nothing"
+    assert max(last - first for _, first, last in others) < 90
+    assert sorted(one for one in found if one[0] != 4) == others
+    parts = [run for run in stream._settled if run.label == 4]
+    assert len(parts) == 6
+    assert (parts[0].first, parts[-1].last) == (0, 599)
+    mean = 0.75 if profile == "paper" else 0.75 + 1.0  # of C̄, and of the foreground
+    assert [run.score for run in parts] == pytest.approx([mean] * 6, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("base", "context", "message"),
+    [
+        (WTALC, 0, "the video scores of the base model 'wtalc' have no running form"),
+        (BaSNet, 2, "with the base model 'basnet' the scores of a snippet depend on the 2 before and after it"),
+    ],
+)
+def test_other_base_models_are_refused(
+    model_path: Path, tmp_path: Path, base: type[BaseModel], context: int, message: str
+) -> None:
+    """Whatever the profile: their snippets look at neighbours, or their ŷ is no sum over time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = base(24, 5)  # type: ignore[call-arg]
+    assert model.context_snippets == context
+    name = base.__module__.rpartition(".")[2]
+    said = replace(Detector(model_path, provider="cpu").metadata, base=name, context_snippets=model.context_snippets)
+    save_graph(tmp_path / "model.onnx", build_graph(model, 24), said)
+    for settings in ({}, {"profile": "paper", "nms": None}):
+        with pytest.raises(ConfigError, match=message):
+            StreamingDetector(Detector(tmp_path / "model.onnx", provider="cpu", **settings), fps=FPS)
+
+
+def test_a_file_that_does_not_say_how_far_its_scores_look_is_refused(model_path: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(model_path))
+    kept = [prop for prop in model.metadata_props if prop.key != "refineloc.context_snippets"]
+    assert len(kept) == len(model.metadata_props) - 1
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    old = tmp_path / "old.onnx"
+    old.write_bytes(model.SerializeToString())
+    StreamingDetector(Detector(old, provider="cpu"), fps=FPS)  # refineloc: always snippet by snippet
+    for prop in model.metadata_props:
+        if prop.key == "refineloc.base":
+            prop.value = "mine"
+    old.write_bytes(model.SerializeToString())
+    with pytest.raises(ConfigError, match="does not say how far the scores of its base model 'mine' look around"):
+        StreamingDetector(Detector(old, provider="cpu"), fps=FPS)
+
+
+def test_what_waits_is_found_by_its_class(model_path: Path, rng: np.random.Generator) -> None:
+    """Segments of classes that are not among the top k wait, each once, and are not looked through at each push."""
+    stream = StreamingDetector(Detector(model_path, provider="cpu", threads=1, top_k=1, alpha_c=0.2), fps=FPS)
+    yielded = [one for part in np.split(video(rng, 600), 100) for one in stream.push(part)]
+    waiting = sum(map(len, stream._waiting.values()))
+    assert waiting > 10, "a test on nothing"
+    assert waiting + len(yielded) == len(stream._settled)
+    assert all(run.label == label for label, runs in stream._waiting.items() for run in runs)
+
+
 def test_nothing_comes_of_nothing(model_path: Path) -> None:
     stream = StreamingDetector(Detector(model_path, provider="cpu"), fps=FPS)
     assert stream.push(np.empty((0, 24), np.float32)) == []
@@ -142,8 +252,6 @@ def test_half_floats_may_come_between(model_path: Path, rng: np.random.Generator
 
 def test_one_valued_attention_of_far_larger_snippets_is_followed(model_path: Path, rng: np.random.Generator) -> None:
     """Shares of attention so unequal that the first snippets' are lost: they count for nothing, as they do offline."""
-    from refineloc.runtime.postprocess import Scores
-
     detector = Detector(model_path, provider="cpu")
     logits = np.array([0.0, 1.0, 60.0, 59.0, 0.0])
     classes = rng.dirichlet(np.ones(5), size=5).astype(np.float32)
@@ -167,7 +275,8 @@ def test_what_cannot_be_streamed_is_refused(make_model: Callable[..., Path], mod
     detector = Detector(model_path, provider="cpu")
     with pytest.raises(ConfigError, match="nms needs the whole video"):
         StreamingDetector(Detector(make_model(nms=0.5), provider="cpu"), fps=FPS)
-    for nms in (None, 0.7):  # as BaS-Net's: of the two, what no other setting cures is named
+    StreamingDetector(Detector(make_model(nms=0.5), provider="cpu", nms=None), fps=FPS)  # as the message says
+    for nms in (None, 0.7):  # of the two, what no other setting cures is named
         many = make_model(profile="multi-threshold", nms=nms)
         with pytest.raises(ConfigError, match="streaming: the profile 'multi-threshold'") as caught:
             StreamingDetector(Detector(many, provider="cpu"), fps=FPS)
@@ -176,6 +285,8 @@ def test_what_cannot_be_streamed_is_refused(make_model: Callable[..., Path], mod
         StreamingDetector(detector, fps=FPS, max_open_snippets=0)
     with pytest.raises(InputError, match="fps"):
         StreamingDetector(detector, fps=0.0)
+    with pytest.raises(InputError, match="snippet_frames"):
+        StreamingDetector(detector, fps=FPS, snippet_frames=0)
     stream = StreamingDetector(detector, fps=FPS)
     with pytest.raises(FeatureError, match="width 23"):
         stream.push(np.zeros((3, 23), np.float32))
