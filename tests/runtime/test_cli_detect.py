@@ -190,7 +190,56 @@ def test_missing_videos_can_be_allowed(folder: Path) -> None:
     assert list(read_detections(folder / "detections.json")) == ["a"]
 
 
+def test_what_was_found_before_a_bad_video_is_kept(folder: Path, rng: np.random.Generator) -> None:
+    videos = {f"v{index}": rng.standard_normal((40, 24)).astype(np.float32) for index in range(4)}
+    videos["v3"][5] = np.nan
+    store(folder / "late.h5", **videos)
+    line = ("late.h5", "--fps", 25, "--provider", "cpu", "--batch-snippets", 40)
+    done = run(*line, cwd=folder)
+    assert done.returncode == 2
+    assert "video 'v3': snippet 5 holds nan" in done.stderr
+    assert "--resume --leave-out VIDEO goes on with them" in done.stderr
+    assert not (folder / "detections.json").exists()
+    # Another size of call is no other result.
+    done = run(*line[:-1], 2048, "--resume", "--leave-out", "v3", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert list(read_detections(folder / "detections.json")) == ["v0", "v1", "v2"]
+    assert not (folder / "detections.json.partial").exists()
+    fails(*line, "--leave-out", "v9", cwd=folder, message="--leave-out: video 'v9' is not among those of late.h5")
+
+
+def test_suppression_of_the_file_can_be_changed_and_turned_off(folder: Path) -> None:
+    counts = []
+    for nms in ("0", "none"):
+        many = ("--profile", "multi-threshold", "--thresholds", "0.1,0.5", "--nms", nms)
+        assert run("features.h5", *many, cwd=folder).returncode == 0
+        counts.append(sum(map(len, read_detections(folder / "detections.json").values())))
+    assert 0 < counts[0] < counts[1]
+    fails("features.h5", "--nms", "all", cwd=folder, message="--nms 'all': expected a tIoU from 0 to 1, or none")
+
+
+@pytest.mark.parametrize("fps", ["1e-308", "1e300", "nan", "0"])
+def test_frame_rates_of_no_camera(folder: Path, fps: str) -> None:
+    plain = store(folder / "plain.h5", v=np.zeros((4, 24), np.float32))
+    fails(plain.name, "--fps", fps, cwd=folder, message="plain.h5: video 'v': fps")
+
+
+def test_a_full_disk_is_one_line(folder: Path) -> None:
+    """As the kernel says it to a process that may write no more than a few bytes into a file."""
+    line = [PROGRAM, "features.h5", "--provider", "cpu", "-o", "full.json"]
+    limited = "import resource, signal, subprocess, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); sys.exit(subprocess.call(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", limited, *line], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "full.json" in done.stderr
+    assert "cannot be written" in done.stderr
+    assert not (folder / "full.json").exists()
+
+
 def test_usage_errors_have_exit_code_2(folder: Path) -> None:
+    for threads in ("9999999999", "-1", "many"):
+        assert run("features.h5", "--threads", threads, cwd=folder).returncode == 2
     assert run("features.h5", "--provider", "gpu", cwd=folder).returncode == 2
     assert run(cwd=folder).returncode == 2
 
