@@ -1,6 +1,8 @@
 """Parity is measured right: nothing for an equal file, what changed for another; beyond tolerance is refused."""
 
 import dataclasses
+import resource
+import signal
 from pathlib import Path
 
 import h5py
@@ -120,6 +122,15 @@ def test_one_moved_segment_is_always_allowed_and_two_are_not() -> None:
     strict = Tolerance(0.01, 0.0, 0.02)
     assert problems(dataclasses.replace(PARITY, lost=1, gained=1), strict) == []
     assert len(problems(dataclasses.replace(PARITY, lost=2, gained=1), strict)) == 1
+    assert len(problems(dataclasses.replace(PARITY, detections=2, lost=2, gained=0), strict)) == 1
+    assert len(problems(dataclasses.replace(PARITY, lost=0, gained=2), strict)) == 1
+
+
+def test_a_trained_model_that_is_not_finite_is_told(model: RefineLoc, session: Session, sample: Sample) -> None:
+    with torch.no_grad():
+        model.attention[0].weight[:] = torch.nan
+    with pytest.raises(ModelError, match=r"the trained model's .* are not finite"):
+        measure(model, session, sample)
 
 
 def test_a_file_beyond_tolerance_is_not_written_unless_allowed(
@@ -159,8 +170,23 @@ def test_the_measured_parity_is_in_the_file(
 def test_an_output_that_cannot_be_written(
     tmp_path: Path, model: RefineLoc, metadata: ModelMetadata, sample: Sample
 ) -> None:
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError, match=r"none/model\.onnx: cannot be written"):
         write_model(tmp_path / "none" / "model.onnx", model, metadata, sample)
+
+
+def test_a_full_disk_names_the_output(
+    tmp_path: Path, model: RefineLoc, metadata: ModelMetadata, sample: Sample
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        with pytest.raises(OutputError, match=r"/model\.onnx: cannot be written"):
+            write_model(tmp_path / "model.onnx", model, metadata, sample)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_samples_are_spread_over_the_file_and_keep_to_their_stream(
