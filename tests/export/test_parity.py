@@ -1,5 +1,6 @@
 """Parity is measured right: nothing for an equal file, what changed for another; beyond tolerance is refused."""
 
+import copy
 import dataclasses
 import resource
 import signal
@@ -127,10 +128,11 @@ def test_one_moved_segment_is_always_allowed_and_two_are_not() -> None:
 
 
 def test_a_trained_model_that_is_not_finite_is_told(model: RefineLoc, session: Session, sample: Sample) -> None:
+    damaged = copy.deepcopy(model)
     with torch.no_grad():
-        model.attention[0].weight[:] = torch.nan
+        damaged.attention[0].weight[:] = torch.nan
     with pytest.raises(ModelError, match=r"the trained model's .* are not finite"):
-        measure(model, session, sample)
+        measure(damaged, session, sample)
 
 
 def test_a_file_beyond_tolerance_is_not_written_unless_allowed(

@@ -247,6 +247,8 @@ def begun(data: Path, *options: str) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
         [PROGRAM, *FILES, "--run", "run", "--epochs", "100000", "--iterations", "1", *options],
         cwd=data, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so do all processes below.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     end = time.monotonic() + 60
     while not (data / "run/metrics.jsonl").exists():
