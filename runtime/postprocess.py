@@ -118,16 +118,19 @@ class PostProcess:
                 raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)!r:.40}")
         object.__setattr__(self, "thresholds", _checked_thresholds(self.thresholds))
         for name, low, high in (("alpha_a", 0.0, 1.0), ("alpha_c", 0.0, 1.0)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name}: expected a number from {low:g} to {high:g}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not (_is_number(value) and low <= value <= high):
+                raise ConfigError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r:.40}")
         for name in ("outer", "video_weight"):
-            if not 0.0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)}")
-        if self.nms is not None and not 0.0 <= self.nms <= 1.0:
-            raise ConfigError(f"nms: expected a tIoU from 0 to 1, got {self.nms}")
+            value = getattr(self, name)
+            if not (_is_number(value) and 0.0 <= value < math.inf):
+                raise ConfigError(f"{name}: expected a finite number of at least 0, got {value!r:.40}")
+        if self.nms is not None and not (_is_number(self.nms) and 0.0 <= self.nms <= 1.0):
+            raise ConfigError(f"nms: expected a tIoU from 0 to 1, got {self.nms!r:.40}")
         for name, least in (("top_k", 1), ("max_gap", 0), ("widen", 0), ("threads", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least):
+                raise ConfigError(f"{name}: expected a whole number of at least {least}, got {value!r:.40}")
 
 
 def segments(scores: Scores, lengths: npt.NDArray[np.int64], settings: PostProcess) -> Segments:
@@ -178,6 +181,10 @@ def _proposals(scores: Scores, lengths: npt.NDArray[np.int64], settings: PostPro
             threads=settings.threads,
         )
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (float, int, np.floating, np.integer)) and not isinstance(value, bool)
 
 
 def _checked_thresholds(thresholds: object) -> tuple[float, ...]:

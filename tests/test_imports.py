@@ -53,6 +53,20 @@ def test_embedding_loads_neither_training_nor_command_line_packages() -> None:
     assert not {"torch", "onnx", "pandas", "pydantic", "typer", "rich", "h5py", "matplotlib"} & set(loaded)
 
 
+def test_embedding_loads_of_the_runtime_what_a_detector_needs() -> None:
+    """Float16's converter comes with the first float16 features; files of labels, evaluation and programs never."""
+    loaded = run_python("import sys; from refineloc.runtime import Detector; print(*sys.modules)").split()
+    ours = {name.removeprefix("refineloc.runtime.") for name in loaded if name.startswith("refineloc.runtime.")}
+    assert "session" in ours
+    assert not {"half", "annotations", "evaluation", "journal", "streaming", "timeline", "cli"} & ours
+    assert not {"fcntl", "tomllib", "argparse", "logging", "asyncio"} & (set(loaded) - set(bare()))
+
+
+def bare() -> list[str]:
+    """What NumPy and ONNX Runtime load of themselves."""
+    return run_python("import sys, numpy, numpy.typing, onnxruntime; print(*sys.modules)").split()
+
+
 def test_reading_detections_does_not_start_the_engine() -> None:
     loaded = run_python(
         "import sys; from refineloc.runtime import read_detections; print(*{n.split('.')[0] for n in sys.modules})"

@@ -198,3 +198,13 @@ def test_a_model_repository_for_triton_as_well(export: Export, tmp_path: Path) -
         in (tmp_path / "repository/refineloc/config.pbtxt").read_text()
     )
     assert "tritonserver --model-repository repository" in err
+
+
+def test_a_repository_that_cannot_be_written_is_told_before_the_export(export: Export, tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "first")
+    (tmp_path / "file").write_text("no folder")
+    for place in ("file", "file/repository"):
+        code, out, err = export("-o", "m.onnx", "--triton", place)
+        assert (code, out) == (2, "")
+        assert err == "error: file: cannot hold a model repository: it is a file; give --triton a folder\n"
+    assert not (tmp_path / "m.onnx").exists()

@@ -16,6 +16,7 @@ from refineloc.runtime.metadata import Precision
 from refineloc.training.bases.refineloc import RefineLoc
 
 WIDTH, CLASSES = 256, 6
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 OUTPUTS = ["class_scores", "foreground", "attention", "video_scores"]
 
 
@@ -73,6 +74,12 @@ def test_weights_are_of_the_precision_and_the_file_is_smaller() -> None:
         matrices = [one for one in graph_of(precision).graph.initializer if one.name.endswith(".weight")]
         assert len(matrices) == 4
         assert {one.data_type for one in matrices} == {kind}
+
+
+def test_the_runtime_can_tell_an_int8_file_by_its_operator() -> None:
+    """`session._on_gpu` looks for it: no GPU has its products."""
+    named = {precision: b"MatMulInteger" in graph_of(precision).SerializeToString() for precision in PRECISIONS}
+    assert named == {"fp32": False, "fp16": False, "int8": True}
 
 
 def test_integers_do_not_saturate_where_pairs_are_added_in_16_bits() -> None:

@@ -11,7 +11,18 @@ import h5py
 import numpy as np
 import pytest
 
-from refineloc.runtime import Detector, open_features, read_detections
+from refineloc.runtime import (
+    Detections,
+    Detector,
+    EngineError,
+    ModelError,
+    OutputError,
+    RefineLocError,
+    open_features,
+    read_detections,
+)
+from refineloc.runtime.cli.detect import _told
+from refineloc.runtime.journal import Journal
 
 PROGRAM = str(Path(sys.executable).with_name("refineloc-detect"))
 
@@ -206,6 +217,35 @@ def test_what_was_found_before_a_bad_video_is_kept(folder: Path, rng: np.random.
     assert list(read_detections(folder / "detections.json")) == ["v0", "v1", "v2"]
     assert not (folder / "detections.json.partial").exists()
     fails(*line, "--leave-out", "v9", cwd=folder, message="--leave-out: video 'v9' is not among those of late.h5")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            EngineError("m.onnx: out of memory"),
+            "m.onnx: out of memory; {path} has 1 videos: --resume --batch-snippets N",
+        ),
+        (OutputError("disk full"), "disk full; {path} has 1 videos: --resume goes on with them"),
+        (ModelError("damaged"), "damaged$"),  # nothing to go on with
+    ],
+)
+def test_an_error_says_how_the_run_goes_on(tmp_path: Path, error: RefineLocError, told: str) -> None:
+    none = np.zeros(0)
+    found = [("a", Detections(none, none, none, none.astype(np.int64), ("jump",)))]
+
+    def run_until_it_fails(name: str, *batches: list[tuple[str, Detections]]) -> None:
+        with Journal(tmp_path / name, {}, classes=1) as journal, _told(journal):
+            for batch in batches:
+                journal.add(batch)
+            raise error
+
+    with pytest.raises(type(error), match="^" + told.format(path=tmp_path / "d.json.partial")):
+        run_until_it_fails("d.json", found)
+    # Before the first video there is nothing to go on with.
+    with pytest.raises(type(error), match=f"^{error}$"):
+        run_until_it_fails("e.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["d.json.partial"]
 
 
 def test_suppression_of_the_file_can_be_changed_and_turned_off(folder: Path) -> None:

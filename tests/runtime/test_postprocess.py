@@ -98,7 +98,15 @@ def test_thresholds_become_a_tuple_of_numbers(thresholds: Any) -> None:
         ({"outer": -0.5}, "outer: expected a finite number of at least 0"),
         ({"outer": float("nan")}, "outer"),
         ({"video_weight": float("inf")}, "video_weight: expected a finite number"),
-        ({"max_gap": -1}, "max_gap"),
+        ({"max_gap": -1}, "max_gap: expected a whole number of at least 0, got -1"),
+        ({"top_k": "a"}, "top_k: expected a whole number of at least 1, got 'a'"),
+        ({"widen": 2.0}, "widen: expected a whole number of at least 0, got 2.0"),
+        ({"top_k": True}, "top_k"),
+        ({"alpha_a": "0.5"}, "alpha_a: expected a number from 0 to 1, got '0.5'"),
+        ({"alpha_c": None}, "alpha_c: expected a number from 0 to 1, got None"),
+        ({"nms": "none"}, "nms: expected a tIoU from 0 to 1, got 'none'"),
+        ({"nms": True}, "nms"),
+        ({"video_weight": "1"}, "video_weight"),
     ],
 )
 def test_settings_out_of_range(change: dict[str, Any], message: str) -> None:

@@ -174,6 +174,29 @@ def test_a_provider_that_is_registered_and_cannot_run_is_told(
         assert Session(model_path, "auto").provider == "cpu"
 
 
+def test_a_session_that_cannot_be_made_on_a_gpu_is_no_fault_of_the_file(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver older than CUDA's libraries, say: the CPU takes the file. One that it does not take is bad."""
+    engine = engine_that_gets("CUDAExecutionProvider", monkeypatch)
+    real = engine.InferenceSession
+
+    def refuse(content: bytes, **options: Any) -> Any:
+        if len(options["providers"]) > 1:
+            raise RuntimeError("CUDA failure 35: driver version is insufficient")
+        return real(content, **options)
+
+    monkeypatch.setattr(engine, "InferenceSession", refuse)
+    with pytest.warns(EngineWarning, match="runs on the CPU: .*CUDA failure 35"):
+        assert Session(model_path, "auto").provider == "cpu"
+    with pytest.raises(EngineError, match=r"'cuda' cannot run here: .*CUDA failure 35"):
+        Session(model_path, "cuda")
+    damaged = changed(model_path, tmp_path, lambda model: setattr(model.graph.node[0], "op_type", "NoSuchOperator"))
+    for provider in ("auto", "cuda"):
+        with pytest.raises(ModelError, match=r"changed\.onnx: ONNX Runtime cannot load it"):
+            Session(damaged, provider)  # type: ignore[arg-type]
+
+
 def test_tensorrt_has_cuda_behind_it_and_meets_both_ends_of_its_lengths(
     model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
