@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # The GPU build of ONNX Runtime exists for Linux on x86-64 (it runs on a CPU too); elsewhere the CPU build.
 ENGINE := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),gpu,cpu)
 SOURCES := $(wildcard _ext/*.pyx _ext/*.pxi setup.py)
-TREES := _ext benchmarks examples export refineloc runtime tests training setup.py
+TREES := _ext benchmarks evaluation examples export refineloc runtime tests training setup.py
 
 .PHONY: help setup demo test test-bounds check typing fuzz bench clean
 .DELETE_ON_ERROR:
@@ -46,7 +46,7 @@ test-bounds: setup
 	rm -rf build/checked build/cython-checked
 	REFINELOC_BOUNDSCHECK=1 $(BIN)/python -W ignore setup.py -q build --build-base build/checked --build-lib $(CHECKED)
 	@# Loops without the GIL cannot raise: what they find arrives as an "unraisable" error, which fails the test here.
-	REFINELOC_EXT_DIR=$(CHECKED)/refineloc/_ext $(BIN)/python -m pytest tests/ext tests/runtime/test_evaluation.py \
+	REFINELOC_EXT_DIR=$(CHECKED)/refineloc/_ext $(BIN)/python -m pytest tests/ext tests/evaluation/test_average_precision.py \
 		-W error::pytest.PytestUnraisableExceptionWarning
 
 check: setup typing
@@ -57,7 +57,7 @@ check: setup typing
 # mypy finds packages by folder, and ours have other names on disk: a folder of links shows it the import names.
 typing:
 	@mkdir -p .typing/refineloc
-	@for folder in _ext runtime training export; do ln -sfn ../../$$folder .typing/refineloc/$$folder; done
+	@for folder in _ext runtime evaluation training export; do ln -sfn ../../$$folder .typing/refineloc/$$folder; done
 	@for file in __init__.py py.typed; do ln -sf ../../refineloc/$$file .typing/refineloc/$$file; done
 
 fuzz: setup

@@ -1,7 +1,7 @@
 """Build of the Cython kernels, and the map from the repository's folders to import names.
 
-The folders `_ext/`, `runtime/`, `training/` and `export/` are installed as `refineloc._ext`, `refineloc.runtime`,
-`refineloc.training` and `refineloc.export`; no folder installs under its bare name.
+The folders `_ext/`, `runtime/`, `evaluation/`, `training/` and `export/` are installed as `refineloc._ext`,
+`refineloc.runtime`, `refineloc.evaluation` and so on; no folder installs under its bare name.
 
 Environment:
     REFINELOC_BOUNDSCHECK=1   compile the kernels with bounds checks (make test-bounds); the shipped build has none.
@@ -16,7 +16,7 @@ import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
 
-FOLDERS = ("_ext", "runtime", "training", "export")
+FOLDERS = ("_ext", "runtime", "evaluation", "training", "export")
 
 packages = ["refineloc"]
 package_dir = {"refineloc": "refineloc"}
@@ -56,7 +56,7 @@ setup(
     package_data={
         "refineloc": ["py.typed"],
         "refineloc._ext": ["*.pyi", "*.pxi"],
-        "refineloc.runtime.report": ["*.html", "*.css", "*.js"],
+        "refineloc.evaluation.report": ["*.html", "*.css", "*.js"],
     },
     exclude_package_data={"refineloc._ext": ["*.c", "*.pyx"]},
     ext_modules=cythonize(

@@ -9,9 +9,9 @@ import pandas as pd
 
 from benchmarks.evaluators import by_numpy, by_pandas
 from benchmarks.timing import Row, race
+from refineloc.evaluation.average_precision import DEFAULT_TIOUS, evaluate
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.detections import read_detections
-from refineloc.runtime.evaluation import DEFAULT_TIOUS, evaluate
 
 RELEASE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refineloc-release"
 PREDICTIONS = RELEASE / "valid_predictions_iteration_0000.json"

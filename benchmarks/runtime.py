@@ -23,9 +23,9 @@ from benchmarks.timing import Row, race
 from refineloc.export.graph import save_graph
 from refineloc.export.precision import build
 from refineloc.runtime import Detector, open_features
-from refineloc.runtime.metadata import ModelMetadata, Precision
-from refineloc.runtime.session import create_session, load_engine
-from refineloc.training.bases.refineloc import RefineLoc
+from refineloc.runtime.model.metadata import ModelMetadata, Precision
+from refineloc.runtime.model.session import create_session, load_engine
+from refineloc.training.models.bases.refineloc import RefineLoc
 
 WIDTH, CLASSES, VIDEOS, BATCH = 2048, 100, 64, 2048
 ROUNDS_S = 12.0  # for each of the three

@@ -19,10 +19,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime import evaluate, read_annotations
+from refineloc.evaluation import evaluate
+from refineloc.runtime import read_annotations
 from refineloc.runtime.annotations import write_annotations_csv
 from refineloc.runtime.detections import read_detections
-from refineloc.training.synth import World
+from refineloc.training.sample.synth import World
 
 TIOUS = [0.3, 0.4, 0.5, 0.6, 0.7]
 ITERATIONS, SEEDS = 6, (0, 1, 2)

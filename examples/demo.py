@@ -12,7 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from refineloc.runtime import Annotations, evaluate, read_annotations, read_detections
+from refineloc.evaluation import evaluate
+from refineloc.runtime import Annotations, read_annotations, read_detections
 
 DEMO = Path("demo")
 ITERATIONS = 4

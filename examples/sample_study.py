@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from refineloc.runtime import Annotations, Scores, evaluate, read_annotations
-from refineloc.runtime.evaluation import DEFAULT_TIOUS
-from refineloc.training.data import Split, load_split
+from refineloc.evaluation import evaluate
+from refineloc.evaluation.average_precision import DEFAULT_TIOUS
+from refineloc.runtime import Annotations, Scores, read_annotations
+from refineloc.training.data.split import Split, load_split
 from refineloc.training.pseudo_labels import true_foreground
-from refineloc.training.run import LoadedIteration, load_iteration
+from refineloc.training.run.files import LoadedIteration, load_iteration
 from refineloc.training.scoring import detect, predict
 
 TIOUS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # THUMOS14's

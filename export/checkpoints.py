@@ -20,8 +20,8 @@ from torch import nn
 
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.errors import ModelError
-from refineloc.runtime.features import Stream
-from refineloc.training.bases.refineloc import RefineLoc
+from refineloc.runtime.features.store import Stream
+from refineloc.training.models.bases.refineloc import RefineLoc
 
 __all__ = ["ReleasedCheckpoint", "read_checkpoint", "read_class_names"]
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.files import atomic_write
-from refineloc.runtime.metadata import ModelMetadata
-from refineloc.training.base_model import BaseModel
+from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.training.models.base_model import BaseModel
 
 __all__ = ["OPSET", "build_graph", "check_graph", "model_bytes", "save_graph"]
 

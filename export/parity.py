@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from refineloc.evaluation.average_precision import evaluate
 from refineloc.runtime.annotations import Annotations
+from refineloc.runtime.batches import pack
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError, ModelError
-from refineloc.runtime.evaluation import evaluate
-from refineloc.runtime.features import FeatureStore
-from refineloc.runtime.grid import SnippetGrid
-from refineloc.runtime.metadata import ModelMetadata, Parity, Precision
-from refineloc.runtime.pipeline import pack
-from refineloc.runtime.postprocess import Scores, Segments, segments
-from refineloc.runtime.session import Session
-from refineloc.training.base_model import BaseModel
+from refineloc.runtime.features.store import FeatureStore
+from refineloc.runtime.model.metadata import ModelMetadata, Parity, Precision
+from refineloc.runtime.model.session import Session
+from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.postprocess import Scores, Segments, segments
+from refineloc.training.models.base_model import BaseModel
 
 __all__ = ["TOLERANCES", "Sample", "Tolerance", "Video", "generated_sample", "measure", "problems", "read_sample"]
 

@@ -20,8 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from refineloc.export.graph import build_graph, check_graph
 from refineloc.runtime.errors import ModelError
-from refineloc.runtime.metadata import Precision
-from refineloc.training.base_model import BaseModel
+from refineloc.runtime.model.metadata import Precision
+from refineloc.training.models.base_model import BaseModel
 
 __all__ = ["build", "quantized"]
 

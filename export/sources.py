@@ -8,11 +8,11 @@ from typing import Any
 from refineloc import __version__
 from refineloc.export.checkpoints import read_checkpoint, read_class_names
 from refineloc.runtime.errors import ModelError
-from refineloc.runtime.metadata import ModelMetadata
-from refineloc.training.base_model import BaseModel
-from refineloc.training.config import resolve
-from refineloc.training.presets import preset as settings_of
-from refineloc.training.run import load_iteration
+from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.training.models.base_model import BaseModel
+from refineloc.training.run.files import load_iteration
+from refineloc.training.settings.config import resolve
+from refineloc.training.settings.presets import preset as settings_of
 
 __all__ = ["Trained", "from_checkpoint", "from_run"]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from refineloc.runtime.errors import ConfigError, OutputError
 from refineloc.runtime.files import atomic_write, check_writable
-from refineloc.runtime.metadata import ModelMetadata
-from refineloc.runtime.session import Session
+from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.runtime.model.session import Session
 
 __all__ = ["check_triton_folder", "triton_config", "write_triton"]
 

@@ -8,9 +8,9 @@ from refineloc.export.parity import TOLERANCES, Sample, measure, problems
 from refineloc.export.precision import build
 from refineloc.runtime.errors import EngineError, ModelError
 from refineloc.runtime.files import atomic_path
-from refineloc.runtime.metadata import ModelMetadata, Precision
-from refineloc.runtime.session import Session
-from refineloc.training.base_model import BaseModel
+from refineloc.runtime.model.metadata import ModelMetadata, Precision
+from refineloc.runtime.model.session import Session
+from refineloc.training.models.base_model import BaseModel
 
 __all__ = ["Written", "write_model"]
 

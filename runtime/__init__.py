@@ -5,7 +5,7 @@
     detector = Detector("model.onnx")
     detections = detector.detect(features, fps=25.0)
 
-The way of the data: features -> session -> postprocess -> detections -> evaluation. Names load on first use, so that
+The way of the data: features -> model -> segments -> detections. Names load on first use, so that
 reading detections does not start ONNX Runtime and embedding does not load HDF5.
 """
 
@@ -28,12 +28,11 @@ if TYPE_CHECKING:
         OutputError,
         RefineLocError,
     )
-    from refineloc.runtime.evaluation import Evaluation, evaluate
-    from refineloc.runtime.features import FeatureStore, open_features
-    from refineloc.runtime.grid import SnippetGrid
-    from refineloc.runtime.metadata import ModelMetadata
-    from refineloc.runtime.postprocess import PostProcess, Scores, Segments
-    from refineloc.runtime.session import EngineWarning
+    from refineloc.runtime.features.store import FeatureStore, open_features
+    from refineloc.runtime.model.metadata import ModelMetadata
+    from refineloc.runtime.model.session import EngineWarning
+    from refineloc.runtime.segments.grid import SnippetGrid
+    from refineloc.runtime.segments.postprocess import PostProcess, Scores, Segments
     from refineloc.runtime.streaming import StreamingDetector
 
 _HOMES = {
@@ -52,12 +51,11 @@ _HOMES = {
         "OutputError",
         "RefineLocError",
     ),
-    "evaluation": ("Evaluation", "evaluate"),
-    "features": ("FeatureStore", "open_features"),
-    "grid": ("SnippetGrid",),
-    "metadata": ("ModelMetadata",),
-    "postprocess": ("PostProcess", "Scores", "Segments"),
-    "session": ("EngineWarning",),
+    "features.store": ("FeatureStore", "open_features"),
+    "segments.grid": ("SnippetGrid",),
+    "model.metadata": ("ModelMetadata",),
+    "segments.postprocess": ("PostProcess", "Scores", "Segments"),
+    "model.session": ("EngineWarning",),
     "streaming": ("StreamingDetector",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -72,7 +70,6 @@ __all__ = [
     "Detector",
     "EngineError",
     "EngineWarning",
-    "Evaluation",
     "FeatureError",
     "FeatureStore",
     "InputError",
@@ -87,7 +84,6 @@ __all__ = [
     "SnippetGrid",
     "StreamingDetector",
     "VideoAnnotation",
-    "evaluate",
     "open_features",
     "read_annotations",
     "read_detections",

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from refineloc.runtime.batches import Batch, Planned, ahead, read_batches
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
-from refineloc.runtime.features import FeatureStore, check_finite
-from refineloc.runtime.gpu import PinnedBuffers
-from refineloc.runtime.grid import SnippetGrid
-from refineloc.runtime.metadata import ModelMetadata
-from refineloc.runtime.pipeline import Batch, Planned, ahead, read_batches
-from refineloc.runtime.postprocess import PostProcess, Scores, segments
-from refineloc.runtime.session import Provider, Session
+from refineloc.runtime.features.store import FeatureStore, check_finite
+from refineloc.runtime.model.gpu import PinnedBuffers
+from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.runtime.model.session import Provider, Session
+from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.postprocess import PostProcess, Scores, segments
 
 if TYPE_CHECKING:
-    from refineloc.runtime.half import HalfToFloat
+    from refineloc.runtime.model.half import HalfToFloat
 
 __all__ = ["Detector"]
 
@@ -262,7 +262,7 @@ class Detector:
 
     def _half_to_float(self) -> "HalfToFloat":
         if self._half is None:  # two threads may both make one; either serves
-            from refineloc.runtime.half import HalfToFloat
+            from refineloc.runtime.model.half import HalfToFloat
 
             self._half = HalfToFloat()
         return self._half

@@ -25,8 +25,8 @@ import numpy.typing as npt
 from refineloc.runtime.detections import Detection, Detections
 from refineloc.runtime.detector import Detector
 from refineloc.runtime.errors import ConfigError, FeatureError
-from refineloc.runtime.grid import SnippetGrid
-from refineloc.runtime.postprocess import Scores, Segments, segments
+from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.postprocess import Scores, Segments, segments
 
 __all__ = ["StreamingDetector"]
 

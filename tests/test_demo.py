@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from refineloc.runtime import evaluate, read_annotations, read_detections
+from refineloc.evaluation import evaluate
+from refineloc.runtime import read_annotations, read_detections
 
 DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.py"
 

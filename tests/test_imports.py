@@ -1,4 +1,4 @@
-"""The one direction of imports (training, export -> runtime -> _ext), and what embedding costs."""
+"""The one direction of imports (training, export -> evaluation -> runtime -> _ext), and what embedding costs."""
 
 import ast
 import subprocess
@@ -10,9 +10,12 @@ import pytest
 import refineloc.runtime
 
 ROOT = Path(__file__).resolve().parents[1]
+ABOVE_RUNTIME = ("refineloc.evaluation", "refineloc.training", "refineloc.export")
+TRAINING_PACKAGES = ("torch", "onnx", "onnxscript", "pandas", "pydantic")
 FORBIDDEN = {
-    "_ext": ("refineloc.runtime", "refineloc.training", "refineloc.export", "torch", "onnx"),
-    "runtime": ("refineloc.training", "refineloc.export", "torch", "onnx", "onnxscript", "pandas", "pydantic"),
+    "_ext": ("refineloc.runtime", *ABOVE_RUNTIME, *TRAINING_PACKAGES),
+    "runtime": (*ABOVE_RUNTIME, *TRAINING_PACKAGES),
+    "evaluation": ("refineloc.training", "refineloc.export", "onnxruntime", *TRAINING_PACKAGES),
     "training": ("refineloc.export",),
 }
 
@@ -46,7 +49,7 @@ def run_python(code: str) -> str:
 def test_embedding_loads_neither_training_nor_command_line_packages() -> None:
     loaded = run_python(
         "import sys; from refineloc.runtime import Detector\n"
-        "from refineloc.runtime.session import load_engine; load_engine()\n"
+        "from refineloc.runtime.model.session import load_engine; load_engine()\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     ).split()
     assert "onnxruntime" in loaded
@@ -57,8 +60,9 @@ def test_embedding_loads_of_the_runtime_what_a_detector_needs() -> None:
     """Float16's converter comes with the first float16 features; files of labels, evaluation and programs never."""
     loaded = run_python("import sys; from refineloc.runtime import Detector; print(*sys.modules)").split()
     ours = {name.removeprefix("refineloc.runtime.") for name in loaded if name.startswith("refineloc.runtime.")}
-    assert "session" in ours
-    assert not {"half", "annotations", "evaluation", "journal", "streaming", "timeline", "cli"} & ours
+    assert "model.session" in ours
+    assert not {"model.half", "annotations", "streaming", "features.hdf5", "cli"} & ours
+    assert not any(name.startswith("refineloc.evaluation") for name in loaded)
     assert not {"fcntl", "tomllib", "argparse", "logging", "asyncio"} & (set(loaded) - set(bare()))
 
 
@@ -95,7 +99,6 @@ def test_public_names_are_pinned() -> None:
         "Detector",
         "EngineError",
         "EngineWarning",
-        "Evaluation",
         "FeatureError",
         "FeatureStore",
         "InputError",
@@ -110,7 +113,6 @@ def test_public_names_are_pinned() -> None:
         "SnippetGrid",
         "StreamingDetector",
         "VideoAnnotation",
-        "evaluate",
         "open_features",
         "read_annotations",
         "read_detections",

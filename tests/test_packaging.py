@@ -34,14 +34,14 @@ def test_the_wheel_holds_every_module_under_its_name(built: tuple[Path, Path]) -
     names = set(zipfile.ZipFile(built[1]).namelist())
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"refineloc"}
-    for folder in ("_ext", "runtime", "training", "export"):
+    for folder in ("_ext", "runtime", "evaluation", "training", "export"):
         for path in (ROOT / folder).rglob("*.py*"):
             if path.suffix in (".py", ".pyi"):
                 assert f"refineloc/{path.relative_to(ROOT)}" in names
     for kernel in (ROOT / "_ext").glob("*.pyx"):
         assert any(name.startswith(f"refineloc/_ext/{kernel.stem}.") and name.endswith(".so") for name in names)
     assert "refineloc/py.typed" in names
-    assert {f"refineloc/runtime/report/page.{kind}" for kind in ("html", "css", "js")} <= names
+    assert {f"refineloc/evaluation/report/page.{kind}" for kind in ("html", "css", "js")} <= names
     assert not [name for name in names if name.endswith((".c", ".pyx"))]
 
 
@@ -61,7 +61,7 @@ def test_the_installed_wheel_runs(built: tuple[Path, Path], tmp_path: Path) -> N
         "sys.meta_path = [f for f in sys.meta_path if 'editable' not in getattr(f, '__module__', '') "
         "and 'editable' not in str(f)]\n"
         "import refineloc.runtime, refineloc._ext.segments as kernel\n"
-        "from refineloc.runtime import evaluate, open_features\n"
+        "from refineloc.evaluation import evaluate\nfrom refineloc.runtime import open_features\n"
         "print(refineloc.runtime.__file__, kernel.__file__)"
     )
     printed = python("-c", code, cwd=tmp_path)

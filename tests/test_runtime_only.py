@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from refineloc.evaluation import evaluate
 from refineloc.export.graph import build_graph, save_graph
-from refineloc.runtime import Detector, evaluate, open_features, read_annotations, read_detections
-from refineloc.runtime.metadata import ModelMetadata
-from refineloc.training.bases.refineloc import RefineLoc
+from refineloc.runtime import Detector, open_features, read_annotations, read_detections
+from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.training.models.bases.refineloc import RefineLoc
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""`python -m refineloc.training`, for torchrun (training/parallel.py)."""
+"""`python -m refineloc.training`, for torchrun (training/machine/parallel.py)."""
 
 from refineloc.training.cli import main
 

@@ -13,7 +13,7 @@ import typer
 
 from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
 from refineloc.runtime.errors import ConfigError, InputError, MissingExtraError
-from refineloc.training.memory import keep_freed_memory
+from refineloc.training.machine.memory import keep_freed_memory
 
 __all__ = ["main"]
 
@@ -85,8 +85,8 @@ def train(
     Training uses video-level labels only. Times in the label files are read for the scores shown, and for nothing else.
     """
     try:
-        from refineloc.training.config import base_defaults, parse_assignment, read_toml, resolve
-        from refineloc.training.presets import PRESETS
+        from refineloc.training.settings.config import base_defaults, parse_assignment, read_toml, resolve
+        from refineloc.training.settings.presets import PRESETS
     except ImportError as error:
         raise MissingExtraError(_LINE) from error
 
@@ -119,8 +119,8 @@ def train(
         # At once: torch takes seconds to load, and most mistakes are found without it.
         settings()
     try:
-        from refineloc.training.inputs import Files
-        from refineloc.training.one_run import train_run
+        from refineloc.training.data.inputs import Files
+        from refineloc.training.train_run import train_run
     except ImportError as error:
         raise MissingExtraError(f"{_LINE} ({error})") from error
 
@@ -189,10 +189,10 @@ def _check_study(run: str | None, generator: str | None, assignments: Sequence[s
 
 
 def _study(config: Any, files: Any, folder: Path, asked: _Asked, device: str) -> None:
-    from refineloc.training.machine import choose_device, feature_budget
-    from refineloc.training.one_run import enough_memory
+    from refineloc.training.machine.machine import choose_device, feature_budget
     from refineloc.training.study import Grid, run_study
     from refineloc.training.study.grid import BETAS
+    from refineloc.training.train_run import enough_memory
 
     chosen = choose_device(device)
     with enough_memory(chosen):

@@ -14,19 +14,19 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from refineloc.evaluation.average_precision import Evaluation, evaluate
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import RefineLocError
-from refineloc.runtime.evaluation import Evaluation, evaluate
-from refineloc.runtime.postprocess import Scores
-from refineloc.training.base_model import BaseModel, Outputs
-from refineloc.training.checkpoint import Checkpoint, State
-from refineloc.training.config import Config
-from refineloc.training.data import Batch, Split
-from refineloc.training.layers.activations import Activations
+from refineloc.runtime.segments.postprocess import Scores
+from refineloc.training.data.split import Batch, Split
 from refineloc.training.losses import pseudo_losses
-from refineloc.training.parallel import ALONE, Group
-from refineloc.training.run import Run, build_model
+from refineloc.training.machine.parallel import ALONE, Group
+from refineloc.training.models.base_model import BaseModel, Outputs
+from refineloc.training.models.layers.activations import Activations
+from refineloc.training.run.checkpoint import Checkpoint, State
+from refineloc.training.run.files import Run, build_model
 from refineloc.training.scoring import Gathered, detect, in_chunks, outputs_of
+from refineloc.training.settings.config import Config
 
 __all__ = ["Labelled", "Reporter", "TrainingError", "fit", "scores_of", "seed_of"]
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refineloc.training.layers.activations import Activations
-from refineloc.training.layers.packing import membership
+from refineloc.training.models.layers.activations import Activations
+from refineloc.training.models.layers.packing import membership
 
 __all__ = ["UNLABELLED", "class_weights", "pseudo_losses", "video_losses_paper", "video_losses_release"]
 

@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import ConfigError
-from refineloc.runtime.grid import SnippetGrid
-from refineloc.runtime.postprocess import PostProcess, Scores, segments
-from refineloc.training.config import DetectionConfig, PseudoConfig
+from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.postprocess import PostProcess, Scores, segments
 from refineloc.training.losses import UNLABELLED
+from refineloc.training.settings.config import DetectionConfig, PseudoConfig
 
 __all__ = ["PseudoLabels", "generate", "precision_and_recall", "sample", "true_foreground"]
 

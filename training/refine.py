@@ -9,18 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from refineloc.evaluation.average_precision import evaluate
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import ConfigError
-from refineloc.runtime.evaluation import evaluate
-from refineloc.training.base_model import BaseModel
-from refineloc.training.config import Config
-from refineloc.training.data import Split
+from refineloc.training.data.split import Split
 from refineloc.training.fit import Labelled, Reporter, TrainingError, fit, scores_of, seed_of
 from refineloc.training.losses import class_weights
-from refineloc.training.parallel import ALONE, Group
+from refineloc.training.machine.parallel import ALONE, Group
+from refineloc.training.models.base_model import BaseModel
 from refineloc.training.pseudo_labels import generate, precision_and_recall, sample, true_foreground
-from refineloc.training.run import Run, build_model, load_weights
+from refineloc.training.run.files import Run, build_model, load_weights
 from refineloc.training.scoring import detect, predict
+from refineloc.training.settings.config import Config
 
 __all__ = ["Reporter", "TrainingError", "Truth", "best_iteration", "refine", "settled", "true_share"]
 

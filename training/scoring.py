@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.postprocess import Scores, segments
-from refineloc.training.base_model import BaseModel, Outputs
-from refineloc.training.config import Config, Precision
-from refineloc.training.data import Batch, Split
-from refineloc.training.layers.activations import Activations
-from refineloc.training.parallel import ALONE, Group
+from refineloc.runtime.segments.postprocess import Scores, segments
+from refineloc.training.data.split import Batch, Split
+from refineloc.training.machine.parallel import ALONE, Group
+from refineloc.training.models.base_model import BaseModel, Outputs
+from refineloc.training.models.layers.activations import Activations
+from refineloc.training.settings.config import Config, Precision
 
 __all__ = ["Gathered", "detect", "in_chunks", "outputs_of", "predict"]
 

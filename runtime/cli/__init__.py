@@ -1,1 +1,1 @@
-"""refineloc."""
+"""The programs of the runtime: refineloc-detect, refineloc-doctor."""

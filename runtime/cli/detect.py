@@ -12,11 +12,11 @@ import typer
 
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.cli.common import new_app, note, parse_numbers, progress, run_app, version_callback
+from refineloc.runtime.cli.journal import Journal
 from refineloc.runtime.detections import write_detections
 from refineloc.runtime.errors import ConfigError, EngineError, FeatureError, InputError, ModelError, RefineLocError
-from refineloc.runtime.features import FeatureStore, open_features
+from refineloc.runtime.features.store import FeatureStore, open_features
 from refineloc.runtime.files import check_writable
-from refineloc.runtime.journal import Journal
 
 if TYPE_CHECKING:
     from refineloc.runtime.detector import Detector, Times

@@ -15,10 +15,10 @@ import typer
 from refineloc import __version__
 from refineloc.runtime.cli.common import new_app, run_app, version_callback
 from refineloc.runtime.errors import RefineLocError
-from refineloc.runtime.gpu import gpu_problem
-from refineloc.runtime.metadata import ModelMetadata
-from refineloc.runtime.one_node import FLOAT, one_node
-from refineloc.runtime.session import ONNX_NAMES, Session, create_session, load_engine, running_provider
+from refineloc.runtime.model.gpu import gpu_problem
+from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.runtime.model.one_node import FLOAT, one_node
+from refineloc.runtime.model.session import ONNX_NAMES, Session, create_session, load_engine, running_provider
 
 __all__ = ["Finding", "examine", "main"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from refineloc.runtime.metadata import ModelMetadata
+from refineloc.runtime.model.metadata import ModelMetadata
 
 
 @pytest.fixture

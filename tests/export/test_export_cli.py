@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from refineloc.export.cli import main
-from refineloc.runtime.session import Session
-from refineloc.training.config import resolve
-from refineloc.training.run import DataRecord, Run, build_model
+from refineloc.runtime.model.session import Session
+from refineloc.training.run.files import DataRecord, Run, build_model
+from refineloc.training.settings.config import resolve
 
 Export = Callable[..., tuple[int, str, str]]
 CLASSES = ("jump", "run", "swim")

@@ -15,9 +15,9 @@ from twins.forward import Forward, Layer, forward
 
 from refineloc.export.graph import OPSET, build_graph, check_graph, save_graph
 from refineloc.runtime.errors import ModelError, OutputError
-from refineloc.runtime.metadata import ModelMetadata
-from refineloc.runtime.session import Session
-from refineloc.training.bases.refineloc import RefineLoc
+from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.runtime.model.session import Session
+from refineloc.training.models.bases.refineloc import RefineLoc
 
 WIDTH, CLASSES = 24, 5
 MODELS = [(layers, values) for layers in (1, 2, 3, 4) for values in (2, 1)]

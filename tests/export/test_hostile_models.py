@@ -17,11 +17,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from refineloc.export.graph import build_graph, save_graph
-from refineloc.runtime import onnx_guard
 from refineloc.runtime.errors import ModelError
-from refineloc.runtime.metadata import ModelMetadata
-from refineloc.runtime.session import Session
-from refineloc.training.bases.refineloc import RefineLoc
+from refineloc.runtime.model import onnx_guard
+from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.runtime.model.session import Session
+from refineloc.training.models.bases.refineloc import RefineLoc
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +308,7 @@ MUTATE = textwrap.dedent(
     import json, resource, sys
     import numpy as np
     from refineloc.runtime.errors import RefineLocError
-    from refineloc.runtime.session import Session
+    from refineloc.runtime.model.session import Session
     good, bad, seed, cases = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     import onnxruntime
     resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))

@@ -26,11 +26,11 @@ from refineloc.export.parity import (
 from refineloc.export.write import write_model
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import FeatureError, InputError, ModelError, OutputError
-from refineloc.runtime.features import open_features
-from refineloc.runtime.grid import SnippetGrid
-from refineloc.runtime.metadata import ModelMetadata, Parity
-from refineloc.runtime.session import Session
-from refineloc.training.bases.refineloc import RefineLoc
+from refineloc.runtime.features.store import open_features
+from refineloc.runtime.model.metadata import ModelMetadata, Parity
+from refineloc.runtime.model.session import Session
+from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.training.models.bases.refineloc import RefineLoc
 
 PARITY = Parity("x", 1, 100, 0.01, 0.01, 0.01, 0.01, detections=100, lost=2, gained=3, reference_map=0.5, map=0.49)
 

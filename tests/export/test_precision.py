@@ -12,8 +12,8 @@ from onnx import TensorProto, numpy_helper
 
 from refineloc.export.precision import build, quantized
 from refineloc.runtime.errors import ModelError
-from refineloc.runtime.metadata import Precision
-from refineloc.training.bases.refineloc import RefineLoc
+from refineloc.runtime.model.metadata import Precision
+from refineloc.training.models.bases.refineloc import RefineLoc
 
 WIDTH, CLASSES = 256, 6
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")

@@ -18,7 +18,7 @@ from refineloc.export.parity import generated_sample
 from refineloc.export.sources import Trained, from_checkpoint
 from refineloc.export.write import write_model
 from refineloc.runtime.detector import Detector
-from refineloc.runtime.postprocess import Scores
+from refineloc.runtime.segments.postprocess import Scores
 
 FPS, SNIPPET_FRAMES = 30.0, 15
 ALPHA_A, ALPHA_C, TOP_K, WIDEN = 0.5, 0.02, 2, 2  # of the checkpoint's own config
@@ -110,7 +110,7 @@ def test_a_batch_gives_each_video_what_it_has_alone(trained: Trained, model_file
 
 def test_thresholds_just_past_the_boundary() -> None:
     """Exactly at a threshold is removed, one float32 further is kept."""
-    from refineloc.runtime.postprocess import PostProcess, segments
+    from refineloc.runtime.segments.postprocess import PostProcess, segments
 
     above = np.nextafter(np.float32(0.5), np.float32(1.0))
     settings = PostProcess(profile="release", alpha_a=ALPHA_A, alpha_c=ALPHA_C, top_k=1, widen=0)

@@ -12,9 +12,9 @@ import pytest
 from refineloc.export.graph import build_graph, save_graph
 from refineloc.export.triton import triton_config, write_triton
 from refineloc.runtime.errors import ConfigError, ModelError, OutputError
-from refineloc.runtime.metadata import ModelMetadata
-from refineloc.runtime.session import Session
-from refineloc.training.bases.refineloc import RefineLoc
+from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.runtime.model.session import Session
+from refineloc.training.models.bases.refineloc import RefineLoc
 
 
 @pytest.fixture(scope="module")

@@ -25,10 +25,10 @@ from pathlib import Path
 import fuzz_mutations
 import numpy as np
 
-from refineloc.runtime import features
 from refineloc.runtime.cli import detect
+from refineloc.runtime.cli.journal import Journal, journal_path
 from refineloc.runtime.errors import RefineLocError
-from refineloc.runtime.journal import Journal, journal_path
+from refineloc.runtime.features import store as features
 
 MEMORY = 1 << 30  # bytes that a case may ask for on top of what the libraries hold
 VIDEO = 32 << 20  # bytes that a video may have

@@ -14,7 +14,7 @@ from twins import proposals as twin
 from refineloc.runtime import Detector, SnippetGrid, open_features
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
-from refineloc.runtime.postprocess import segments
+from refineloc.runtime.segments.postprocess import segments
 
 Features = npt.NDArray[np.float32]
 

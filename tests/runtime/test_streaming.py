@@ -15,11 +15,11 @@ from refineloc.export.graph import build_graph, save_graph
 from refineloc.runtime import Detector
 from refineloc.runtime.detections import Detection
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
-from refineloc.runtime.postprocess import Scores, segments
+from refineloc.runtime.segments.postprocess import Scores, segments
 from refineloc.runtime.streaming import StreamingDetector
-from refineloc.training.base_model import BaseModel
-from refineloc.training.bases.basnet import BaSNet
-from refineloc.training.bases.wtalc import WTALC
+from refineloc.training.models.base_model import BaseModel
+from refineloc.training.models.bases.basnet import BaSNet
+from refineloc.training.models.bases.wtalc import WTALC
 
 FPS = 25.0
 SNIPPET_S = 16 / FPS

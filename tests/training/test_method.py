@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refineloc.training.bases.refineloc import RefineLoc
-from refineloc.training.layers.activations import activations
 from refineloc.training.losses import class_weights, pseudo_losses, video_losses_paper, video_losses_release
+from refineloc.training.models.bases.refineloc import RefineLoc
+from refineloc.training.models.layers.activations import activations
 
 F64 = npt.NDArray[np.float64]
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import ConfigError
-from refineloc.runtime.grid import SnippetGrid
-from refineloc.runtime.postprocess import Scores
-from refineloc.training.config import DetectionConfig, PseudoConfig
+from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.postprocess import Scores
 from refineloc.training.pseudo_labels import generate, precision_and_recall, sample, true_foreground
+from refineloc.training.settings.config import DetectionConfig, PseudoConfig
 
 LENGTHS = np.array([6, 4], dtype=np.int64)
 # class 0 on:       . # # . # .   . . . #

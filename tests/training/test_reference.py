@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from refineloc.training.config import resolve
+from refineloc.training.data.inputs import Files, read_inputs
 from refineloc.training.fit import seed_of
-from refineloc.training.inputs import Files, read_inputs
 from refineloc.training.refine import refine
-from refineloc.training.report import Silent
-from refineloc.training.run import Run, build_model
+from refineloc.training.run.display import Silent
+from refineloc.training.run.files import Run, build_model
+from refineloc.training.settings.config import resolve
 
 BETA, SHARE, RATE, EPOCHS, BATCH = 3.0, 0.8, 0.02, 12, 5
 FOREGROUND, CLASS = 0.45, 0.4

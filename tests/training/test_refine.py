@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.errors import ConfigError, ModelError, OutputError, RefineLocError
 from refineloc.training import fit
-from refineloc.training.config import Config, resolve
-from refineloc.training.data import load_split, read_labels
-from refineloc.training.parallel import ALONE, Group
+from refineloc.training.data.split import load_split, read_labels
+from refineloc.training.machine.parallel import ALONE, Group
 from refineloc.training.refine import TrainingError, Truth, refine
-from refineloc.training.run import DataRecord, Run, load_iteration
+from refineloc.training.run.files import DataRecord, Run, load_iteration
+from refineloc.training.settings.config import Config, resolve
 
 SETTINGS: dict[str, Any] = {
     "detection": {"alpha_c": 0.4, "widen": 0},

@@ -1,4 +1,4 @@
-"""Plain twin of `refineloc.runtime.diagnosis`: DETAD's analyses, a detection at a time."""
+"""Plain twin of `refineloc.evaluation.diagnosis`: DETAD's analyses, a detection at a time."""
 
 from collections.abc import Callable, Sequence
 

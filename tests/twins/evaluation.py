@@ -1,4 +1,4 @@
-"""Plain NumPy twin of `refineloc.runtime.evaluation`: ActivityNet's protocol, detection by detection."""
+"""Plain NumPy twin of `refineloc.evaluation.average_precision`: ActivityNet's protocol, detection by detection."""
 
 from collections.abc import Sequence
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from refineloc.runtime.errors import ConfigError
-from refineloc.training.config import Generator
+from refineloc.training.settings.config import Generator
 
 __all__ = ["BETAS", "GENERATORS", "Cell", "Grid"]
 

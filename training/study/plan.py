@@ -7,7 +7,7 @@ from pathlib import Path
 
 from refineloc.runtime.errors import OutputError
 from refineloc.runtime.files import atomic_path
-from refineloc.training.config import Config, PseudoConfig
+from refineloc.training.settings.config import Config, PseudoConfig
 from refineloc.training.study.grid import Cell, first_name
 from refineloc.training.study.jobs import Job
 

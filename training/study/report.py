@@ -8,7 +8,7 @@ from typing import Any
 
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.files import atomic_path, atomic_write
-from refineloc.training.run import read_records
+from refineloc.training.run.files import read_records
 from refineloc.training.study.curves import draw_curves
 from refineloc.training.study.grid import Cell, Grid
 from refineloc.training.study.summary import Result, Summary

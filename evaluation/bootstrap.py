@@ -1,0 +1,123 @@
+"""Bootstrap confidence intervals of mAP: how much would it differ on other videos of the same kind?
+
+Videos are drawn with replacement; a video drawn twice counts twice. Which annotation a detection finds depends on its
+own video only, so detections are matched once, and a resample only weighs them anew.
+
+A video drawn twice doubles its true positives, so where classes have few videos the resamples' mAP lies above the
+sample's (by 1.5 points on ActivityNet's 100 classes): plain percentiles can leave out the very figure they are for. The
+interval is therefore the percentiles of the deviations from the resamples' mean, around the sample's own figure; the
+shift is reported.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc._ext.matching import average_precision
+from refineloc.evaluation.average_precision import DEFAULT_TIOUS, Evaluation, Regions, match_detections
+from refineloc.runtime.annotations import Annotations
+from refineloc.runtime.detections import Detections
+from refineloc.runtime.errors import ConfigError
+
+__all__ = ["Intervals", "bootstrap"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Intervals:
+    """Intervals over resampled videos, around the figures that `evaluate` gives.
+
+    Attributes:
+        level: the share of resamples inside, such as 0.95.
+        mAP: low and high at each threshold, float64 [2, K]; in [0, 1], as all of them.
+        average_mAP: low and high.
+        classes: low and high of each class's AP, mean over thresholds, float64 [2, N]; over the resamples that have it.
+        shift: by how much the resamples' average mAP lies above the sample's, on the mean.
+        resamples: how many.
+    """
+
+    level: float
+    mAP: npt.NDArray[np.float64]
+    average_mAP: tuple[float, float]
+    classes: npt.NDArray[np.float64]
+    shift: float
+    resamples: int
+
+    def to_json(self, evaluation: Evaluation) -> dict[str, Any]:
+        """{"level", "resamples", "shift", "average_mAP": [low, high], "mAP": {"0.50": [low, high], ...}}."""
+        return {
+            "level": self.level,
+            "resamples": self.resamples,
+            "shift": self.shift,
+            "average_mAP": list(self.average_mAP),
+            "mAP": {f"{tiou:.2f}": bounds for tiou, bounds in zip(evaluation.tious, self.mAP.T.tolist(), strict=True)},
+        }
+
+
+def bootstrap(
+    detections: Mapping[str, Detections],
+    annotations: Annotations,
+    tious: Sequence[float] = DEFAULT_TIOUS,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    drop_repeated: bool = False,
+    ambiguous: Regions | None = None,
+    interpolated: bool = True,
+) -> Intervals:
+    """Confidence intervals of the mAP that `evaluate` gives.
+
+    Args:
+        detections, annotations, tious, drop_repeated, ambiguous, interpolated: as for `evaluate`.
+        resamples: draws of as many videos as the annotations have.
+        level: share of the resamples inside the interval.
+        seed: of the draws.
+
+    A class without any annotation in a resample is left out of its mean. Detections of videos that the annotations do
+    not have are in every resample.
+
+    Raises:
+        ConfigError: no resamples, or a level outside (0, 1).
+    """
+    if resamples < 1 or not 0 < level < 1:
+        raise ConfigError(f"bootstrap: expected resamples >= 1 and a level between 0 and 1, got {resamples}, {level}")
+    matching = match_detections(detections, annotations, tious, drop_repeated=drop_repeated)
+    hits = matching.hits(annotations, ambiguous or {})
+    truth = matching.truth
+    classes, videos = len(truth.classes), len(annotations)
+    of_video, of_class = np.divmod(truth.keys, classes)
+    counts = np.diff(truth.bounds)
+
+    def scores_of(weights: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """mAP by threshold, and AP by class (NaN without annotations), where video v counts weights[v] times."""
+        positives = np.bincount(of_class, weights=weights[of_video] * counts, minlength=classes).astype(np.float64)
+        each = np.append(weights, 1.0)[matching.video]  # video -1, not in the annotations, takes the last
+        ap = average_precision(hits, matching.class_bounds, positives, weights=each, interpolated=interpolated)
+        present = ap[:, positives > 0]
+        by_class = np.where(positives > 0, ap.mean(axis=0), np.nan)
+        return present.mean(axis=1) if present.size else np.zeros(len(ap)), by_class
+
+    rng = np.random.default_rng(seed)
+    scores = np.empty((resamples, len(matching.tious)))
+    by_class = np.empty((resamples, classes))
+    for row, class_row in zip(scores, by_class, strict=True):
+        row[:], class_row[:] = scores_of(np.bincount(rng.integers(0, videos, videos), minlength=videos).astype(float))
+    sample, class_sample = scores_of(np.ones(videos))
+    shift = scores.mean(axis=0) - sample
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    # Moved by the shift, an interval can reach past 0 or 1, where no AP and no mean of them can be.
+    low, high = np.clip(np.quantile(scores.mean(axis=1) - shift.mean(), tails), 0.0, 1.0)
+    # A class that a resample lacks has no AP there; one that every resample lacks keeps its own figure as both bounds.
+    drawn = np.where(np.isnan(by_class).all(axis=0), class_sample, by_class)
+    class_shift = np.nanmean(drawn, axis=0) - class_sample
+    return Intervals(
+        level,
+        np.clip(np.quantile(scores - shift, tails, axis=0), 0.0, 1.0),
+        (float(low), float(high)),
+        np.clip(np.nanquantile(drawn - class_shift, tails, axis=0), 0.0, 1.0),
+        float(shift.mean()),
+        resamples,
+    )

@@ -1,0 +1,1 @@
+"""The programs that look at detections: refineloc-eval, refineloc-convert."""

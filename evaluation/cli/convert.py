@@ -1,0 +1,329 @@
+"""`refineloc-convert`: detections and annotations into other people's formats."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import numpy as np
+import typer
+
+from refineloc.evaluation.formats.database import write_activitynet, write_training_data
+from refineloc.evaluation.formats.elan import write_elan
+from refineloc.evaluation.formats.label_studio import write_label_studio
+from refineloc.evaluation.formats.media import media_address
+from refineloc.evaluation.formats.parquet import write_parquet
+from refineloc.evaluation.formats.reading import read_source
+from refineloc.evaluation.formats.subtitles import write_subtitles
+from refineloc.evaluation.formats.tracks import Track, to_annotations, to_detections, tracks_of_annotations
+from refineloc.runtime.annotations import Annotations, read_annotations, write_annotations_csv
+from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
+from refineloc.runtime.detections import write_detections
+from refineloc.runtime.errors import ConfigError, InputError, OutputError
+from refineloc.runtime.files import check_writable
+
+__all__ = ["main"]
+
+app = new_app("refineloc-convert")
+
+Form = Literal["detections", "annotations", "training", "label-studio", "parquet", "srt", "vtt", "elan"]
+
+# What a format's files may be called; the first is the one that files in a folder get.
+_ENDINGS: dict[Form, tuple[str, ...]] = {
+    "detections": (".json", ".csv", ".jsonl"),
+    "annotations": (".json", ".csv"),
+    "training": (".json",),
+    "label-studio": (".json",),
+    "parquet": (".parquet",),
+    "srt": (".srt",),
+    "vtt": (".vtt",),
+    "elan": (".eaf",),
+}
+_LONGEST_NAME = 255  # bytes, of the usual file systems
+_ONE_VIDEO: tuple[Form, ...] = ("srt", "vtt", "elan")
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="Detections (.json, .csv, .jsonl), annotations (.csv, .json) or a folder of W-TALC's .npy.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help=".srt .vtt .eaf (one video, or a folder), .parquet, .csv .json .jsonl; see --to."
+        ),
+    ],
+    to: Annotated[
+        Form | None,
+        typer.Option(help="The format, where OUT's ending leaves it open: .json and .csv stay what IN is otherwise."),
+    ] = None,
+    video: Annotated[str | None, typer.Option(help="Convert this video only.")] = None,
+    subset: Annotated[str | None, typer.Option(help="Of annotations with subsets: convert this one.")] = None,
+    min_score: Annotated[float | None, typer.Option(help="Of detections: leave out those below this score.")] = None,
+    cap: Annotated[int | None, typer.Option(min=1, help="Of detections: keep the best so many of each video.")] = None,
+    videos: Annotated[
+        Path | None,
+        typer.Option(help="Labels CSV or JSON: frame rates, durations and subsets of the videos (and their classes)."),
+    ] = None,
+    known_labels: Annotated[
+        bool, typer.Option(help="Leave out detections of classes that --videos does not give their video.")
+    ] = False,
+    fps: Annotated[float | None, typer.Option(help="Frames a second of videos that do not state it.")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Class names, one a line, in the order of label_id (training; default: sorted).")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Annotations that go along as the validation subset (training).")
+    ] = None,
+    media: Annotated[
+        str, typer.Option(help="Where the videos are, put before their names (label-studio, elan): file:///videos/")
+    ] = "",
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read W-TALC's object arrays, which are pickles: trusted files only.")
+    ] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Convert detections or annotations (docs/formats.md).
+
+    Subtitles and ELAN files hold one video: OUT is a file for one, or a folder, with --to, for all.
+    """
+    if fps is not None and not (fps > 0 and math.isfinite(fps)):
+        raise ConfigError(f"--fps: expected a positive number, got {fps}")
+    if min_score is not None and math.isnan(min_score):
+        raise ConfigError("--min-score: expected a number, got nan")
+    if known_labels and videos is None:
+        raise ConfigError("--known-labels: needs --videos LABELS, which has the labels of each video")
+    tracks, scored, unread_scores = read_source(source, allow_pickle=allow_pickle, subset=subset)
+    form = to or _form_of(out, scored)
+    if not scored and (min_score is not None or cap is not None):
+        raise ConfigError(f"--min-score and --cap: only for detections, and {source} holds annotations")
+    if media and form not in ("label-studio", "elan"):
+        raise ConfigError("--media: only with --to label-studio and elan")
+    if form != "training" and (classes is not None or validation is not None):
+        raise ConfigError("--classes and --validation: only with --to training")
+    about = read_annotations(videos, times=False) if videos is not None else None
+    if about is not None:
+        tracks = _with_times(tracks, about, known_labels)
+    tracks = [_limited(track, fps, min_score, cap) for track in tracks]
+    if video is not None:
+        tracks = [track for track in tracks if track.video == video]
+        if not tracks:
+            raise InputError(f"{source}: has no video {video!r}")
+    if form in _ONE_VIDEO:
+        written = _write_each(form, out, tracks, media)
+    else:
+        check_writable(out, _ENDINGS[form])
+        if form == "training":
+            _write_training(out, tracks, classes, validation, about.classes if about is not None else ())
+        else:
+            _write_all(form, out, tracks, media)
+        written = str(out)
+    _tell_what_is_lost(form, out, tracks, unread_scores)
+    note(f"{written}: {_counted(tracks)} ({form})")
+
+
+def _tell_what_is_lost(form: Form, out: Path, tracks: list[Track], unread_scores: int) -> None:
+    """A line for each thing that IN has and OUT does not, where the format cannot hold it."""
+    bad = sum(track.left_out for track in tracks)
+    if bad:
+        note(f"left out: {bad} detection{'s' * (bad != 1)} whose end is not after its start")
+    if unread_scores:
+        note(f"left out: the scores of {unread_scores} annotations, which have none here (detections do)")
+    is_csv = out.suffix.lower() == ".csv"
+    if is_csv or form == "parquet":
+        lost = [t.video for t in tracks if not len(t) and not (form == "annotations" and t.known_labels)]
+        if lost:
+            note(
+                f"left out: {len(lost)} of {len(tracks)} videos without a segment, as the file has a row a segment; "
+                f"the first is {lost[0]!r}"
+            )
+    if is_csv and form == "annotations" and any(track.subset is not None for track in tracks):
+        note("left out: the videos' subsets, which the CSV has no column for")
+    if form != "annotations":
+        weak = sum(label not in track.labels for track in tracks for label in track.known_labels)
+        if weak:
+            note(f"left out: {weak} label{'s' * (weak != 1)} without times, which {form} has no place for")
+    if is_csv:
+        texts = {text for track in tracks for text in (track.video, *track.labels, *track.known_labels)}
+        spaced = sorted(text for text in texts if text != text.strip(" \t"))
+        if spaced:
+            note(f"warning: spaces around a name do not count in a CSV: {spaced[0]!r} is read as {spaced[0].strip()!r}")
+
+
+def _form_of(out: Path, scored: bool) -> Form:
+    """What OUT's ending says; .json and .csv hold what the input holds."""
+    ending = out.suffix.lower()
+    if ending == ".jsonl":
+        return "detections"
+    if ending in (".json", ".csv"):
+        return "detections" if scored else "annotations"
+    for form, endings in _ENDINGS.items():
+        if ending in endings:
+            return form
+    known = sorted({ending for endings in _ENDINGS.values() for ending in endings})
+    raise InputError(f"{out}: expected a name that ends in {', '.join(known)}, or a folder and --to srt, vtt or elan")
+
+
+def _counted(tracks: list[Track]) -> str:
+    segments, videos, without = sum(map(len, tracks)), len(tracks), sum(not len(track) for track in tracks)
+    counted = f"{segments} segment{'s' * (segments != 1)} of {videos} video{'s' * (videos != 1)}"
+    return f"{counted}, {without} of them without any" if without else counted
+
+
+def _with_times(tracks: list[Track], about: Annotations, known_labels: bool) -> list[Track]:
+    """What another file states of the videos, and, where asked, only the classes that it gives them."""
+    missing = [track.video for track in tracks if track.video not in about]
+    if missing:
+        raise InputError(f"{about.path}: lacks {len(missing)} of {len(tracks)} videos, the first is {missing[0]!r}")
+    filled = []
+    for track in tracks:
+        known = about[track.video]
+        if known_labels:
+            track = track.take(np.flatnonzero([label in known.labels for label in track.labels]))
+        filled.append(
+            replace(
+                track,
+                duration_s=track.duration_s or known.duration_s,
+                fps=track.fps or known.fps,
+                frames=track.frames or known.frames,
+                subset=track.subset or known.subset,
+            )
+        )
+    return filled
+
+
+def _limited(track: Track, fps: float | None, min_score: float | None, cap: int | None) -> Track:
+    """The best detections of a video, in their order; annotations, which have no scores, are left whole."""
+    if track.fps is None and fps is not None:
+        track = replace(track, fps=fps)
+    if track.score is None:
+        return track
+    kept = np.arange(len(track)) if min_score is None else np.flatnonzero(track.score >= min_score)
+    if cap is not None and len(kept) > cap:
+        best = np.argsort(-track.score[kept], kind="stable")[:cap]
+        kept = kept[np.sort(best)]
+    return track.take(kept)
+
+
+def _write_each(form: Form, out: Path, tracks: list[Track], media: str) -> str:
+    """A file for one video, or a folder with one for each."""
+
+    def write(path: Path, track: Track) -> None:
+        if form == "elan":
+            write_elan(path, track, media=media_address(media, track.video) if media else None)
+        else:
+            write_subtitles(path, track, "srt" if form == "srt" else "vtt")
+
+    ending = _ENDINGS[form][0]
+    if out.suffix.lower() == ending:
+        if len(tracks) != 1:
+            raise InputError(
+                f"{out}: {form} holds one video, and there are {len(tracks)}; "
+                f"choose one with --video, or give a folder and --to {form}"
+            )
+        write(out, tracks[0])
+        return str(out)
+    if out.suffix and not out.is_dir():
+        raise InputError(f"{out}: expected a name that ends in {ending}, or a folder")
+    names = _file_names(out, tracks, ending)  # all of them, before the first file is written
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made a folder: {(error.strerror or str(error)).lower()}") from error
+    for track, name in zip(tracks, names, strict=True):
+        write(out / name, track)
+    return f"{out}/*{ending}"
+
+
+def _file_names(folder: Path, tracks: list[Track], ending: str) -> list[str]:
+    """A file's name for each video: its own, without what would lead out of the folder or be too long.
+
+    Raises:
+        InputError: two videos would have one file.
+    """
+    names: dict[str, str] = {}
+    changed = []
+    for track in tracks:
+        safe = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in track.video)
+        if not safe.strip("."):
+            safe = "_" * max(len(safe), 1)
+        # In bytes, as the limit is; a letter that the cut would halve is left out whole.
+        name = safe.encode()[: _LONGEST_NAME - len(ending)].decode(errors="ignore") + ending
+        if name in names:
+            raise InputError(
+                f"{folder}: videos {names[name]!r:.80} and {track.video!r:.80} would both be {name!r:.80}; "
+                "convert them one at a time, with --video and a file's name"
+            )
+        names[name] = track.video
+        if name != f"{track.video}{ending}":
+            changed.append(name)
+    if changed:
+        note(
+            f"{len(changed)} of {len(tracks)} videos have other names as files, the first: "
+            f"{names[changed[0]]!r:.80} is {changed[0]!r:.80}"
+        )
+    return list(names)
+
+
+def _write_all(form: Form, out: Path, tracks: list[Track], media: str) -> None:
+    writers: dict[Form, Callable[[], None]] = {
+        "label-studio": lambda: write_label_studio(out, tracks, media=media),
+        "parquet": lambda: write_parquet(out, tracks),
+        "detections": lambda: write_detections(out, to_detections(tracks)),
+        "annotations": lambda: (
+            write_annotations_csv(out, to_annotations(tracks))
+            if out.suffix.lower() == ".csv"
+            else write_activitynet(out, tracks)
+        ),
+    }
+    writers[form]()
+
+
+def _write_training(
+    out: Path, tracks: list[Track], classes: Path | None, validation: Path | None, known: Sequence[str]
+) -> None:
+    """Pseudo labels as the training subset, and annotations beside them as the validation subset."""
+    extra: list[Track] = []
+    if validation is not None:
+        extra = [replace(t, subset="validation") for t in tracks_of_annotations(read_annotations(validation))]
+        both = {track.video for track in tracks} & {track.video for track in extra}
+        if both:
+            raise InputError(f"{validation}: {len(both)} videos are in both subsets, the first is {min(both)!r}")
+    every = [replace(track, subset="training") for track in tracks] + extra
+    found = {label for track in every for label in track.labels}
+    # The classes of --videos count where no segment has them: a higher --min-score must not move the others' label_id.
+    names = sorted({*found, *known}) if classes is None else _read_classes(classes)
+    left_out = write_training_data(out, every, names)
+    if extra:
+        note(f"{validation}: {_counted(extra)} (validation)")
+    if left_out:
+        note(f"left out: {len(left_out)} of {len(tracks)} videos, which have no segment; the first is {left_out[0]!r}")
+    absent = sorted(set(names) - found)
+    if absent:
+        note(
+            f"warning: {len(absent)} of {len(names)} classes have no segment, the first is {absent[0]!r}; "
+            "ActionFormer's loaders stop where num_classes counts them"
+        )
+
+
+def _read_classes(path: Path) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as class names, one a line: {error}") from error
+    if len(set(names)) != len(names) or not names:
+        raise InputError(f"{path}: expected class names, one a line, each once")
+    return names
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    run_app(app)

@@ -1,0 +1,100 @@
+"""Why a detector is wrong: the three analyses of DETAD (Alwassel et al., ECCV 2018), in arrays.
+
+    false_positives   what the false detections are, and what removing each kind would gain
+    instances         which annotations are found well (sensitivity) and which not at all (false negatives)
+    figures           the three as pictures
+
+docs/diagnosis.md says how to read them, and where they differ from DETAD's tool.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refineloc.evaluation.average_precision import DEFAULT_TIOUS, Matching, match_detections
+from refineloc.evaluation.diagnosis.characteristics import Bins, Characteristic, characteristics_of, choose_bins
+from refineloc.evaluation.diagnosis.false_positives import ERROR_TYPES, FalsePositives, analyse_false_positives
+from refineloc.evaluation.diagnosis.instances import (
+    FalseNegatives,
+    Sensitivity,
+    analyse_false_negatives,
+    analyse_sensitivity,
+)
+from refineloc.runtime.annotations import Annotations
+from refineloc.runtime.detections import Detections
+
+__all__ = [
+    "ERROR_TYPES",
+    "Bins",
+    "Characteristic",
+    "Diagnosis",
+    "FalseNegatives",
+    "FalsePositives",
+    "Sensitivity",
+    "diagnose",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Diagnosis:
+    """The three analyses of one detector.
+
+    Attributes:
+        tious: thresholds that they are averaged over.
+        bins: whose groups: "activitynet", "thumos14" or "quantile".
+        characteristics: the groups of annotations.
+        false_positives, sensitivity, false_negatives: the analyses.
+    """
+
+    tious: tuple[float, ...]
+    bins: Bins
+    characteristics: tuple[Characteristic, ...]
+    false_positives: FalsePositives
+    sensitivity: Sensitivity
+    false_negatives: FalseNegatives
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as numbers: fractions of 1, groups in the order of "groups"; null where there is no annotation."""
+        return {
+            "tious": list(self.tious),
+            "bins": self.bins,
+            "groups": {kind.name: kind.to_json() for kind in self.characteristics},
+            "false_positives": self.false_positives.to_json(),
+            "sensitivity": self.sensitivity.to_json(),
+            "false_negatives": self.false_negatives.to_json(),
+        }
+
+
+def diagnose(
+    detections: Mapping[str, Detections],
+    annotations: Annotations,
+    tious: Sequence[float] = DEFAULT_TIOUS,
+    *,
+    bins: Bins | None = None,
+    matching: Matching | None = None,
+) -> Diagnosis:
+    """Diagnose detections against ground truth.
+
+    Args:
+        detections: by video.
+        annotations: with times.
+        tious: thresholds in (0, 1], which every figure is the mean over.
+        bins: the groups of annotations; chosen by the data set if left out (`choose_bins`).
+        matching: of the same arguments, where it is already there.
+
+    Raises:
+        AnnotationError: no times in the ground truth.
+        ConfigError: a threshold out of range.
+    """
+    if matching is None:
+        matching = match_detections(detections, annotations, tious)
+    chosen = bins or choose_bins(annotations)
+    characteristics = characteristics_of(matching.truth, annotations, chosen)
+    return Diagnosis(
+        tious=tuple(matching.tious.tolist()),
+        bins=chosen,
+        characteristics=characteristics,
+        false_positives=analyse_false_positives(matching),
+        sensitivity=analyse_sensitivity(matching, characteristics),
+        false_negatives=analyse_false_negatives(matching, characteristics),
+    )

@@ -1,0 +1,85 @@
+"""ELAN (.eaf): segments as time-aligned annotations, a tier a class, one file a video."""
+
+import os
+from xml.etree import ElementTree as Xml
+
+from refineloc.evaluation.formats.media import media_type
+from refineloc.evaluation.formats.tracks import Track
+from refineloc.runtime.files import atomic_write
+
+__all__ = ["write_elan"]
+
+_XSI = "http://www.w3.org/2001/XMLSchema-instance"
+_SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
+_DATE = "1970-01-01T00:00:00+00:00"  # the format asks for one; a fixed one, so that equal input gives equal files
+
+
+def write_elan(path: str | os.PathLike[str], track: Track, *, media: str | None = None) -> None:
+    """Write one video's segments. Those of a class that overlap go to further tiers, "jump", "jump (2)", ...
+
+    Args:
+        path: the .eaf file.
+        track: segments; the annotation's text is the label, with the score where there is one.
+        media: the video's address, which ELAN opens ("file:///...", escaped: `media_address`); its ending says of
+            which type it is.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    Xml.register_namespace("xsi", _XSI)
+    root = Xml.Element(
+        "ANNOTATION_DOCUMENT",
+        {
+            "AUTHOR": "refineloc",
+            "DATE": _DATE,
+            "FORMAT": "3.0",
+            "VERSION": "3.0",
+            f"{{{_XSI}}}noNamespaceSchemaLocation": _SCHEMA,
+        },
+    )
+    header = Xml.SubElement(root, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
+    if media is not None:
+        Xml.SubElement(header, "MEDIA_DESCRIPTOR", {"MEDIA_URL": media, "MIME_TYPE": media_type(media)})
+    times = Xml.SubElement(root, "TIME_ORDER")
+    count = 0
+    for tier, rows in _tiers(track).items():
+        element = Xml.SubElement(root, "TIER", {"LINGUISTIC_TYPE_REF": "action", "TIER_ID": tier})
+        for first, last, text in rows:
+            count += 1
+            slots = {}
+            for reference, value in (("TIME_SLOT_REF1", first), ("TIME_SLOT_REF2", last)):
+                slots[reference] = f"ts{len(times) + 1}"
+                Xml.SubElement(times, "TIME_SLOT", {"TIME_SLOT_ID": slots[reference], "TIME_VALUE": str(value)})
+            holder = Xml.SubElement(element, "ANNOTATION")
+            annotation = Xml.SubElement(holder, "ALIGNABLE_ANNOTATION", {"ANNOTATION_ID": f"a{count}", **slots})
+            Xml.SubElement(annotation, "ANNOTATION_VALUE").text = text
+    Xml.SubElement(
+        root,
+        "LINGUISTIC_TYPE",
+        {"GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": "action", "TIME_ALIGNABLE": "true"},
+    )
+    Xml.indent(root)
+    with atomic_write(path, "wb") as handle:
+        Xml.ElementTree(root).write(handle, encoding="utf-8", xml_declaration=True)
+
+
+def _tiers(track: Track) -> dict[str, list[tuple[int, int, str]]]:
+    """Annotations (milliseconds) by tier; no two of a tier overlap, which ELAN does not allow."""
+    ordered = track.by_time()
+    tiers: dict[str, list[tuple[int, int, str]]] = {}
+    for at, label in enumerate(ordered.labels):
+        first = max(round(1000 * float(ordered.start[at])), 0)
+        last = max(round(1000 * float(ordered.end[at])), first + 1)
+        clean = _printable(label)
+        text = clean if ordered.score is None else f"{clean} {ordered.score[at]:.2f}"
+        lane, number = clean, 1
+        while tiers.get(lane) and tiers[lane][-1][1] > first:
+            number += 1
+            lane = f"{clean} ({number})"
+        tiers.setdefault(lane, []).append((first, last, text))
+    return tiers
+
+
+def _printable(text: str) -> str:
+    """Without the control characters that no XML file can hold."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -1,0 +1,75 @@
+"""Label Studio: detections as predictions of the TimelineLabels tag, to be corrected there; a task a video.
+
+The project's labelling configuration names the same tags, with the videos' own frame rate:
+
+    <View>
+      <TimelineLabels name="actions" toName="video"><Label value="jump"/><Label value="run"/></TimelineLabels>
+      <Video name="video" value="$video" framerate="25"/>
+    </View>
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from refineloc.evaluation.formats.media import media_address
+from refineloc.evaluation.formats.tracks import Track
+from refineloc.runtime.errors import InputError
+from refineloc.runtime.files import atomic_write
+
+__all__ = ["write_label_studio"]
+
+
+def write_label_studio(
+    path: str | os.PathLike[str], tracks: Iterable[Track], *, media: str = "", model_version: str = "refineloc"
+) -> None:
+    """Write a list of tasks: detections as "predictions", annotations as "annotations".
+
+    Ranges are frames, counted from 1 with both ends inside, as Label Studio has them.
+
+    Args:
+        path: the .json file to import.
+        tracks: each with its frame rate.
+        media: put before each video's name to make its address ("/data/local-files/?d=videos/"); names without a
+            media file's ending get ".mp4".
+        model_version: shown beside the predictions.
+
+    Raises:
+        InputError: a video without a frame rate.
+        OutputError: the file cannot be written.
+    """
+    tasks = []
+    for track in tracks:
+        if track.fps is None:
+            raise InputError(
+                f"video {track.video!r}: Label Studio counts frames, and its frame rate is not known; "
+                "give --videos LABELS or --fps"
+            )
+        results = [_result(track, at, track.fps) for at in range(len(track))]
+        entry: dict[str, Any] = {"result": results}
+        if track.score is not None:
+            entry["model_version"] = model_version
+        kind = "annotations" if track.score is None else "predictions"
+        tasks.append({"data": {"video": media_address(media, track.video), "name": track.video}, kind: [entry]})
+    with atomic_write(path) as handle:
+        json.dump(tasks, handle, indent=1, allow_nan=False)
+        handle.write("\n")
+
+
+def _result(track: Track, at: int, fps: float) -> dict[str, Any]:
+    # Frame k is on the screen from (k - 1) / fps to k / fps; a hair's breadth is not another frame.
+    first = math.floor(round(max(float(track.start[at]), 0.0) * fps, 6)) + 1
+    last = max(math.ceil(round(float(track.end[at]) * fps, 6)), first)
+    result: dict[str, Any] = {
+        "id": f"segment-{at + 1}",
+        "from_name": "actions",
+        "to_name": "video",
+        "type": "timelinelabels",
+        "value": {"ranges": [{"start": first, "end": last}], "timelinelabels": [track.labels[at]]},
+    }
+    if track.score is not None:
+        # In the region's notes: Label Studio's own scores lie in [0, 1], ours (a mean of sums) need not.
+        result["meta"] = {"text": [f"score {track.score[at]:.4f}"]}
+    return result

@@ -1,0 +1,90 @@
+"""Reading any of the formats, by the name and the content of the file."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from refineloc.evaluation.formats.tracks import Track, tracks_of_annotations, tracks_of_detections
+from refineloc.evaluation.formats.wtalc import is_wtalc_folder, read_wtalc
+from refineloc.runtime.annotations import read_annotations
+from refineloc.runtime.detections import read_detections
+from refineloc.runtime.errors import InputError
+
+__all__ = ["Source", "read_source", "read_tracks"]
+
+
+class Source(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        tracks: by video.
+        scored: whether it is a file of detections, which it can be without having one.
+        unread_scores: annotations that have a score all the same, as those of `write_training_data`.
+    """
+
+    tracks: list[Track]
+    scored: bool
+    unread_scores: int = 0
+
+
+def read_tracks(path: str | os.PathLike[str], *, allow_pickle: bool = False, subset: str | None = None) -> list[Track]:
+    """The tracks of `read_source`."""
+    return read_source(path, allow_pickle=allow_pickle, subset=subset).tracks
+
+
+def read_source(path: str | os.PathLike[str], *, allow_pickle: bool = False, subset: str | None = None) -> Source:
+    """Read detections (.json, .csv, .jsonl) or annotations (released CSV, ActivityNet JSON, a folder of W-TALC's).
+
+    A JSON with a "database" is annotations, also where they have scores: labels to train on, not answers to rank.
+
+    Args:
+        path: the file or folder.
+        allow_pickle: read object arrays of W-TALC's folders (`refineloc.evaluation.formats.wtalc`).
+        subset: of annotations that have subsets, keep this one.
+
+    Raises:
+        InputError: missing, none of these forms, or damaged; the message names the file, and the video or line.
+    """
+    source = Path(path)
+    if source.is_dir():
+        if not is_wtalc_folder(source):
+            raise InputError(f"{source}: a folder without W-TALC's videoname.npy and segments.npy; give a file")
+        return Source(tracks_of_annotations(read_wtalc(source, allow_pickle=allow_pickle, subset=subset)), False)
+    scored, unread = _scores_of(source)
+    if scored:
+        if subset is not None:
+            raise InputError(f"{source}: detections have no subsets; leave --subset out")
+        return Source(tracks_of_detections(read_detections(source)), True)
+    return Source(tracks_of_annotations(read_annotations(source, subset=subset)), False, unread)
+
+
+def _scores_of(source: Path) -> tuple[bool, int]:
+    """Whether a file holds detections, else how many of its annotations have a score.
+
+    What cannot be read is left to the reader of annotations, which says why.
+    """
+    if source.suffix.lower() == ".jsonl":
+        return True, 0
+    try:
+        text = source.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return False, 0
+    if source.suffix.lower() == ".csv":
+        with contextlib.suppress(csv.Error):
+            header = next(csv.reader(io.StringIO(text, newline="")), [])
+            return "score" in [name.strip() for name in header], 0
+        return False, 0
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return False, 0
+    if not isinstance(document, dict) or "database" not in document:
+        return isinstance(document, dict), 0
+    database = document["database"]
+    entries = [entry for entry in database.values() if isinstance(entry, dict)] if isinstance(database, dict) else []
+    lists = [entry["annotations"] for entry in entries if isinstance(entry.get("annotations"), list)]
+    return False, sum(isinstance(one, dict) and "score" in one for own in lists for one in own)

@@ -1,0 +1,1 @@
+"""Pictures: time lines of a video, and the figures of a diagnosis."""

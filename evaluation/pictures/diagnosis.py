@@ -1,0 +1,225 @@
+"""The three analyses as pictures, PNG and SVG, and as one JSON file.
+
+Matplotlib is imported inside, so that nothing else needs it (install `refineloc[plot]`).
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc.evaluation.diagnosis import ERROR_TYPES, Diagnosis
+from refineloc.evaluation.pictures.timeline import pictures, save_picture
+from refineloc.runtime.errors import MissingExtraError, OutputError
+from refineloc.runtime.files import atomic_path, atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_false_negatives", "draw_false_positives", "draw_sensitivity", "write_diagnosis"]
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers; background in grey, as it is the rest.
+TYPE_COLOURS = dict(zip(ERROR_TYPES, ("#009E73", "#56B4E9", "#CC79A7", "#E69F00", "#D55E00", "#BBBBBB"), strict=True))
+GROUP_COLOURS = {"coverage": "#0072B2", "length": "#D55E00", "instances": "#009E73"}
+_FORMATS = ("png", "svg")
+_NONE = "–"  # in the place of a number, where nothing is there to count
+
+
+def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, *, title: str = "") -> list[Path]:
+    """Write diagnosis.json and false_positives, sensitivity and false_negatives as .png and .svg; makes the folder.
+
+    Raises:
+        OutputError: the folder or a file cannot be written.
+        MissingExtraError: Matplotlib is not installed.
+    """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be made a folder: {(error.strerror or str(error)).lower()}") from error
+    written = [target / "diagnosis.json"]
+    with pictures(math=True):
+        drawn = {
+            "false_positives": draw_false_positives(diagnosis, title=title),
+            "sensitivity": draw_sensitivity(diagnosis, title=title),
+            "false_negatives": draw_false_negatives(diagnosis, title=title),
+        }
+        with atomic_write(written[0]) as handle:
+            json.dump(diagnosis.to_json(), handle, indent=1, allow_nan=False)
+            handle.write("\n")
+        for name, figure in drawn.items():
+            for kind in _FORMATS:
+                path = target / f"{name}.{kind}"
+                with atomic_path(path) as aside:
+                    save_picture(figure, aside, kind)
+                written.append(path)
+    return written
+
+
+def draw_false_positives(diagnosis: Diagnosis, *, title: str = "") -> "Figure":
+    """The profile, a stacked bar a group, and beside it what removing each type would gain."""
+    found = diagnosis.false_positives
+    figure = _figure(11.5, 4.0, title)
+    profile, impact = figure.subplots(1, 2, width_ratios=(2, 1))
+
+    share = 100 * np.nan_to_num(found.share)
+    top = np.zeros(len(share))
+    names = [f"{index + 1}G" for index in range(len(share))]
+    for index, kind in enumerate(ERROR_TYPES):
+        profile.bar(
+            names, share[:, index], bottom=top, width=0.86, color=TYPE_COLOURS[kind], label=kind, edgecolor="white"
+        )
+        for at, value in enumerate(share[:, index]):
+            if value >= 6:  # a number has room in its part of the bar
+                profile.text(at, top[at] + value / 2, f"{value:.0f}", ha="center", va="center", fontsize=8)
+        top += share[:, index]
+    for at in np.flatnonzero(found.predictions == 0).tolist():
+        profile.text(at, 1, _NONE, ha="center", fontsize=8, color="0.4")
+    profile.set_ylim(0, 100)
+    profile.set_ylabel("detections (%)")
+    profile.set_xlabel("each class's detections by score, G at a time (G: its number of annotations)")
+    profile.set_title("what the detections are", loc="left", fontsize=10)
+    profile.legend(*_reversed_legend(profile), loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
+
+    gain = 100 * found.gain
+    impact.barh(ERROR_TYPES[1:], gain, height=0.7, color=[TYPE_COLOURS[kind] for kind in ERROR_TYPES[1:]])
+    for at, value in enumerate(gain):
+        impact.annotate(f"{value:.1f}", (value, at), xytext=(3, 0), textcoords="offset points", va="center", fontsize=9)
+    impact.set_xlabel("gain in average mAP$_N$ (points)")
+    impact.set_title(f"what removing a type gains (now {100 * found.average_mAP_N:.1f})", loc="left", fontsize=10)
+    impact.set_xlim(0, max(float(gain.max()) * 1.18, 0.1))
+    _plain(profile, "y")
+    _plain(impact, "x")
+    return figure
+
+
+def draw_sensitivity(diagnosis: Diagnosis, *, title: str = "") -> "Figure":
+    """Average mAP_N of each group of annotations, against that of all, and how far the groups lie from it."""
+    found = diagnosis.sensitivity
+    return _draw_groups(
+        diagnosis,
+        found.by_group,
+        found.average_mAP_N,
+        "average mAP$_N$ (%)",
+        title,
+        "how well annotations are found",
+        changes=found.relative_change(),
+    )
+
+
+def draw_false_negatives(diagnosis: Diagnosis, *, title: str = "") -> "Figure":
+    """The share of annotations of each group that no detection finds, against that of all."""
+    found = diagnosis.false_negatives
+    return _draw_groups(
+        diagnosis, found.by_group, found.rate, "annotations missed (%)", title, "how many annotations are missed"
+    )
+
+
+def _draw_groups(
+    diagnosis: Diagnosis,
+    by_group: Mapping[str, npt.NDArray[np.float64]],
+    overall: float,
+    label: str,
+    title: str,
+    what: str,
+    changes: Mapping[str, tuple[float, float]] | None = None,
+) -> "Figure":
+    kinds = diagnosis.characteristics
+    widths = [len(kind.sizes) + 1.0 for kind in kinds] + ([len(kinds) + 2.0] if changes else [])
+    figure = _figure(2.0 + 0.62 * sum(widths), 3.4, title)
+    panels = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
+    highest = 100 * max(overall, *(float(np.nanmax(by_group[kind.name])) for kind in kinds))
+    limit = min(max(highest * 1.15, 1.0), 112)
+    for axes, kind in zip(panels, kinds, strict=False):
+        values = 100 * by_group[kind.name]
+        _bars(axes, values, GROUP_COLOURS[kind.name])
+        axes.set_ylim(0, limit)
+        axes.tick_params(axis="y", labelleft=axes is panels[0])  # one scale, told once
+        axes.axhline(100 * overall, color="black", linewidth=1, linestyle=(0, (4, 3)))
+        # The share of all annotations tells how much a group weighs.
+        count = np.bincount(kind.group[kind.group >= 0], minlength=len(kind.sizes))
+        parts = 100 * count / max(count.sum(), 1)
+        ticks = [
+            f"{size}\n{text}\n({part:.0f} %)" for size, text, part in zip(kind.sizes, kind.ranges, parts, strict=True)
+        ]
+        axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
+        axes.set_title(kind.title, loc="left", fontsize=10)
+        _plain(axes, "y")
+    panels[0].set_ylabel(label)
+    if changes:
+        _draw_changes(panels[-1], changes)
+    figure.supxlabel(
+        f"{what}, by group (its share of annotations); dashed: all, {100 * overall:.1f}", fontsize=9, color="0.3"
+    )
+    return figure
+
+
+def _figure(width: float, height: float, title: str) -> "Figure":
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("pictures of the diagnosis need Matplotlib: pip install 'refineloc[plot]'") from error
+    figure = Figure(figsize=(width, height), dpi=140, layout="constrained")
+    if title:
+        figure.suptitle(title, parse_math=False, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def _draw_changes(axes: "Axes", changes: Mapping[str, tuple[float, float]]) -> None:
+    """From the worst to the best group of each characteristic, relative to all: what the detector is sensitive to."""
+    for at, (name, change) in enumerate(changes.items()):
+        low, high = (100 * value for value in change)
+        if np.isnan(low):
+            axes.annotate(_NONE, (at, 0), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
+            continue
+        axes.bar(at, high - low, bottom=low, width=0.6, color=GROUP_COLOURS[name])
+        for value, place, side in ((low, -3, "top"), (high, 3, "bottom")):
+            axes.annotate(
+                f"{value:+.0f}",
+                (at, value),
+                xytext=(0, place),
+                textcoords="offset points",
+                ha="center",
+                va=side,
+                fontsize=8,
+            )
+    axes.axhline(0, color="black", linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xticks(range(len(changes)), changes, fontsize=8)
+    axes.set_xlim(-0.6, len(changes) - 0.4)
+    known = [100 * value for change in changes.values() for value in change if not np.isnan(value)]
+    low, high = min([-10.0, *known]), max([10.0, *known])
+    axes.set_ylim(low - 0.12 * (high - low), high + 0.12 * (high - low))  # with room for the numbers
+    axes.set_title("least and greatest, against all (%)", loc="left", fontsize=10)
+    _plain(axes, "y")
+
+
+def _bars(axes: "Axes", values: npt.NDArray[np.float64], colour: str) -> None:
+    """A bar a group; a group without annotations, NaN, has none, and a dash: 0.0 missed would read as perfect."""
+    axes.bar(np.arange(len(values)), np.nan_to_num(values), width=0.8, color=colour)
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2.5, foreground="white")]  # readable where the dashed line crosses a number
+    for at, value in enumerate(values.tolist()):
+        text, height = (_NONE, 0.0) if np.isnan(value) else (f"{value:.1f}", value)
+        axes.annotate(
+            text, (at, height), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8, path_effects=halo
+        )
+
+
+def _plain(axes: "Axes", values: Literal["x", "y"]) -> None:
+    """Thin lines at the values only."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="x" if values == "y" else "y", length=0)
+    axes.set_axisbelow(True)
+    axes.grid(axis=values, color="0.9", linewidth=0.6)
+
+
+def _reversed_legend(axes: "Axes") -> tuple[list[Any], list[Any]]:
+    """Entries from top to bottom as the bars are stacked."""
+    handles, labels = axes.get_legend_handles_labels()
+    return handles[::-1], labels[::-1]

@@ -1,0 +1,352 @@
+"""A picture of one video's time line: the ground truth on top, and below it the detections of one model a row.
+
+    ground truth   ██    ███        █        one lane and colour a class
+    iteration 0    ▃██▃▃▃███▃▃▃   ▅▅█▅▅      taller and darker: surer; the best 60 of a row
+    iteration 1    ▂█▃   ███▂      ▆█▄
+    curves         ╱╲__╱▔╲___╱╲           attention and class scores by snippet, where they are given
+                   0       60      120  s
+
+Matplotlib is imported inside, so that nothing else needs it (install `refineloc[plot]`).
+"""
+
+import contextlib
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc.runtime.annotations import VideoAnnotation
+from refineloc.runtime.detections import Detections
+from refineloc.runtime.errors import InputError, MissingExtraError
+from refineloc.runtime.files import atomic_path, check_writable
+from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.postprocess import Scores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["DRAWN", "FORMATS", "Curves", "draw_timeline", "natural", "pictures", "save_picture", "score_curves"]
+
+DRAWN = 60  # detections of a row, the best ones: more of them hide each other
+
+Array = npt.NDArray[np.float64]
+Curves = Mapping[str, tuple[Array, Array]]  # by name: seconds, values
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers; the darker ones first, as bars fade with score.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_HATCHES = ("", "////", "....", "xxxx")  # for the seventh class on
+_OTHER = "#777777"
+FORMATS = (".png", ".svg", ".pdf")
+_NO_GLYPH = re.compile(r"Glyph (\d+) .*missing from")
+
+# Inches; a row has a lane for each annotated class and a thinner one for all others.
+_WIDTH, _LANE, _OTHER_LANE, _ROW_GAP, _MARGIN = 11.0, 0.34, 0.17, 0.14, 1.1
+_CURVE = 0.62
+_OUTLINE = 0.7  # points
+_CURVE_POINTS = 500  # about two dots each
+_LANE_NAME = 28  # letters
+
+# Fonts with the letters that Matplotlib's own one lacks; those that are installed follow it.
+_MORE_FONTS = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR", "Source Han Sans",
+    "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "IPAGothic", "TakaoGothic", "UnBatang",
+    "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "MS Gothic", "Malgun Gothic", "Arial Unicode MS", "Noto Sans",
+    "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji", "Symbola",
+)  # fmt: skip
+
+# Steps of a time axis that counts minutes, seconds.
+_MINUTES = (60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 36000)
+
+
+def draw_timeline(
+    path: str | os.PathLike[str],
+    video: VideoAnnotation,
+    rows: Mapping[str, Detections],
+    *,
+    title: str | None = None,
+    curves: Curves | None = None,
+) -> None:
+    """Draw the ground truth of a video and rows of its detections; scores show as height and darkness.
+
+    Scores are scaled within a row and class, from the lowest to the highest: between rows they need not compare, as
+    they come from different models. Bands behind the rows continue the annotated segments downwards. Where segments
+    end after the video, the axis goes on to their end, and a dashed line marks the video's.
+
+    Args:
+        path: the picture; .png, .svg or .pdf.
+        video: annotated segments in seconds; a video without any gets an empty first row.
+        rows: detections (seconds) by row title, from top to bottom; the best `DRAWN` of each are drawn.
+        title: above the picture; the video's name if left out.
+        curves: values in [0, 1] over time by name: (seconds, value), drawn below the rows; one with the name of a class
+            of the video takes its colour.
+
+    Raises:
+        InputError: another ending, or no rows.
+        OutputError: the picture cannot be written; nothing half-written remains.
+        MissingExtraError: Matplotlib is not installed.
+    """
+    check_writable(path, FORMATS)
+    if not rows:
+        raise InputError(f"timeline of {video.name!r}: expected at least one row of detections, got none")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("a timeline needs Matplotlib: pip install 'refineloc[plot]'") from error
+
+    with pictures(), atomic_path(path) as aside:
+        save_picture(_draw(Figure, video, rows, title, curves or {}), aside, Path(path).suffix[1:].lower())
+
+
+@contextlib.contextmanager
+def pictures(*, math: bool = False) -> Iterator[None]:
+    """Matplotlib's settings for texts from files, of any script; around making figures and writing them.
+
+    Args:
+        math: whether "$" begins a formula; in names it does not.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed.
+    """
+    try:
+        from matplotlib import font_manager, rc_context, rcParams
+    except ImportError as error:
+        raise MissingExtraError("pictures need Matplotlib: pip install 'refineloc[plot]'") from error
+    installed = set(font_manager.get_font_names())
+    families = [*rcParams["font.family"], *(name for name in _MORE_FONTS if name in installed)]
+    with rc_context({"text.parse_math": math, "font.family": families}):
+        yield
+
+
+def save_picture(figure: "Figure", path: Path, kind: str) -> None:
+    """Write a figure; all letters that no installed font has are one warning, not one each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(path, format=kind)
+    missing = {found[1] for warning in caught if (found := _NO_GLYPH.match(str(warning.message)))}
+    for warning in caught:
+        if not _NO_GLYPH.match(str(warning.message)):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if missing:
+        letters = "".join(chr(int(code)) for code in sorted(missing, key=int)[:5])
+        warnings.warn(
+            f"no installed font has {letters!r}{' and others' * (len(missing) > 5)}: boxes in the picture; "
+            "install one that has, such as Noto Sans CJK",
+            stacklevel=2,
+        )
+
+
+def natural(name: str) -> list[tuple[int, int | str]]:
+    """The order in which people sort names: class 2 before class 10."""
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def score_curves(scores: Scores, grid: SnippetGrid, video: VideoAnnotation, classes: Sequence[str]) -> Curves:
+    """The foreground, and the class scores of the video's own classes, at the middle of each snippet.
+
+    Args:
+        scores: of this video alone, T snippets and N classes.
+        grid: the video's snippets in seconds.
+        video: its labels say which classes; those that the model does not know are left out.
+        classes: the model's, N.
+
+    Returns:
+        For `draw_timeline`: seconds and values, float64 [T], by name.
+    """
+    snippets = np.arange(len(scores.foreground))
+    start, end = grid.seconds(snippets, snippets)
+    columns = {
+        label: scores.class_scores[:, classes.index(label)]
+        for label in sorted(video.labels, key=natural)
+        if label in classes
+    }
+    named = {"foreground": scores.foreground, **columns}
+    return {name: ((start + end) / 2, values.astype(np.float64)) for name, values in named.items()}
+
+
+def _draw(
+    figure_class: "type[Figure]",
+    video: VideoAnnotation,
+    rows: Mapping[str, Detections],
+    title: str | None,
+    strips: Curves,
+) -> "Figure":
+    labels = sorted(video.labels, key=natural)
+    lanes = {label: _COLOURS[index % len(_COLOURS)] for index, label in enumerate(labels)}
+    hatches = {label: _HATCHES[index // len(_COLOURS) % len(_HATCHES)] for index, label in enumerate(labels)}
+    drawn = {name: _best(found) for name, found in rows.items()}
+    has_others = any(label not in lanes for found in drawn.values() for label in set(found.label.tolist()))
+    lanes_height = _LANE * max(len(lanes), 1)
+    row_height = lanes_height + _ROW_GAP + (_OTHER_LANE if has_others else 0)
+    body = (lanes_height + _ROW_GAP) + row_height * len(rows)
+
+    total = body + _MARGIN + _CURVE * len(strips)
+    figure = figure_class(figsize=(_WIDTH, total), dpi=130, layout="constrained")
+    panels = figure.subplots(
+        1 + len(strips), sharex=True, squeeze=False, height_ratios=[body] + [_CURVE] * len(strips)
+    )[:, 0]
+    axes, lowest = panels[0], panels[-1]
+    for strip, (name, (seconds, values)) in zip(panels[1:], strips.items(), strict=True):
+        _curve(strip, name, seconds, values, lanes.get(name, "#444444"))
+    annotated = np.array(video.segment_labels, dtype=np.str_)
+    for start, end, label in zip(video.start, video.end, video.segment_labels, strict=True):
+        axes.axvspan(start, end, color=lanes[label], alpha=0.10, linewidth=0)
+
+    ticks, names, top = [], [], 0.0
+    for label, colour in lanes.items():
+        mine = annotated == label
+        start, end = video.start[mine], video.end[mine]
+        _lane(axes, label, start, end, np.ones(len(start)), top + _LANE, _LANE, colour, hatches[label])
+        top += _LANE
+    top = lanes_height
+    ticks.append(lanes_height / 2)
+    names.append(f"ground truth ({len(video.start)})")
+    axes.axhline(top + _ROW_GAP / 2, color="black", linewidth=0.8)
+    top += _ROW_GAP
+    for name, found in drawn.items():
+        ticks.append(top + lanes_height / 2)
+        names.append(f"{name} ({len(found)})" if len(found) == len(rows[name]) else f"{name} ({len(rows[name])})")
+        own = found.label
+        for label, colour in lanes.items():
+            mine = own == label
+            height = _scaled(found.score[mine])
+            bars = found.start[mine], found.end[mine], height
+            _lane(axes, label, *bars, top + _LANE, _LANE, colour, hatches[label])
+            top += _LANE
+        if not lanes:
+            top += _LANE
+        if has_others:
+            mine = ~np.isin(own, list(lanes))
+            height = _scaled(found.score[mine])
+            bars = found.start[mine], found.end[mine], height
+            _lane(axes, "other classes", *bars, top + _OTHER_LANE, _OTHER_LANE, _OTHER, "")
+            top += _OTHER_LANE
+        axes.axhline(top + _ROW_GAP / 2, color="0.85", linewidth=0.6)
+        top += _ROW_GAP
+
+    axes.set_ylim(top, -_ROW_GAP / 2)  # downwards
+    length_s = _length(video, drawn)
+    axes.set_xlim(0, length_s)
+    beyond = video.duration_s is not None and length_s > 1.005 * video.duration_s  # less cannot be seen
+    if beyond:
+        for panel in panels:
+            panel.axvline(video.duration_s, color="black", linewidth=1, linestyle=(0, (4, 3)), zorder=3)
+    lowest.set_xlabel(_time_axis(lowest, length_s) + ("; dashed: the video's end" if beyond else ""))
+    axes.set_yticks(ticks, names)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_title(video.name if title is None else title, loc="left", fontsize=11)
+    capped = any(len(found) > DRAWN for found in rows.values())
+    axes.set_title(
+        "taller and darker: a higher score within its row and class"
+        + (f"; the best {DRAWN} of a row" if capped else ""),
+        loc="right",
+        fontsize=9,
+        color="0.35",
+    )
+    return figure
+
+
+def _best(found: Detections) -> Detections:
+    """The best of a row, so many that they can be told apart."""
+    best = np.sort(np.argsort(-found.score, kind="stable")[:DRAWN])
+    return Detections(
+        found.start[best], found.end[best], found.score[best], found.label_index[best], found.classes, found.provider
+    )
+
+
+def _lane(
+    axes: "Axes",
+    name: str,
+    start: Array,
+    end: Array,
+    strength: Array,
+    base: float,
+    room: float,
+    colour: str,
+    hatch: str,
+) -> None:
+    """One class's bars of a row, and its name at the right."""
+    _bars(axes, start, end, strength, base, room, colour, hatch)
+    from matplotlib.colors import to_rgb
+
+    text = name if len(name) <= _LANE_NAME else f"{name[: _LANE_NAME - 1]}…"
+    dark = 0.75 * np.array(to_rgb(colour))  # readable at this size
+    place = axes.get_yaxis_transform()
+    axes.text(1.005, base - room / 2, text, transform=place, va="center", fontsize=7.5, color=dark)
+
+
+def _bars(
+    axes: "Axes", start: Array, end: Array, strength: Array, base: float, room: float, colour: str, hatch: str
+) -> None:
+    """Bars that stand on `base` (y grows downwards) and fill `room` at strength 1."""
+    from matplotlib.colors import to_rgb
+
+    # The tallest first, so that it hides none of the bars that it overlaps.
+    order = np.argsort(-strength, kind="stable")
+    start, end, strength = start[order], end[order], strength[order]
+    # Faded towards white rather than transparent: bars then look the same over a band as beside one.
+    shades = 1 - (0.35 + 0.65 * strength[:, None]) * (1 - np.array(to_rgb(colour)))
+    height = room * 0.92 * (0.3 + 0.7 * strength)
+    # A dark outline keeps touching bars apart and the shortest visible.
+    outline: dict[str, Any] = {"edgecolor": 0.6 * np.array(to_rgb(colour)), "linewidth": _OUTLINE}
+    if hatch:
+        outline["hatch"] = hatch
+    axes.bar(start, height, width=end - start, bottom=base - height, align="edge", color=shades, zorder=2, **outline)
+
+
+def _curve(axes: "Axes", name: str, seconds: Array, values: Array, colour: str) -> None:
+    """One curve from 0 to 1, in a strip of its own: several in one would hide each other.
+
+    A curve of more snippets than can be told apart is drawn as its mean, with its highest values as the area.
+    """
+    highest = values
+    if len(values) > 2 * _CURVE_POINTS:
+        first = np.linspace(0, len(values), _CURVE_POINTS, endpoint=False).astype(np.int64)
+        count = np.diff(first, append=len(values))
+        highest = np.maximum.reduceat(values, first)
+        seconds, values = (np.add.reduceat(column, first) / count for column in (seconds, values))
+    axes.fill_between(seconds, highest, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(seconds, values, color=colour, linewidth=0.9)
+    axes.set_ylim(0, 1.02)
+    axes.set_yticks((0, 1))
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _time_axis(axes: "Axes", length_s: float) -> str:
+    """Seconds, or for minutes and hours ticks such as 2:00 and 1:30:00; gives the axis's name."""
+    if length_s < 5 * _MINUTES[0]:
+        return "time (s)"
+    from matplotlib.ticker import MultipleLocator
+
+    step = next((step for step in _MINUTES if length_s / step <= 10), length_s / 10)
+    axes.xaxis.set_major_locator(MultipleLocator(step))
+    hours = length_s >= 3600
+
+    def clock(second: float, _: float) -> str:
+        minutes, rest = divmod(round(second), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+    axes.xaxis.set_major_formatter(clock)
+    return "time (h:min:s)" if hours else "time (min:s)"
+
+
+def _scaled(score: Array) -> Array:
+    """Scores from 0 (the lowest) to 1 (the highest); all 1 where they are equal."""
+    if not len(score) or np.ptp(score) == 0:
+        return np.ones(len(score))
+    scaled: Array = (score - score.min()) / np.ptp(score)
+    return scaled
+
+
+def _length(video: VideoAnnotation, rows: Mapping[str, Detections]) -> float:
+    """The right end of the axis, seconds: the duration, and the end of any segment that is later."""
+    ends = [*video.end.tolist(), *(end for found in rows.values() for end in found.end.tolist())]
+    return max([video.duration_s or 0.0, *ends]) or 1.0

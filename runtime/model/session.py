@@ -1,0 +1,443 @@
+"""The ONNX Runtime session: which provider really runs, what the file says of itself, one call on a packed batch."""
+
+import contextlib
+import os
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc.runtime.errors import (
+    ConfigError,
+    EngineError,
+    FeatureError,
+    MissingExtraError,
+    ModelError,
+    OutputError,
+    RefineLocError,
+)
+from refineloc.runtime.model.gpu import PinnedBuffers, gpu_problem
+from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.runtime.model.onnx_guard import read_model
+from refineloc.runtime.segments.postprocess import Scores
+
+__all__ = [
+    "MAX_BATCH_SNIPPETS",
+    "MAX_THREADS",
+    "ONNX_NAMES",
+    "EngineWarning",
+    "Provider",
+    "Session",
+    "create_session",
+    "cuda_problem",
+    "load_engine",
+    "running_provider",
+]
+
+Provider = Literal["auto", "tensorrt", "cuda", "cpu"]
+
+# Our name of a provider -> ONNX Runtime's.
+ONNX_NAMES: dict[str, str] = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+_OUTPUTS = list(Scores._fields)
+MAX_THREADS = 1024  # more than any machine's cores; ONNX Runtime starts whatever number it is given
+MAX_BATCH_SNIPPETS = 2**20  # the graph's sums over time are exact up to here
+_FATAL_ONLY = 4  # of ONNX Runtime's log severities: its errors reach us as exceptions, so it need not print them
+
+
+class EngineWarning(UserWarning):
+    """`provider="auto"` runs on a slower provider than the installed engine was built for."""
+
+
+class Session:
+    """One loaded model file; safe to call from many threads at once.
+
+    Args:
+        path: the ONNX file; its format is DESIGN section 3.
+        provider: "auto" takes CUDA where it really runs, else the CPU, and warns once where the engine was built for
+            CUDA; a provider named is used or is an error. TensorRT builds engines when it starts, which takes minutes,
+            so "auto" never takes it.
+        threads: of one call on the CPU, up to 1,024; 0 takes one a physical core.
+        batch_snippets: calls will have up to this many snippets; TensorRT builds its engines for them.
+        engine_cache: a folder where TensorRT keeps its engines for the next start; made where it is missing. Trust it
+            as you trust the program: engines are code.
+
+    Attributes:
+        metadata: what the file says of itself.
+        provider: what really runs: "cpu", "cuda" or "tensorrt". A listed provider is no proof, nor is one that a
+            session registered: on a GPU one snippet was run.
+
+    Raises:
+        ModelError: not a file that refineloc-export wrote.
+        EngineError: the provider that was named cannot run here.
+        MissingExtraError: no ONNX Runtime is installed.
+        ConfigError: a value out of range, or an engine cache without TensorRT.
+        OutputError: the engine cache cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        provider: Provider = "auto",
+        threads: int = 0,
+        *,
+        batch_snippets: int = 2048,
+        engine_cache: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if provider not in ("auto", *ONNX_NAMES):
+            raise ConfigError(f"provider: expected auto, tensorrt, cuda or cpu, got {provider!r}")
+        _check_count("threads", threads, 0, MAX_THREADS)
+        _check_count("batch_snippets", batch_snippets, 1, MAX_BATCH_SNIPPETS)
+        if engine_cache is not None and provider != "tensorrt":
+            raise ConfigError(f"engine_cache: goes with the provider 'tensorrt', got {provider!r}")
+        self.path = Path(path)
+        engine = load_engine()
+        content = read_model(self.path)
+        cache = None if engine_cache is None else _folder(Path(engine_cache))
+        self._session, self.provider = _start(engine, self.path, content, provider, threads, batch_snippets, cache)
+        self.metadata = _checked_metadata(self.path, self._session)
+        self._outputs = PinnedBuffers()
+
+    def run(
+        self,
+        features: npt.NDArray[np.float32],
+        lengths: npt.NDArray[np.int64],
+        names: Sequence[str] | None = None,
+    ) -> Scores:
+        """Scores of a packed batch.
+
+        Args:
+            features: float32 [S, D], the snippets of the videos one after another.
+            lengths: int64 [V], which sum to S.
+            names: what errors call the videos.
+
+        Raises:
+            EngineError: ONNX Runtime fails: out of memory, or a graph that cannot be run.
+            FeatureError: a video's features are so large that they overflow in the model.
+            ModelError: scores of another shape, or not finite whatever the features: weights that are damaged.
+        """
+        scores = self._run(features, lengths)
+        rows, classes = {"video_scores": len(lengths)}, len(self.metadata.classes)
+        for name, values in scores._asdict().items():
+            shape = (rows.get(name, len(features)), classes)[: values.ndim]
+            if values.shape != shape:
+                raise ModelError(
+                    f"{self.path}: its {name} have shape {values.shape}, expected {shape}; "
+                    "the file is damaged, export it again"
+                )
+        if not _finite(scores):
+            raise self._not_finite(features, lengths, names)
+        return scores
+
+    def _run(self, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> Scores:
+        try:
+            if self.provider == "cpu":
+                return Scores(*self._session.run(_OUTPUTS, {"features": features, "lengths": lengths}))
+            with self._outputs.lent() as empty:
+                return _run_bound(self._session, features, lengths, len(self.metadata.classes), empty)
+        except Exception as error:  # ONNX Runtime's own exceptions share no public base class
+            raise EngineError(
+                f"{self.path}: ONNX Runtime fails on {len(features)} snippets: {_first_line(error)}"
+            ) from error
+
+    def _not_finite(
+        self, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64], names: Sequence[str] | None
+    ) -> RefineLocError:
+        """Why scores are not finite: the file, if ordinary features give such scores too, else one video's features."""
+        ordinary = np.random.default_rng(0).standard_normal((8, features.shape[1]), dtype=np.float32)
+        if _finite(self._run(ordinary, np.array([8], dtype=np.int64))):
+            ends = np.cumsum(lengths)
+            for index, (begin, end) in enumerate(zip(ends - lengths, ends, strict=True)):
+                own = features[begin:end]
+                if len(own) and not _finite(self._run(own, lengths[index : index + 1])):
+                    where = names[index] if names is not None else f"video {index} of the call"
+                    precision = self.metadata.precision
+                    other = "; fp32 has more room" if precision == "fp16" else ""
+                    return FeatureError(
+                        f"{where}: its features, as large as {np.abs(own).max():.3g}, overflow in the {precision} "
+                        f"model {self.path}{other}; extract this video's features again or leave it out"
+                    )
+        return ModelError(f"{self.path}: its scores have values not finite; the file is damaged, export it again")
+
+
+def load_engine() -> Any:
+    """ONNX Runtime's module.
+
+    Raises:
+        MissingExtraError: it is not installed, or damaged; the message has the cure.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(
+            "no ONNX Runtime is installed: pip install 'refineloc[cpu]' (or 'refineloc[gpu]' for NVIDIA; never both)"
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise MissingExtraError(
+            "ONNX Runtime is damaged, as it is when onnxruntime and onnxruntime-gpu are both installed or one was "
+            "removed: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'refineloc[cpu]' (or [gpu])"
+        )
+    return onnxruntime
+
+
+def _start(
+    engine: Any, path: Path, content: bytes, provider: Provider, threads: int, batch_snippets: int, cache: Path | None
+) -> tuple[Any, str]:
+    """A session, and the provider that it really got."""
+    if provider == "cpu":
+        return create_session(engine, path, content, ["cpu"], threads), "cpu"
+    if provider == "auto":
+        session, problem = _on_gpu(engine, path, content, ["cuda", "cpu"], threads, [1])
+        if session is not None:
+            return session, "cuda"
+        session = create_session(engine, path, content, ["cpu"], threads)
+        if ONNX_NAMES["cuda"] in engine.get_available_providers():
+            _warn_once(f"refineloc runs on the CPU: {problem}; provider='cpu' asks for that and silences this")
+        return session, "cpu"
+
+    if ONNX_NAMES[provider] not in engine.get_available_providers():
+        raise EngineError(
+            f"provider {provider!r} is not in the installed ONNX Runtime {engine.__version__}, which has "
+            f"{', '.join(engine.get_available_providers())}; pip uninstall -y onnxruntime, "
+            "then pip install 'refineloc[gpu]'"
+        )
+    if provider == "tensorrt":
+        # TensorRT has no float64 products and no whole-number sums: CUDA runs those. An engine is built for the range
+        # of shapes that were met, so both ends of it are met now, and no length between them builds another. Ranges
+        # could be stated instead (trt_profile_min_shapes); then a longer video would be an error, not a slow call.
+        providers, sizes = ["tensorrt", "cuda", "cpu"], [1, batch_snippets]
+    else:
+        providers, sizes = ["cuda", "cpu"], [1]
+    session, problem = _on_gpu(engine, path, content, providers, threads, sizes, cache)
+    if session is None:
+        create_session(engine, path, content, ["cpu"], threads)  # a file that nothing can run is an error of the file
+        raise EngineError(f"provider {provider!r} cannot run here: {problem}; provider 'cpu' runs anywhere")
+    return session, provider
+
+
+def _on_gpu(
+    engine: Any,
+    path: Path,
+    content: bytes,
+    providers: list[str],
+    threads: int,
+    sizes: list[int],
+    cache: Path | None = None,
+) -> tuple[Any, str]:
+    """A session that ran on the first of the providers; or None, and why not.
+
+    Args:
+        engine, path, content, providers, threads, cache: see `create_session`.
+        sizes: snippets of the calls that are made to see it run.
+    """
+    problem = cuda_problem(engine)
+    if problem is not None:
+        return None, problem
+    # The operator's name stands in the file as it is. The session would run, with every product on the CPU.
+    if b"MatMulInteger" in content:
+        return None, "the model is int8, whose products only the CPU has; for a GPU export it as fp16 or fp32"
+    try:
+        session = create_session(engine, path, content, providers, threads, cache)
+    except ModelError as error:
+        return None, str(error).removeprefix(f"{path}: ")
+    if running_provider(session) != providers[0]:
+        return None, "its libraries do not load (pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's)"
+    try:
+        for size in sizes:
+            _call_once(session, size)
+    except Exception as error:  # ONNX Runtime's own exceptions share no public base class
+        return None, f"the first call failed: {_first_line(error)}"
+    return session, ""
+
+
+def _call_once(session: Any, snippets: int) -> None:
+    """Run it on zeros, a snippet a video; a session of another kind of model is left to `_checked_metadata`."""
+    shapes = {one.name: one.shape for one in session.get_inputs()}
+    width = shapes.get("features", [None])[-1]
+    if isinstance(width, int) and width <= 2**24:
+        features = np.zeros((snippets, width), dtype=np.float32)
+        session.run(None, {"features": features, "lengths": np.ones(snippets, dtype=np.int64)})
+
+
+def create_session(
+    engine: Any, path: Path, content: bytes, providers: list[str], threads: int, cache: Path | None = None
+) -> Any:
+    """ONNX Runtime's own session; it may run on a later provider of the list than the first (`running_provider`).
+
+    Args:
+        engine: see `load_engine`.
+        path: names the model in errors.
+        content: the model.
+        providers: our names, best first.
+        threads: of one call on the CPU; 0 takes one a physical core.
+        cache: where TensorRT keeps engines.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load it.
+    """
+    options = engine.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    if providers != ["cpu"]:
+        _preload(engine)
+    settings: dict[str, dict[str, str]] = {
+        # A search for the best convolution at each new length would cost more than the call.
+        "cuda": {"cudnn_conv_algo_search": "HEURISTIC"},
+        "tensorrt": {},
+        "cpu": {},
+    }
+    if cache is not None:
+        settings["tensorrt"] = {
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": str(cache),
+            "trt_timing_cache_enable": "True",
+            "trt_timing_cache_path": str(cache),
+        }
+    try:
+        return engine.InferenceSession(
+            content,
+            sess_options=options,
+            providers=[(ONNX_NAMES[name], settings[name]) for name in providers],
+            enable_fallback=0,  # its own fallback prints to stdout and tries again with other providers
+        )
+    except Exception as error:  # ONNX Runtime's own exceptions share no public base class
+        raise ModelError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+
+
+def running_provider(session: Any) -> str:
+    """The provider that a session of ONNX Runtime really got, by our name where we have one."""
+    first = session.get_providers()[0]
+    return next((name for name, onnx_name in ONNX_NAMES.items() if onnx_name == first), str(first))
+
+
+def cuda_problem(engine: Any) -> str | None:
+    """Why CUDA cannot run here, as far as can be told before a session is made; None where it may."""
+    if ONNX_NAMES["cuda"] not in engine.get_available_providers():
+        return "the installed ONNX Runtime has no CUDA"
+    return gpu_problem()
+
+
+def _checked_metadata(path: Path, session: Any) -> ModelMetadata:
+    """The file's metadata, compared with its inputs and outputs: a file must not lie about D or N."""
+    try:
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        shapes = {one.name: (one.shape, one.type) for one in (*inputs, *outputs)}
+        names = [one.name for one in inputs], [one.name for one in outputs]
+        props = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: damaged: its names or metadata are not UTF-8") from error
+    if sorted(names[0]) != ["features", "lengths"] or not set(_OUTPUTS) <= set(names[1]):
+        raise ModelError(
+            f"{path}: not a refineloc model: expected the inputs features, lengths and the outputs "
+            f"{', '.join(_OUTPUTS)}; got {', '.join(names[0])} -> {', '.join(names[1])}"
+        )
+    try:
+        metadata = ModelMetadata.from_props(props)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    wanted: dict[str, tuple[list[int | None], str]] = {
+        "features": ([None, metadata.width], "tensor(float)"),
+        "lengths": ([None], "tensor(int64)"),
+        "class_scores": ([None, len(metadata.classes)], "tensor(float)"),
+        "foreground": ([None], "tensor(float)"),
+        "attention": ([None], "tensor(float)"),
+        "video_scores": ([None, len(metadata.classes)], "tensor(float)"),
+    }
+    for name, (shape, kind) in wanted.items():
+        got_shape, got_kind = shapes[name]
+        fits = len(got_shape) == len(shape) and all(
+            want is None or got == want for got, want in zip(got_shape, shape, strict=True)
+        )
+        if not fits or got_kind != kind:
+            raise ModelError(
+                f"{path}: its metadata do not fit its graph: {name} is {got_kind} {got_shape}, expected {kind} "
+                f"{['any' if size is None else size for size in shape]}; export it again"
+            )
+    return metadata
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, EngineWarning, stacklevel=5)
+
+
+_preloading = threading.Lock()
+_preloaded: set[int] = set()  # engines, by identity: one, but for tests
+
+
+def _preload(engine: Any) -> None:
+    """Let ONNX Runtime find CUDA and cuDNN in pip's packages, without torch; once a process.
+
+    It prints each library that it does not find; whether CUDA runs is asked of the session instead. Output is turned
+    off for the whole process, so by one thread: of two, one would take the other's for the true one, and leave it.
+    """
+    with _preloading:
+        if id(engine) in _preloaded or not hasattr(engine, "preload_dlls"):
+            return
+        with (
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
+            engine.preload_dlls()
+        _preloaded.add(id(engine))
+
+
+def _run_bound(
+    session: Any,
+    features: npt.NDArray[np.float32],
+    lengths: npt.NDArray[np.int64],
+    classes: int,
+    empty: Callable[[tuple[int, ...]], npt.NDArray[np.float32]],
+) -> Scores:
+    """`session.run` with inputs taken from where they are and outputs put into arrays of `empty`, then copied.
+
+    On a GPU: page-locked memory on both ways, without a second copy by the driver. The outputs are a hundredth of the
+    features, so to copy them out costs less than to lock memory for each call.
+    """
+    snippets = (len(features),)
+    shapes = ((*snippets, classes), snippets, snippets, (len(lengths), classes))
+    outputs = [empty(shape) for shape in shapes]
+    binding = session.io_binding()
+    binding.bind_cpu_input("features", np.ascontiguousarray(features))
+    binding.bind_cpu_input("lengths", np.ascontiguousarray(lengths, dtype=np.int64))
+    for name, output in zip(_OUTPUTS, outputs, strict=True):
+        binding.bind_output(name, "cpu", 0, np.float32, list(output.shape), output.ctypes.data)
+    binding.synchronize_inputs()
+    session.run_with_iobinding(binding)
+    binding.synchronize_outputs()
+    return Scores(*(output.copy() for output in outputs))
+
+
+def _finite(scores: Scores) -> bool:
+    with np.errstate(invalid="ignore"):
+        return all(np.isfinite(values.sum()) for values in scores)  # a sum: one fast pass, no temporary
+
+
+def _check_count(name: str, value: object, low: int, high: int) -> None:
+    if not (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and low <= value <= high):
+        raise ConfigError(f"{name}: expected a whole number from {low:,} to {high:,}, got {value!r:.40}")
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made: {(error.strerror or str(error)).lower()}") from error
+    return path
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

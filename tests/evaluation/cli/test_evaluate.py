@@ -1,0 +1,113 @@
+"""`refineloc-eval` as a person and as a program run it."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from refineloc.evaluation.cli.evaluate import parse_tious
+from refineloc.runtime.errors import ConfigError
+
+PROGRAM = str(Path(sys.executable).with_name("refineloc-eval"))
+
+TRUTH = """video-name,t-start,t-end,label,video-duration,fps,video-num-frames
+v1,0,4,jump,10,25,250
+v1,5,9,run,10,25,250
+v2,0,4,jump,10,25,250
+"""
+FOUND = "video-name,t-start,t-end,label,score\nv1,0,4,jump,0.9\nv2,0,3,jump,0.8\nv1,5,9,run,0.7\nv1,0,9,run,0.9\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "truth.csv").write_text(TRUTH)
+    (tmp_path / "found.csv").write_text(FOUND)
+    return tmp_path
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_in_a_pipe_it_is_one_table_of_tabs(folder: Path) -> None:
+    done = run("found.csv", "truth.csv", "--tiou", "0.5,0.8", "--per-class", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert rows[0] == ["class", "instances", "average", "0.50", "0.80"]
+    # jump: both found at 0.5, one of two at 0.8. run: a false positive stands before the hit.
+    assert rows[1] == ["all", "3", "0.625000", "0.750000", "0.500000"]
+    assert rows[2] == ["jump", "2", "0.750000", "1.000000", "0.500000"]
+    assert rows[3] == ["run", "1", "0.500000", "0.500000", "0.500000"]
+
+
+def test_json_is_the_contract(folder: Path) -> None:
+    assert run("found.csv", "truth.csv", "--tiou", "0.5:0.8:0.3", "--json", "out.json", cwd=folder).returncode == 0
+    out = json.loads((folder / "out.json").read_text())
+    assert set(out) >= {"average_mAP", "mAP", "per_class"}
+    assert out["average_mAP"] == pytest.approx(0.625)
+    assert out["mAP"] == {"0.50": 0.75, "0.80": 0.5}
+    assert set(out["per_class"]) == {"jump", "run"}
+
+
+def test_on_a_terminal_it_fits_80_columns(folder: Path) -> None:
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}
+    command = [PROGRAM, "found.csv", "truth.csv", "--per-class"]
+    with subprocess.Popen(command, cwd=folder, stdout=follower, stderr=follower, env=environment) as process:
+        os.close(follower)
+        shown = b""
+        try:
+            while chunk := os.read(leader, 4096):
+                shown += chunk
+        except OSError:  # the other end is closed
+            pass
+    os.close(leader)
+    text = shown.decode()
+    assert process.returncode == 0
+    assert "…" not in text
+    for wanted in ("0.50", "0.95", "average", "jump", "run"):
+        assert wanted in text
+
+
+def test_what_is_left_out_is_counted(folder: Path) -> None:
+    (folder / "found.csv").write_text(FOUND + "v1,0,4,swim,0.9\nv9,0,4,jump,0.1\n")
+    done = run("found.csv", "truth.csv", cwd=folder)
+    assert done.returncode == 0
+    assert "1 detections have a class that truth.csv does not have" in done.stderr
+    assert "1 videos of found.csv are not in truth.csv" in done.stderr
+
+
+def test_bad_input_is_one_line(folder: Path) -> None:
+    (folder / "weak.csv").write_text("video-name,label\nv1,jump\n")
+    (folder / "broken.json").write_text('{"results": ')
+    before = sorted(folder.iterdir())
+    for arguments, message in (
+        (["absent.json", "truth.csv"], "absent.json: no such file"),
+        (["found.csv", "absent.csv"], "absent.csv: no such file"),
+        (["broken.json", "truth.csv"], "broken.json: not valid JSON"),
+        (["found.csv", "weak.csv"], "weak.csv: has labels but no segments with times"),
+        (["found.csv", "truth.csv", "--tiou", "0.5:0.9"], "--tiou '0.5:0.9': expected FIRST:LAST:STEP"),
+        (["found.csv", "truth.csv", "--json", "absent/out.json"], "absent/out.json: cannot be written"),
+        (["found.csv", "truth.csv", "--subset", "validation"], "a CSV has no subsets"),
+    ):
+        done = run(*arguments, cwd=folder)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert message in done.stderr
+    assert sorted(folder.iterdir()) == before
+
+
+def test_tious() -> None:
+    assert parse_tious("0.5:0.95:0.05") == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+    assert parse_tious("0.3,0.5") == [0.3, 0.5]
+    for text in ("", "a", "0:1:0.5", "0.5:0.9:0", "0.5:0.9:-1", "1.5", "nan", "0.5:inf:0.1", "0.9:0.5:0.1"):
+        with pytest.raises(ConfigError, match="--tiou"):
+            parse_tious(text)

@@ -1,0 +1,437 @@
+"""DETAD's analyses: hand-computed time lines, the plain twin, and the paper's Figure 3 on the authors' files."""
+
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twins.diagnosis import Row, Span, Twin
+
+from refineloc.evaluation.average_precision import evaluate, match_detections
+from refineloc.evaluation.diagnosis import ERROR_TYPES, Diagnosis, diagnose
+from refineloc.evaluation.diagnosis.characteristics import characteristics_of, choose_bins
+from refineloc.evaluation.pictures.diagnosis import (
+    draw_false_negatives,
+    draw_false_positives,
+    draw_sensitivity,
+    write_diagnosis,
+)
+from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
+from refineloc.runtime.detections import Detections, read_detections
+from refineloc.runtime.errors import MissingExtraError, OutputError
+
+
+def annotations_of(rows: list[Span], duration_s: float | None = 100.0) -> Annotations:
+    built = {}
+    for name in dict.fromkeys(row[0] for row in rows):
+        own = [row for row in rows if row[0] == name]
+        built[name] = VideoAnnotation(
+            name,
+            tuple(sorted({row[3] for row in own})),
+            duration_s=duration_s,
+            start=np.array([float(row[1]) for row in own]),
+            end=np.array([float(row[2]) for row in own]),
+            segment_labels=tuple(row[3] for row in own),
+        )
+    return Annotations(built)
+
+
+def detections_of(rows: list[Row]) -> dict[str, Detections]:
+    classes = tuple(sorted({row[3] for row in rows}))
+    return {
+        name: Detections(
+            *(np.array([float(row[k]) for row in rows if row[0] == name]) for k in (1, 2, 4)),
+            np.array([classes.index(row[3]) for row in rows if row[0] == name], dtype=np.int64),
+            classes,
+        )
+        for name in dict.fromkeys(row[0] for row in rows)
+    }
+
+
+def kinds(diagnosis: Diagnosis, group: int = 0) -> dict[str, float]:
+    return dict(zip(ERROR_TYPES, diagnosis.false_positives.share[group].tolist(), strict=True))
+
+
+def test_each_type_on_a_hand_made_time_line() -> None:
+    #             0    10   20   30   40   50   60   70   80
+    # x           [====]
+    # y                               [====]
+    # x   0.9     [====]                            tIoU 1: true positive
+    # x   0.8     [====]                            taken already: double detection
+    # x   0.7                         [====]        tIoU 1 with y: wrong label
+    # x   0.6     [=========]                       tIoU 0.5 with x, below 0.7: localization
+    # x   0.5                         [=========]   tIoU 0.5 with y: confusion
+    # x   0.4                    [=]                touches nothing: background
+    # x   0.3                    [=] in a video without annotations: background
+    truth: list[Span] = [("v", 0, 10, "x"), ("v", 40, 50, "y")] + [("w", 10 * k, 10 * k + 9, "x") for k in range(6)]
+    rows: list[Row] = [
+        ("v", 0, 10, "x", 0.9),
+        ("v", 0, 10, "x", 0.8),
+        ("v", 40, 50, "x", 0.7),
+        ("v", 0, 20, "x", 0.6),
+        ("v", 40, 60, "x", 0.5),
+        ("v", 30, 34, "x", 0.4),
+        ("empty", 30, 34, "x", 0.3),
+    ]
+    found = diagnose(detections_of(rows), annotations_of(truth), [0.7])
+    assert found.false_positives.predictions.tolist() == [7, *[0] * 9]  # G is 7 for x
+    assert kinds(found) == pytest.approx({**dict.fromkeys(ERROR_TYPES, 1 / 7), "background": 2 / 7})
+    assert np.isnan(found.false_positives.share[1:]).all()
+
+
+def test_the_bounds_themselves_count() -> None:
+    truth: list[Span] = [("v", 0, 10, "x"), ("v", 50, 60, "y")]
+    at = diagnose(detections_of([("v", 0, 1, "x", 1.0)]), annotations_of(truth), [0.5])
+    assert kinds(at)["localization"] == 1  # tIoU exactly 0.1
+    below = diagnose(detections_of([("v", 0, 0.999, "x", 1.0)]), annotations_of(truth), [0.5])
+    assert kinds(below)["background"] == 1
+    wrong = diagnose(detections_of([("v", 50, 55, "x", 1.0)]), annotations_of(truth), [0.5])
+    assert kinds(wrong)["wrong label"] == 1  # tIoU exactly 0.5
+    confusion = diagnose(detections_of([("v", 50, 54.999, "x", 1.0)]), annotations_of(truth), [0.5])
+    assert kinds(confusion)["confusion"] == 1
+
+
+def test_of_equal_overlaps_its_own_class_counts_whatever_the_order() -> None:
+    # THUMOS14 annotates each cliff dive twice: as CliffDiving and as Diving.
+    truth: list[Span] = [("v", 0, 10, "CliffDiving"), ("v", 0, 10, "Diving")]
+    for label in ("CliffDiving", "Diving"):
+        rows: list[Row] = [("v", 0, 4, label, 1.0)]
+        assert kinds(diagnose(detections_of(rows), annotations_of(truth), [0.5]))["localization"] == 1
+
+
+def test_groups_are_g_detections_of_each_class() -> None:
+    # x has G = 1, y has G = 2: 1G holds the best of x and the two best of y.
+    truth: list[Span] = [("v", 0, 10, "x"), ("v", 0, 10, "y"), ("v", 50, 60, "y")]
+    rows: list[Row] = [("v", 80, 90, "x", 0.9), ("v", 0, 10, "x", 0.1)]
+    rows += [("v", 0, 10, "y", 0.9), ("v", 50, 60, "y", 0.8), ("v", 80, 90, "y", 0.7)]
+    found = diagnose(detections_of(rows), annotations_of(truth), [0.5])
+    assert found.false_positives.predictions.tolist() == [3, 2, *[0] * 8]
+    assert kinds(found)["true positive"] == pytest.approx(2 / 3)
+    assert kinds(found, 1) == pytest.approx(
+        {**dict.fromkeys(ERROR_TYPES, 0.0), "true positive": 0.5, "background": 0.5}
+    )
+
+
+def test_gain_of_removing_a_type_by_hand() -> None:
+    # One class, G = N = 2: a background error stands before the two hits; precision_N 1/2, 2/3: interpolated 2/3 twice.
+    truth: list[Span] = [("v", 0, 10, "x"), ("v", 50, 60, "x")]
+    rows: list[Row] = [("v", 80, 90, "x", 0.9), ("v", 0, 10, "x", 0.8), ("v", 50, 60, "x", 0.7)]
+    found = diagnose(detections_of(rows), annotations_of(truth), [0.5]).false_positives
+    assert found.average_mAP_N == pytest.approx(2 / 3)
+    assert dict(zip(ERROR_TYPES[1:], found.gain, strict=True)) == pytest.approx(
+        {"double detection": 0, "wrong label": 0, "localization": 0, "confusion": 0, "background": 1 / 3}
+    )
+
+
+def test_detections_beyond_ten_groups_do_not_count_in_the_profile() -> None:
+    truth: list[Span] = [("v", 0, 10, "x")]
+    rows: list[Row] = [("v", 50, 60, "x", 1 - k / 100) for k in range(10)]
+    hit: Row = ("v", 0, 10, "x", 0.5)
+    # The 11th of one: outside. As the 10th of ten: inside, at precision_N 1/10.
+    outside = diagnose(detections_of([*rows, hit]), annotations_of(truth), [0.5])
+    inside = diagnose(detections_of([*rows[:9], hit]), annotations_of(truth), [0.5])
+    assert outside.false_positives.average_mAP_N == 0
+    assert inside.false_positives.average_mAP_N == pytest.approx(0.1)
+    assert outside.sensitivity.average_mAP_N == pytest.approx(1 / 11)  # the other analyses take all detections
+
+
+def test_sensitivity_and_false_negatives_by_hand() -> None:
+    # Short (5 s): found at rank 1 of 2 annotations; long (50 s): found at rank 3, after one false positive. N = 4.
+    truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
+    rows: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
+    found = diagnose(detections_of(rows), annotations_of(truth), [0.5], bins="activitynet")
+    assert found.characteristics[1].name == "length"
+    short, middle, long, *_ = found.sensitivity.by_group["length"].tolist()
+    assert short == pytest.approx(1 / 2)  # recall 1/2 at precision 1; the long one's detection is left out
+    # 49 and 50 s are "S" (30 to 60): found at recall 1/2 after one false positive: (1/2 * 4) / (1/2 * 4 + 1).
+    assert middle == pytest.approx(1 / 2 * 2 / 3)
+    assert math.isnan(long)
+    assert found.false_negatives.by_group["length"][:2].tolist() == [0.5, 0.5]
+    assert found.false_negatives.rate == 0.5
+
+
+def test_relative_change_by_hand() -> None:
+    # As above: short 1/2 and middle 1/3, all: recall 1/4 at precision 1 and 1/2 at 2/3 (N = 4): 1/4 + 1/4 * 2/3.
+    truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
+    rows: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
+    found = diagnose(detections_of(rows), annotations_of(truth), [0.5], bins="activitynet").sensitivity
+    assert found.average_mAP_N == pytest.approx(5 / 12)
+    assert found.relative_change()["length"] == pytest.approx((1 / 3 / (5 / 12) - 1, 1 / 2 / (5 / 12) - 1))
+    assert found.to_json()["relative_change"]["length"] == list(found.relative_change()["length"])
+    nothing = diagnose({}, annotations_of(truth), [0.5], bins="activitynet").sensitivity
+    assert nothing.to_json()["relative_change"] == {kind: [None] * 2 for kind in ("coverage", "length", "instances")}
+
+
+def test_a_find_at_a_hopeless_precision_is_a_false_negative() -> None:
+    truth: list[Span] = [("v", 0, 10, "x")]
+    for wrong, missed in ((18, 0.0), (19, 1.0)):  # precision_N 1/19 and, exactly the bound, 1/20
+        rows: list[Row] = [("v", 50, 60, "x", 1 - k / 100) for k in range(wrong)]
+        found = diagnose(detections_of([*rows, ("v", 0, 10, "x", 0.5)]), annotations_of(truth), [0.5])
+        assert found.false_negatives.rate == missed
+
+
+@pytest.mark.parametrize(
+    ("bins", "expected"),
+    [
+        ("activitynet", {"coverage": [2, 1, 0, 0, 2], "length": [3, 0, 1, 0, 1], "instances": [1, 4, 0, 0]}),
+        ("thumos14", {"coverage": [0, 0, 0, 0, 5], "length": [0, 0, 0, 0, 5], "instances": [1, 4, 0, 0]}),
+    ],
+)
+def test_groups_of_the_tool(bins: Any, expected: dict[str, list[int]]) -> None:
+    # 20 s of 100 s: coverage exactly 0.2, which belongs to the lower group; 250 s of 100 s counts as 1.
+    truth: list[Span] = [
+        ("v", 0, 20, "x"),
+        ("v", 20, 40, "x"),
+        ("v", 0, 30, "x"),
+        ("v", 0, 100, "x"),
+        ("w", 0, 250, "y"),
+    ]
+    groups = diagnose({}, annotations_of(truth), [0.5], bins=bins).characteristics
+    assert {kind.name: [entry["annotations"] for entry in kind.to_json()] for kind in groups} == expected
+    if bins == "activitynet":
+        assert groups[0].ranges == ("≤ 0.2", "0.2–0.4", "0.4–0.6", "0.6–0.8", "> 0.8")
+        assert groups[2].ranges == ("1", "2–4", "5–8", "≥ 9")
+
+
+def test_quantile_groups_are_about_equal_and_bounds_differ() -> None:
+    rng = np.random.default_rng(1)
+    truth: list[Span] = [(f"v{k}", 0, float(length), "x") for k, length in enumerate(rng.exponential(8, 1000) + 0.1)]
+    coverage, length, instances = characteristics_of(
+        match_detections({}, annotations_of(truth), [0.5]).truth, annotations_of(truth), "quantile"
+    )
+    for kind in (coverage, length):
+        sizes = np.bincount(kind.group, minlength=5)
+        assert len(sizes) == 5
+        assert sizes.min() > 150
+    assert instances.sizes == ("all",)  # every video has one: nothing to part
+    assert instances.ranges == ("all",)
+
+
+def test_data_sets_are_known_by_their_videos() -> None:
+    def named(names: list[str], classes: int) -> Annotations:
+        return Annotations({name: VideoAnnotation(name, (f"c{k % classes}",)) for k, name in enumerate(names)})
+
+    assert choose_bins(named([f"video_test_{k:07d}" for k in range(40)], 20)) == "thumos14"
+    assert choose_bins(named([f"v_{k:011d}" for k in range(400)], 200)) == "activitynet"
+    assert choose_bins(named([f"{k:011d}" for k in range(400)], 100)) == "activitynet"
+    assert choose_bins(named([f"{k:011d}" for k in range(400)], 20)) == "quantile"
+    assert choose_bins(named(["clip"], 1)) == "quantile"
+
+
+def test_without_durations_coverage_is_left_out() -> None:
+    truth: list[Span] = [("v", 0, 20, "x")]
+    found = diagnose({}, annotations_of(truth, duration_s=None), [0.5])
+    assert [kind.name for kind in found.characteristics] == ["length", "instances"]
+    assert found.false_negatives.rate == 1
+    assert found.false_positives.average_mAP_N == 0
+
+
+span = st.tuples(
+    st.sampled_from("uvw"), st.integers(0, 12).map(float), st.integers(1, 8).map(float), st.sampled_from("xyz")
+)
+
+
+@given(
+    truth=st.lists(span, min_size=1, max_size=10),
+    found=st.lists(st.tuples(span, st.integers(0, 6)), max_size=40),
+    thresholds=st.sampled_from([[0.5], [0.25, 0.5, 0.75]]),
+)
+@settings(max_examples=150, deadline=None)
+def test_equals_its_twin(
+    truth: list[tuple[str, float, float, str]],
+    found: list[tuple[tuple[str, float, float, str], int]],
+    thresholds: list[float],
+) -> None:
+    spans: list[Span] = [(video, start, start + length, label) for video, start, length, label in truth]
+    rows: list[Row] = [(video, start, start + size, label, score / 6) for (video, start, size, label), score in found]
+    rows.sort(key=lambda row: row[0])
+    annotations = annotations_of(spans)
+    # The order of the compiled table: by video as given, then by class.
+    order = list(annotations)
+    spans.sort(key=lambda row: (order.index(row[0]), row[3]))
+    result = diagnose(detections_of(rows), annotations, thresholds, bins="thumos14")
+    twin = Twin(rows, spans, thresholds)
+
+    share, base, gain = twin.false_positives()
+    np.testing.assert_allclose(result.false_positives.share, share, atol=1e-12)
+    assert result.false_positives.average_mAP_N == pytest.approx(base, abs=1e-12)
+    assert result.false_positives.gain.tolist() == pytest.approx(gain, abs=1e-12)
+    everything = set(range(len(spans)))
+    assert result.sensitivity.average_mAP_N == pytest.approx(twin.sensitivity(everything), abs=1e-12)
+    assert result.false_negatives.rate == pytest.approx(twin.false_negative_rate(everything), abs=1e-12)
+    for kind in result.characteristics:
+        for group in range(len(kind.sizes)):
+            wanted = set(np.flatnonzero(kind.group == group).tolist())
+            expected = twin.sensitivity(wanted) if wanted else math.nan
+            assert result.sensitivity.by_group[kind.name][group] == pytest.approx(expected, abs=1e-12, nan_ok=True)
+            expected = twin.false_negative_rate(wanted) if wanted else math.nan
+            assert result.false_negatives.by_group[kind.name][group] == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+@pytest.fixture(scope="module")
+def authors(shared_data: Path) -> tuple[Diagnosis, Diagnosis, Annotations, dict[str, Detections], Path]:
+    release = shared_data / "refineloc-release"
+    truth = read_annotations(release / "activitynet_v1-2_valid_groundtruth.csv")
+    found = [read_detections(release / f"valid_predictions_iteration_000{index}.json") for index in (0, 1)]
+    first, second = (diagnose(detections, truth) for detections in found)
+    return first, second, truth, found[0], release / "valid_predictions_iteration_0001.json"
+
+
+def test_the_authors_predictions_show_what_figure_3_shows(authors: tuple[Any, ...]) -> None:
+    before, after = authors[0], authors[1]
+    assert before.bins == after.bins == "activitynet"
+    first, second = kinds(before), kinds(after)
+    assert second["true positive"] > 1.5 * first["true positive"] > 0
+    assert second["localization"] < first["localization"] - 0.05
+    assert second["background"] < first["background"] - 0.05
+    # Every group is 100 % in all, and the best G of each class hold most of what is found.
+    for diagnosis in (before, after):
+        np.testing.assert_allclose(diagnosis.false_positives.share.sum(axis=1), 1)
+        assert diagnosis.false_positives.share[:, 0].argmax() == 0
+    assert after.false_negatives.rate < before.false_negatives.rate
+    # Section 4.3: what is hard for both are short annotations in videos with many of them.
+    assert after.sensitivity.by_group["coverage"][0] < after.sensitivity.by_group["coverage"][4]
+
+
+def test_the_figures_of_the_documentation(authors: tuple[Any, ...]) -> None:
+    """docs/diagnosis.md, to four digits: what is true positive, wrong label, ... of the best G; mAP_N; missed."""
+    shares = (
+        [0.1376, 0.0, 0.0060, 0.5394, 0.0287, 0.2883],
+        [0.2416, 0.0, 0.0295, 0.4649, 0.0668, 0.1972],
+    )
+    for diagnosis, share, average, missed, coverage in zip(
+        authors[:2], shares, (0.09823, 0.19474), (0.8114, 0.7076), ((0.0387, 0.2050), (0.0361, 0.4842)), strict=True
+    ):
+        assert diagnosis.false_positives.share[0].tolist() == pytest.approx(share, abs=5e-5)
+        assert diagnosis.sensitivity.average_mAP_N == pytest.approx(average, abs=5e-6)
+        assert diagnosis.false_negatives.rate == pytest.approx(missed, abs=5e-5)
+        groups = diagnosis.sensitivity.by_group["coverage"]
+        assert (groups[0], groups[4]) == pytest.approx(coverage, abs=5e-5)
+    gain = dict(zip(ERROR_TYPES[1:], authors[1].false_positives.gain, strict=True))
+    assert (gain["localization"], gain["background"]) == pytest.approx((0.0553, 0.0119), abs=5e-5)
+    assert authors[1].false_positives.average_mAP_N == pytest.approx(0.19474, abs=5e-6)
+    assert authors[1].sensitivity.relative_change()["coverage"] == pytest.approx((-0.8147, 1.4863), abs=5e-5)
+
+
+def test_the_tools_figures_without_annotations_longer_than_their_video(authors: tuple[Any, ...]) -> None:
+    """docs/diagnosis.md, where it differs from DETAD's tool: what its rule of dropping them comes to."""
+    truth, kept, excess = authors[2], {}, []
+    for name, video in truth.items():
+        length = video.end - video.start
+        inside = (length <= video.duration_s) & (length > 0)
+        excess += (length[length > video.duration_s] / video.duration_s - 1).tolist()
+        labels = tuple(label for label, good in zip(video.segment_labels, inside, strict=True) if good)
+        kept[name] = replace(video, start=video.start[inside], end=video.end[inside], segment_labels=labels)
+    assert len(excess) == 118
+    assert np.median(excess) == pytest.approx(0.0007, abs=5e-5)
+    dropped = diagnose(read_detections(authors[4]), Annotations(kept))
+    assert dropped.sensitivity.average_mAP_N == pytest.approx(0.177, abs=5e-4)
+    assert kinds(dropped)["true positive"] == pytest.approx(0.226, abs=5e-4)
+
+
+def test_true_positives_are_those_of_the_evaluation(authors: tuple[Any, ...]) -> None:
+    _, _, truth, found, _ = authors
+    matching = match_detections(found, truth)
+    # All detections as one class of the profile: the hits per threshold, and the recall that AP rests on.
+    hits = (matching.annotation >= 0).sum(axis=1)
+    assert (np.diff(hits) < 0).all()  # a stricter threshold finds less
+    for row in matching.annotation:
+        taken = row[row >= 0]
+        assert len(np.unique(taken)) == len(taken)  # nothing is found twice
+    assert evaluate(found, truth).average_mAP == pytest.approx(0.0966033, abs=1e-6)
+
+
+def test_files(tmp_path: Path, authors: tuple[Any, ...]) -> None:
+    pytest.importorskip("matplotlib")
+    written = write_diagnosis(tmp_path / "made" / "here", authors[1], title="<iteration> & 1")
+    assert sorted(path.name for path in written) == sorted(
+        ["diagnosis.json"]
+        + [
+            f"{name}.{kind}"
+            for name in ("false_positives", "sensitivity", "false_negatives")
+            for kind in ("png", "svg")
+        ]
+    )
+    document = json.loads((tmp_path / "made" / "here" / "diagnosis.json").read_text())
+    assert document == json.loads(json.dumps(authors[1].to_json()))
+    short = sum(
+        int(((video.end - video.start <= 30) & (video.end > video.start)).sum()) for video in authors[2].values()
+    )
+    assert document["groups"]["length"][0] == {"size": "XS", "range": "≤ 30", "annotations": short}
+    for path in written[1:]:
+        if path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+        else:
+            assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_of_a_detector_that_finds_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    nothing = diagnose({}, annotations_of([("v", 0, 20, "x")], duration_s=None), [0.5])
+    assert len(write_diagnosis(tmp_path, nothing)) == 7
+    assert (
+        json.loads((tmp_path / "diagnosis.json").read_text())["false_positives"]["share"]["background"] == [None] * 10
+    )
+
+
+def test_a_group_without_annotations_has_a_dash_and_no_bar() -> None:
+    """0.0 % missed would read as perfect."""
+    pytest.importorskip("matplotlib")
+    truth: list[Span] = [("v", 0, 5, "x"), ("w", 0, 50, "x")]
+    rows: list[Row] = [("v", 0, 5, "x", 0.9)]
+    found = diagnose(detections_of(rows), annotations_of(truth), [0.5], bins="activitynet")
+    for draw, values in (
+        (draw_sensitivity, found.sensitivity.by_group),
+        (draw_false_negatives, found.false_negatives.by_group),
+    ):
+        axes = draw(found).axes[1]
+        assert axes.get_title(loc="left") == "length (s)"
+        texts = [text.get_text() for text in axes.texts]
+        assert texts == ["–" if math.isnan(value) else f"{100 * value:.1f}" for value in values["length"]]
+        assert texts[2:] == ["–"] * 3
+        assert [bar.get_height() for bar in axes.patches[2:]] == [0] * 3
+    profile = draw_false_positives(found).axes[0]
+    assert [text.get_text() for text in profile.texts] == ["100", *["–"] * 9]  # one detection in all, in 1G
+
+
+def test_the_span_of_each_characteristic_is_drawn() -> None:
+    pytest.importorskip("matplotlib")
+    truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
+    rows: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
+    found = diagnose(detections_of(rows), annotations_of(truth), [0.5], bins="activitynet")
+    spans = draw_sensitivity(found).axes[-1]
+    assert [label.get_text() for label in spans.get_xticklabels()] == ["coverage", "length", "instances"]
+    for bar, (low, high) in zip(spans.patches, found.sensitivity.relative_change().values(), strict=True):
+        assert (bar.get_y(), bar.get_y() + bar.get_height()) == pytest.approx((100 * low, 100 * high))
+    assert {"-20", "+20"} <= {text.get_text() for text in spans.texts}  # length: 1/3 and 1/2 against 5/12
+    assert spans.get_ylim()[0] < -20
+
+
+def test_a_title_that_no_font_has_is_one_warning_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = diagnose({}, annotations_of([("v", 0, 20, "x")]), [0.5])
+    with pytest.warns(UserWarning, match="no installed font") as caught:
+        write_diagnosis(tmp_path, found, title="\U00014400\U00014401")
+    assert len(caught) == 6  # and one line of a program, which tells equal ones once
+
+
+def test_without_matplotlib_the_error_has_the_install_line(
+    tmp_path: Path, authors: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'refineloc\[plot\]'"):
+        write_diagnosis(tmp_path, authors[0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, authors: tuple[Any, ...]) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be made a folder"):
+        write_diagnosis(tmp_path / "file" / "below", authors[0])

@@ -1,0 +1,573 @@
+"""Formats: each file is read back by the format's own library, and hostile names and values stay inside it."""
+
+import importlib.util
+import json
+import pickle
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refineloc.evaluation.formats.database import write_activitynet, write_training_data
+from refineloc.evaluation.formats.elan import write_elan
+from refineloc.evaluation.formats.label_studio import write_label_studio
+from refineloc.evaluation.formats.media import media_address, media_type
+from refineloc.evaluation.formats.parquet import write_parquet
+from refineloc.evaluation.formats.plain_pickle import load_plain
+from refineloc.evaluation.formats.reading import read_source, read_tracks
+from refineloc.evaluation.formats.subtitles import write_subtitles
+from refineloc.evaluation.formats.tracks import Track, to_annotations, to_detections
+from refineloc.evaluation.formats.wtalc import read_wtalc
+from refineloc.runtime.annotations import read_annotations, write_annotations_csv
+from refineloc.runtime.detections import read_detections
+from refineloc.runtime.errors import AnnotationError, InputError, MissingExtraError
+
+
+def track(rows: list[tuple[float, float, str, float]], video: str = "clip", scores: bool = True, **about: Any) -> Track:
+    return Track(
+        video,
+        np.array([row[0] for row in rows], dtype=np.float64),
+        np.array([row[1] for row in rows], dtype=np.float64),
+        tuple(row[2] for row in rows),
+        np.array([row[3] for row in rows], dtype=np.float64) if scores else None,
+        **about,
+    )
+
+
+# Out of order, overlapping, hours long, hostile and multi-line labels.
+ROWS = [
+    (3661.5, 3700.25, "High jump", 1.875),
+    (0.0, 2.5, "<b>run</b> & walk --> jump", 0.25),
+    (1.0, 2.0, "two\nlines", 0.5),
+    (1.5, 4.0, "two\nlines", 0.125),
+]
+
+
+def test_srt_is_read_by_the_srt_library(tmp_path: Path) -> None:
+    srt = pytest.importorskip("srt")
+    write_subtitles(tmp_path / "a.srt", track(ROWS), "srt")
+    cues = list(srt.parse((tmp_path / "a.srt").read_text(encoding="utf-8")))
+    assert [(cue.index, cue.start.total_seconds(), cue.end.total_seconds()) for cue in cues] == [
+        (1, 0.0, 2.5),
+        (2, 1.0, 2.0),
+        (3, 1.5, 4.0),
+        (4, 3661.5, 3700.25),
+    ]
+    assert cues[0].content == "<b>run</b> & walk → jump  0.25"
+    assert cues[1].content == "two lines  0.50"
+    assert cues[3].content == "High jump  1.88"
+
+
+def test_vtt_is_read_by_the_webvtt_library(tmp_path: Path) -> None:
+    webvtt = pytest.importorskip("webvtt")
+    write_subtitles(tmp_path / "a.vtt", track(ROWS, scores=False), "vtt")
+    cues = list(webvtt.read(tmp_path / "a.vtt"))
+    assert [(cue.start, cue.end) for cue in cues] == [
+        ("00:00:00.000", "00:00:02.500"),
+        ("00:00:01.000", "00:00:02.000"),
+        ("00:00:01.500", "00:00:04.000"),
+        ("01:01:01.500", "01:01:40.250"),
+    ]
+    assert cues[0].raw_text == "&lt;b&gt;run&lt;/b&gt; &amp; walk --&gt; jump"
+    assert cues[3].text == "High jump"
+
+
+def test_a_cue_lasts_at_least_a_millisecond(tmp_path: Path) -> None:
+    srt = pytest.importorskip("srt")
+    write_subtitles(tmp_path / "a.srt", track([(1.0, 1.0001, "x", 1.0), (-0.2, 0.1, "y", 1.0)]), "srt")
+    first, second = srt.parse((tmp_path / "a.srt").read_text())
+    assert first.start.total_seconds() == 0
+    assert (second.end - second.start).total_seconds() == pytest.approx(0.001)
+
+
+def test_eaf_is_read_by_pympi(tmp_path: Path) -> None:
+    elan = pytest.importorskip("pympi").Elan
+    write_elan(tmp_path / "a.eaf", track(ROWS), media="file:///videos/clip & more.mp4")
+    read = elan.Eaf(str(tmp_path / "a.eaf"))
+    assert sorted(read.get_tier_names()) == sorted(
+        ["High jump", "<b>run</b> & walk --> jump", "two lines", "two lines (2)"]  # ELAN's tiers hold no overlap
+    )
+    assert read.get_annotation_data_for_tier("High jump") == [(3661500, 3700250, "High jump 1.88")]
+    assert read.get_annotation_data_for_tier("two lines") == [(1000, 2000, "two lines 0.50")]
+    assert read.get_annotation_data_for_tier("two lines (2)") == [(1500, 4000, "two lines 0.12")]
+    assert [media["MEDIA_URL"] for media in read.get_linked_files()] == ["file:///videos/clip & more.mp4"]
+    again = tmp_path / "again.eaf"
+    read.to_file(str(again))  # pympi can write what it read
+    assert elan.Eaf(str(again)).get_annotation_data_for_tier("High jump")
+
+
+@pytest.mark.parametrize(
+    ("place", "video", "address", "kind"),
+    [
+        ("", "clip", "clip.mp4", "video/mp4"),
+        ("", "v.2", "v.2.mp4", "video/mp4"),  # a dot makes no file's name of it
+        ("/data/?d=", "v_1.WebM", "/data/?d=v_1.WebM", "video/webm"),
+        ("file:///my videos/", "a b#1?.mov", "file:///my%20videos/a%20b%231%3F.mov", "video/quicktime"),
+        ("file:///my%20videos/", "sub/跳", "file:///my%20videos/sub/%E8%B7%B3.mp4", "video/mp4"),
+        ("https://host/?x=1&d=", "100%", "https://host/?x=1&d=100%25.mp4", "video/mp4"),
+    ],
+)
+def test_addresses_of_media(tmp_path: Path, place: str, video: str, address: str, kind: str) -> None:
+    assert (media_address(place, video), media_type(address)) == (address, kind)
+    write_label_studio(tmp_path / "a.json", [track(ROWS, video, fps=25.0)], media=place)
+    assert json.loads((tmp_path / "a.json").read_text())[0]["data"] == {"video": address, "name": video}
+    elan = pytest.importorskip("pympi").Elan
+    write_elan(tmp_path / "a.eaf", track(ROWS), media=address)
+    (linked,) = elan.Eaf(str(tmp_path / "a.eaf")).get_linked_files()
+    assert (linked["MEDIA_URL"], linked["MIME_TYPE"]) == (address, kind)
+
+
+def test_equal_input_gives_equal_eaf(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_elan(tmp_path / f"{name}.eaf", track([(0.0, 1.0, "bell\x07", 1.0)]))
+    assert (tmp_path / "a.eaf").read_bytes() == (tmp_path / "b.eaf").read_bytes()
+    assert b"\x07" not in (tmp_path / "a.eaf").read_bytes()
+
+
+def test_parquet_is_read_by_pyarrow(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    found = track(ROWS, fps=25.0, duration_s=4000.0)
+    truth = track([(1.0, 2.0, "run", 0.0)], video="other", scores=False, subset="validation")
+    write_parquet(tmp_path / "a.parquet", [found, track([], video="empty"), truth])
+    rows = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    assert [row["video"] for row in rows] == ["clip"] * 4 + ["other"]
+    assert rows[0] == {
+        "video": "clip",
+        "start_s": 3661.5,
+        "end_s": 3700.25,
+        "label": "High jump",
+        "score": 1.875,
+        "duration_s": 4000.0,
+        "fps": 25.0,
+        "subset": None,
+    }
+    assert (rows[4]["score"], rows[4]["subset"], rows[4]["fps"]) == (None, "validation", None)
+    write_parquet(tmp_path / "none.parquet", [])
+    assert parquet.read_table(tmp_path / "none.parquet").num_rows == 0
+
+
+def test_without_pyarrow_the_error_has_the_install_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'refineloc\[formats\]'"):
+        write_parquet(tmp_path / "a.parquet", [track(ROWS)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_label_studio_counts_frames_from_one(tmp_path: Path) -> None:
+    rows = [(0.0, 1.0, "x", 1.9), (0.12, 0.16, "x", 0.1), (0.1, 0.101, "y", 0.1)]
+    write_label_studio(tmp_path / "a.json", [track(rows, fps=25.0)], media="/data/?d=")
+    (task,) = json.loads((tmp_path / "a.json").read_text())
+    assert task["data"] == {"video": "/data/?d=clip.mp4", "name": "clip"}
+    results = task["predictions"][0]["result"]
+    # Frame k is shown from (k-1)/25 to k/25: the first second is frames 1 to 25; 0.12 to 0.16 is frame 4 alone.
+    assert [result["value"]["ranges"][0] for result in results] == [
+        {"start": 1, "end": 25},
+        {"start": 4, "end": 4},
+        {"start": 3, "end": 3},
+    ]
+    assert {result["value"]["timelinelabels"][0] for result in results} == {"x", "y"}
+    write_label_studio(tmp_path / "b.json", [track(rows, scores=False, fps=25.0)])
+    assert "annotations" in json.loads((tmp_path / "b.json").read_text())[0]
+    with pytest.raises(InputError, match=r"video 'clip'.*frame rate is not known.*--fps"):
+        write_label_studio(tmp_path / "c.json", [track(rows)])
+
+
+def test_label_studio_regions_are_read_by_its_own_library(tmp_path: Path) -> None:
+    """With its exporter: its validator has no rules for TimelineLabels, and calls every value of them invalid."""
+    converter = pytest.importorskip(
+        "label_studio_sdk.converter", reason="label-studio-sdk is not installed (38 packages, 450 MB)"
+    )
+    write_label_studio(tmp_path / "a.json", [track([(0.0, 1.0, "x", 0), (2.0, 3.0, "y", 0)], scores=False, fps=25.0)])
+    (task,) = json.loads((tmp_path / "a.json").read_text())
+    task["id"] = task["annotations"][0]["id"] = 1  # as its server gives them when it imports the file
+    (tmp_path / "a.json").write_text(json.dumps([task]))
+    config = (
+        '<View><TimelineLabels name="actions" toName="video"><Label value="x"/><Label value="y"/></TimelineLabels>'
+        '<Video name="video" value="$video" framerate="25"/></View>'
+    )
+    reader = converter.Converter(config, str(tmp_path), download_resources=False)
+    reader.convert(str(tmp_path / "a.json"), str(tmp_path / "out"), "JSON_MIN", is_dir=False)
+    (read,) = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert read["video"] == "clip.mp4"
+    assert read["actions"] == [
+        {"ranges": [{"start": 1, "end": 25}], "timelinelabels": ["x"]},
+        {"ranges": [{"start": 51, "end": 75}], "timelinelabels": ["y"]},
+    ]
+
+
+def actionformer(path: Path, split: tuple[str, ...]) -> dict[str, Any]:
+    """What ActionFormer's THUMOS14 loader keeps of a database (written after its documented fields)."""
+    database = json.loads(path.read_text())["database"]
+    ids = {entry["label"]: entry["label_id"] for video in database.values() for entry in video["annotations"]}
+    return {
+        name: (video["fps"], video["duration"], [(ids[e["label"]], *e["segment"]) for e in video["annotations"]])
+        for name, video in database.items()
+        if video["subset"].lower() in split
+    }
+
+
+def opentad_frames(path: Path, video: str) -> list[tuple[int, int]]:
+    """OpenTAD's bounds in frames: seconds over "duration", times "frame"."""
+    entry = json.loads(path.read_text())["database"][video]
+    scale = entry["frame"] / entry["duration"]
+    return [(int(e["segment"][0] * scale), int(e["segment"][1] * scale)) for e in entry["annotations"]]
+
+
+def test_training_data_is_what_the_loaders_ask_for(tmp_path: Path) -> None:
+    pseudo = track(
+        [(-1.0, 5.0, "run", 1.5), (8.0, 12.0, "jump", 0.5), (11.0, 12.0, "run", 0.1)], fps=30.0, duration_s=10.0
+    )
+    truth = track(
+        [(1.0, 2.0, "jump", 0.0)], "val", scores=False, fps=25.0, duration_s=4.0, frames=99, subset="validation"
+    )
+    path = tmp_path / "pseudo.json"
+    write_training_data(path, [pseudo, truth], ["jump", "run"])
+    # Clipped to the video; what lies outside it is gone.
+    assert actionformer(path, ("training",)) == {"clip": (30.0, 10.0, [(1, 0.0, 5.0), (0, 8.0, 10.0)])}
+    assert actionformer(path, ("validation",)) == {"val": (25.0, 4.0, [(0, 1.0, 2.0)])}
+    assert opentad_frames(path, "clip") == [(0, 150), (240, 300)]
+    assert json.loads(path.read_text())["database"]["val"]["frame"] == 99
+    scores = [entry["score"] for entry in json.loads(path.read_text())["database"]["clip"]["annotations"]]
+    assert scores == [1.5, 0.5]
+    assert read_annotations(path, subset="training")["clip"].segment_labels == ("run", "jump")
+    with pytest.raises(InputError, match="label 'run' is not one of the 1 classes"):
+        write_training_data(path, [pseudo], ["jump"])
+    with pytest.raises(InputError, match="its frame rate is not known"):
+        write_training_data(path, [track(ROWS, duration_s=5.0)], ["jump"])
+    with pytest.raises(InputError, match="its duration is not known"):
+        write_training_data(path, [track(ROWS, fps=5.0)], ["jump"])
+
+
+def test_activitynet_json_and_csv_both_ways(tmp_path: Path, shared_data: Path) -> None:
+    released = shared_data / "refineloc-release" / "thumos14_valid_groundtruth.csv"
+    there, back = tmp_path / "there.json", tmp_path / "back.csv"
+    write_activitynet(there, read_tracks(released))
+    write_annotations_csv(back, to_annotations(read_tracks(there)))
+    first, last = read_annotations(released), read_annotations(back)
+    assert list(first) == list(last)
+    for name, video in first.items():
+        other = last[name]
+        assert video.start.tolist() == other.start.tolist()
+        assert video.end.tolist() == other.end.tolist()
+        assert (video.segment_labels, video.duration_s) == (other.segment_labels, other.duration_s)
+        assert (video.fps, video.frames) == (other.fps, other.frames)
+    assert all(video.frames for video in first.values())
+
+
+def test_labels_without_times_survive(tmp_path: Path) -> None:
+    (tmp_path / "weak.csv").write_text("video-name,label,fps\na,run,25\na,jump,25\n")
+    write_activitynet(tmp_path / "weak.json", read_tracks(tmp_path / "weak.csv"))
+    again = read_annotations(tmp_path / "weak.json")
+    assert again["a"].labels == ("jump", "run")
+    assert again["a"].fps == 25
+    assert len(again["a"].start) == 0
+
+
+def test_a_label_without_times_survives_beside_segments(tmp_path: Path) -> None:
+    (tmp_path / "mixed.csv").write_text("video-name,t-start,t-end,label\na,1,2,run\na,,,jump\n")
+    write_activitynet(tmp_path / "mixed.json", read_tracks(tmp_path / "mixed.csv"))
+    write_annotations_csv(tmp_path / "back.csv", to_annotations(read_tracks(tmp_path / "mixed.json")))
+    for name in ("mixed.json", "back.csv"):
+        again = read_annotations(tmp_path / name)["a"]
+        assert (again.labels, again.segment_labels, again.end.tolist()) == (("jump", "run"), ("run",), [2.0])
+
+
+def test_a_file_without_detections_is_one_of_detections_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "none.json").write_text('{"results": {}}')
+    assert read_source(tmp_path / "none.json") == ([], True, 0)
+    (tmp_path / "none.csv").write_text('"video-name","t-start","t-end","label","score"\n')
+    assert read_source(tmp_path / "none.csv").scored
+
+
+def test_scores_of_training_data_are_counted_as_it_is_annotations(tmp_path: Path) -> None:
+    pseudo = track([(0.0, 5.0, "run", 1.5), (6.0, 8.0, "run", 0.5)], fps=30.0, duration_s=10.0)
+    write_training_data(tmp_path / "pseudo.json", [pseudo], ["run"])
+    (read,), scored, unread = read_source(tmp_path / "pseudo.json")
+    assert (read.score, scored, unread, read.frames) == (None, False, 2, 300)
+
+
+def test_tracks_tell_detections_from_annotations(tmp_path: Path, shared_data: Path) -> None:
+    release, sample = shared_data / "refineloc-release", shared_data / "activitynet-sample"
+    assert read_tracks(sample / "sample_detection_prediction.json")[0].score is not None
+    assert read_tracks(sample / "activity_net.v1-2.min-missing-removed.json", subset="validation")[0].score is None
+    assert read_tracks(release / "thumos14_test_groundtruth.csv")[0].score is None
+    (tmp_path / "found.csv").write_text("video-name,t-start,t-end,label,score\na,0,1,x,0.5\na,3,3,x,0.5\n")
+    (found,) = read_tracks(tmp_path / "found.csv")
+    assert found.score is not None
+    assert (len(found), found.left_out) == (1, 1)  # what lasts no time is left out
+    with pytest.raises(InputError, match="no such file"):
+        read_tracks(tmp_path / "absent.json")
+    with pytest.raises(InputError, match="a folder without W-TALC's"):
+        read_tracks(tmp_path)
+    with pytest.raises(InputError, match="detections have no subsets"):
+        read_tracks(tmp_path / "found.csv", subset="test")
+
+
+def test_detections_keep_every_value(shared_data: Path) -> None:
+    source = shared_data / "refineloc-release" / "valid_predictions_iteration_0001.json"
+    before, after = read_detections(source), to_detections(read_tracks(source))
+    assert list(before) == list(after)
+    for name, found in before.items():
+        assert list(found) == list(after[name])
+
+
+def test_basnet_ground_truth(shared_data: Path) -> None:
+    tracks = read_tracks(shared_data / "basnet-thumos14" / "gt.json", subset="test")
+    first = next(track for track in tracks if track.video == "video_test_0000896")
+    assert (first.start[0], first.end[0], first.labels[0]) == (18.6, 24.8, "HighJump")  # its bounds are strings
+    assert sum(len(track) for track in tracks) > 3000
+
+
+def test_wtalc_folder(shared_data: Path) -> None:
+    folder = shared_data / "wtalc-thumos14reduced"
+    with pytest.raises(AnnotationError, match=r"segments\.npy: holds Python objects.*--allow-pickle"):
+        read_wtalc(folder)
+    read = read_wtalc(folder, allow_pickle=True)
+    assert len(read) == 412
+    first = read["video_validation_0000051"]
+    assert first.start.tolist() == [67.5, 85.9, 139.3]
+    assert first.segment_labels == ("Billiards",) * 3
+    assert (first.duration_s, first.fps, first.subset) == (169.794, 30.0, "validation")
+    assert len(read.classes) == 20
+    test = read_wtalc(folder, allow_pickle=True, subset="test")
+    assert {video.subset for video in test.values()} == {"test"}
+    # The same annotations as the released CSV's, whose classes have numbers and whose rows are in another order.
+    released = read_annotations(shared_data / "refineloc-release" / "thumos14_valid_groundtruth.csv")
+    both = set(released) & set(read)
+    assert len(both) > 150
+    same = [name for name in both if np.array_equal(np.sort(released[name].start), np.sort(read[name].start))]
+    assert len(same) > 0.9 * len(both)
+
+
+class Harmful:
+    """Unpickling this runs a program."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("unpickled",))
+
+
+def wtalc_folder(folder: Path, segments: Any, labels: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "videoname.npy", np.array([b"a"]))
+    for name, value in (("segments", segments), ("labels", labels)):
+        array = np.empty(1, dtype=object)
+        array[0] = value
+        np.save(folder / f"{name}.npy", array, allow_pickle=True)
+    return folder
+
+
+def test_a_harmful_pickle_is_refused_even_where_pickles_are_allowed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = wtalc_folder(tmp_path, [[0.0, 1.0]], [Harmful()])
+    with pytest.raises(AnnotationError, match=r"labels\.npy: not a pickle of plain values: names builtins\.print"):
+        read_wtalc(folder, allow_pickle=True)
+    assert "unpickled" not in capfd.readouterr().out
+    assert pickle.loads(pickle.dumps(Harmful())) is None  # it would have run
+    assert "unpickled" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("segments", "labels", "message"),
+    [
+        ([[0.0, 1.0], [1.0, 2.0]], [b"x"], "2 segments and 1 labels"),
+        ([[0.0]], [b"x"], "expected segments"),
+        ([["a", "b"]], [b"x"], "expected segments"),
+        ([[0.0, np.inf]], [b"x"], "not a finite number"),
+        ([[0.0, 1.0]], [3], "expected a string, got int"),
+        ([[0.0, 1.0]], [b"\xff"], "not UTF-8"),
+        (7, [b"x"], "expected a list, got int"),
+        ([[0.0, 10**400]], [b"x"], "expected segments"),
+        ([[0.0, 1.0]], ["\udc80"], "not UTF-8"),
+    ],
+)
+def test_odd_rows_of_wtalc_folders(tmp_path: Path, segments: Any, labels: Any, message: str) -> None:
+    with pytest.raises(AnnotationError, match=message):
+        read_wtalc(wtalc_folder(tmp_path, segments, labels), allow_pickle=True)
+
+
+# --- crafted pickles: opcodes by hand -------------------------------------------------------------------------------
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def whole(value: int) -> bytes:
+    return b"\x8a\x08" + struct.pack("<q", value)
+
+
+def dtype(code: str, state: bytes = b"") -> bytes:
+    return b"cnumpy\ndtype\n(" + text(code) + b"\x89\x88tR" + state
+
+
+def state(order: str = "|", names: bytes = b"N", fields: bytes = b"N", size: int = -1, flags: int = 0) -> bytes:
+    """(3, order, None, names, fields, size, -1, flags), and the opcode that sets it."""
+    return b"(K\x03" + text(order) + b"N" + names + fields + whole(size) + whole(-1) + whole(flags) + b"tb"
+
+
+def array(shape: bytes, kind: bytes, raw: bytes) -> bytes:
+    made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR"
+    return made + b"(K\x01" + shape + kind + b"\x89" + raw + b"tb"
+
+
+def raw(data: bytes) -> bytes:
+    return b"B" + struct.pack("<I", len(data)) + data
+
+
+OBJECT = dtype("O8", state(flags=63))
+FLOAT = dtype("f8", state("<"))
+# Bytes whose kind says that they are a record of one Python object, and not that they hold one: read as an address.
+HIDDEN = dtype("V8", state(names=b"(" + text("a") + b"t", fields=b"}" + text("a") + b"(" + OBJECT + b"K\x00ts", size=8))
+BOMB = b"cnumpy\nndarray\n((K\x01t" + HIDDEN + b"C\x08AAAAAA\x00\x00tR"
+LAUGHS = b"]q\x00" + b"".join(b"](" + b"h%c" % k * 10 + b"eq%c" % (k + 1) for k in range(60))
+
+
+def craft(folder: Path, value: bytes) -> Path:
+    """A folder whose labels.npy holds this pickle."""
+    wtalc_folder(folder, [[0.0, 1.0]], [b"x"])
+    header = (folder / "labels.npy").read_bytes()
+    length = 10 + struct.unpack("<H", header[8:10])[0]
+    (folder / "labels.npy").write_bytes(header[:length] + b"\x80\x02" + value + b".")
+    return folder
+
+
+def test_an_object_hidden_in_bytes_ends_in_one_line(tmp_path: Path) -> None:
+    """In a process of its own: NumPy's own dtype and ndarray, given this, end it with a segmentation fault."""
+    program = str(Path(sys.executable).with_name("refineloc-convert"))
+    command = [program, str(craft(tmp_path / "evil", BOMB)), str(tmp_path / "out.csv"), "--allow-pickle"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "labels.npy: not a pickle of plain values: holds an array of kind 'V8'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (array(b"(K\x01t", HIDDEN, raw(bytes(8))), "kind 'V8'"),
+        (array(b"(K\x01t", dtype("f8", state("<", names=b"(" + text("a") + b"t")), raw(bytes(8))), "array of records"),
+        (array(b"(K\x01t", dtype("f8", state("<", fields=b"}")), raw(bytes(8))), "array of records"),
+        (array(b"(K\x01t", dtype("O8", state(flags=0)), raw(bytes(8))), "flags"),
+        (array(b"(K\x01t", dtype("f8", state("<", flags=63)), raw(bytes(8))), "flags"),
+        (array(b"(K\x01t", dtype("S4", state(size=4_000_000)), raw(bytes(4))), "size of a dtype"),
+        (array(b"(K\x01t", dtype("S0"), raw(b"")), "kind 'S0'"),
+        (array(b"(K\x01t", dtype("M8[s]"), raw(bytes(8))), "kind 'M8"),
+        (array(b"(" + whole(10**12) + b"t", OBJECT, b"](K\x01e"), "another number of values"),
+        (array(b"(" + whole(10**9) + b"K\x00t", OBJECT, b"]"), "expected 1 rows"),
+        (array(b"(" + whole(-1) + b"t", OBJECT, b"](K\x01e"), "the shape of an array"),
+        (array(b"(" + whole(-1) * 2 + b"t", FLOAT, raw(bytes(8))), "the shape of an array"),
+        (array(b"(K\x02t", FLOAT, raw(bytes(8))), "another number of values"),
+        (array(b"(K\x01t", FLOAT, b"](K\x01e"), "another number of values"),
+        (array(b"(" + b"K\x01" * 9 + b"t", FLOAT, raw(bytes(8))), "not of a plain form"),
+        (b"cnumpy.core.multiarray\nscalar\n(" + FLOAT + raw(bytes(4)) + b"tR", "another size than its kind"),
+        (b"cnumpy.core.multiarray\nscalar\n(" + OBJECT + raw(bytes(8)) + b"tR", "another size than its kind"),
+        (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\n(K\x00tC\x01btR", "no array"),
+        (b"cnumpy.core.multiarray\nscalar\n}" + text("__defaults__") + b"NsN\x86b", "changes a function"),
+        (b"c_codecs\nencode\n(" + text("x") + text("rot13") + b"tR", "encodes something other"),
+        (b"cnumpy\ndtype\n)\x81", "opcode that plain values do not need"),  # NEWOBJ
+        (
+            b"\x96" + struct.pack("<Q", 2**60),
+            "opcode that plain values do not need",
+        ),  # BYTEARRAY8, made before it is read
+        (b"]r\xff\xff\xff\xff", "expected 1 rows"),  # memo number 4,294,967,295
+        (b"(" * 10, "not a pickle of plain values"),
+        (b"]q\x01h\x01a", "expected a string, got list"),  # a list that holds itself
+        (b"](" + b"]q\x01" + b"](h\x01h\x01eae", "expected a string, got list"),
+        (b"](" + LAUGHS + b"e", "expected a string, got list|expected 1 rows"),  # 10 ** 60 lists, in 60 places
+    ],
+)
+def test_crafted_pickles_end_in_one_line(tmp_path: Path, value: bytes, message: str) -> None:
+    with pytest.raises(AnnotationError, match=message) as caught:
+        read_wtalc(craft(tmp_path, value), allow_pickle=True)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_small_pickle_cannot_fill_the_memory() -> None:
+    # One list of 5,000 numbers as the values of 5,000 arrays; one string of 5,000 letters as bytes, as often.
+    numbers = b"](" + b"K\x01" * 5000 + b"eq\x00"
+    arrays = numbers + b"](" + array(b"(M\x88\x13t", OBJECT, b"h\x00") * 5000 + b"e"
+    strings = text("x" * 5000) + b"q\x00](" + (b"c_codecs\nencode\n(h\x00" + text("latin1") + b"tR") * 5000 + b"e"
+    for value in (arrays, strings):
+        with pytest.raises(pickle.UnpicklingError, match="larger than the file"):
+            load_plain(b"\x80\x02" + value + b".")
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_plain_values_are_read_whatever_the_protocol(protocol: int) -> None:
+    values: list[Any] = [
+        [[0.5, 1.5], [2, 3]], [b"run", "jump", "跳"], (1, None, True), {"a": [1]}, np.float64(2.5), np.int32(-3),
+        np.str_("x"), np.bytes_(b"y"), np.bool_(True), np.array([[1.0, 2.0], [3.0, 4.0]]), np.array(["ab", "跳"]),
+        np.array([b"a", b"bc"]), np.array([1.5, 2.5], dtype=">f4"), np.array(["ab"], dtype=">U2"), np.array([[], []]),
+    ]  # fmt: skip
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    plain = [value.tolist() if isinstance(value, np.ndarray | np.generic) else value for value in values]
+    plain[-1] = []
+    assert load_plain(pickle.dumps(array, protocol=protocol)) == plain
+
+
+def test_plain_arrays_that_state_more_than_they_hold(tmp_path: Path) -> None:
+    folder = wtalc_folder(tmp_path, [[0.0, 1.0]], [b"x"])
+    for kind, shape in (("|S1", "(1000000000000,)"), ("|S0", "(1000000000,)"), ("|V8", "(1,)"), ("<f8", "(-1,)")):
+        header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        whole = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(8)
+        (folder / "videoname.npy").write_bytes(whole)
+        with pytest.raises(AnnotationError, match=r"videoname\.npy: "):
+            read_wtalc(folder, allow_pickle=True)
+    (folder / "videoname.npy").write_bytes(b"PK\x03\x04" + bytes(60))  # an archive of arrays is no array
+    with pytest.raises(AnnotationError, match=r"videoname\.npy: not a \.npy file"):
+        read_wtalc(folder, allow_pickle=True)
+
+
+def test_a_video_twice_in_a_wtalc_folder(tmp_path: Path) -> None:
+    np.save(tmp_path / "videoname.npy", np.array([b"a", b"a"]))
+    for name, value in (("segments", [[0.0, 1.0]]), ("labels", [b"x"])):
+        rows = np.empty(2, dtype=object)
+        rows[:] = [value, value]
+        np.save(tmp_path / f"{name}.npy", rows, allow_pickle=True)
+    with pytest.raises(AnnotationError, match="video 'a': is there twice"):
+        read_wtalc(tmp_path, allow_pickle=True)
+
+
+def test_fiftyone_example_leaves_out_what_lies_outside_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for fiftyone, whose from_timestamps turns these into frame ranges that run backwards."""
+    made = SimpleNamespace(from_timestamps=lambda bounds, sample, label, confidence: (bounds, label, confidence))
+    stand_in = SimpleNamespace(Dataset=object, Sample=object, TemporalDetection=made)
+    monkeypatch.setitem(sys.modules, "fiftyone", stand_in)
+    path = Path(__file__).resolve().parents[3] / "examples" / "fiftyone_import.py"
+    spec = importlib.util.spec_from_file_location("fiftyone_import", path)
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    sample = SimpleNamespace(metadata=SimpleNamespace(duration=10.0))
+    rows = [
+        (-1.0, 2.0, "x", None),
+        (9.0, 14.0, "x", 0.5),
+        (10.0, 12.0, "x", None),
+        (11.0, 12.0, "x", None),
+        (5.0, 5.0, "x", None),
+    ]
+    assert example.temporal(sample, rows) == [([0.0, 2.0], "x", None), ([9.0, 10.0], "x", 0.5)]
+
+
+def test_cut_and_missing_files_of_wtalc_folders(tmp_path: Path) -> None:
+    folder = wtalc_folder(tmp_path, [[0.0, 1.0]], [b"x"])
+    assert read_wtalc(folder, allow_pickle=True)["a"].segment_labels == ("x",)
+    whole = (folder / "labels.npy").read_bytes()
+    (folder / "labels.npy").write_bytes(whole[:-20])
+    with pytest.raises(AnnotationError, match=r"labels\.npy: not a pickle of plain values"):
+        read_wtalc(folder, allow_pickle=True)
+    (folder / "labels.npy").write_bytes(b"nothing")
+    with pytest.raises(AnnotationError, match=r"labels\.npy: not a \.npy file"):
+        read_wtalc(folder, allow_pickle=True)
+    (folder / "labels.npy").unlink()
+    with pytest.raises(AnnotationError, match=r"labels\.npy: no such file"):
+        read_wtalc(folder, allow_pickle=True)

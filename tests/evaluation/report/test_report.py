@@ -1,0 +1,598 @@
+"""The report: its numbers, and the page in a real browser: it renders, sorts, filters, shows hostile names as text."""
+
+import itertools
+import json
+import re
+import shutil
+import time
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refineloc.evaluation.average_precision import evaluate, match_detections
+from refineloc.evaluation.report import Run, report_data, write_report
+from refineloc.evaluation.report.data import video_scores
+from refineloc.evaluation.report.page import page_of
+from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
+from refineloc.runtime.detections import Detections, read_detections
+from refineloc.runtime.errors import InputError
+
+TIOUS = [0.3, 0.5, 0.7]
+SCRIPT = "<script>window.hit = 1</script>"
+IMAGE = '"><img src=x onerror="window.hit = 1">'
+END = "</script><script>window.hit = 1</script>{{DATA}}"
+
+
+def sample() -> tuple[Annotations, list[Run]]:
+    """30 videos, some of them hostile by name, two runs of which the second is closer to the truth."""
+    rng = np.random.default_rng(3)
+    classes = ("jump", "run", SCRIPT)
+    names = [f"clip {k:02d}" for k in range(27)] + [IMAGE, END, "a b#c%?"]
+    videos, runs = {}, []
+    for index, name in enumerate(names):
+        start = np.sort(rng.uniform(0, 80, index % 4))
+        videos[name] = VideoAnnotation(
+            name,
+            (classes[index % 3],),
+            duration_s=None if index == 5 else 100.0,
+            start=start,
+            end=start + rng.uniform(2, 15, len(start)),
+            segment_labels=(classes[index % 3],) * len(start),
+        )
+    for run, noise in (("iteration 0", 5.0), (f"iteration 1 {SCRIPT}", 0.8)):
+        found = {}
+        for index, name in enumerate(names):
+            start = np.concatenate([videos[name].start + rng.normal(0, noise, len(videos[name].start)), [1.0]])
+            label = np.append(np.full(len(start) - 1, index % 3), 1)
+            found[name] = Detections(start, start + 8, rng.uniform(0, 2, len(start)), label, classes)
+        runs.append(Run(run, found))
+    return Annotations(videos, "<b>truth</b>.csv"), runs
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "films").mkdir()
+    for name in ("a b#c%?.webm", "clip 04.txt"):
+        (folder / "films" / name).write_bytes(b"")
+    # 100 s that play: sound, which a browser takes under any media file's name.
+    with wave.open(str(folder / "films" / "clip 03.mp4"), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(1)
+        sound.setframerate(4000)
+        sound.writeframes(bytes([128]) * 4000 * 100)
+    truth, runs = sample()
+    data = report_data(
+        runs, truth, TIOUS, title=f"Title {SCRIPT}", resamples=50, videos=folder / "films", relative_to=folder
+    )
+    write_report(folder / "report.html", data)
+    return folder / "report.html"
+
+
+def test_numbers_are_those_of_the_evaluation() -> None:
+    truth, runs = sample()
+    data = report_data(runs, truth, TIOUS, title="t", resamples=50)
+    for index, run in enumerate(runs):
+        result = evaluate(run.detections, truth, TIOUS)
+        assert data["runs"][index]["mAP"] == result.mAP.tolist()
+        assert data["runs"][index]["average_mAP"] == result.average_mAP
+        low, high = data["runs"][index]["interval"]["average_mAP"]
+        assert low < result.average_mAP < high
+        for at, entry in enumerate(data["classes"]):
+            assert entry["ap"][index] == result.ap[:, at].tolist()
+            assert 0 <= entry["intervals"][index][0] <= np.mean(entry["ap"][index]) <= entry["intervals"][index][1] <= 1
+    assert data["runs"][0]["average_mAP"] < data["runs"][1]["average_mAP"]
+    json.dumps(data, allow_nan=False)
+
+
+def test_a_videos_score_is_its_own_evaluation() -> None:
+    truth, runs = sample()
+    scores = video_scores(match_detections(runs[1].detections, truth, TIOUS), len(truth))
+    assert len({round(float(score), 6) for score in scores if not np.isnan(score)}) > 5
+    for index, (name, video) in enumerate(truth.items()):
+        if not len(video.start):
+            assert np.isnan(scores[index])
+            continue
+        alone = evaluate({name: runs[1].detections[name]}, Annotations({name: video}), TIOUS)
+        assert scores[index] == pytest.approx(alone.average_mAP)
+
+
+def test_without_intervals_and_with_one_threshold(tmp_path: Path) -> None:
+    truth, runs = sample()
+    data = report_data(runs[:1], truth, [0.5], title="one", resamples=0)
+    assert data["runs"][0]["interval"] is None
+    write_report(tmp_path / "one.html", data)
+
+
+def test_input_errors(tmp_path: Path) -> None:
+    truth, runs = sample()
+    with pytest.raises(InputError, match="runs of different names"):
+        report_data([runs[0], runs[0]], truth, title="t")
+    with pytest.raises(InputError, match="no such folder of videos"):
+        report_data(runs, truth, title="t", videos=tmp_path / "absent")
+
+
+def test_video_files_in_folders_below(tmp_path: Path) -> None:
+    """A name with "/" finds its file there; what is outside, or behind a link, is not looked at."""
+    films = tmp_path / "films"
+    (films / "a" / "b").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    for place in ("films/one.mp4", "films/a/two.MP4", "films/a/b/v 1.2.webm", "films/a/note.txt", "secret/x.mp4"):
+        (tmp_path / place).write_bytes(b"")
+    (films / "linked").symlink_to(tmp_path / "secret")
+    names = ["one", "a/two", "a/b/v 1.2", "two", "../secret/x", "linked/x", "a/../one", "/etc/x"]
+    truth = Annotations(
+        {
+            name: VideoAnnotation(name, ("jump",), start=np.zeros(1), end=np.ones(1), segment_labels=("jump",))
+            for name in names
+        }
+    )
+    data = report_data([Run("r", {})], truth, [0.5], title="t", resamples=0, videos=films, relative_to=tmp_path)
+    assert {row["name"]: row["file"] for row in data["videos"] if "file" in row} == {
+        "one": "./films/one.mp4",
+        "a/two": "./films/a/two.MP4",
+        "a/b/v 1.2": "./films/a/b/v%201.2.webm",
+    }
+
+
+def test_one_file_that_loads_nothing(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "default-src 'none'" in text
+    addresses = set(re.findall(r"https?://[^\s\"'<>]+", text))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # the name of SVG, which is not loaded
+    assert not re.search(r"<(link|img|iframe|object|embed)\b", text.split('id="data">')[0])
+    assert "@import" not in text
+
+
+def test_data_cannot_end_its_element(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    inside = text.split('<script type="application/json" id="data">')[1].split("</script>")[0]
+    assert "<" not in inside
+    data = json.loads(inside)
+    assert END in [row["name"] for row in data["videos"]]
+    assert "<title>Title &lt;script&gt;" in text
+    assert page_of(data) == text  # nothing inserted was taken for a place to insert at
+
+
+# --- in a browser -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no chromium and chromedriver here (Debian: apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(service=webdriver.ChromeService(driver), options=options)
+    yield opened
+    opened.quit()
+
+
+@pytest.fixture
+def opened(browser: Any, page: Path) -> Any:
+    """The page, freshly loaded at a desktop's width in light colours."""
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 1200, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    )
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    browser.get(page.as_uri())
+    deadline = time.monotonic() + 20
+    while browser.execute_script("return document.documentElement.dataset.ready") != "true":
+        assert time.monotonic() < deadline, browser.get_log("browser")
+        time.sleep(0.05)
+    return browser
+
+
+def texts(browser: Any, selector: str) -> list[str]:
+    found: list[str] = browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map((element) => element.textContent)", selector
+    )
+    return found
+
+
+def column(browser: Any, table: str, title: str) -> list[str]:
+    at = texts(browser, f"#{table} th").index(title)
+    return texts(browser, f"#{table} tbody tr:not(.detail) td:nth-child({at + 1})")
+
+
+def press(browser: Any, table: str, title: str) -> None:
+    browser.execute_script(
+        "[...document.querySelectorAll(`#${arguments[0]} th button`)]"
+        ".find((button) => button.textContent === arguments[1]).click()",
+        table,
+        title,
+    )
+
+
+def test_it_renders_without_a_complaint(opened: Any) -> None:
+    assert [entry for entry in opened.get_log("browser") if entry["level"] == "SEVERE"] == []
+    truth, runs = sample()
+    results = [evaluate(run.detections, truth, TIOUS) for run in runs]
+    shown = [text.split()[0] for text in column(opened, "score-table", "average")]
+    assert shown == [f"{100 * result.average_mAP:.2f}" for result in results]
+    assert len(texts(opened, "#class-table tbody tr")) == 3
+    assert len(texts(opened, "#video-table tbody tr")) == 30
+    assert len(texts(opened, "#profile svg")) == 2
+    assert len(texts(opened, "#score-chart polyline")) == 2
+    assert len(texts(opened, "#ends-list .card")) == 8
+    assert re.fullmatch(r"best \(iteration 0: [\d.]+, iteration 1 .*: [\d.]+\)", texts(opened, ".card h3 .quiet")[0])
+    # Of the drawn stack of 1G, the true positives' share is the diagnosis's.
+    title = texts(opened, "#profile > div:nth-child(2) rect title")[0]
+    data = report_data(runs, truth, TIOUS, title="t", resamples=0)
+    share = data["runs"][1]["diagnosis"]["false_positives"]["share"]["true positive"][0]
+    assert title.startswith(f"true positive, 1G: {100 * share:.1f} %")
+
+
+def test_hostile_names_are_text(opened: Any) -> None:
+    assert opened.execute_script("return window.hit") is None
+    assert opened.execute_script("return document.querySelectorAll('script').length") == 2
+    assert opened.execute_script("return document.querySelectorAll('body img').length") == 0
+    assert f"Title {SCRIPT}" in texts(opened, "h1")
+    assert SCRIPT in column(opened, "class-table", "class")
+    assert {IMAGE, END} <= set(column(opened, "video-table", "video"))
+    for row in range(30):  # every time line, opened
+        opened.execute_script("document.querySelectorAll('#video-table td button')[arguments[0]].click()", row)
+    assert len(texts(opened, "#video-table tr.detail svg")) == 30
+    assert opened.execute_script("return window.hit") is None
+    # And where a script did get in, the page's policy would not run it.
+    opened.execute_script(
+        "const s = document.createElement('script'); s.text = 'window.hit = 2'; document.body.append(s)"
+    )
+    assert opened.execute_script("return window.hit") is None
+
+
+def test_it_sorts(opened: Any) -> None:
+    def values() -> list[float | None]:
+        shown = column(opened, "video-table", "iteration 0")
+        return [None if text == "–" else float(text) for text in shown]
+
+    assert column(opened, "video-table", "video") == sorted(column(opened, "video-table", "video"), key=str.lower)
+    press(opened, "video-table", "iteration 0")
+    falling = values()
+    known = [value for value in falling if value is not None]
+    assert known == sorted(known, reverse=True)
+    assert len(set(known)) > 3
+    assert falling[len(known) :] == [None] * 8  # videos without annotations, last
+    press(opened, "video-table", "iteration 0")
+    rising = values()
+    assert rising[: len(known)] == sorted(known)
+    assert rising[len(known) :] == [None] * 8  # and last again
+    sorts = opened.execute_script(
+        "return [...document.querySelectorAll('#video-table th')].map((head) => head.getAttribute('aria-sort'))"
+    )
+    assert sorts.count("ascending") == 1
+    press(opened, "class-table", "instances")
+    assert [int(text) for text in column(opened, "class-table", "instances")] == sorted(
+        (int(text) for text in column(opened, "class-table", "instances")), reverse=True
+    )
+
+
+def test_it_filters(opened: Any) -> None:
+    field = opened.find_element("css selector", "#video-filter")
+    field.send_keys("CLIP 1")
+    assert column(opened, "video-table", "video") == [f"clip {k}" for k in range(10, 20)]
+    assert texts(opened, "#videos .count") == ["10 of 30"]
+    field.clear()
+    field.send_keys("<img")
+    assert column(opened, "video-table", "video") == [IMAGE]
+    field.clear()
+    field.send_keys("nothing like it")
+    assert column(opened, "video-table", "video") == []
+    field.clear()
+    field.send_keys("jump")  # by class too
+    assert set(column(opened, "video-table", "classes")) == {"jump"}
+
+
+def test_a_video_opens_its_time_line_with_links_that_seek(opened: Any, page: Path) -> None:
+    opened.find_element("css selector", "#video-filter").send_keys("clip 03")
+    button = opened.find_element("css selector", "#video-table td button")
+    button.click()
+    truth, runs = sample()
+    video = truth["clip 03"]
+    links = opened.execute_script(
+        "return [...document.querySelectorAll('#video-table tr.detail svg a')].map((link) => link.getAttribute('href'))"
+    )
+    assert len(links) == len(video.start) + sum(len(run.detections["clip 03"]) for run in runs)
+    assert links[0] == f"./films/clip%2003.mp4#t={round(video.start[0], 2)},{round(video.end[0], 2)}"
+    button.click()
+    assert texts(opened, "#video-table tr.detail") == []
+    # A name with characters that mean something in an address finds its file all the same.
+    opened.find_element("css selector", "#video-filter").clear()
+    opened.find_element("css selector", "#video-filter").send_keys("a b#")
+    opened.find_element("css selector", "#video-table td button").click()
+    href = opened.execute_script("return document.querySelector('#video-table tr.detail a').getAttribute('href')")
+    address = opened.execute_script("return new URL(arguments[0], location).href.split('#')[0]", href)
+    assert address == (page.parent / "films" / "a b#c%?.webm").as_uri()
+
+
+def test_a_link_plays_the_file_from_its_segment_on(opened: Any) -> None:
+    opened.find_element("css selector", "#video-filter").send_keys("clip 03")
+    opened.find_element("css selector", "#video-table td button").click()
+    link = opened.find_elements("css selector", "#video-table tr.detail div > div > a")[1]
+    start, end = (float(value) for value in link.get_attribute("href").split("#t=")[1].split(","))
+    page = opened.current_window_handle
+    link.click()
+    opened.switch_to.window(next(handle for handle in opened.window_handles if handle != page))
+    try:
+        at, deadline = 0.0, time.monotonic() + 15
+        while at < start and time.monotonic() < deadline:
+            at = opened.execute_script("return document.querySelector('video')?.currentTime ?? 0")
+            time.sleep(0.05)
+        assert 5 < start <= at <= end + 0.5  # it began at the segment, not at 0, and ends with it
+    finally:
+        opened.close()
+        opened.switch_to.window(page)
+
+
+def test_time_lines_stay_open_when_the_table_changes(opened: Any) -> None:
+    rows = "return [...document.querySelectorAll('#video-table tr.detail')].map(one => one.previousSibling.innerText)"
+    for at in (3, 7):
+        opened.execute_script("document.querySelectorAll('#video-table td button')[arguments[0]].click()", at)
+    first = [text.split("\t")[0] for text in opened.execute_script(rows)]
+    assert len(first) == 2
+    for title in ("seconds", "video", "video"):  # the last one: upside down
+        press(opened, "video-table", title)
+        assert {text.split("\t")[0] for text in opened.execute_script(rows)} == set(first)
+    expanded = "return document.querySelectorAll('#video-table button[aria-expanded=true]').length"
+    assert opened.execute_script(expanded) == 2
+    field = opened.find_element("css selector", "#video-filter")
+    field.send_keys(first[0])
+    assert len(opened.execute_script(rows)) == 1
+    opened.execute_script("document.querySelector('#video-table button[aria-expanded=true]').click()")
+    assert opened.execute_script(rows) == []
+
+
+def long_names() -> tuple[Annotations, list[Run]]:
+    """Three runs; classes of 200 letters; bounds of groups with decimals; values of 100; segments after the end."""
+    classes = ("x" * 200, "two words " * 20, "jump")
+    videos, found = {}, {}
+    for index in range(12):
+        start = np.array([0.0, 10.0, 30.0 + index, 95.0])
+        name = f"{'v' * 120}{index}"
+        label = (classes[index % 3],) * 4
+        end = start + np.array([1.2345, 3.4567, 5.0 + index / 7, 15.0])
+        videos[name] = VideoAnnotation(name, classes, duration_s=100.0, start=start, end=end, segment_labels=label)
+        found[name] = Detections(start, end, np.arange(4.0), np.full(4, index % 3), classes)
+    return Annotations(videos, f"{'t' * 150}.csv"), [Run(f"{'r' * 90}{k}", found if k else {}) for k in range(3)]
+
+
+@pytest.fixture(scope="module")
+def long_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("long") / "report.html"
+    truth, runs = long_names()
+    write_report(path, report_data(runs, truth, TIOUS, title="T" * 200, resamples=20))
+    return path
+
+
+def shown_on_a_phone(browser: Any, page: Path, width: int) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+    )
+    browser.get(page.as_uri())
+
+
+@pytest.mark.parametrize("width", [360, 390, 768])
+@pytest.mark.parametrize("kind", ["page", "long_page"])
+def test_nothing_is_wider_than_a_phone(opened: Any, request: pytest.FixtureRequest, kind: str, width: int) -> None:
+    shown_on_a_phone(opened, request.getfixturevalue(kind), width)
+    for row in (3, 8):
+        opened.execute_script("document.querySelectorAll('#video-table td button')[arguments[0]].click()", row)
+    assert opened.execute_script("return document.documentElement.scrollWidth") <= width
+    # The table scrolls; the time lines in it are as wide as the screen.
+    bounds = "return [...document.querySelectorAll('tr.detail svg')].map(one => one.getBoundingClientRect().right)"
+    right = opened.execute_script(bounds)
+    assert len(right) == 2
+    assert max(right) <= width
+    # And nothing stands out of the page but what is in a table.
+    outside = "return [...document.querySelectorAll('main *')].filter(one => !one.closest('.scroll')"
+    assert (
+        opened.execute_script(
+            f"{outside} && one.getBoundingClientRect().right > {width} + 0.5).map(one => one.outerHTML)"
+        )
+        == []
+    )
+
+
+def test_names_stay_in_place_while_a_table_scrolls(opened: Any, page: Path) -> None:
+    shown_on_a_phone(opened, page, 390)
+    left = (
+        "const box = document.getElementById('score-table'); box.scrollLeft = arguments[0];"
+        "return [box.scrollLeft, box.querySelector('tbody td').getBoundingClientRect().left,"
+        " box.querySelector('tbody td:nth-child(3)').getBoundingClientRect().left]"
+    )
+    at, name, number = opened.execute_script(left, 0)
+    scrolled, name_then, number_then = opened.execute_script(left, 60)
+    assert (at, name_then) == (0, name)
+    assert number_then == pytest.approx(number - scrolled)
+    assert scrolled > 20
+    # The first score is whole, and a shadow says that there are more.
+    opened.execute_script(left, 0)
+    first = "return document.querySelector('#score-table tbody td:nth-child(2)').getBoundingClientRect().right"
+    assert opened.execute_script(first) <= 390
+    assert "scroll" in opened.execute_script(
+        "return getComputedStyle(document.getElementById('score-table')).backgroundAttachment"
+    )
+
+
+def test_the_score_table_is_whole_on_a_desktop(opened: Any, shared_data: Path, tmp_path: Path) -> None:
+    """Ten thresholds with their intervals on a second line."""
+    truth, runs = sample()
+    tious = [0.5 + 0.05 * k for k in range(10)]
+    write_report(tmp_path / "ten.html", report_data(runs[:1], truth, tious, title="t", resamples=20))
+    opened.get((tmp_path / "ten.html").as_uri())
+    sizes = "const box = document.getElementById('score-table'); return [box.scrollWidth, box.clientWidth]"
+    inner, outer = opened.execute_script(sizes)
+    assert inner <= outer
+    assert texts(opened, "#score-table td .interval")
+
+
+def test_one_video_and_one_group(opened: Any, tmp_path: Path) -> None:
+    truth, runs = sample()
+    alone = Annotations({"clip 03": truth["clip 03"]})
+    write_report(tmp_path / "one.html", report_data(runs, alone, TIOUS, title="t", resamples=5))
+    opened.get((tmp_path / "one.html").as_uri())
+    assert "Best and worst" not in texts(opened, "nav a")
+    targets = "return [...document.querySelectorAll('nav a')].filter(one => !document.querySelector(one.hash)).length"
+    assert opened.execute_script(targets) == 0
+    named = [text for text in texts(opened, "#groups .bars > span") if text]
+    assert "all (100 %)" in named
+    assert not any("all all" in text for text in named)
+
+
+def test_equal_values_are_equally_long(opened: Any, long_page: Path) -> None:
+    opened.get(long_page.as_uri())
+    pairs = opened.execute_script(
+        "return [...document.querySelectorAll('#groups .track')].map(one =>"
+        " [one.querySelector('.value').textContent, one.firstChild.getBoundingClientRect().width])"
+    )
+    full = {round(width, 1) for value, width in pairs if value == "100.0"}
+    assert len([value for value, _ in pairs if value == "100.0"]) > 5
+    assert len(full) == 1 or (len(full) == 2 and max(full) - min(full) < 1)
+
+
+def test_fifteen_runs_have_colours_of_their_own(opened: Any, tmp_path: Path) -> None:
+    truth, runs = sample()
+    many = [Run(f"iteration {k}", runs[k % 2].detections) for k in range(15)]
+    write_report(tmp_path / "many.html", report_data(many, truth, [0.3, 0.5], title="t", resamples=0))
+    opened.get((tmp_path / "many.html").as_uri())
+    for scheme in ("light", "dark"):
+        in_colours(opened, scheme)
+        shades = opened.execute_script(
+            "return [...document.querySelectorAll('#score-chart .swatch')]"
+            ".map(one => getComputedStyle(one).backgroundColor)"
+        )
+        values = [channels(opened, shade) for shade in shades]
+        assert len(values) == 15
+        apart = min(np.linalg.norm(np.subtract(a, b)) for k, a in enumerate(values) for b in values[:k])
+        assert apart > 35  # of 441
+
+
+def test_a_lane_a_class_and_what_lies_beyond_the_end(opened: Any, tmp_path: Path) -> None:
+    classes = tuple(f"class{index}" for index in range(12))
+    start = np.concatenate([np.arange(24.0) * 4, [98.0, 105.0]])
+    label = np.arange(26) % 12
+    video = VideoAnnotation(
+        "v", classes, duration_s=100.0, start=start, end=start + 8, segment_labels=tuple(classes[k] for k in label)
+    )
+    found = Detections(start, start + 8, np.arange(26.0), label, classes)
+    (tmp_path / "v.mp4").write_bytes(b"")
+    data = report_data(
+        [Run("r", {"v": found})],
+        Annotations({"v": video}),
+        [0.5],
+        title="t",
+        resamples=0,
+        videos=tmp_path,
+        relative_to=tmp_path,
+    )
+    write_report(tmp_path / "lanes.html", data)
+    opened.get((tmp_path / "lanes.html").as_uri())
+    opened.find_element("css selector", "#video-table td button").click()
+    bars = opened.execute_script(
+        "return [...document.querySelectorAll('#video-table svg .bar')].map(one => [one.textContent.split(' ')[0],"
+        " ...['x', 'width', 'y', 'height'].map(name => +one.getAttribute(name))])"
+    )
+    assert len(bars) == 52
+    for rows in (bars[:26], bars[26:]):
+        spans = {
+            name: (min(y for n, _, _, y, _ in rows if n == name), max(y + h for n, _, _, y, h in rows if n == name))
+            for name in classes
+        }
+        ordered = [spans[name] for name in classes]  # class 2 before class 10
+        assert all(above[1] < below[0] for above, below in itertools.pairwise(ordered))
+    # The last annotation, 105 to 113 s of 100 s, is drawn inside the picture; the end is marked, before it.
+    edge = max(x + width for _, x, width, _, _ in bars)
+    mark = float(opened.execute_script("return document.querySelector('#video-table svg .end').getAttribute('x1')"))
+    assert mark < max(x for _, x, _, _, _ in bars) < edge
+    assert "Dashed: the video's end, 1:40." in texts(opened, "#video-table .keys")[0]
+    # Links in words: twelve, and how many more.
+    assert len(texts(opened, "#video-table .links a")) == 12
+    assert texts(opened, "#video-table .links")[0].endswith("and 14 more, which the bars above open.")
+
+
+def channels(browser: Any, colour: str) -> list[float]:
+    """Red, green and blue, 0 to 255, of any colour that the browser knows, as it is painted."""
+    painted: list[float] = browser.execute_script(
+        "const c = document.createElement('canvas').getContext('2d');"
+        "c.fillStyle = arguments[0]; c.fillRect(0, 0, 1, 1);"
+        "return [...c.getImageData(0, 0, 1, 1).data].slice(0, 3)",
+        colour,
+    )
+    return painted
+
+
+def in_colours(browser: Any, scheme: str) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+
+
+def test_a_lone_last_profile_is_no_wider_than_the_others(opened: Any) -> None:
+    widths = "return [...document.querySelectorAll('#profile > *')].map(one => one.getBoundingClientRect().width)"
+    another = "const all = document.getElementById('profile'); all.append(all.firstElementChild.cloneNode(true))"
+    assert len(opened.execute_script(widths)) == 2
+    for _ in range(3):
+        opened.execute_script(another)
+        assert len(set(opened.execute_script(widths))) == 1
+
+
+def test_dark_mode_keeps_contrast(opened: Any) -> None:
+    def luminance(colour: str) -> float:
+        values = [value / 255 for value in channels(opened, colour)]
+        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in values]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    def contrast(selector: str) -> float:
+        """Of the text of the first such element, on the first background behind it that is one."""
+        colours = opened.execute_script(
+            "const one = document.querySelector(arguments[0]), own = getComputedStyle(one);"
+            "let behind = one;"
+            "while (/, 0\\)$/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;"
+            "return [one instanceof SVGElement ? own.fill : own.color, getComputedStyle(behind).backgroundColor]",
+            selector,
+        )
+        light, dark = sorted((luminance(colour) for colour in colours), reverse=True)
+        return (light + 0.05) / (dark + 0.05)
+
+    opened.execute_script(
+        "[...document.querySelectorAll('#video-table td button')].find(one => one.textContent === 'clip 03').click()"
+    )
+    pages = {}
+    for scheme in ("light", "dark"):
+        in_colours(opened, scheme)
+        assert contrast("body") > 7  # WCAG's AAA for text, and AA for the rest
+        for selector in (
+            "nav a", "#about", ".interval", ".better", ".worse", ".keys .key", ".bars .value", ".card h3 .quiet",
+            "#video-table td button", "tr.detail .key", "tr.detail .links a", "tr.detail svg text.quiet",
+            "tr.detail svg text", "#score-chart text", ".count", ".filter input",
+        ):  # fmt: skip
+            assert contrast(selector) > 4.5, (scheme, selector)
+        pages[scheme] = luminance(opened.execute_script("return getComputedStyle(document.body).backgroundColor"))
+    assert pages["dark"] < 0.05 < 0.9 < pages["light"]
+
+
+def test_the_authors_predictions(opened: Any, shared_data: Path, tmp_path: Path) -> None:
+    release = shared_data / "refineloc-release"
+    truth = read_annotations(release / "activitynet_v1-2_valid_groundtruth.csv")
+    runs = [
+        Run(f"iteration {k}", read_detections(release / f"valid_predictions_iteration_000{k}.json")) for k in (0, 1)
+    ]
+    write_report(tmp_path / "report.html", report_data(runs, truth, title="ActivityNet", resamples=20))
+    opened.get((tmp_path / "report.html").as_uri())
+    assert opened.execute_script("return document.documentElement.dataset.ready") == "true"
+    assert [text.split()[0] for text in column(opened, "score-table", "average")] == ["9.66", "19.14"]
+    assert texts(opened, "#videos .count") == [f"{len(truth)} of {len(truth)}"]
+    assert len(texts(opened, "#video-table tbody tr")) == 50  # the others on request

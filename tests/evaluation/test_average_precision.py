@@ -1,0 +1,173 @@
+"""Average precision: hand-computed time lines, the plain twin, and the figures that others published."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twins import evaluation as twin
+
+from refineloc.evaluation.average_precision import evaluate
+from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
+from refineloc.runtime.detections import Detections, read_detections
+from refineloc.runtime.errors import AnnotationError, ConfigError
+
+Truth = list[tuple[str, float, float, str]]
+
+
+def annotations_of(rows: Truth, videos: tuple[str, ...] = ()) -> Annotations:
+    built = {}
+    for name in dict.fromkeys([*(row[0] for row in rows), *videos]):
+        own = [row for row in rows if row[0] == name]
+        built[name] = VideoAnnotation(
+            name,
+            tuple(sorted({row[3] for row in own})),
+            start=np.array([row[1] for row in own]),
+            end=np.array([row[2] for row in own]),
+            segment_labels=tuple(row[3] for row in own),
+        )
+    return Annotations(built)
+
+
+def detections_of(rows: list[twin.Row]) -> dict[str, Detections]:
+    classes = tuple(sorted({row[3] for row in rows}))
+    built = {}
+    for name in dict.fromkeys(row[0] for row in rows):
+        own = [row for row in rows if row[0] == name]
+        built[name] = Detections(
+            np.array([row[1] for row in own]),
+            np.array([row[2] for row in own]),
+            np.array([row[4] for row in own]),
+            np.array([classes.index(row[3]) for row in own]),
+            classes,
+        )
+    return built
+
+
+def test_a_hand_computed_time_line() -> None:
+    #            0    5    10   15   20
+    # truth      [====]    [====]
+    # 0.9        [====]                   tIoU 1: hit
+    # 0.8        [====]                   a second for the same annotation: miss
+    # 0.7                  [==]           tIoU 0.6: hit at 0.5, miss at 0.7
+    truth = annotations_of([("v", 0, 5, "x"), ("v", 10, 15, "x")])
+    found = detections_of([("v", 0, 5, "x", 0.9), ("v", 0, 5, "x", 0.8), ("v", 10, 13, "x", 0.7)])
+    result = evaluate(found, truth, [0.5, 0.7])
+    # At 0.5: recall steps at precision 1 and max(2/3). At 0.7: only the first.
+    assert result.mAP.tolist() == pytest.approx([0.5 * 1 + 0.5 * 2 / 3, 0.5])
+    assert result.average_mAP == pytest.approx((0.5 + 1 / 3 + 0.5) / 2)
+
+
+def test_the_threshold_itself_counts() -> None:
+    truth = annotations_of([("v", 0, 4, "x")])
+    found = detections_of([("v", 0, 2, "x", 1.0)])
+    assert evaluate(found, truth, [0.5, np.nextafter(0.5, 1)]).mAP.tolist() == [1.0, 0.0]
+
+
+def test_what_is_left_out_and_what_counts_as_false() -> None:
+    truth = annotations_of([("v", 0, 5, "x"), ("v", 3, 3, "x"), ("v", 3, 3, "zero")], videos=("empty",))
+    found = detections_of(
+        [("v", 0, 5, "x", 0.5), ("v", 0, 5, "other", 0.9), ("empty", 0, 5, "x", 0.9), ("absent", 0, 5, "x", 0.8)]
+    )
+    result = evaluate(found, truth, [0.5])
+    assert result.classes == ("x",)  # all of "zero" has length zero
+    assert result.instances.tolist() == [1]
+    assert result.mAP.tolist() == pytest.approx([1 / 3])  # two false positives stand before the hit
+    assert (result.unknown_labels, result.unknown_videos) == (1, 1)
+
+
+def test_no_detections_at_all() -> None:
+    assert evaluate({}, annotations_of([("v", 0, 5, "x")]), [0.5]).average_mAP == 0.0
+
+
+bound = st.integers(0, 12).map(lambda tenth: tenth / 2)
+span = st.tuples(st.sampled_from("uvw"), bound, st.integers(0, 8).map(float), st.sampled_from("xyz"))
+
+
+@given(
+    truth=st.lists(span, min_size=1, max_size=12),
+    found=st.lists(st.tuples(span, st.integers(0, 6)), max_size=20),
+    thresholds=st.lists(st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=3),
+)
+@settings(max_examples=300, deadline=None)
+def test_equals_its_twin(
+    truth: list[tuple[str, float, float, str]],
+    found: list[tuple[tuple[str, float, float, str], int]],
+    thresholds: list[float],
+) -> None:
+    truth_rows = [(video, start, start + length, label) for video, start, length, label in truth]
+    # Grouped by video, as the files are, so that "the later row" means the same in both.
+    rows = sorted(
+        ((video, start, start + length + 0.5, label, score / 6) for (video, start, length, label), score in found),
+        key=lambda row: row[0],
+    )
+    if not any(end > start for _, start, end, _ in truth_rows):
+        return
+    result = evaluate(detections_of(rows), annotations_of(truth_rows), thresholds)
+    # Annotations of one video in their order; the twin takes the later of equal tIoU, as the kernel does.
+    expected = twin.mean_average_precision(rows, truth_rows, thresholds)
+    assert result.mAP.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_order_of_videos_does_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    rows: list[twin.Row] = []
+    truth: Truth = []
+    for video in "abcdefgh":
+        for _ in range(10):
+            start = float(rng.uniform(0, 50))
+            truth.append((video, start, start + 5, str(rng.choice(["x", "y"]))))
+            rows.append((video, start + rng.normal(0, 2), start + 5, str(rng.choice(["x", "y"])), float(rng.random())))
+    found = detections_of(rows)
+    backwards = dict(reversed(list(found.items())))
+    first = evaluate(found, annotations_of(truth)).ap
+    assert 0 < first.mean() < 1
+    assert np.array_equal(first, evaluate(backwards, annotations_of(truth[::-1])).ap)
+
+
+def test_bad_arguments() -> None:
+    truth = annotations_of([("v", 0, 5, "x")])
+    with pytest.raises(ConfigError, match="above 0 and at most 1"):
+        evaluate({}, truth, [0.0])
+    with pytest.raises(AnnotationError, match="no segments with times"):
+        evaluate({}, Annotations({"v": VideoAnnotation("v", ("x",))}))
+    with pytest.raises(AnnotationError, match="length zero"):
+        evaluate({}, annotations_of([("v", 3, 3, "x")]))
+
+
+@pytest.mark.parametrize(
+    ("iteration", "average", "at_half"), [(0, 0.09660329742554, 0.1923125349), (1, 0.19137091591854, 0.3414578925)]
+)
+def test_the_authors_predictions(shared_data: Path, iteration: int, average: float, at_half: float) -> None:
+    folder = shared_data / "refineloc-release"
+    truth = read_annotations(folder / "activitynet_v1-2_valid_groundtruth.csv")
+    result = evaluate(read_detections(folder / f"valid_predictions_iteration_{iteration:04}.json"), truth)
+    assert result.average_mAP == pytest.approx(average, abs=1e-9)
+    assert result.mAP[0] == pytest.approx(at_half, abs=1e-9)
+    assert round(100 * result.average_mAP, 2) == (9.66, 19.14)[iteration]
+    assert round(100 * result.mAP[0], 2) == (19.23, 34.15)[iteration]
+
+
+def test_the_authors_predictions_against_the_plain_twin(shared_data: Path) -> None:
+    folder = shared_data / "refineloc-release"
+    truth = read_annotations(folder / "activitynet_v1-2_valid_groundtruth.csv")
+    found = read_detections(folder / "valid_predictions_iteration_0000.json")
+    result = evaluate(found, truth, [0.5, 0.95])
+    rows = [(name, *record) for name, own in found.items() for record in own]
+    truth_rows = [
+        (name, start, end, label)
+        for name, video in truth.items()
+        for start, end, label in zip(video.start, video.end, video.segment_labels, strict=True)
+    ]
+    expected = twin.mean_average_precision(rows, truth_rows, [0.5, 0.95])
+    assert result.mAP.tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_published_conventions(shared_data: Path) -> None:
+    folder = shared_data / "refineloc-release"
+    found = read_detections(folder / "valid_predictions_iteration_0000.json")
+    truth = read_annotations(folder / "activitynet_v1-2_valid_groundtruth.csv")
+    assert round(100 * evaluate(found, truth, drop_repeated=True).average_mAP, 4) == 9.6788
+    kit = shared_data / "activitynet-sample" / "activity_net.v1-2.min-missing-removed.json"
+    assert round(100 * evaluate(found, read_annotations(kit, subset="validation")).average_mAP, 2) == 9.19

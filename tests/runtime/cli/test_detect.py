@@ -1,0 +1,290 @@
+"""`refineloc-detect` as a person runs it: in a pipe, on a terminal, and with everything that can be wrong."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from refineloc.runtime import (
+    Detections,
+    Detector,
+    EngineError,
+    ModelError,
+    OutputError,
+    RefineLocError,
+    open_features,
+    read_detections,
+)
+from refineloc.runtime.cli.detect import _told
+from refineloc.runtime.cli.journal import Journal
+
+PROGRAM = str(Path(sys.executable).with_name("refineloc-detect"))
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def fails(*arguments: object, cwd: Path, message: str) -> None:
+    """One line that says it, exit code 2, and no file that was not there."""
+    before = sorted(cwd.iterdir())
+    done = run(*arguments, cwd=cwd)
+    assert done.returncode == 2, done
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("warning:")]
+    assert len(errors) == 1, done.stderr
+    assert errors[0].startswith("error: ")
+    assert message in errors[0]
+    assert done.stdout == ""
+    assert sorted(cwd.iterdir()) == before
+
+
+@pytest.fixture
+def folder(tmp_path: Path, model_path: Path, rng: np.random.Generator) -> Path:
+    (tmp_path / "model.onnx").write_bytes(model_path.read_bytes())
+    with h5py.File(tmp_path / "features.h5", "w") as file:
+        for name, length in (("a", 60), ("b", 1), ("c", 200)):
+            file[name] = rng.standard_normal((length, 24)).astype(np.float32)
+            file[name].attrs["fps"] = 25.0
+    (tmp_path / "labels.csv").write_text("video-name,label,fps,video-duration\na,x,10,30\nb,x,10,3\nc,y,10,200\n")
+    return tmp_path
+
+
+def store(path: Path, **videos: object) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, data in videos.items():
+            file[name] = data
+    return path
+
+
+def test_writes_what_the_detector_finds(folder: Path) -> None:
+    done = run("features.h5", "--provider", "cpu", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("detections.json: ")
+    detector = Detector(folder / "model.onnx", provider="cpu")
+    with open_features(folder / "features.h5") as features:
+        expected = dict(detector.detect_many(features))
+    found = read_detections(folder / "detections.json")
+    assert {name: list(own) for name, own in found.items()} == {name: list(own) for name, own in expected.items()}
+    assert json.loads((folder / "detections.json").read_text())["external_data"]["provider"] == "cpu"
+
+
+def test_on_a_terminal_a_progress_bar_comes_and_goes(folder: Path) -> None:
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(
+        [PROGRAM, "features.h5", "--provider", "cpu"], cwd=folder, stdout=follower, stderr=follower, env=environment
+    ) as process:
+        os.close(follower)
+        shown = b""
+        try:
+            while chunk := os.read(leader, 4096):
+                shown += chunk
+        except OSError:  # the other end is closed
+            pass
+    os.close(leader)
+    assert process.returncode == 0
+    assert b"detecting" in shown
+    assert b"3/3" in shown
+    assert b"detections.json: " in shown
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
+def test_other_formats(folder: Path, name: str) -> None:
+    assert run("features.h5", "-o", name, cwd=folder).returncode == 0
+    assert sum(map(len, read_detections(folder / name).values())) > 0
+
+
+# A small process between: a child's peak begins with that of the process it was forked from.
+PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_file(folder: Path, rng: np.random.Generator) -> None:
+    peaks = []
+    for videos in (50, 1000):
+        file = store(
+            folder / "many.h5", **{f"v{i:04}": rng.standard_normal((1000, 24), np.float32) for i in range(videos)}
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, PROGRAM, str(file), "--fps", "25", "--threads", "1"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks.append(1024 * int(done.stdout))
+        size, found = file.stat().st_size, (folder / "detections.json").stat().st_size
+    assert size > 90e6
+    assert found > 15e6
+    assert peaks[1] - peaks[0] < 15e6
+
+
+def test_videos_give_fps_and_durations(folder: Path) -> None:
+    assert run("features.h5", "--videos", "labels.csv", cwd=folder).returncode == 0
+    found = read_detections(folder / "detections.json")
+    assert max(d.end for d in found["a"]) <= 30.0
+    assert max(d.end for d in found["c"]) > 200 * 16 / 25  # seconds that only 10 frames a second give
+
+
+def test_thresholds_can_be_changed(folder: Path) -> None:
+    counts = []
+    for alpha_c in ("0.1", "0.9"):
+        assert run("features.h5", "--alpha-c", alpha_c, "--top-k", 5, cwd=folder).returncode == 0
+        counts.append(sum(map(len, read_detections(folder / "detections.json").values())))
+    assert counts[0] > counts[1] > 0
+
+
+def test_many_thresholds_can_be_asked_for(folder: Path) -> None:
+    counts = []
+    for thresholds in ("0.5", "0.1,0.5", "0:0.9:0.1"):
+        done = run("features.h5", "--profile", "multi-threshold", "--thresholds", thresholds, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        counts.append(sum(map(len, read_detections(folder / "detections.json").values())))
+    assert 0 < counts[0] < counts[1] < counts[2]
+    assert json.loads((folder / "detections.json").read_text())["external_data"]["profile"] == "multi-threshold"
+
+
+def test_bad_input_is_one_line(folder: Path) -> None:
+    wide = store(folder / "wide.h5", v=np.zeros((4, 30), np.float32))
+    bad = np.zeros((9, 24), np.float32)
+    bad[6, 3] = np.inf
+    odd = store(folder / "odd.h5", broken=bad)
+    none = store(folder / "none.h5", v=np.zeros((0, 24), np.float32))
+    plain = store(folder / "plain.h5", v=np.zeros((4, 24), np.float32))
+    cut = folder / "cut.h5"
+    cut.write_bytes((folder / "features.h5").read_bytes()[:3000])
+    few = folder / "few.csv"
+    few.write_text("video-name,label,fps\na,x,10\n")
+    more = folder / "more.csv"
+    more.write_text((folder / "labels.csv").read_text() + "d,x,10,5\ne,x,10,5\n")
+    (folder / "text.onnx").write_text("no model")
+
+    fails("absent.h5", cwd=folder, message="absent.h5: no such file")
+    fails(cut.name, cwd=folder, message="cut short")
+    fails(wide.name, "--fps", 25, cwd=folder, message="video 'v': features have width 30, the model expects 24")
+    fails(odd.name, "--fps", 25, cwd=folder, message="video 'broken': snippet 6 holds inf")
+    fails(none.name, "--fps", 25, cwd=folder, message="video 'v': has no snippets")
+    fails(plain.name, cwd=folder, message="--fps X or --videos LABELS.csv")
+    fails("features.h5", "--model", "absent.onnx", cwd=folder, message="absent.onnx: no such file")
+    fails("features.h5", "--model", "text.onnx", cwd=folder, message="text.onnx: ")
+    fails("features.h5", "--videos", few.name, cwd=folder, message="2 videos of features.h5 are not in few.csv")
+    message = "2 videos of more.csv have no features in features.h5, the first is 'd'"
+    fails("features.h5", "--videos", more.name, cwd=folder, message=message)
+    fails("features.h5", "--videos", "labels.csv", "--fps", 3, cwd=folder, message="give one of them")
+    fails("features.h5", "-o", "absent/out.json", cwd=folder, message="absent/out.json: cannot be written")
+    fails("features.h5", "-o", "out.txt", cwd=folder, message="ends in .json, .csv, .jsonl")
+    fails("features.h5", "--alpha-c", 7, cwd=folder, message="alpha_c: expected a number from 0 to 1")
+    many = ("features.h5", "--profile", "multi-threshold")
+    fails(*many, "--thresholds", "low", cwd=folder, message="--thresholds 'low': expected FIRST:LAST:STEP or a list")
+    fails(*many, "--thresholds", "0:1:1e-9", cwd=folder, message="--thresholds '0:1:1e-9': expected")
+    fails(*many, "--thresholds", "0.5,1.5", cwd=folder, message="thresholds: expected numbers from 0 to 1, got 1.5")
+    fails(*many, "--alpha-c", 0.5, cwd=folder, message="not of the profile 'multi-threshold', whose are --thresholds")
+    fails("features.h5", "--thresholds", 0.5, cwd=folder, message="--thresholds: not of the profile 'paper'")
+    fails("features.h5", "--fps", -1, "--videos", "", cwd=folder, message="give one of them")
+
+
+def test_missing_videos_can_be_allowed(folder: Path) -> None:
+    (folder / "few.csv").write_text("video-name,label,fps\na,x,10\nz,x,10\n")
+    assert run("features.h5", "--videos", "few.csv", "--allow-missing", cwd=folder).returncode == 0
+    assert list(read_detections(folder / "detections.json")) == ["a"]
+
+
+def test_what_was_found_before_a_bad_video_is_kept(folder: Path, rng: np.random.Generator) -> None:
+    videos = {f"v{index}": rng.standard_normal((40, 24)).astype(np.float32) for index in range(4)}
+    videos["v3"][5] = np.nan
+    store(folder / "late.h5", **videos)
+    line = ("late.h5", "--fps", 25, "--provider", "cpu", "--batch-snippets", 40)
+    done = run(*line, cwd=folder)
+    assert done.returncode == 2
+    assert "video 'v3': snippet 5 holds nan" in done.stderr
+    assert "--resume --leave-out VIDEO goes on with them" in done.stderr
+    assert not (folder / "detections.json").exists()
+    # Another size of call is no other result.
+    done = run(*line[:-1], 2048, "--resume", "--leave-out", "v3", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert list(read_detections(folder / "detections.json")) == ["v0", "v1", "v2"]
+    assert not (folder / "detections.json.partial").exists()
+    fails(*line, "--leave-out", "v9", cwd=folder, message="--leave-out: video 'v9' is not among those of late.h5")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            EngineError("m.onnx: out of memory"),
+            "m.onnx: out of memory; {path} has 1 videos: --resume --batch-snippets N",
+        ),
+        (OutputError("disk full"), "disk full; {path} has 1 videos: --resume goes on with them"),
+        (ModelError("damaged"), "damaged$"),  # nothing to go on with
+    ],
+)
+def test_an_error_says_how_the_run_goes_on(tmp_path: Path, error: RefineLocError, told: str) -> None:
+    none = np.zeros(0)
+    found = [("a", Detections(none, none, none, none.astype(np.int64), ("jump",)))]
+
+    def run_until_it_fails(name: str, *batches: list[tuple[str, Detections]]) -> None:
+        with Journal(tmp_path / name, {}, classes=1) as journal, _told(journal):
+            for batch in batches:
+                journal.add(batch)
+            raise error
+
+    with pytest.raises(type(error), match="^" + told.format(path=tmp_path / "d.json.partial")):
+        run_until_it_fails("d.json", found)
+    # Before the first video there is nothing to go on with.
+    with pytest.raises(type(error), match=f"^{error}$"):
+        run_until_it_fails("e.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["d.json.partial"]
+
+
+def test_suppression_of_the_file_can_be_changed_and_turned_off(folder: Path) -> None:
+    counts = []
+    for nms in ("0", "none"):
+        many = ("--profile", "multi-threshold", "--thresholds", "0.1,0.5", "--nms", nms)
+        assert run("features.h5", *many, cwd=folder).returncode == 0
+        counts.append(sum(map(len, read_detections(folder / "detections.json").values())))
+    assert 0 < counts[0] < counts[1]
+    fails("features.h5", "--nms", "all", cwd=folder, message="--nms 'all': expected a tIoU from 0 to 1, or none")
+
+
+@pytest.mark.parametrize("fps", ["1e-308", "1e300", "nan", "0"])
+def test_frame_rates_of_no_camera(folder: Path, fps: str) -> None:
+    plain = store(folder / "plain.h5", v=np.zeros((4, 24), np.float32))
+    fails(plain.name, "--fps", fps, cwd=folder, message="plain.h5: video 'v': fps")
+
+
+def test_a_full_disk_is_one_line(folder: Path) -> None:
+    """As the kernel says it to a process that may write no more than a few bytes into a file."""
+    line = [PROGRAM, "features.h5", "--provider", "cpu", "-o", "full.json"]
+    limited = "import resource, signal, subprocess, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); sys.exit(subprocess.call(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", limited, *line], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "full.json" in done.stderr
+    assert "cannot be written" in done.stderr
+    assert not (folder / "full.json").exists()
+
+
+def test_usage_errors_have_exit_code_2(folder: Path) -> None:
+    for threads in ("9999999999", "-1", "many"):
+        assert run("features.h5", "--threads", threads, cwd=folder).returncode == 2
+    assert run("features.h5", "--provider", "gpu", cwd=folder).returncode == 2
+    assert run(cwd=folder).returncode == 2
+
+
+def test_an_earlier_output_survives_an_error(folder: Path) -> None:
+    (folder / "detections.json").write_text("precious")
+    assert run("absent.h5", cwd=folder).returncode == 2
+    assert (folder / "detections.json").read_text() == "precious"

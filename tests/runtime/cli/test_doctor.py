@@ -1,0 +1,254 @@
+"""`refineloc-doctor`: what it finds on this machine, and on others that are made up here."""
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+
+from refineloc.runtime.cli import doctor as module
+from refineloc.runtime.cli.doctor import Finding, examine
+from refineloc.runtime.errors import MissingExtraError
+from refineloc.runtime.model.one_node import FLOAT, FLOAT16, one_node
+
+PROGRAM = str(Path(sys.executable).with_name("refineloc-doctor"))
+CODE = "from refineloc.runtime.cli.doctor import main; main()"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", CODE, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def found(model: Path | None = None) -> dict[str, Finding]:
+    return {one.what.strip(): one for one in examine(model)}
+
+
+def installed(*names: str) -> Callable[[], list[Any]]:
+    return lambda: [SimpleNamespace(metadata={"Name": name}, version="1.0") for name in names]
+
+
+class _Engine:
+    """Stands for an ONNX Runtime that lists `listed`, of which only `starting` really start."""
+
+    __version__ = "test"
+
+    def __init__(self, listed: list[str], starting: list[str]) -> None:
+        self._listed = listed
+        self._starting = starting
+        self.SessionOptions = onnxruntime.SessionOptions
+
+    def get_available_providers(self) -> list[str]:
+        return self._listed
+
+    def InferenceSession(self, content: bytes, *, providers: list[tuple[str, object]], **_: object) -> Any:
+        asked = [name for name, _ in providers]
+        got = [name for name in asked if name in self._starting] or ["CPUExecutionProvider"]
+        if "CPUExecutionProvider" not in self._starting:
+            raise RuntimeError("no provider at all\nand a second line")
+        return SimpleNamespace(get_providers=lambda: got)
+
+
+def engine(
+    monkeypatch: pytest.MonkeyPatch, listed: list[str], starting: list[str], gpu_problem: str | None = None
+) -> None:
+    monkeypatch.setattr(module, "load_engine", lambda: _Engine(listed, starting))
+    monkeypatch.setattr(module, "gpu_problem", lambda: gpu_problem)
+
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+def test_here_it_finds_an_engine_that_runs() -> None:
+    done = run()
+    assert done.returncode == 0, done.stdout
+    assert not done.stderr
+    assert "\x1b" not in done.stdout
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["ok", "provider", "cpu", "starts"] in lines
+    assert f"ONNX Runtime {onnxruntime.__version__}" in done.stdout
+    assert "compiled (segments, proposals, nms, matching)" in done.stdout
+
+
+def test_models_of_one_node_are_valid_models() -> None:
+    for content, operator in (
+        (one_node("Identity", FLOAT, FLOAT, ("N",)), "Identity"),
+        (one_node("Cast", FLOAT16, FLOAT, ("T", "D"), to=FLOAT), "Cast"),
+    ):
+        model = onnx.ModelProto.FromString(content)
+        onnx.checker.check_model(model, full_check=True)
+        assert [node.op_type for node in model.graph.node] == [operator]
+        assert model.SerializeToString() == content
+
+
+def test_it_shows_what_a_model_says_of_itself(model_path: Path) -> None:
+    done = run(model_path)
+    assert done.returncode == 0, done.stdout
+    for text in (str(model_path), "5: jump, run, swim, throw, walk", "snippet_frames", "not measured", "paper"):
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("profile", "told", "not_told"),
+    [
+        ("paper", "alpha_a alpha_c", "thresholds scoring outer video_weight"),
+        ("multi-threshold", "thresholds scoring outer video_weight", "alpha_a alpha_c"),
+    ],
+)
+def test_settings_that_the_profile_does_not_use_are_not_told(
+    make_model: Callable[..., Path], profile: str, told: str, not_told: str
+) -> None:
+    seen = found(make_model(profile=profile))
+    assert not set(told.split()) - seen.keys()
+    assert not set(not_told.split()) & seen.keys()
+
+
+def test_an_int8_model_on_a_machine_with_a_gpu_is_told_where_it_runs(
+    monkeypatch: pytest.MonkeyPatch, make_model: Callable[..., Path]
+) -> None:
+    engine(monkeypatch, [CUDA, CPU], starting=[CUDA, CPU])
+    whole, int8 = make_model(), make_model(precision="int8")
+    findings = [one for one in examine(int8) if one.what == "model"]
+    assert [one.level for one in findings] == ["ok", "warn"]
+    assert "run on the CPU" in findings[1].found
+    assert "--precision fp16" in findings[1].cure
+    assert [one.level for one in examine(whole) if one.what == "model"] == ["ok"]
+    engine(monkeypatch, [CUDA, CPU], starting=[CPU], gpu_problem="no driver")
+    assert [one.level for one in examine(int8) if one.what == "model"] == ["ok"]
+
+
+def test_a_model_that_cannot_be_used_fails(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_text("no model at all")
+    done = run(bad)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("fail")]
+    assert "bad.onnx" in line
+
+
+def test_without_an_engine_detection_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> Any:
+        raise MissingExtraError("no ONNX Runtime is installed: pip install 'refineloc[cpu]'")
+
+    monkeypatch.setattr(module, "load_engine", absent)
+    monkeypatch.setattr(module, "distributions", installed("numpy"))
+    seen = found()
+    assert seen["engine"].level == "fail"
+    assert "pip install 'refineloc[cpu]'" in seen["engine"].cure
+    assert seen["packages"].level == "warn"
+    assert "provider cpu" not in seen
+
+
+@pytest.mark.parametrize("names", [("onnxruntime", "onnxruntime-gpu"), ("onnxruntime_gpu", "ONNXRuntime")])
+def test_two_engines_in_one_folder_are_told_with_the_cure(
+    monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(module, "distributions", installed("numpy", *names))
+    packages = found()["packages"]
+    assert packages.level == "warn"
+    assert "onnxruntime 1.0, onnxruntime-gpu 1.0" in packages.found
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in packages.cure
+
+
+def test_one_engine_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "distributions", installed("numpy", "onnxruntime", "onnxruntime-extensions"))
+    assert found()["packages"] == Finding("ok", "packages", "onnxruntime 1.0")
+
+
+def test_a_listed_provider_that_falls_back_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(monkeypatch, [TENSORRT, CUDA, CPU], starting=[CUDA, CPU])
+    seen = found()
+    assert seen["provider cpu"].level == "ok"
+    assert seen["provider cuda"] == Finding("ok", "provider cuda", "starts")
+    assert seen["provider tensorrt"].level == "warn"
+    assert "is listed, does not start" in seen["provider tensorrt"].found
+    assert seen["NVIDIA GPU"] == Finding("ok", "NVIDIA GPU", "visible")
+
+
+def test_missing_libraries_of_cuda_are_told_with_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(monkeypatch, [CUDA, CPU], starting=[CPU])
+    cuda = found()["provider cuda"]
+    assert cuda.level == "warn"
+    assert "pip install 'onnxruntime-gpu[cuda,cudnn]'" in cuda.found
+
+
+def test_without_a_gpu_none_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(monkeypatch, [CUDA, CPU], starting=[CUDA, CPU], gpu_problem="no NVIDIA driver in this test")
+    seen = found()
+    assert seen["provider cuda"].level == "warn"
+    assert "no NVIDIA driver in this test" in seen["provider cuda"].found
+    assert seen["NVIDIA GPU"].level == "ok"
+
+
+def test_a_gpu_that_the_engine_cannot_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(monkeypatch, [CPU, "AzureExecutionProvider"], starting=[CPU])
+    seen = found()
+    assert seen["NVIDIA GPU"].level == "warn"
+    assert "pip install 'refineloc[gpu]'" in seen["NVIDIA GPU"].cure
+    assert "AzureExecutionProvider" in seen["other providers"].found
+    assert "provider cuda" not in seen
+
+
+@pytest.mark.parametrize(("listed", "starting"), [([CPU], []), ([CUDA], [CUDA])])
+def test_an_engine_without_a_cpu_provider_fails(
+    monkeypatch: pytest.MonkeyPatch, listed: list[str], starting: list[str]
+) -> None:
+    engine(monkeypatch, listed, starting)
+    assert found()["provider cpu"].level == "fail"
+
+
+def test_kernels_that_do_not_load_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "refineloc._ext.nms", None)
+    kernels = found()["kernels"]
+    assert kernels.level == "fail"
+    assert "build_ext" in kernels.cure
+
+
+@pytest.mark.parametrize(("quota", "level"), [("50000 100000", "warn"), ("max 100000", "ok"), ("damaged", "ok")])
+def test_a_container_that_has_less_than_its_cores_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, level: str
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(module, "_CPU_MAX", tmp_path / "cpu.max")
+    cpu = found()["CPU"]
+    assert cpu.level == level
+    assert ("--threads 1" in cpu.cure) == (level == "warn")
+
+
+def test_on_a_terminal_it_has_colours(model_path: Path) -> None:
+    controller, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    environment.pop("NO_COLOR", None)
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE, str(model_path)], stdout=terminal, stderr=subprocess.DEVNULL, env=environment
+    )
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(controller, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(controller)
+    assert process.wait() == 0
+    assert b"\x1b[" in shown
+    assert b"jump, run, swim" in shown
+
+
+def test_the_console_script_answers() -> None:
+    if not Path(PROGRAM).exists():
+        pytest.skip("installed before refineloc-doctor was added: make setup")
+    done = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True)
+    assert done.stdout.startswith("refineloc ")

@@ -1,0 +1,221 @@
+"""Reading ahead: the same items in the same order, errors in their place, nothing left running, memory bounded."""
+
+import functools
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refineloc.runtime import Detector, EngineError, FeatureError, SnippetGrid, open_features
+from refineloc.runtime.batches import Planned, ahead, pack, read_batches
+from refineloc.runtime.model.half import HalfToFloat
+
+EMPTY = functools.partial(np.empty, dtype=np.float32)
+GRID = SnippetGrid(25.0, 16)
+
+
+def running() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "refineloc-ahead"]
+
+
+def count(items: list[str], end: int, fail_at: int | None = None) -> Iterator[int]:
+    try:
+        for number in range(end):
+            if number == fail_at:
+                raise FeatureError("in its place")
+            items.append(f"made {number}")
+            yield number
+    finally:
+        items.append("closed")
+
+
+def test_gives_what_the_iterator_gives_and_ends() -> None:
+    seen: list[str] = []
+    assert list(ahead(ahead(count(seen, 50)))) == list(range(50))
+    assert seen[-1] == "closed"
+    assert not running()
+
+
+def test_runs_ahead_by_its_depth_and_no_further() -> None:
+    seen: list[str] = []
+    items = ahead(count(seen, 50), depth=2)
+    next(items)
+    deadline = time.monotonic() + 5
+    while len(seen) < 4 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.05)
+    assert seen == ["made 0", "made 1", "made 2", "made 3"]  # one taken, two waiting, one in the hand
+    items.close()
+
+
+def test_an_error_comes_after_the_items_before_it() -> None:
+    items = ahead(ahead(count([], 50, fail_at=3)))
+    assert [next(items) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(FeatureError, match="in its place"):
+        next(items)
+    assert not running()
+
+
+@pytest.mark.parametrize("taken", [0, 1, 7])
+def test_leaving_early_stops_the_threads_and_closes_the_source(taken: int) -> None:
+    seen: list[str] = []
+    items = ahead(ahead(count(seen, 10_000)))
+    for _ in range(taken):
+        next(items)
+    items.close()
+    assert not running()
+    assert seen[-1:] == (["closed"] if taken else [])  # a source that was never asked was never opened
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 60))
+def test_packing_takes_neighbours_up_to_the_limit(lengths: list[int], limit: int) -> None:
+    parts = [lengths[which] for which in pack(lengths, limit)]
+    assert [length for part in parts for length in part] == lengths
+    assert all(part and (sum(part) <= limit or len(part) == 1) for part in parts)
+    for part, after in itertools.pairwise(parts):
+        assert sum(part) + after[0] > limit  # the next one did not fit
+    if len(parts) > 1:  # packing what is left after some calls gives the calls that were left
+        assert [lengths[len(parts[0]) :][which] for which in pack(lengths[len(parts[0]) :], limit)] == parts[1:]
+
+
+@pytest.fixture
+def store_path(tmp_path: Path, rng: np.random.Generator) -> Path:
+    path = tmp_path / "features.h5"
+    with h5py.File(path, "w") as file:
+        for index, length in enumerate([5, 3, 40, 1, 9, 8, 2, 30, 4, 4, 4, 4]):
+            kind = np.float16 if index % 2 else np.float32
+            file[f"v{index:02}"] = rng.standard_normal((length, 24)).astype(kind)
+    return path
+
+
+def plan(store: Any) -> list[Planned]:
+    infos = [store.info(name) for name in store.names]
+    return [Planned(one.name, one.snippets, one.dtype == np.float16, slice(0, 24), GRID) for one in infos]
+
+
+def test_batches_hold_the_features_until_the_second_next_is_asked_for(store_path: Path) -> None:
+    with open_features(store_path) as store:
+        expected = {name: store.read(name) for name in store.names}
+        names = []
+        for batch in ahead(read_batches(store, plan(store), 24, 10, HalfToFloat, EMPTY)):
+            time.sleep(0.01)  # the reader goes on as far as it may
+            assert batch.features.dtype == np.float32
+            parts = np.split(batch.features, np.cumsum(batch.lengths)[:-1])
+            for name, part in zip(batch.names, parts, strict=True):
+                assert np.array_equal(part, expected[name])
+            names += batch.names
+        assert tuple(names) == store.names
+
+
+def test_no_more_than_three_batches_are_allocated(store_path: Path) -> None:
+    with open_features(store_path) as store:
+        bases = set()
+        for batch in read_batches(store, plan(store), 24, 50, HalfToFloat, EMPTY):
+            assert batch.features.base is not None
+            bases.add(id(batch.features.base))
+        assert len(bases) <= 3
+
+
+@pytest.mark.parametrize(
+    ("limit", "shapes"),
+    [
+        (2048, [(114, 24)]),  # all in one batch, of the file's own size
+        (60, [(58, 24)] * 2),  # the larger of two batches: 5 + 3 + 40 + 1 + 9, then the rest
+        (1, [(1, 24)]),  # the one video that fits; longer ones have arrays of their own
+    ],
+)
+def test_buffers_are_no_larger_than_the_batches(store_path: Path, limit: int, shapes: list[tuple[int, int]]) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def empty(shape: tuple[int, ...]) -> Any:
+        asked.append(shape)
+        return EMPTY(shape)
+
+    with open_features(store_path) as store:
+        for _ in read_batches(store, plan(store), 24, limit, HalfToFloat, empty):
+            pass
+    assert asked == shapes
+
+
+def test_half_floats_with_nan_are_found_after_the_conversion(tmp_path: Path) -> None:
+    bad = np.ones((6, 24), np.float16)
+    bad[4, 2] = np.nan
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["good"], file["odd"] = np.ones((6, 24), np.float16), bad
+    with (
+        open_features(tmp_path / "f.h5") as store,
+        pytest.raises(FeatureError, match="video 'odd': snippet 4 holds nan"),
+    ):
+        list(read_batches(store, plan(store), 24, 100, HalfToFloat, EMPTY))
+
+
+def test_half_to_float_is_exact_for_every_half() -> None:
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(256, 256)
+    out = np.empty((256, 256), np.float32)
+    HalfToFloat()(every, out)
+    assert np.array_equal(out, every.astype(np.float32), equal_nan=True)
+
+
+def test_half_to_float_refuses_what_it_would_misread() -> None:
+    half = np.zeros((4, 6), np.float16)
+    with pytest.raises(ValueError, match="C-contiguous"):
+        HalfToFloat()(half[:, ::2], np.empty((4, 3), np.float32))
+    with pytest.raises(ValueError, match="one shape"):
+        HalfToFloat()(half, np.empty((4, 5), np.float32))
+
+
+def test_leaving_detect_many_early_leaves_no_thread(model_path: Path, store_path: Path) -> None:
+    detector = Detector(model_path, provider="cpu", batch_snippets=8)
+    with open_features(store_path) as store:
+        for name, _ in detector.detect_many(store, fps=25.0):
+            assert name == "v00"
+            break
+        deadline = time.monotonic() + 5
+        while running() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not running()
+
+
+def test_an_error_of_the_engine_leaves_no_thread_and_then_the_store_is_closed(
+    model_path: Path, store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector(model_path, provider="cpu", batch_snippets=8)
+    real, calls = detector._session.run, itertools.count(1)
+
+    def run(*arguments: Any) -> Any:
+        if next(calls) == 3:
+            time.sleep(0.05)  # the reader waits with its next batch by then
+            raise EngineError("out of memory")
+        return real(*arguments)
+
+    monkeypatch.setattr(detector._session, "run", run)
+    try:
+        with open_features(store_path) as store:
+            list(detector.detect_many(store, fps=25.0))
+    except EngineError:
+        assert not running()  # here, where the error's traceback still holds all that was going on
+    else:
+        pytest.fail("no error")
+
+
+def test_every_video_is_looked_at_before_the_first_is_read(
+    model_path: Path, store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with h5py.File(store_path, "a") as file:
+        file["v99"] = np.zeros((3, 23), np.float32)
+    detector = Detector(model_path, provider="cpu", batch_snippets=1)
+    with open_features(store_path) as store:
+        read: list[str] = []
+        monkeypatch.setattr(store, "read_into", lambda name, *rest, **more: read.append(name))
+        with pytest.raises(FeatureError, match="'v99': features have width 23"):
+            next(detector.detect_many(store, fps=25.0))
+        assert not read
+        assert list(detector.detect_many(store, names=[], fps=25.0)) == []

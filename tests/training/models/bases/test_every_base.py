@@ -1,0 +1,219 @@
+"""What holds for every base model: a file added to training/models/bases/ is tested here without a line of its own."""
+
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+import torch
+
+from refineloc.export.precision import build
+from refineloc.runtime.model.metadata import Precision
+from refineloc.training import fit as fitting
+from refineloc.training.data.split import Batch, Split, load_split, read_labels
+from refineloc.training.fit import Labelled, fit
+from refineloc.training.models.base_model import BaseModel, base_names, find_base
+from refineloc.training.refine import Truth, refine
+from refineloc.training.run.files import DataRecord, Run, load_iteration
+from refineloc.training.settings.config import Config, base_defaults, resolve
+
+WIDTH, CLASSES = 16, 3
+BASES = pytest.mark.parametrize("base", base_names())
+
+
+def settings_of(base: str, **training: Any) -> Config:
+    own = {"model": {"base": base}, "training": training}
+    return resolve(base_defaults(own), own)
+
+
+def model_of(base: str) -> BaseModel:
+    """A network whose scores differ between classes, as those of torch's initial weights hardly do."""
+    torch.manual_seed(5)
+    model = find_base(base).build(settings_of(base), WIDTH, CLASSES)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    return model
+
+
+@BASES
+@pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 0.2)])
+def test_no_leak_between_videos_of_a_file(base: str, precision: Precision, near: float) -> None:
+    """The exported graph scores a video as torch does, and the same to the last bit whatever is packed around it."""
+    model, lengths = model_of(base).eval(), [7, 1, 0, 40, 2, 300]
+    session = onnxruntime.InferenceSession(build(model, WIDTH, precision).SerializeToString())
+    features = np.random.default_rng(1).standard_normal((sum(lengths), WIDTH)).astype(np.float32)
+
+    def run(values: npt.NDArray[np.float32], own: list[int]) -> list[npt.NDArray[np.float32]]:
+        return list(session.run(None, {"features": values, "lengths": np.array(own, np.int64)}))
+
+    packed = run(features, lengths)
+    with torch.inference_mode():
+        expected = model.activations(model(torch.from_numpy(features), torch.tensor(lengths)), torch.tensor(lengths))
+    for got, by_torch in zip(packed, expected, strict=True):
+        np.testing.assert_allclose(got, by_torch.numpy(), atol=near)
+    assert np.ptp(packed[0], axis=1).mean() > 0.05
+    for index, (first, end) in enumerate(itertools.pairwise(np.cumsum([0, *lengths]).tolist())):
+        if first == end:
+            assert not packed[3][index].any()
+            continue
+        alone = run(features[first:end], [end - first])
+        for got, whole in zip(alone[:3], packed[:3], strict=True):
+            np.testing.assert_array_equal(got, whole[first:end])
+        np.testing.assert_array_equal(alone[3][0], packed[3][index])
+
+
+@BASES
+def test_a_snippet_depends_on_no_more_of_its_video_than_is_stated(base: str) -> None:
+    model, length, at = model_of(base).eval(), torch.tensor([40]), 20
+    features = torch.randn(40, WIDTH, generator=torch.Generator().manual_seed(0))
+    changed = features.clone()
+    changed[at] += 1.0
+    with torch.inference_mode():
+        before, after = model(features, length), model(changed, length)
+    differs = [
+        (one != other).any(dim=1)
+        for one, other in zip(before[:2], after[:2], strict=True)  # class logits, attention logits
+    ]
+    reached = torch.nonzero(differs[0] | differs[1]).flatten()
+    assert at in reached
+    assert int((reached - at).abs().max()) == model.context_snippets
+
+
+@BASES
+def test_a_video_s_loss_teaches_by_its_own_snippets(base: str) -> None:
+    """In training, no gradient goes from the loss of one unit of videos to the features of another."""
+    model, lengths = model_of(base).train(), torch.tensor([9, 12, 5, 20])
+    features = torch.randn(int(lengths.sum()), WIDTH, requires_grad=True)
+    targets = torch.zeros(4, CLASSES)
+    targets[:, 0] = 1.0
+    outputs = model(features, lengths)
+    losses = model.video_losses(outputs, model.activations(outputs, lengths), targets, lengths)
+    assert losses.shape == (4,)
+    ends = [0, *torch.cumsum(lengths, 0).tolist()]
+    for first in range(0, 4, model.unit_videos):
+        (gradient,) = torch.autograd.grad(losses[first : first + model.unit_videos].sum(), features, retain_graph=True)
+        own = slice(ends[first], ends[first + model.unit_videos])
+        assert gradient[own].any()
+        gradient[own] = 0
+        assert not gradient.any()
+
+
+@BASES
+def test_gradients_are_those_of_differences(base: str) -> None:
+    model, lengths = model_of(base).eval().double(), torch.tensor([9, 4])
+    features = torch.randn(13, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    targets = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0]], dtype=torch.float64)
+
+    def losses(values: torch.Tensor) -> torch.Tensor:
+        model.train()  # all terms of the loss; without dropout, which would draw anew each time
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.eval()
+        outputs = model(values, lengths)
+        return model.video_losses(outputs, model.activations(outputs, lengths), targets, lengths)
+
+    assert torch.autograd.gradcheck(losses, features.requires_grad_(), atol=1e-4)
+
+
+class Quiet:
+    """A reporter that says nothing."""
+
+    def epoch(self, record: Mapping[str, Any]) -> None: ...
+    def iteration(self, record: Mapping[str, Any]) -> None: ...
+    def warning(self, message: str) -> None: ...
+
+
+def splits(data: Path, config: Config) -> tuple[Split, Split]:
+    train = load_split(data / "train.h5", read_labels(data / "train.csv"), config)
+    return train, load_split(data / "val.h5", read_labels(data / "val.csv"), config, classes=train.classes)
+
+
+@BASES
+def test_a_run_learns_and_is_the_same_again(base: str, data: Path, tmp_path: Path) -> None:
+    config = settings_of(base, epochs=15, iterations=2, learning_rate=1e-2, batch_videos=4)
+    train, val = splits(data, config)
+    record = DataRecord("train.h5", "train.csv", "val.h5", "val.csv", train.classes, WIDTH)
+    for name in ("one", "two"):
+        refine(config, train, val, Run(tmp_path / name, config, record), Quiet(), Truth())
+    for iteration in range(2):
+        one, two = (load_iteration(tmp_path / name, iteration).model.state_dict() for name in ("one", "two"))
+        assert all(torch.equal(one[name], two[name]) for name in one)
+    lines = [json.loads(line) for line in (tmp_path / "one/metrics.jsonl").read_text().splitlines()]
+    for iteration in range(2):
+        losses = [line["train_loss"] for line in lines if line["iteration"] == iteration]
+        assert losses[-1] < 0.9 * losses[0]
+
+
+@BASES
+def test_a_killed_run_goes_on_bit_for_bit(base: str, data: Path, tmp_path: Path) -> None:
+    """Dropout, windows and pairs are drawn after a checkpoint as they would have been without it."""
+    config = settings_of(base, epochs=6, iterations=1, batch_videos=4, checkpoint_s=0.0)
+    train, val = splits(data, config)
+    record = DataRecord("train.h5", "train.csv", "val.h5", "val.csv", train.classes, WIDTH)
+
+    class Killed(Quiet):
+        def epoch(self, record: Mapping[str, Any]) -> None:
+            if record["epoch"] == 3:
+                raise KeyboardInterrupt
+
+    refine(config, train, val, Run(tmp_path / "whole", config, record), Quiet(), Truth())
+    with pytest.raises(KeyboardInterrupt):
+        refine(config, train, val, Run(tmp_path / "killed", config, record), Killed(), Truth())
+    resumed = Run(tmp_path / "killed", config, record, resume=True)
+    assert resumed.checkpoint is not None
+    refine(config, train, val, resumed, Quiet(), Truth())
+    whole, killed = (load_iteration(tmp_path / name, 0).model.state_dict() for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+@BASES
+@pytest.mark.parametrize("batch_videos", [4, 5])
+def test_batches_are_as_the_base_model_asks(
+    base: str, batch_videos: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Videos come in the order of `order`, units whole, each at most `longest` snippets of it."""
+    config = settings_of(base, epochs=3, iterations=1, batch_videos=batch_videos)
+    train, val = splits(data, config)
+    seen: list[Batch] = []
+    asked: list[list[int]] = []
+    build_model = fitting.build_model
+
+    def observed(*arguments: Any) -> BaseModel:
+        model = build_model(*arguments)
+        order = model.order
+        model.longest = 8
+
+        def remembered(targets: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+            asked.append(order(targets, generator).tolist())
+            return torch.tensor(asked[-1])
+
+        monkeypatch.setattr(model, "order", remembered)
+        return model
+
+    def loss(config: Any, model: BaseModel, outputs: Any, batch: Batch, *rest: Any) -> Any:
+        if model.training:
+            seen.append(batch)
+        return own_loss(config, model, outputs, batch, *rest)
+
+    own_loss = fitting._loss
+    monkeypatch.setattr(fitting, "build_model", observed)
+    monkeypatch.setattr(fitting, "_loss", loss)
+    run = Run(tmp_path / "run", config, DataRecord("", "", "", "", train.classes, WIDTH))
+    nothing = torch.ones(2)
+    model, _ = fit(config, Labelled(train, None, nothing), Labelled(val, None, nothing), 0, run, Quiet())
+    assert len(asked) == 3
+    assert [video for batch in seen for video in batch.videos.tolist()] == [v for epoch in asked for v in epoch]
+    starts = torch.cumsum(train.lengths, 0) - train.lengths
+    first_rows = []
+    for batch in seen:
+        assert len(batch.videos) <= batch_videos
+        assert len(batch.videos) % model.unit_videos == 0
+        assert batch.lengths.tolist() == [min(8, int(train.lengths[video])) for video in batch.videos]
+        first_rows += (batch.rows[torch.cumsum(batch.lengths, 0) - batch.lengths] - starts[batch.videos]).tolist()
+    assert len(set(first_rows)) > 5, "windows are drawn"

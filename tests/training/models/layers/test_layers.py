@@ -1,0 +1,106 @@
+"""The layers of base models on packed batches, against plain NumPy or torch, video by video."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from refineloc.training.models.layers import linear
+from refineloc.training.models.layers.packing import membership, video_of
+from refineloc.training.models.layers.temporal_conv import TemporalConv
+from refineloc.training.models.layers.top_mean import top_mean
+
+LENGTHS = st.lists(st.integers(0, 20), min_size=1, max_size=6).filter(any)
+SEEDS = st.integers(0, 2**31)
+
+
+@given(LENGTHS)
+def test_where_videos_lie(lengths: list[int]) -> None:
+    packed, snippets = torch.tensor(lengths), torch.zeros(sum(lengths))
+    expected = np.repeat(np.arange(len(lengths)), lengths)
+    assert video_of(packed, snippets).tolist() == expected.tolist()
+    assert torch.equal(membership(packed, snippets), torch.arange(len(lengths))[:, None] == torch.from_numpy(expected))
+
+
+@settings(max_examples=60, deadline=None)
+@given(LENGTHS, SEEDS, st.integers(1, 9), st.booleans(), st.sampled_from([1e-3, 1.0, 300.0]))
+def test_mean_of_the_highest(lengths: list[int], seed: int, one_of: int, ties: bool, scale: float) -> None:
+    values = np.random.default_rng(seed).standard_normal((sum(lengths), 3)) * scale
+    values = (values.round() if ties else values).astype(np.float32)
+    expected = np.zeros((len(lengths), 3))
+    for video, own in enumerate(np.split(values.astype(np.float64), np.cumsum(lengths)[:-1])):
+        if len(own):
+            expected[video] = np.sort(own, axis=0)[::-1][: math.ceil(len(own) / one_of)].mean(axis=0)
+    packed, lengths_t = torch.from_numpy(values), torch.tensor(lengths)
+    np.testing.assert_allclose(top_mean(packed, lengths_t, one_of), expected, rtol=1e-5, atol=1e-5 * scale)
+    exact = top_mean(packed, lengths_t, one_of, exact=True)
+    np.testing.assert_allclose(exact, expected, rtol=1e-6, atol=2**-20)
+    # Alone, or the other way round: to the last bit.
+    order = list(reversed(range(len(lengths))))
+    parts = packed.split(lengths)
+    turned = top_mean(torch.cat([parts[v] for v in order]), lengths_t.flip(0), one_of, exact=True)
+    assert torch.equal(turned.flip(0), exact)
+
+
+def test_highest_values_of_any_size_are_found_in_training() -> None:
+    values = torch.tensor([[3000.0], [5000.0], [-1e30], [2500.0], [-0.0], [0.0], [1e-40], [-1e-40]])
+    assert top_mean(values, torch.tensor([4, 4]), one_of=8).flatten().tolist() == [5000.0, float(values[6, 0])]
+    assert top_mean(values, torch.tensor([4, 4]), one_of=2).flatten().tolist() == [4000.0, float(values[6, 0]) / 2]
+
+
+def test_the_highest_learn_and_no_others() -> None:
+    values = torch.tensor([[1.0], [5.0], [3.0], [2.0], [9.0]], requires_grad=True)
+    top_mean(values, torch.tensor([4, 1]), one_of=2).sum().backward()
+    assert values.grad is not None
+    assert values.grad.flatten().tolist() == [0.0, 0.5, 0.5, 0.0, 1.0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(LENGTHS, SEEDS)
+def test_convolution_over_time_is_that_of_each_video_alone(lengths: list[int], seed: int) -> None:
+    torch.manual_seed(seed)
+    ours, theirs = TemporalConv(5, 4), nn.Conv1d(5, 4, 3, padding=1)
+    with torch.no_grad():  # [out, 3 x in] -> [out, in, 3]
+        theirs.weight.copy_(ours.product.weight.reshape(4, 3, 5).transpose(1, 2))
+        theirs.bias.copy_(ours.product.bias)  # type: ignore[union-attr]
+    values = torch.randn(sum(lengths), 5)
+    with torch.no_grad():
+        got = ours(values, torch.tensor(lengths))
+        expected = [theirs(own.T[None])[0].T for own in values.split(lengths) if len(own)]
+    torch.testing.assert_close(got, torch.cat(expected), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [2, 1]])
+def test_convolution_of_the_shortest_videos(lengths: list[int]) -> None:
+    conv = TemporalConv(2, 1)
+    with torch.no_grad():
+        conv.product.weight.copy_(torch.tensor([[100.0, 100.0, 1.0, 1.0, 100.0, 100.0]]))
+        conv.product.bias.zero_()
+        got = conv(torch.ones(sum(lengths), 2), torch.tensor(lengths)).flatten().tolist()
+    assert got == pytest.approx([2.0 if length == 1 else 202.0 for length in lengths for _ in range(length)])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("of_values", [False, True])
+def test_linear_layer_by_onednn_is_that_of_torch(monkeypatch: pytest.MonkeyPatch, of_values: bool, bias: bool) -> None:
+    if not (torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(linear, "_ONEDNN", True)
+    torch.manual_seed(0)
+    ours, theirs = linear.Linear(48, 17, bias=bias), nn.Linear(48, 17, bias=bias)
+    theirs.load_state_dict(ours.state_dict())
+    values, gradient = torch.randn(130, 48), torch.randn(130, 17)
+    found = []
+    for layer in (ours, theirs):
+        own = values.clone().requires_grad_(of_values)
+        result = layer(own)
+        result.backward(gradient)
+        assert (own.grad is not None) == of_values
+        gradients = [parameter.grad for parameter in layer.parameters()]
+        found.append([result, *gradients] + ([own.grad] if own.grad is not None else []))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)

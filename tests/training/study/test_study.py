@@ -1,0 +1,323 @@
+"""Studies: the grid is trained as its runs would be alone, survives a kill, and its tables say what the runs say."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from refineloc.runtime.annotations import read_annotations
+from refineloc.runtime.errors import ConfigError
+from refineloc.training.cli import app
+from refineloc.training.data.split import load_split, read_labels
+from refineloc.training.pseudo_labels import true_foreground
+from refineloc.training.run.files import load_iteration
+from refineloc.training.settings.config import resolve
+from refineloc.training.study import Files, Grid, StudyError, run_study
+from refineloc.training.study.curves import draw_curves
+from refineloc.training.study.grid import GENERATORS, Cell
+from refineloc.training.study.jobs import share_of_cores
+from refineloc.training.study.summary import Result, Summary
+
+SETTINGS: dict[str, Any] = {
+    "detection": {"alpha_c": 0.4, "widen": 0},
+    "pseudo": {"class_activation": 0.4},
+    "training": {"iterations": 3, "epochs": 6, "batch_videos": 4, "learning_rate": 0.01},
+}
+GRID = Grid(betas=(1.0, 4.0), seeds=(3,), generators=("distribution-aware", "segment"))
+AT_A_TIME = 2
+RUNS = ["iteration0-seed3", *(cell.name for cell in GRID.cells())]
+
+
+def files(data: Path) -> Files:
+    return Files(data / "train.h5", data / "train.csv", data / "val.h5", data / "val.csv")
+
+
+def study(data: Path, grid: Grid = GRID, resume: bool = False, **training: Any) -> list[str]:
+    """Run it into data/study; gives what it notes."""
+    notes: list[str] = []
+    config = resolve(SETTINGS, {"training": training})
+    run_study(
+        config, grid, files(data), data / "study", note=notes.append, at_a_time=AT_A_TIME, memory=2**30, resume=resume
+    )
+    return notes
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, f"waited a minute for {what}"
+        time.sleep(0.01)
+
+
+def records_of(run: Path) -> list[dict[str, Any]]:
+    path = run / "iterations.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of all processes that name the folder."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue  # it has ended meanwhile
+    return [line for line in lines if "study.cell" in line and str(folder) in line]
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_study
+test_study.study(Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, write_data: Callable[[Path, np.random.Generator], Path]) -> Path:
+    """A folder of data with a study that was killed in the middle of its runs, and then resumed."""
+    data = write_data(tmp_path_factory.mktemp("data"), np.random.default_rng(11))
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(data)], stderr=subprocess.DEVNULL
+    )
+    cells = [data / "study" / name for name in RUNS[1:]]
+    wait_for(lambda: any(len(records_of(cell)) == 2 for cell in cells), "a run's second iteration")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not processes_of(data / "study"), "its runs to end with it")
+    assert not (data / "study/table.md").exists()
+    assert sum(len(records_of(cell)) == 3 for cell in cells) < len(cells), "all was done before the kill"
+    notes = study(data, resume=True)
+    assert notes[-1].endswith("wrote table.md, table.csv and curves.png")
+    return data
+
+
+def test_every_run_is_there_and_can_be_loaded(killed: Path) -> None:
+    folders = sorted(path.name for path in (killed / "study").iterdir() if path.is_dir())
+    assert folders == sorted(RUNS)
+    for cell in GRID.cells():
+        loaded = load_iteration(killed / "study" / cell.name, 2)
+        settings = loaded.config.pseudo
+        assert (settings.generator, settings.beta, loaded.config.training.seed) == (cell.generator, cell.beta, 3)
+
+
+def test_a_run_is_bit_equal_to_one_trained_alone(killed: Path) -> None:
+    """Through shared iteration 0, kill and resume: the same weights, metrics, records and detections."""
+    alone = killed / "alone"
+    options = [f"--set={section}.{key}={value}" for section, keys in SETTINGS.items() for key, value in keys.items()]
+    command = ["--generator", "segment", "--set", "pseudo.beta=4.0", "--seed", "3", "--run", str(alone), *options]
+    # As many threads as each run of the study has: with others, sums are added in another order.
+    threads = str(share_of_cores(AT_A_TIME)[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "refineloc.training", *files(killed).arguments(), *command],
+        env=os.environ | {"OMP_NUM_THREADS": threads},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    ours = killed / "study/segment-beta4-seed3"
+    names = ["config.toml", "metrics.jsonl", "iterations.json"]
+    names += [f"iter_{k}/{name}" for k in range(3) for name in ("detections.json", "model.safetensors")]
+    for name in names:
+        assert (ours / name).read_bytes() == (alone / name).read_bytes(), name
+
+
+def test_iteration_0_is_trained_once(killed: Path) -> None:
+    first = killed / "study/iteration0-seed3"
+    assert len(records_of(first)) == 1
+    later = set()
+    for cell in GRID.cells():
+        folder = killed / "study" / cell.name
+        assert (folder / "iter_0/model.safetensors").read_bytes() == (first / "iter_0/model.safetensors").read_bytes()
+        later.add((folder / "iter_1/model.safetensors").read_bytes())
+    assert len(later) == len(GRID.cells()), "generator and β change nothing"
+
+
+def test_the_generator_of_known_share_has_the_true_one(killed: Path) -> None:
+    config = load_iteration(killed / "study/distribution-aware-beta1-seed3", 0).config
+    labels = read_labels(killed / "train.csv")
+    split = load_split(killed / "train.h5", labels, config)
+    true = true_foreground(read_annotations(killed / "train.csv"), split.names, split.grids, split.lengths.numpy())
+    assert true is not None
+    assert config.pseudo.foreground_share == true.mean() != 0.5
+
+
+def test_the_table_is_what_the_runs_say(killed: Path) -> None:
+    text = (killed / "study/table.md").read_text()
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in text.splitlines() if line.startswith("| ")}
+    assert "Average mAP (tIoU 0.50:0.95)" in text
+    table = text.split("By iteration")[0]
+    by_iteration = text.split("By iteration")[1]
+    for generator in GRID.generators:
+        best = {}
+        line = next(line for line in table.splitlines() if line.startswith(f"| {generator} "))
+        for beta, cell in zip(GRID.betas, line.split("|")[2:-1], strict=True):
+            scores = [record["average_mAP"] for record in records_of(killed / "study" / Cell(generator, beta, 3).name)]
+            assert len(scores) == 3
+            best_of_all, later = int(np.argmax(scores)), 1 + int(np.argmax(scores[1:]))
+            expected = f"{100 * max(scores):.2f} ({best_of_all})"
+            expected += "" if best_of_all else f"; then {100 * scores[later]:.2f} ({later})"
+            assert cell.strip() == expected
+            best[beta] = (max(scores), max(scores[1:]), scores)
+        beta = max(best, key=lambda one: best[one][:2])
+        line = next(line for line in by_iteration.splitlines() if line.startswith(f"| {generator} "))
+        cells = [cell.strip() for cell in line.split("|")[2:-1]]
+        assert cells == [f"{beta:g}", *(f"{100 * score:.2f}" for score in best[beta][2])]
+    first = records_of(killed / "study/iteration0-seed3")[0]["average_mAP"]
+    assert f"Iteration 0, before any pseudo label: {100 * first:.2f}" in text
+    assert set(rows) == {"generator", *GRID.generators}
+
+
+def test_the_csv_has_every_iteration(killed: Path) -> None:
+    with (killed / "study/table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * len(GRID.cells())
+    for row in rows:
+        cell = Cell(row["generator"], float(row["beta"]), int(row["seed"]))
+        record = records_of(killed / "study" / cell.name)[int(row["iteration"])]
+        assert float(row["average_mAP"]) == record["average_mAP"]
+        assert float(row["mAP@0.50"]) == record["mAP"]["0.50"]
+        assert float(row["validation_loss"]) == record["validation_loss"]
+        lines = [json.loads(line) for line in (killed / "study" / cell.name / "metrics.jsonl").read_text().splitlines()]
+        epoch = next(
+            line for line in lines
+            if (line["iteration"], line["epoch"]) == (record["iteration"], record["best_epoch"])
+        )  # fmt: skip
+        assert float(row["train_loss"]) == epoch["train_loss"]
+        pseudo = (record["pseudo_labels"] or {"train": {"precision": ""}})["train"]["precision"]
+        assert row["pseudo_labels_precision"] == str(pseudo)
+
+
+def test_a_finished_study_trains_nothing(killed: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (killed / "study").rglob("*.safetensors")}
+    notes = study(killed, resume=True)
+    assert "5 finished" in notes[0]
+    assert before == {path: path.stat().st_mtime_ns for path in (killed / "study").rglob("*.safetensors")}
+
+
+def test_other_settings_are_refused(killed: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.epochs was 6, now 7; resume with the same"):
+        study(killed, resume=True, epochs=7)
+    with pytest.raises(ConfigError, match="holds a study already; --resume goes on with it"):
+        study(killed)
+    run = killed / "study" / RUNS[1]
+    with pytest.raises(ConfigError, match="holds a run; a study needs a folder of its own"):
+        run_study(resolve(SETTINGS), GRID, files(killed), run, note=print, resume=True)
+    with pytest.raises(ConfigError, match="2 or more iterations"):
+        run_study(resolve(SETTINGS, {"training": {"iterations": 1}}), GRID, files(killed), killed / "new", note=print)
+    assert not (killed / "new").exists()
+
+
+def test_without_times_and_with_a_run_that_fails(data: Path) -> None:
+    """There is no mAP and no true share of foreground; β = 1e39 gives no finite loss, which costs one run only."""
+    for name in ("train", "val"):
+        rows = [line.split(",") for line in (data / f"{name}.csv").read_text().splitlines()]
+        (data / f"{name}.csv").write_text("\n".join(f"{row[0]},{row[3]},{row[5]}" for row in rows) + "\n")
+    notes: list[str] = []
+    config = resolve(SETTINGS, {"training": {"iterations": 2, "epochs": 2}})
+    grid = Grid(betas=(1e39, 2.0), seeds=(0,), generators=("distribution-aware", "segment"))
+    with pytest.raises(
+        StudyError, match=r"1 of 3 runs failed, the first is segment-beta1e\+39-seed0: .*the loss is nan"
+    ):
+        run_study(config, grid, files(data), data / "study", note=notes.append, at_a_time=AT_A_TIME, memory=2**30)
+    assert "distribution-aware is left out" in notes[0]
+    text = (data / "study/table.md").read_text()
+    loss = records_of(data / "study/segment-beta2-seed0")[1]["validation_loss"]
+    assert f"| segment | - | {loss:.4f} (1) |" in text
+    assert "times are not known, so there is no mAP" in text
+    assert "Failed: segment with β = 1e+39, seeds 0." in text
+    assert "distribution-aware" not in text
+    assert (data / "study/curves.png").stat().st_size > 10_000
+
+
+def result(generator: str, beta: float, seed: int, *scores: float) -> Result:
+    records = [{"iteration": k, "average_mAP": score / 100, "mAP": {"0.50": 0.0}} for k, score in enumerate(scores)]
+    return Result(Cell(generator, beta, seed), records)
+
+
+def test_means_over_seeds() -> None:
+    """By hand: the iteration is chosen by the mean of the seeds, not for each of them; one has stopped early."""
+    grid = Grid(betas=(1.0, 2.0), seeds=(0, 1), generators=("uniform", "segment"))
+    results = [
+        result("uniform", 1.0, 0, 10, 9, 8),
+        result("uniform", 1.0, 1, 14, 6, 6),
+        result("uniform", 2.0, 0, 10, 9.5, 3),
+        result("uniform", 2.0, 1, 14, 7, 3),
+        result("segment", 1.0, 0, 10, 20, 14),
+        result("segment", 1.0, 1, 14, 15, 18),
+        result("segment", 2.0, 0, 10, 12),
+        result("segment", 2.0, 1, 14, 10, 50),
+    ]
+    summary = Summary(grid, results)
+    assert summary.text(summary.first) == "12.00 ± 2.83"
+    # Iteration 1 has the best mean, 17.5, though each seed alone has another best: 20 and 18.
+    assert summary.best_text("segment", 1.0) == "17.50 ± 3.54 (1)"
+    # The second seed's iteration 2 has no partner.
+    assert summary.best_text("segment", 2.0) == "12.00 ± 2.83 (0); then 11.00 ± 1.41 (1)"
+    assert summary.best_beta("segment") == 1.0
+    # Both are best at iteration 0; refined, β = 2 loses less.
+    assert summary.best_text("uniform", 1.0) == "12.00 ± 2.83 (0); then 7.50 ± 2.12 (1)"
+    assert summary.best_text("uniform", 2.0) == "12.00 ± 2.83 (0); then 8.25 ± 1.77 (1)"
+    assert summary.best_beta("uniform") == 2.0
+    assert summary.incomplete() == []
+    assert Summary(grid, results[1:]).incomplete() == [("uniform", 1.0, [0])]
+    labels = [text.get_text() for text in draw_curves(summary).legends[0].get_texts()]
+    assert labels == ["uniform (β = 2)", "segment (β = 1)"]
+
+
+def test_the_grid() -> None:
+    grid = Grid.parse("0.5,4", "0,7")
+    assert (
+        grid.generators == GENERATORS == ("uniform", "distribution-aware", "class-activation", "attention", "segment")
+    )
+    assert [cell.name for cell in grid.cells()][:2] == ["uniform-beta0.5-seed0", "uniform-beta4-seed0"]
+    assert len(grid.cells()) == 20
+    assert grid.seeds == (0, 7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--betas", "1,x"], "--betas '1,x': expected numbers"),
+        (["--betas", "-1"], "--betas '-1': expected numbers"),
+        (["--betas", "nan"], "--betas 'nan': expected numbers"),
+        (["--seeds", "0,0"], "a value is there twice"),
+        (["--seeds", "0.5"], "--seeds '0.5': expected numbers"),
+        (["--generator", "segment"], "--study: trains all generators"),
+        (["--iterations", "1"], "2 or more iterations"),
+        (["--set", "pseudo.generator=uniform"], "--set pseudo.generator: a study trains all generators"),
+        (["--set", "training.stop_after=2", "--set", "training.stop_by=mAP", "--fps", "nan"], "--fps"),
+    ],
+)
+def test_wrong_options(data: Path, options: list[str], message: str) -> None:
+    folder = data / "study"
+    command = [*files(data).arguments(), "--study", "generators-beta", "--run", str(folder), *options]
+    error = CliRunner().invoke(app, command).exception
+    assert isinstance(error, ConfigError)
+    assert message in str(error)
+    assert not folder.exists()
+
+
+def test_what_the_command_asks_for(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("refineloc.training.study.run_study", lambda *given, **options: asked.append((given, options)))
+    options = ["--seed", "5", "--betas", "2", "--memory", "0.5", "--fps", "25", "--device", "cpu", "--resume"]
+    command = [*files(data).arguments(), "--study", "generators-beta", "--run", str(data / "study"), *options]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    (config, grid, given, folder), others = asked[0]
+    assert config.training.seed == 5
+    assert grid == Grid(betas=(2.0,), seeds=(5,))
+    assert given == Files(*(data / name for name in ("train.h5", "train.csv", "val.h5", "val.csv")), fps=25.0)
+    assert folder == data / "study"
+    assert (others["device"], others["at_a_time"], others["memory"], others["resume"]) == ("cpu", None, 2**29, True)

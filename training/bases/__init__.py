@@ -1,1 +1,0 @@
-"""Base models, one a file; training/base_model.py says what a file has to hold."""

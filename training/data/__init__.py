@@ -1,0 +1,1 @@
+"""Features and labels as they are trained on."""

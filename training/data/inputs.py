@@ -1,0 +1,107 @@
+"""The data of a run: both splits as they are trained on, what the run records of them, and their times apart."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from refineloc.runtime.annotations import Annotations, read_annotations
+from refineloc.runtime.errors import InputError
+from refineloc.training.data.split import Split, load_split, read_labels
+from refineloc.training.refine import Truth
+from refineloc.training.run.files import DataRecord
+from refineloc.training.settings.config import Config
+
+__all__ = ["Files", "Inputs", "read_inputs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a run is trained on: the options of refineloc-train of the same names."""
+
+    features: Path
+    labels: Path
+    val_features: Path
+    val_labels: Path
+    fps: float | None = None
+    allow_missing: bool = False
+
+    def arguments(self) -> list[str]:
+        """As refineloc-train takes them."""
+        out = [str(self.features), str(self.labels)]
+        out += ["--val-features", str(self.val_features), "--val-labels", str(self.val_labels)]
+        if self.fps is not None:
+            out += ["--fps", repr(self.fps)]
+        return [*out, "--allow-missing"] if self.allow_missing else out
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Files that were read.
+
+    Attributes:
+        train, val: the splits.
+        labels: of the validation videos, without times.
+        truth: the times, where the files have them: for the scores that are shown and for references, never trained on.
+        record: what config.toml says of them.
+        dropped: classes of the training labels that no training video with features has.
+    """
+
+    train: Split
+    val: Split
+    labels: Annotations
+    truth: Truth
+    record: DataRecord
+    dropped: tuple[str, ...]
+
+
+# Given the number of videos, what is called with 1 after each.
+Progress = Callable[[int], contextlib.AbstractContextManager[Callable[[int], None]]]
+
+
+def _silent(total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+    return contextlib.nullcontext(lambda steps: None)
+
+
+def read_inputs(files: Files, config: Config, memory: int, progress: Progress = _silent) -> Inputs:
+    """Read both splits.
+
+    Args:
+        files: where they are.
+        config: stream, snippet length and which labels of a video count.
+        memory: bytes that the features of both may take; with 0 their sizes are read alone.
+        progress: shows how far the reading is.
+
+    Raises:
+        InputError: data that cannot be used; the message names the file, the video and the cure.
+    """
+    labels, val_labels = read_labels(files.labels), read_labels(files.val_labels)
+    load = partial(load_split, config=config, fps=files.fps, allow_missing=files.allow_missing)
+    with progress(len(labels) + len(val_labels)) as advance:
+        train = load(files.features, labels, memory=memory, advance=advance)
+        left = memory - train.bytes_held
+        val = load(files.val_features, val_labels, classes=train.classes, memory=left, advance=advance)
+    if val.file_width != train.file_width:
+        raise InputError(
+            f"{val.source}: features have width {val.file_width}, those of {train.source} {train.file_width}"
+        )
+    record = DataRecord(
+        train_features=str(files.features),
+        train_labels=str(files.labels),
+        val_features=str(files.val_features),
+        val_labels=str(files.val_labels),
+        classes=train.classes,
+        width=train.width,
+        fps=files.fps or 0.0,
+        train_digest=train.digest,
+        val_digest=val.digest,
+    )
+    truth = Truth(_with_times(files.labels), _with_times(files.val_labels))
+    dropped = tuple(sorted(set(labels.classes) - set(train.classes)))
+    return Inputs(train, val, val_labels, truth, record, dropped)
+
+
+def _with_times(path: Path) -> Annotations | None:
+    annotations = read_annotations(path)
+    return annotations if annotations.has_times else None

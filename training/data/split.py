@@ -1,0 +1,313 @@
+"""A split: the features of all videos, packed in memory or read ahead from their file, and the videos' labels."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from refineloc.runtime.annotations import Annotations, read_annotations
+from refineloc.runtime.errors import AnnotationError, FeatureError, InputError
+from refineloc.runtime.features.store import FeatureInfo, FeatureStore, open_features, stream_slice
+from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.training.settings.config import Config
+
+__all__ = ["Batch", "OnDisk", "Split", "load_split", "read_labels"]
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some videos of a split, packed; `features`, `lengths` and `targets` are on the split's device.
+
+    Attributes:
+        videos: their indices in the split, int64 [V].
+        features: float32 [S, D].
+        lengths: snippets of each video, int64 [V].
+        targets: labels, float32 [V, N], each row sums to 1.
+        rows: the snippets' indices in the split, int64 [S].
+    """
+
+    videos: Tensor
+    features: Tensor
+    lengths: Tensor
+    targets: Tensor
+    rows: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """Features that stay in their file, for splits larger than the memory they may take.
+
+    Attributes:
+        store: open, for as long as the split is used.
+        columns: of the chosen stream.
+        dtype: as stored.
+    """
+
+    store: FeatureStore
+    columns: slice
+    dtype: type[np.float16] | type[np.float32]
+
+    def read(self, names: Sequence[str], lengths: Sequence[int]) -> Tensor:
+        """The features of some videos one after another, [S, D]."""
+        out = np.empty((sum(lengths), self.columns.stop - self.columns.start), self.dtype)
+        at = 0
+        for name, length in zip(names, lengths, strict=True):
+            self.store.read_into(name, out[at : at + length], self.columns)
+            at += length
+        return torch.from_numpy(out)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """All videos of a split.
+
+    Attributes:
+        names: the videos, sorted.
+        features: [S, D], float32 or as stored in float16, snippets of all videos one after another; or their file.
+        lengths: int64 [V], on the CPU.
+        targets: labels, float32 [V, N], each row sums to 1.
+        classes: names, N of them.
+        grids: snippets to seconds for each video, None where its fps is not known.
+        file_width: of the feature file, before the choice of a stream.
+        width: D, after it.
+        source: the feature file.
+        device: where batches go.
+    """
+
+    names: tuple[str, ...]
+    features: Tensor | OnDisk
+    lengths: Tensor
+    targets: Tensor
+    classes: tuple[str, ...]
+    grids: tuple[SnippetGrid | None, ...]
+    file_width: int
+    width: int
+    source: Path
+    device: torch.device = _CPU
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def snippets(self) -> int:
+        """S, of all videos."""
+        return int(self.lengths.sum())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the videos' names, lengths and labels: tells data sets apart without reading features."""
+        text = json.dumps([self.names, self.lengths.tolist(), self.classes])
+        return hashlib.sha256(text.encode() + self.targets.numpy().tobytes()).hexdigest()
+
+    @property
+    def bytes_held(self) -> int:
+        """What the features take in memory."""
+        return self.features.nbytes if isinstance(self.features, Tensor) else 0
+
+    def batches(self, groups: Sequence[Tensor], windows: Tensor | None = None) -> Iterator[Batch]:
+        """Each group of videos (indices, on the CPU) as a batch, in this order.
+
+        With `windows`, int64 [V, 2], of each video only this: first snippet, and how many. Features that do not lie on
+        the device yet are fetched by a thread, one batch ahead of the one in use.
+        """
+        if not groups or (isinstance(self.features, Tensor) and self.features.device == self.device):
+            yield from (self._batch(group, windows) for group in groups)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self._batch, groups[0], windows)
+            for group in groups[1:]:
+                ready, coming = coming.result(), pool.submit(self._batch, group, windows)
+                yield ready
+            yield coming.result()
+
+    def _batch(self, videos: Tensor, windows: Tensor | None) -> Batch:
+        whole = self.lengths[videos]
+        first, lengths = windows[videos].unbind(1) if windows is not None else (torch.zeros_like(whole), whole)
+        starts = (torch.cumsum(self.lengths, 0) - self.lengths)[videos]
+        rows = _spans(starts + first, lengths)
+        if isinstance(self.features, OnDisk):
+            features = self.features.read([self.names[video] for video in videos.tolist()], whole.tolist())
+            if windows is not None:
+                features = features[_spans(torch.cumsum(whole, 0) - whole + first, lengths)]
+        else:
+            features = self.features.index_select(0, rows.to(self.features.device))
+        # Moved as stored: half the bytes where that is float16.
+        features = features.to(self.device).float()
+        return Batch(videos, features, lengths.to(self.device), self.targets[videos].to(self.device), rows)
+
+    def to(self, device: torch.device, room: int | None = None) -> "Split":
+        """The same split for training on a device; features go there where they fit into `room` bytes."""
+        features = self.features
+        if isinstance(features, Tensor) and (room is None or features.nbytes <= room):
+            features = features.to(device)
+        return dataclasses.replace(self, features=features, device=device)
+
+
+def _spans(starts: Tensor, lengths: Tensor) -> Tensor:
+    """The rows of spans one after another: starts[0], starts[0] + 1, ..., starts[1], ..."""
+    before = torch.cumsum(lengths, 0) - lengths
+    return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - before, lengths)
+
+
+def read_labels(path: Path) -> Annotations:
+    """Labels alone: whatever times the file has are not read, so that nothing in training can depend on them."""
+    return read_annotations(path, times=False)
+
+
+def load_split(
+    features: Path,
+    labels: Annotations,
+    config: Config,
+    *,
+    classes: Sequence[str] | None = None,
+    fps: float | None = None,
+    allow_missing: bool = False,
+    memory: int | None = None,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> Split:
+    """Read the features of all labelled videos.
+
+    Args:
+        features: HDF5 file or folder.
+        labels: of the split.
+        config: stream, snippet length and which labels of a video count.
+        classes: those of training; those of the videos that are read if left out.
+        fps: of videos for which neither file states it.
+        allow_missing: go on with the videos that both have, instead of refusing.
+        memory: bytes that the features may take; where they take more they stay in their file, which is then read for
+            each batch. No limit if left out.
+        advance: called with 1 after each video.
+
+    Raises:
+        FeatureError: features that cannot be used; a video without snippets; videos of several widths.
+        AnnotationError: a label that training does not know, or labels that leave a single class.
+        InputError: videos in only one of the two files.
+    """
+    store = open_features(features)
+    try:
+        names = _common_videos(store, labels, allow_missing)
+        if classes is None:
+            # Not those of videos that are missing: nothing would train their outputs.
+            classes = _classes(Annotations({name: labels[name] for name in names}, labels.path), config)
+        known = tuple(classes)
+        infos = [store.info(name) for name in names]
+        _check(infos, features, config)
+        width = infos[0].width
+        columns = stream_slice(width, config.features.stream, config.features.stream_order)
+        # float16 stays float16 in memory, half the size; a batch is float32.
+        dtype = np.float16 if all(info.dtype == np.float16 for info in infos) else np.float32
+        lengths = [info.snippets for info in infos]
+        file = OnDisk(store, columns, dtype)
+        size = sum(lengths) * (columns.stop - columns.start) * np.dtype(dtype).itemsize
+        split = Split(
+            names=names,
+            features=file if memory is not None and size > memory else _packed(file, names, lengths, advance),
+            lengths=torch.tensor(lengths, dtype=torch.int64),
+            targets=torch.from_numpy(_targets(labels, names, known, config)),
+            classes=known,
+            grids=tuple(_grid(info, labels, config, fps) for info in infos),
+            file_width=width,
+            width=columns.stop - columns.start,
+            source=features,
+        )
+    except BaseException:
+        store.close()
+        raise
+    if isinstance(split.features, Tensor):
+        store.close()
+    return split
+
+
+def _check(infos: Sequence[FeatureInfo], features: Path, config: Config) -> None:
+    first = infos[0]
+    for info in infos:
+        where = f"{features}: video {info.name!r}"
+        if not info.snippets:
+            raise FeatureError(f"{where}: has no snippets; leave it out or extract its features again")
+        if info.width != first.width:
+            raise FeatureError(f"{where}: features have width {info.width}, those of {first.name!r} have {first.width}")
+        if info.snippet_frames not in (None, config.features.snippet_frames):
+            raise FeatureError(
+                f"{where}: its snippets have {info.snippet_frames} frames, the configuration says "
+                f"{config.features.snippet_frames}; give --set features.snippet_frames={info.snippet_frames}"
+            )
+
+
+def _packed(file: OnDisk, names: Sequence[str], lengths: Sequence[int], advance: Callable[[int], None]) -> Tensor:
+    try:
+        packed = np.empty((sum(lengths), file.columns.stop - file.columns.start), file.dtype)
+    except MemoryError as error:
+        raise FeatureError(
+            f"{file.store.path}: no memory for its features; --memory GIB limits what is held"
+        ) from error
+    at = 0
+    for name, length in zip(names, lengths, strict=True):
+        file.store.read_into(name, packed[at : at + length], file.columns)
+        at += length
+        advance(1)
+    return torch.from_numpy(packed)
+
+
+def _grid(info: FeatureInfo, labels: Annotations, config: Config, fps: float | None) -> SnippetGrid | None:
+    stated = labels[info.name]
+    rate = stated.fps or info.fps or fps
+    duration = stated.duration_s or info.duration_s
+    return SnippetGrid(rate, config.features.snippet_frames, duration) if rate else None
+
+
+def _classes(labels: Annotations, config: Config) -> tuple[str, ...]:
+    if len(labels.classes) < 2:
+        raise AnnotationError(
+            f"{labels.path}: has {len(labels.classes)} class; video labels teach nothing with fewer than 2 classes"
+        )
+    if config.training.labels == "first":
+        unused = sorted(set(labels.classes) - {video.labels[0] for video in labels.values()})
+        if unused:
+            raise AnnotationError(
+                f"{labels.path}: {len(unused)} classes are never a video's first label, the first is {unused[0]!r}; "
+                "no video would train them: --set training.labels=all"
+            )
+    return labels.classes
+
+
+def _targets(
+    labels: Annotations, names: Sequence[str], classes: Sequence[str], config: Config
+) -> npt.NDArray[np.float32]:
+    index = {label: position for position, label in enumerate(classes)}
+    targets = np.zeros((len(names), len(classes)), dtype=np.float32)
+    for row, name in enumerate(names):
+        wanted = labels[name].labels if config.training.labels == "all" else labels[name].labels[:1]
+        for label in wanted:
+            if label not in index:
+                raise AnnotationError(
+                    f"{labels.path}: video {name!r}: label {label!r} does not occur in the training labels; "
+                    "correct it, leave it out, or add training videos of it"
+                )
+            targets[row, index[label]] = 1.0 / len(wanted)
+    return targets
+
+
+def _common_videos(store: FeatureStore, labels: Annotations, allow_missing: bool) -> tuple[str, ...]:
+    with_features = set(store.names)
+    for missing, text in (
+        (sorted(labels.keys() - with_features), f"videos of {labels.path} have no features in {store.path}"),
+        (sorted(with_features - labels.keys()), f"videos of {store.path} have no labels in {labels.path}"),
+    ):
+        if missing and not allow_missing:
+            raise InputError(
+                f"{len(missing)} {text}, the first is {missing[0]!r}; --allow-missing goes on without them"
+            )
+    names = tuple(sorted(labels.keys() & with_features))
+    if not names:
+        raise InputError(f"{store.path} and {labels.path} have no video in common")
+    return names

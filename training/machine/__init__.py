@@ -1,0 +1,1 @@
+"""The machine a run trains on: device, memory, several processes."""

@@ -1,0 +1,1 @@
+"""Base models, one a file; training/models/base_model.py says what a file has to hold."""

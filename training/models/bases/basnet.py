@@ -1,0 +1,141 @@
+"""BaS-Net (Lee, Uh, Byun, AAAI 2020): a class for the background, and a branch in which it is suppressed.
+
+Both branches classify with the same temporal convolutions. The base branch sees a video as it is, so its labels are
+the video's and background; the suppressed one sees features multiplied with the foreground weights of a filtering
+module, and its labels are the video's alone. The weights are Ā^bf_fg: what the refinement supervises.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel as Settings
+from pydantic import ConfigDict, Field
+from torch import Tensor, nn
+
+from refineloc.runtime.segments.postprocess import THRESHOLDS
+from refineloc.training.models.base_model import BaseModel, Outputs
+from refineloc.training.models.layers.activations import Activations, time_attention
+from refineloc.training.models.layers.linear import Linear
+from refineloc.training.models.layers.packing import membership
+from refineloc.training.models.layers.temporal_conv import TemporalConv
+from refineloc.training.models.layers.top_mean import top_mean
+
+if TYPE_CHECKING:
+    from refineloc.training.settings.config import Config
+
+__all__ = ["DEFAULTS", "BaSNet", "Options", "build"]
+
+DEFAULTS: dict[str, Any] = {
+    # Section 4.1: thresholds from 0 in steps of 0.025, outer-inner contrast, suppression of overlaps at tIoU 0.7.
+    "detection": {
+        "profile": "multi-threshold",
+        "thresholds": list(THRESHOLDS),
+        "scoring": "contrast",
+        "outer": 0.25,
+        "video_weight": 0.2,
+        "nms": 0.7,
+        "max_gap": 0,
+        "widen": 0,
+    },
+    # Of the refinement, not BaS-Net's (docs/base-models.md); β is low, as the video loss is a mean over classes.
+    "pseudo": {"beta": 0.5, "normalised": 0.5, "top_k": 1},
+    "training": {"learning_rate": 1e-4, "weight_decay": 5e-4},
+}
+_SLOPE = 0.01  # of all its leaky rectifiers, as in the released code
+
+
+class Options(Settings):
+    """Settings of BaS-Net (section 4.1)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hidden: int = Field(0, ge=0, description="width of the two temporal convolutions; 0: D (2048 in the paper)")
+    filter_width: int = Field(512, ge=1, description="of the filtering module's hidden layer")
+    dropout: float = Field(0.7, ge=0, lt=1, description="before the last layer, while training")
+    one_of: int = Field(8, ge=1, description="of how many snippets one counts in a video's class score")
+    sparsity: float = Field(1e-4, ge=0, description="weight of the foreground weights' L1 norm")
+
+
+class BaSNet(BaseModel):
+    """Class logits [S, N + 1] of the suppressed branch, the last of the background, and a foreground logit [S, 1].
+
+    State-dict keys: `filtering.{0,2}`, `first.product` and `second.product`, each `.weight` and `.bias`, and
+    `classifier.weight`.
+
+    Args:
+        width: D.
+        classes: N.
+        options: its settings; those of the paper if left out.
+    """
+
+    layers, attention_values = 3, 1
+    context_snippets = 2  # two convolutions of width 3
+
+    def __init__(self, width: int, classes: int, options: Options | None = None) -> None:
+        super().__init__()
+        options = options or Options()
+        self._options = options
+        hidden = options.hidden or width
+        self.filtering = nn.Sequential(
+            Linear(width, options.filter_width), nn.LeakyReLU(_SLOPE), Linear(options.filter_width, 1)
+        )
+        self.first = TemporalConv(width, hidden)
+        self.second = TemporalConv(hidden, hidden)
+        self.dropout = nn.Dropout(options.dropout)
+        self.classifier = Linear(hidden, classes + 1, bias=False)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
+        """Of the suppressed branch; in training mode also of the base branch, as `other`."""
+        foreground = self.filtering(features)
+        suppressed = torch.sigmoid(foreground) * features
+        if not self.training:
+            return Outputs(self._classify(suppressed, lengths), foreground)
+        # Both branches in one pass: twice the videos.
+        both = self._classify(torch.cat([suppressed, features]), torch.cat([lengths, lengths]))
+        class_logits, base_logits = both.chunk(2)
+        return Outputs(class_logits, foreground, (base_logits,))
+
+    def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
+        """Softmaxes over N + 1 classes, without their last: a snippet's C̄ and a video's ŷ sum to less than 1."""
+        foreground = torch.sigmoid(outputs.attention_logits[:, 0])
+        video_logits = top_mean(outputs.class_logits, lengths, self._options.one_of, exact=exact)
+        there = (lengths > 0)[:, None]
+        return Activations(
+            torch.softmax(outputs.class_logits, dim=1)[:, :-1],
+            foreground,
+            time_attention(foreground, lengths, exact=exact),
+            torch.softmax(video_logits, dim=1)[:, :-1] * there.to(video_logits.dtype),
+        )
+
+    def video_losses(self, outputs: Outputs, found: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
+        """Binary cross-entropy of both branches, each the mean over N + 1 classes, and the foreground's L1 norm.
+
+        In evaluation mode of the suppressed branch alone.
+        """
+        without = F.pad(targets, (0, 1))
+        losses = self._cross_entropy(outputs.class_logits, without, lengths)
+        foreground = membership(lengths, found.foreground).to(found.foreground.dtype) @ found.foreground
+        losses = losses + self._options.sparsity * foreground
+        if not outputs.other:
+            return losses
+        (base_logits,) = outputs.other
+        # The labels and the background, each of the same weight.
+        count = (targets > 0).sum(dim=1, keepdim=True)
+        labels_and_background = F.pad(targets * count, (0, 1), value=1.0) / (count + 1)
+        return losses + self._cross_entropy(base_logits, labels_and_background, lengths)
+
+    def _classify(self, features: Tensor, lengths: Tensor) -> Tensor:
+        hidden = F.leaky_relu(self.first(features, lengths), _SLOPE)
+        hidden = F.leaky_relu(self.second(hidden, lengths), _SLOPE)
+        logits: Tensor = self.classifier(self.dropout(hidden))
+        return logits
+
+    def _cross_entropy(self, class_logits: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+        video_scores = torch.softmax(top_mean(class_logits, lengths, self._options.one_of), dim=1)
+        return F.binary_cross_entropy(video_scores, targets.to(video_scores.dtype), reduction="none").mean(dim=1)
+
+
+def build(config: "Config", width: int, classes: int) -> BaSNet:
+    """A fresh network, drawn from torch's global generator."""
+    return BaSNet(width, classes, Options.model_validate(config.model.options))

@@ -1,0 +1,189 @@
+"""W-TALC (Paul, Roy, Roy-Chowdhury, ECCV 2018), with a background-foreground head for the refinement to supervise.
+
+Its class activations come from one hidden layer and a linear one; it learns from the mean of each class's highest
+logits (multiple-instance learning) and from pairs of videos that share a class (co-activity similarity). It has no
+attention, so a head of its own gives Ā^bf, whose foreground is multiplied with the class logits where a video's score
+is made of them, and with C̄ where segments are: docs/base-models.md says why.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel as Settings
+from pydantic import ConfigDict, Field
+from torch import Tensor, nn
+
+from refineloc.training.models.base_model import BaseModel, Outputs
+from refineloc.training.models.layers.activations import Activations, time_attention
+from refineloc.training.models.layers.linear import Linear
+from refineloc.training.models.layers.packing import membership, video_of
+from refineloc.training.models.layers.top_mean import top_mean
+
+if TYPE_CHECKING:
+    from refineloc.training.settings.config import Config
+
+__all__ = ["DEFAULTS", "WTALC", "Options", "build", "similarity_losses"]
+
+DEFAULTS: dict[str, Any] = {
+    # Its detections: activations above the middle between their least and their largest; score: the peak (section 3.5).
+    "detection": {
+        "profile": "multi-threshold",
+        "thresholds": [0.5],
+        "scoring": "peak",
+        "video_weight": 0.7,
+        "max_gap": 0,
+        "widen": 0,
+    },
+    # Of the refinement, which is not W-TALC's: chosen on the sample data (docs/base-models.md).
+    "pseudo": {"beta": 0.3, "normalised": 0.5, "top_k": 1},
+    "training": {"learning_rate": 1e-4, "weight_decay": 5e-4},
+}
+_UNSEEN = 3.0  # the head's first foreground logit: 0.95, so that an untaught head leaves W-TALC as it is
+
+
+class Options(Settings):
+    """Settings of W-TALC (section 4.1)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dropout: float = Field(0.7, ge=0, lt=1, description="of the hidden layer, while training")
+    one_of: int = Field(8, ge=1, description="of how many snippets one counts in a video's class score (s)")
+    similarity: float = Field(0.5, ge=0, lt=1, description="1 - λ, weight of the co-activity similarity loss")
+    margin: float = Field(0.5, ge=0, description="δ, of the ranking hinge on cosine distances")
+    longest: int = Field(750, ge=1, description="snippets a video in training: a window drawn anew each epoch")
+
+
+class WTALC(BaseModel):
+    """Features [S, D] -> hidden [S, D] -> class logits [S, N], and -> hidden [S, D / 2] -> head [S, 2].
+
+    State-dict keys: `hidden`, `classifier`, `head_hidden`, `head`, each `.weight` and `.bias`.
+
+    Args:
+        width: D.
+        classes: N.
+        options: its settings; those of the paper if left out.
+    """
+
+    layers, attention_values, unit_videos = 2, 2, 2
+
+    def __init__(self, width: int, classes: int, options: Options | None = None) -> None:
+        super().__init__()
+        options = options or Options()
+        self._options = options
+        self.longest = options.longest
+        self.hidden = Linear(width, width)
+        self.dropout = nn.Dropout(options.dropout)
+        self.classifier = Linear(width, classes)
+        # A hidden layer of its own: on a shared one, pseudo labels cost more of the classification than they brought.
+        half = max(width // 2, 1)
+        self.head_hidden = Linear(width, half)
+        self.head = Linear(half, 2)
+        with torch.no_grad():
+            self.head.bias.copy_(torch.tensor([0.0, _UNSEEN]))
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
+        """Logits of each snippet alone, and the hidden layer, which pairs of videos are compared by."""
+        hidden = self.dropout(F.relu(self.hidden(features)))
+        head = self.head(self.dropout(F.relu(self.head_hidden(features))))
+        return Outputs(self.classifier(hidden), head, (hidden,))
+
+    def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
+        """C̄ of a snippet sums to its foreground; ŷ is the softmax of the mean of the highest gated logits."""
+        foreground = torch.softmax(outputs.attention_logits, dim=1)[:, 1]
+        video_logits = self._video_logits(outputs, lengths, exact)
+        there = (lengths > 0)[:, None]
+        return Activations(
+            torch.softmax(outputs.class_logits, dim=1) * foreground[:, None],
+            foreground,
+            time_attention(foreground, lengths, exact=exact),
+            torch.softmax(video_logits, dim=1) * there.to(video_logits.dtype),
+        )
+
+    def video_losses(self, outputs: Outputs, found: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
+        """λ · multiple-instance loss + (1 - λ) · co-activity similarity loss of the pair that a video is in.
+
+        In evaluation mode the first term alone: pseudo labels then weigh as in training.
+        """
+        own = self._options
+        video_logits = self._video_logits(outputs, lengths)
+        losses = -(1 - own.similarity) * (targets * F.log_softmax(video_logits, dim=1)).sum(dim=1)
+        if not self.training or not own.similarity:
+            return losses
+        (hidden,) = outputs.other
+        similarity = similarity_losses(hidden, outputs.class_logits, targets, lengths, own.margin)
+        return losses + own.similarity * similarity
+
+    def _video_logits(self, outputs: Outputs, lengths: Tensor, exact: bool = False) -> Tensor:
+        # Of a negative logit a shut gate would make a high one, so each video's are counted from its least.
+        above = outputs.class_logits - _least(outputs.class_logits, lengths)
+        gated = torch.softmax(outputs.attention_logits, dim=1)[:, 1:] * above
+        return top_mean(gated, lengths, self._options.one_of, exact=exact)
+
+    def order(self, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """A random order in which neighbours (0 and 1, 2 and 3, ...) share a label, as far as there are such pairs."""
+        shuffled = torch.randperm(len(targets), generator=generator).tolist()
+        labels = [set(torch.nonzero(row).flatten().tolist()) for row in targets]
+        pairs: list[list[int]] = []
+        alone: dict[int, int] = {}  # label -> a video that waits for another of it
+        for video in shuffled:
+            partner = next((alone[label] for label in sorted(labels[video]) if label in alone), None)
+            if partner is None:
+                alone |= dict.fromkeys(labels[video], video)
+                continue
+            pairs.append([partner, video])
+            alone = {label: waiting for label, waiting in alone.items() if waiting != partner}
+        rest = list(dict.fromkeys(alone.values()))
+        paired = {video for pair in pairs for video in pair}
+        rest += [video for video in shuffled if video not in paired and video not in rest]
+        pairs += [rest[at : at + 2] for at in range(0, len(rest) - 1, 2)]
+        order = torch.randperm(len(pairs), generator=generator).tolist()
+        last = rest[-1:] if len(rest) % 2 else []
+        return torch.tensor([video for index in order for video in pairs[index]] + last, dtype=torch.int64)
+
+
+def _least(class_logits: Tensor, lengths: Tensor) -> Tensor:
+    """The least logit of all classes in each snippet's video, [S, 1]; a constant: nothing is learned through it."""
+    inside = membership(lengths, class_logits)
+    of_video = torch.where(inside, class_logits.detach().amin(dim=1), torch.inf).amin(dim=1)
+    return of_video[video_of(lengths, class_logits)][:, None]
+
+
+def similarity_losses(hidden: Tensor, class_logits: Tensor, targets: Tensor, lengths: Tensor, margin: float) -> Tensor:
+    """The co-activity similarity loss (section 3.4) of each video with its neighbour, [V]; 0 where they share no label.
+
+    Args:
+        hidden: [S, D], compared by cosine distance.
+        class_logits: [S, N]; a softmax over a video's time makes them attention.
+        targets: above 0 where a label is a video's, [V, N]; videos 0 and 1, 2 and 3, ... are pairs.
+        lengths: int64 [V]; a video of a pair that shares a label has at least one snippet.
+        margin: δ.
+
+    For each label that a pair shares: its high-attention features should be nearer to each other than the one's high-
+    to the other's low-attention features, by the margin. Mean over the two ways, and over the labels a pair shares.
+    """
+    videos = len(lengths) // 2 * 2
+    shared = (targets[0:videos:2] > 0) & (targets[1:videos:2] > 0)
+    pair, label = torch.nonzero(shared, as_tuple=True)
+    if not len(pair):
+        return torch.zeros_like(lengths, dtype=hidden.dtype)
+    both = torch.stack([2 * pair, 2 * pair + 1])  # [2, K] videos
+    inside = membership(lengths, hidden)[both]  # [2, K, S]
+    attention = torch.where(inside, class_logits.T[label], -torch.inf).softmax(dim=2)
+    high = attention @ hidden
+    others = (lengths[both] - 1).clamp_min(1)[:, :, None]
+    low = (inside.to(hidden.dtype) @ hidden - high) / others
+
+    def distance(one: Tensor, other: Tensor) -> Tensor:
+        return 1 - F.cosine_similarity(one, other, dim=1)
+
+    near = distance(high[0], high[1])
+    hinges = F.relu(near - distance(high[0], low[1]) + margin) + F.relu(near - distance(low[0], high[1]) + margin)
+    of_label = 0.5 * hinges / shared.sum(dim=1)[pair]
+    losses = torch.zeros(len(lengths), dtype=hidden.dtype, device=hidden.device)
+    return losses.index_add(0, both.flatten(), of_label.repeat(2))
+
+
+def build(config: "Config", width: int, classes: int) -> WTALC:
+    """A fresh network, drawn from torch's global generator."""
+    return WTALC(width, classes, Options.model_validate(config.model.options))

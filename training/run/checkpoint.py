@@ -1,0 +1,119 @@
+"""The state of an unfinished iteration, so that a killed run goes on from its last epochs; no pickle.
+
+Tensors: `model.*`, `best.*` (the weights with the lowest validation loss so far), `adam.I.*` (of the I-th parameter)
+and the states of the random generators. JSON: everything that is a number.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from refineloc.runtime.errors import ModelError
+from refineloc.training.models.base_model import BaseModel
+
+__all__ = ["Checkpoint", "State"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """As it is kept in a file.
+
+    Attributes:
+        tensors: by name, on the device of training.
+        numbers: JSON text.
+    """
+
+    tensors: dict[str, Tensor]
+    numbers: str
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs it has behind it."""
+        return int(json.loads(self.numbers)["epochs"])
+
+
+@dataclass(slots=True)
+class State:
+    """What changes from epoch to epoch.
+
+    Attributes:
+        model, optimizer, scheduler: trained so far.
+        shuffle: draws the order of the videos.
+        epochs: behind us.
+        best_loss, best_epoch, best_weights: of the lowest validation loss so far.
+    """
+
+    model: BaseModel
+    optimizer: Optimizer
+    scheduler: ReduceLROnPlateau
+    shuffle: torch.Generator
+    epochs: int
+    best_loss: float
+    best_epoch: int
+    best_weights: dict[str, Tensor]
+
+    def pack(self) -> Checkpoint:
+        """All of it, with the states of torch's global generators (dropout draws from them)."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{name}": tensor for name, tensor in moments.items()}
+        tensors |= {"random.shuffle": self.shuffle.get_state(), "random.cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        numbers = {
+            "epochs": self.epochs,
+            "best_loss": self.best_loss,
+            "best_epoch": self.best_epoch,
+            "learning_rates": [group["lr"] for group in self.optimizer.param_groups],
+            "scheduler": {key: value for key, value in self.scheduler.state_dict().items() if _plain(value)},
+        }
+        # Copies on their device: they are made after every epoch, and most are never written.
+        return Checkpoint({name: one.detach().clone() for name, one in tensors.items()}, json.dumps(numbers))
+
+    def unpack(self, checkpoint: Checkpoint) -> None:
+        """Set all of it, bit for bit.
+
+        Raises:
+            ModelError: it is not that of such a model.
+        """
+        try:
+            self._unpack(checkpoint)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise ModelError(
+                f"checkpoint.safetensors does not fit the run's settings: {' '.join(str(error).split())[:200]}; "
+                "delete it, and the iteration begins anew"
+            ) from error
+
+    def _unpack(self, checkpoint: Checkpoint) -> None:
+        numbers: dict[str, Any] = json.loads(checkpoint.numbers)
+        self.epochs = numbers["epochs"]
+        self.best_loss, self.best_epoch = numbers["best_loss"], numbers["best_epoch"]
+        self.best_weights = _under(checkpoint.tensors, "best.")
+        self.model.load_state_dict(_under(checkpoint.tensors, "model."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in _under(checkpoint.tensors, "adam.").items():
+            index, _, name = key.partition(".")
+            moments.setdefault(int(index), {})[name] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        for group, rate in zip(groups, numbers["learning_rates"], strict=True):
+            group["lr"] = rate
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.scheduler.load_state_dict(numbers["scheduler"])
+        self.shuffle.set_state(checkpoint.tensors["random.shuffle"])
+        torch.set_rng_state(checkpoint.tensors["random.cpu"])
+        if "random.cuda" in checkpoint.tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"])
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str, list))

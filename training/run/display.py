@@ -1,0 +1,203 @@
+"""How a run is shown: a live display on a terminal, plain lines elsewhere, TensorBoard, a table at the end.
+
+Iterations and epochs have the numbers that they have in the files: from 0 on.
+"""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch.utils.tensorboard import SummaryWriter
+
+from refineloc.runtime.errors import OutputError
+from refineloc.training.refine import best_iteration
+from refineloc.training.run.files import Run
+
+__all__ = ["RunReporter", "Silent", "iterations_table", "progress_text"]
+
+_WIDE, _BAR, _TIME_LEFT = 100, 16, 7  # columns of a terminal that has room for a bar, of the bar, of "0:12:34"
+
+
+class Silent:
+    """Tells nobody."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """After each epoch."""
+
+    def iteration(self, record: Mapping[str, Any]) -> None:
+        """After each iteration."""
+
+    def warning(self, message: str) -> None:
+        """Something the user should know."""
+
+
+class RunReporter:
+    """Shows epochs and iterations on a terminal, writes one line an iteration elsewhere, and TensorBoard scalars.
+
+    Args:
+        iterations, epochs: planned.
+        run: what it has already is not waited for; TensorBoard's files go into tensorboard/ in its folder.
+        console: where it is shown; stderr if left out.
+
+    Raises:
+        OutputError: TensorBoard's files cannot be written; so do all methods.
+    """
+
+    def __init__(self, iterations: int, epochs: int, run: Run, console: Console | None = None) -> None:
+        self._iterations = iterations
+        self._epochs = epochs
+        self._done = len(run.records)
+        self._seen = 0
+        self._began = time.perf_counter()
+        self._folder = run.folder / "tensorboard"
+        with self._writing():
+            self._writer = SummaryWriter(str(self._folder))
+        self._console = console or Console(stderr=True)
+        self._progress: Progress | None = None
+        if self._console.is_terminal if console else sys.stderr.isatty():
+            bar = [BarColumn(_BAR)] if self._console.width >= _WIDE else []
+            self._taken = _TIME_LEFT + 1 + (_BAR + 1 if bar else 0)
+            columns = (TextColumn("{task.description}"), *bar, TimeRemainingColumn())
+            self._progress = Progress(*columns, console=self._console, transient=True)
+            behind = self._done * epochs + (run.checkpoint.epochs if run.checkpoint else 0)
+            self._task = self._progress.add_task("begins", total=iterations * epochs, completed=behind)
+
+    def __enter__(self) -> "RunReporter":
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._progress:
+            self._progress.stop()
+        # Of two errors the first one counts.
+        with contextlib.suppress(OutputError) if kind else contextlib.nullcontext(), self._writing():
+            self._writer.close()
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """After each epoch."""
+        step = record["iteration"] * self._epochs + record["epoch"]
+        self._write({f"epoch/{name}": value for name, value in record.items()}, step)
+        if self._progress:
+            room = self._console.width - self._taken
+            text = progress_text(record, self._iterations - 1, self._epochs - 1, room)
+            self._progress.update(self._task, advance=1, description=text)
+
+    def iteration(self, record: Mapping[str, Any]) -> None:
+        """After each iteration."""
+        self._seen += 1
+        scalars = {f"iteration/{name}": record.get(name) for name in ("validation_loss", "average_mAP")}
+        for split, shares in (record.get("pseudo_labels") or {}).items():
+            scalars |= {f"pseudo_labels/{split}_{name}": value for name, value in shares.items()}
+        self._write(scalars, record["iteration"])
+        score = f", average mAP {100 * record['average_mAP']:.2f} %" if "average_mAP" in record else ""
+        now = time.perf_counter()
+        took = "read, not trained again" if self._seen <= self._done else f"{now - self._began:.0f} s"
+        self._began = now
+        self._say(
+            f"iteration {record['iteration']}: validation loss {record['validation_loss']:.4f} "
+            f"at epoch {record['best_epoch']}{score}, {took}"
+        )
+
+    def warning(self, message: str) -> None:
+        """Something the user should know."""
+        self._say(f"warning: {message}")
+
+    def _say(self, message: str) -> None:
+        if self._progress:
+            self._progress.console.print(message, highlight=False, markup=False)
+        else:
+            print(message, file=sys.stderr, flush=True)
+
+    def _write(self, scalars: Mapping[str, Any], step: int) -> None:
+        with self._writing():
+            for name, value in scalars.items():
+                if isinstance(value, float):
+                    self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"{self._folder}: cannot be written: {error.strerror or error}") from error
+
+
+def progress_text(record: Mapping[str, Any], last_iteration: int, last_epoch: int, room: int) -> str:
+    """An epoch in one line of a terminal, with as much of it as there is room for.
+
+    Args:
+        record: its line of metrics.jsonl.
+        last_iteration, last_epoch: numbers of the last ones planned.
+        room: columns.
+    """
+    iteration, epoch = f"{record['iteration']}/{last_iteration}", f"{record['epoch']}/{last_epoch}"
+    train, val = (_loss_text(record, split, parts=True) for split in ("train", "validation"))
+    short_train, short_val = (_loss_text(record, split, parts=False) for split in ("train", "validation"))
+    score = f" mAP {100 * record['average_mAP']:.1f} %" if "average_mAP" in record else ""
+    texts = [
+        f"iteration {iteration} epoch {epoch}  loss: training {train}, validation {val}{score and f',{score}'}",
+        f"it {iteration} ep {epoch} loss {train} val {val}{score}",
+        f"{iteration} {epoch} loss {train} val {val}{score}",
+        f"it {iteration} ep {epoch} loss {short_train} val {short_val}{score}",
+        f"{iteration} {epoch} val {short_val}{score}",
+    ]
+    return next((text for text in texts if len(text) <= room), texts[-1][: max(room, 0)])
+
+
+def _loss_text(record: Mapping[str, Any], split: str, *, parts: bool) -> str:
+    """The loss; `parts`: and in brackets what it is made of, video loss and pseudo loss (without β)."""
+    text = f"{record[f'{split}_loss']:.2f}"
+    if parts and f"{split}_pseudo_loss" in record:
+        text += f" ({record[f'{split}_video_loss']:.2f} {record[f'{split}_pseudo_loss']:.2f})"
+    return text
+
+
+def iterations_table(records: list[dict[str, Any]]) -> Table:
+    """The table at the end of a run, 80 columns at most: a row an iteration.
+
+    Columns: validation loss and its epoch; mAP at a few tIoU thresholds and its average over all, where times are
+    known; the pseudo labels that the iteration was trained with: share of foreground, precision and recall (training
+    videos). Bold: the best, by average mAP where it is known, else by validation loss (`best_iteration`).
+    """
+    thresholds = sorted(records[0]["mAP"]) if records and "mAP" in records[0] else []
+    shown = [key for key in thresholds if key in ("0.50", "0.70", "0.90")]
+    scores = f", mAP in % at tIoU and its mean ({thresholds[0]}:{thresholds[-1]})" if thresholds else ""
+    table = Table(
+        title=f"Refinement: validation loss{scores}; pseudo labels of the training videos in %",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    columns = ["iter", "loss", "epoch", *(f"@{float(key):g}" for key in shown)]
+    columns += ["mean"] if thresholds else []
+    for name in [*columns, "fg", "prec.", "recall"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    known = all("average_mAP" in record for record in records)
+    best = best_iteration(records, "mAP" if known else "loss") if records else 0
+    for index, record in enumerate(records):
+        cells = [str(record["iteration"]), f"{record['validation_loss']:.4f}", str(record["best_epoch"])]
+        cells += [_percent(record.get("mAP", {}), key, 2) for key in shown]
+        if thresholds:
+            cells.append(_percent(record, "average_mAP", 2))
+        pseudo = (record.get("pseudo_labels") or {}).get("train", {})
+        cells += [_percent(pseudo, key, 0) for key in ("foreground", "precision", "recall")]
+        table.add_row(*cells, style="bold" if index == best else None)
+    return table
+
+
+def _percent(values: Mapping[str, float], key: str, digits: int) -> str:
+    return f"{100 * values[key]:.{digits}f}" if key in values else "-"

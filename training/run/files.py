@@ -1,0 +1,411 @@
+"""The files of a run, each written aside and renamed, so that a kill at any moment leaves a run that can go on.
+
+    runs/NAME/
+        config.toml              the resolved settings, and under [data] the files, classes and width
+        metrics.jsonl            a line an epoch
+        iterations.json          a record an iteration
+        iter_K/model.safetensors
+        iter_K/detections.json   of the validation videos, where their fps is known
+        checkpoint.safetensors   of the iteration that is under way, now and then
+        timeline.png             of one validation video, over the iterations, where times are known
+        lock                     while a process trains
+
+An iteration is finished when iterations.json has its record; that file is written last. An unfinished one goes on from
+its checkpoint, or from its beginning with the same seed, so a resumed run ends with the numbers of one never killed.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from refineloc.runtime.detections import Detections, write_detections
+from refineloc.runtime.errors import ConfigError, ModelError, OutputError
+from refineloc.runtime.files import atomic_write
+from refineloc.training.models.base_model import BaseModel, find_base
+from refineloc.training.run.checkpoint import Checkpoint
+from refineloc.training.settings.config import Config, recorded
+
+__all__ = ["DataRecord", "LoadedIteration", "Run", "build_model", "load_iteration", "locked", "read_records"]
+
+_FORMAT = "refineloc-1"
+# Settings that a resumed run may change: how long it is, and how often it is kept.
+_FREE = ("training.iterations", "training.stop_after", "training.stop_by", "training.checkpoint_s")
+_KEY = "refineloc"  # of the metadata of safetensors files
+_CURE = "put the file back as it was, or begin another run with --run NAME"
+_CURE_CHECKPOINT = "delete it, and the iteration begins anew"
+_LOCK_S = 3.0  # as long as a killed process may take to be gone
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecord:
+    """What a run was trained on: goes into config.toml under [data].
+
+    Attributes:
+        train_features, train_labels, val_features, val_labels: paths as given.
+        classes: names, in the order of the outputs.
+        width: D, after the choice of a stream.
+        fps: given for videos that do not state it; 0 where none was.
+        train_digest, val_digest: of the videos' names, lengths and labels (`Split.digest`), so that a run never goes on
+            with others; "" in runs that are older than this.
+    """
+
+    train_features: str
+    train_labels: str
+    val_features: str
+    val_labels: str
+    classes: tuple[str, ...]
+    width: int
+    fps: float = 0.0
+    train_digest: str = ""
+    val_digest: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its form in TOML."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"classes": list(self.classes)}
+
+    def refuse_other(self, folder: Path, before: Mapping[str, Any]) -> None:
+        """Refuse to go on with a run that was begun with other data, however its files are called.
+
+        Raises:
+            ConfigError: other videos, lengths or labels than `before`, a run's [data], states.
+        """
+        for split in ("train", "val"):
+            stated = before.get(f"{split}_digest")
+            if stated and stated != getattr(self, f"{split}_digest"):
+                raise ConfigError(
+                    f"{folder}: was begun with other data: {getattr(self, f'{split}_features')} and "
+                    f"{getattr(self, f'{split}_labels')} had other videos, lengths or labels then; resume with the "
+                    "same, or begin another with --run NAME"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedIteration:
+    """One trained iteration, ready for export.
+
+    Attributes:
+        model: on the CPU, in evaluation mode.
+        config, data: of the run.
+        iteration: K.
+    """
+
+    model: BaseModel
+    config: Config
+    data: DataRecord
+    iteration: int
+
+
+def build_model(config: Config, width: int, classes: int) -> BaseModel:
+    """A fresh network of the configured base model, drawn from torch's global generator."""
+    return find_base(config.model.base).build(config, width, classes)
+
+
+class Run:
+    """The folder of one run.
+
+    Args:
+        folder: created if it is not there.
+        config, data: what is about to be trained.
+        resume: go on with what is there; without it a folder that holds a run is refused.
+        writes: False in all but one of several processes that train together: nothing is written, all is remembered.
+
+    Attributes:
+        records: of the finished iterations.
+        checkpoint: of the iteration that is under way, None at its beginning.
+
+    Raises:
+        ConfigError: the folder holds a run and `resume` is False, or a run of other settings or data.
+        ModelError: its files are damaged.
+        OutputError: the folder cannot be written.
+    """
+
+    def __init__(
+        self, folder: Path, config: Config, data: DataRecord, *, resume: bool = False, writes: bool = True
+    ) -> None:
+        self.folder = folder
+        self._writes = writes
+        settings = folder / "config.toml"
+        document = config.document() | {"data": data.to_dict()}
+        if settings.exists():
+            if not resume:
+                raise ConfigError(f"{folder}: holds a run already; --resume goes on with it, --run NAME begins another")
+            _refuse_other_settings(folder, settings, config, data)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
+        self.records: list[dict[str, Any]] = read_records(folder)[: config.training.iterations]
+        if not all({"validation_loss", "best_epoch"} <= record.keys() for record in self.records):
+            raise ModelError(f"{folder / 'iterations.json'}: a record has no validation_loss or best_epoch; {_CURE}")
+        self.checkpoint = self._read_checkpoint()
+        now, epochs = len(self.records), self.checkpoint.epochs if self.checkpoint else 0
+        # Lines of epochs that will be made again are dropped.
+        self._epochs = [
+            line
+            for line in _read_lines(folder)
+            if line["iteration"] < now or (line["iteration"] == now and line["epoch"] < epochs)
+        ]
+        self._write(settings, tomli_w.dumps(document))
+
+    def add_epoch(self, record: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        self._epochs.append(dict(record))
+        self._write(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self._epochs))
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Keep the state of the iteration that is under way; its epochs have been added."""
+        if self._writes:
+            stated = _stated(len(self.records), numbers=checkpoint.numbers)
+            with atomic_write(self.checkpoint_file, "wb") as handle:
+                handle.write(save(checkpoint.tensors, metadata=stated))
+
+    def add_iteration(
+        self, record: Mapping[str, Any], model: nn.Module, detections: Mapping[str, Detections] | None
+    ) -> None:
+        """Write the files of a finished iteration, its record last."""
+        if self._writes:
+            folder = self.iteration_folder(len(self.records))
+            _make(folder)
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+            with atomic_write(folder / "model.safetensors", "wb") as handle:
+                handle.write(save(tensors, metadata=_stated(len(self.records))))
+            if detections is not None:
+                write_detections(folder / "detections.json", detections)
+        self.records.append(dict(record))
+        self._write(self.folder / "iterations.json", json.dumps(self.records, indent=1) + "\n")
+        self.checkpoint = None
+        if self._writes:
+            self.checkpoint_file.unlink(missing_ok=True)
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """Of the iteration that is under way."""
+        return self.folder / "checkpoint.safetensors"
+
+    def _read_checkpoint(self) -> Checkpoint | None:
+        if not self.checkpoint_file.exists():
+            return None
+        tensors, stated = _read_tensors(self.checkpoint_file)
+        # A kill between the last record and the removal of the checkpoint leaves one of a finished iteration.
+        if stated.get("iteration") != str(len(self.records)):
+            return None
+        checkpoint = Checkpoint(tensors, str(stated.get("numbers", "")))
+        try:
+            checkpoint.epochs  # noqa: B018
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{self.checkpoint_file}: holds no state of an iteration; {_CURE_CHECKPOINT}") from error
+        return checkpoint
+
+    def _write(self, path: Path, text: str) -> None:
+        if self._writes:
+            with atomic_write(path) as handle:
+                handle.write(text)
+
+    def iteration_folder(self, iteration: int) -> Path:
+        """`iter_K` of this run."""
+        return self.folder / f"iter_{iteration}"
+
+
+def load_iteration(folder: Path, iteration: int) -> LoadedIteration:
+    """Read one trained iteration of a run.
+
+    Raises:
+        ModelError: not a run, no such iteration (the message says which there are), or damaged weights.
+    """
+    if not (folder / "config.toml").is_file():
+        raise ModelError(f"{folder}: not a run of refineloc-train: it has no config.toml")
+    document = _read_toml(folder / "config.toml")
+    try:
+        stated = document.pop("data")
+        data = DataRecord(**{**stated, "classes": tuple(stated["classes"])})
+        config = recorded(document)
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ModelError(f"{folder / 'config.toml'}: not the settings of a run: {error}") from error
+    records = read_records(folder)
+    if not 0 <= iteration < len(records):
+        there = f"0 to {len(records) - 1}" if records else "none"
+        raise ModelError(f"{folder}: has no finished iteration {iteration}; finished: {there}")
+    model = build_model(config, data.width, len(data.classes))
+    load_weights(folder / f"iter_{iteration}" / "model.safetensors", model)
+    return LoadedIteration(model.eval(), config, data, iteration)
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Fill a model with the weights of a safetensors file.
+
+    Raises:
+        ModelError: missing, damaged, or of another shape than the model.
+    """
+    tensors, _ = _read_tensors(path)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path}: weights do not fit the run's settings: {str(error).splitlines()[-1].strip()}"
+        ) from error
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            stated = file.metadata() or {}
+            # Older files have the parts as keys of their own, whose order in the file was a matter of chance.
+            stated = json.loads(stated[_KEY]) if _KEY in stated else stated
+            if stated.get("format") != _FORMAT:
+                raise ModelError(f"{path}: not weights of refineloc-train")
+            return {name: file.get_tensor(name) for name in file.keys()}, stated  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, AttributeError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{path}: weights cannot be read: {error}") from error
+
+
+def _stated(iteration: int, **further: str) -> dict[str, str]:
+    """The metadata of a file: one key, so that equal contents are equal files."""
+    return {_KEY: json.dumps({"format": _FORMAT, "iteration": str(iteration)} | further)}
+
+
+def _refuse_other_settings(folder: Path, settings: Path, config: Config, data: DataRecord) -> None:
+    """Only what changes no number may differ; a run can be made longer."""
+    document = _read_toml(settings)
+    stated = document.pop("data", {})
+    if not isinstance(stated, dict):
+        raise ModelError(f"{settings}: not the settings of a run: data is no table")
+    try:
+        before = recorded(document)
+    except ConfigError as error:
+        raise ModelError(f"{settings}: not the settings of a run: {error}") from error
+    old, new = _flat(before.document()), _flat(config.document())
+    if config.pseudo.generator != "distribution-aware":
+        old["pseudo.foreground_share"] = new["pseudo.foreground_share"]  # the share of no generator in use
+    # What the digests say comes last: other classes or another width say more.
+    digests = {name: value for name, value in data.to_dict().items() if name.endswith("_digest")}
+    old |= _flat({"data": {name: value for name, value in stated.items() if name not in digests}})
+    new |= _flat({"data": {name: value for name, value in data.to_dict().items() if name not in digests}})
+    for key in sorted(old.keys() | new.keys()):
+        if key not in _FREE and old.get(key) != new.get(key):
+            raise ConfigError(
+                f"{folder}: was begun with other settings: {key} was {old.get(key)!r}, now {new.get(key)!r}; "
+                "resume with the same, or begin another with --run NAME"
+            )
+    data.refuse_other(folder, stated)
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in document.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return out
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The finished iterations of a run, by number; none where it has not begun.
+
+    Raises:
+        ModelError: iterations.json is damaged.
+    """
+    path = folder / "iterations.json"
+    records = _read_json(path, whole=True)
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ModelError(f"{path}: expected a list of records; {_CURE}")
+    if [record.get("iteration") for record in records] != list(range(len(records))):
+        raise ModelError(f"{path}: its records are not those of the iterations 0, 1, ...; {_CURE}")
+    return list(records)
+
+
+def _read_lines(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "metrics.jsonl"
+    lines = _read_json(path, whole=False)
+    for line in lines:
+        if not isinstance(line, dict) or not all(type(line.get(name)) is int for name in ("iteration", "epoch")):
+            raise ModelError(f"{path}: expected lines with an iteration and an epoch, got {line!r}; {_CURE}")
+    return list(lines)
+
+
+def _read_json(path: Path, whole: bool) -> Any:
+    """A JSON file, or one with a value a line; [] where it is not there."""
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        if whole:
+            return json.loads(text) if text else []
+        return [json.loads(line) for line in text.splitlines()]
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}; {_CURE}") from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from training into a folder, which is made where it is not there.
+
+    The lock ends with the process, however that ends.
+
+    Raises:
+        ConfigError: another process has it.
+        OutputError: the folder cannot be written.
+    """
+    end = time.monotonic() + _LOCK_S
+    path = folder / "lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            # Opened anew each time: who had it before removes it.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            if _locks(descriptor) and _is(path, descriptor):
+                break
+            os.close(descriptor)
+            if time.monotonic() > end:
+                raise ConfigError(
+                    f"{folder}: another process trains there; wait for its end, or begin another with --run NAME"
+                )
+            time.sleep(0.1)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks: then there is none
+    return True
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error

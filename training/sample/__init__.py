@@ -1,0 +1,1 @@
+"""`refineloc-synth`: a small, seeded sample data set."""
