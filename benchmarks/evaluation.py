@@ -9,7 +9,8 @@ import pandas as pd
 
 from benchmarks.evaluators import by_numpy, by_pandas
 from benchmarks.timing import Row, race
-from refineloc.evaluation.average_precision import DEFAULT_TIOUS, evaluate
+from refineloc.evaluation.average_precision import evaluate
+from refineloc.evaluation.matching import DEFAULT_TIOUS
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.detections import read_detections
 

@@ -29,15 +29,15 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from benchmarks.evaluators import by_pandas
-from refineloc.evaluation.average_precision import DEFAULT_TIOUS
+from refineloc.evaluation.matching import DEFAULT_TIOUS
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.training.data.split import Split
 from refineloc.training.fit import Labelled, fit
 from refineloc.training.machine.memory import keep_freed_memory
+from refineloc.training.models.base_model import build_model
 from refineloc.training.models.layers.linear import Linear
 from refineloc.training.run.checkpoint import Checkpoint
-from refineloc.training.run.files import build_model
 from refineloc.training.settings.config import Config, resolve
 
 RELEASE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refineloc-release"

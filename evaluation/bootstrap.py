@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc._ext.matching import average_precision
-from refineloc.evaluation.average_precision import DEFAULT_TIOUS, Evaluation, Regions, match_detections
+from refineloc.evaluation.average_precision import Evaluation
+from refineloc.evaluation.matching import DEFAULT_TIOUS, Regions, match_detections
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError

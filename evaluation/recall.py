@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.evaluation.average_precision import DEFAULT_TIOUS
+from refineloc.evaluation.matching import DEFAULT_TIOUS
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import AnnotationError, ConfigError

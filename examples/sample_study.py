@@ -18,10 +18,10 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from refineloc.evaluation import evaluate
-from refineloc.evaluation.average_precision import DEFAULT_TIOUS
+from refineloc.evaluation.matching import DEFAULT_TIOUS
 from refineloc.runtime import Annotations, Scores, read_annotations
 from refineloc.training.data.split import Split, load_split
-from refineloc.training.pseudo_labels import true_foreground
+from refineloc.training.data.truth import true_foreground
 from refineloc.training.run.files import LoadedIteration, load_iteration
 from refineloc.training.scoring import detect, predict
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.errors import ModelError
-from refineloc.runtime.features.store import Stream
+from refineloc.runtime.features.streams import Stream
 from refineloc.training.models.bases.refineloc import RefineLoc
 
 __all__ = ["ReleasedCheckpoint", "read_checkpoint", "read_class_names"]

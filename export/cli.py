@@ -118,7 +118,7 @@ def _need_train_extra() -> None:
 def _sample(trained: "Trained", features: Path | None, labels: Path | None) -> "Sample":
     from refineloc.export.parity import generated_sample, read_sample
     from refineloc.runtime.annotations import read_annotations
-    from refineloc.runtime.features.store import open_features
+    from refineloc.runtime.features.opening import open_features
 
     if features is None:
         features, labels = trained.features, trained.labels

@@ -18,7 +18,8 @@ from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.model.metadata import ModelMetadata, Parity, Precision
 from refineloc.runtime.model.session import Session
 from refineloc.runtime.segments.grid import SnippetGrid
-from refineloc.runtime.segments.postprocess import Scores, Segments, segments
+from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.values import Scores, Segments
 from refineloc.training.models.base_model import BaseModel
 
 __all__ = ["TOLERANCES", "Sample", "Tolerance", "Video", "generated_sample", "measure", "problems", "read_sample"]

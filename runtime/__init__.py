@@ -28,11 +28,13 @@ if TYPE_CHECKING:
         OutputError,
         RefineLocError,
     )
-    from refineloc.runtime.features.store import FeatureStore, open_features
+    from refineloc.runtime.features.opening import open_features
+    from refineloc.runtime.features.store import FeatureStore
     from refineloc.runtime.model.metadata import ModelMetadata
     from refineloc.runtime.model.session import EngineWarning
     from refineloc.runtime.segments.grid import SnippetGrid
-    from refineloc.runtime.segments.postprocess import PostProcess, Scores, Segments
+    from refineloc.runtime.segments.postprocess import PostProcess
+    from refineloc.runtime.segments.values import Scores, Segments
     from refineloc.runtime.streaming import StreamingDetector
 
 _HOMES = {
@@ -51,10 +53,12 @@ _HOMES = {
         "OutputError",
         "RefineLocError",
     ),
-    "features.store": ("FeatureStore", "open_features"),
+    "features.opening": ("open_features",),
+    "features.store": ("FeatureStore",),
     "segments.grid": ("SnippetGrid",),
     "model.metadata": ("ModelMetadata",),
-    "segments.postprocess": ("PostProcess", "Scores", "Segments"),
+    "segments.postprocess": ("PostProcess",),
+    "segments.values": ("Scores", "Segments"),
     "model.session": ("EngineWarning",),
     "streaming": ("StreamingDetector",),
 }

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.features.store import FeatureStore, check_finite
+from refineloc.runtime.features.checks import check_finite
+from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.segments.grid import SnippetGrid
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from refineloc.runtime.errors import DetectionError, InputError
 from refineloc.runtime.files import atomic_write, csv_writer, is_text
 from refineloc.runtime.segments.grid import SnippetGrid
-from refineloc.runtime.segments.postprocess import Segments
+from refineloc.runtime.segments.values import Segments
 
 __all__ = ["Detection", "Detections", "read_detections", "write_detections"]
 

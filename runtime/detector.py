@@ -12,12 +12,14 @@ import numpy.typing as npt
 from refineloc.runtime.batches import Batch, Planned, ahead, read_batches
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
-from refineloc.runtime.features.store import FeatureStore, check_finite
+from refineloc.runtime.features.checks import check_finite
+from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.model.gpu import PinnedBuffers
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.session import Provider, Session
 from refineloc.runtime.segments.grid import SnippetGrid
-from refineloc.runtime.segments.postprocess import PostProcess, Scores, segments
+from refineloc.runtime.segments.postprocess import PostProcess, segments
+from refineloc.runtime.segments.values import Scores
 
 if TYPE_CHECKING:
     from refineloc.runtime.model.half import HalfToFloat

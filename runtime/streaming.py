@@ -26,7 +26,8 @@ from refineloc.runtime.detections import Detection, Detections
 from refineloc.runtime.detector import Detector
 from refineloc.runtime.errors import ConfigError, FeatureError
 from refineloc.runtime.segments.grid import SnippetGrid
-from refineloc.runtime.segments.postprocess import Scores, Segments, segments
+from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.values import Scores, Segments
 
 __all__ = ["StreamingDetector"]
 

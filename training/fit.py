@@ -17,14 +17,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from refineloc.evaluation.average_precision import Evaluation, evaluate
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import RefineLocError
-from refineloc.runtime.segments.postprocess import Scores
+from refineloc.runtime.segments.values import Scores
 from refineloc.training.data.split import Batch, Split
 from refineloc.training.losses import pseudo_losses
 from refineloc.training.machine.parallel import ALONE, Group
-from refineloc.training.models.base_model import BaseModel, Outputs
+from refineloc.training.models.base_model import BaseModel, Outputs, build_model
 from refineloc.training.models.layers.activations import Activations
 from refineloc.training.run.checkpoint import Checkpoint, State
-from refineloc.training.run.files import Run, build_model
+from refineloc.training.run.files import Run
 from refineloc.training.scoring import Gathered, detect, in_chunks, outputs_of
 from refineloc.training.settings.config import Config
 

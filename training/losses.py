@@ -4,38 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refineloc.training.models.layers.activations import Activations
 from refineloc.training.models.layers.packing import membership
 
-__all__ = ["UNLABELLED", "class_weights", "pseudo_losses", "video_losses_paper", "video_losses_release"]
+__all__ = ["UNLABELLED", "class_weights", "pseudo_losses"]
 
 UNLABELLED = -1  # a snippet without a pseudo label; 0 is background, 1 foreground
-
-
-def video_losses_paper(activations: Activations, targets: Tensor) -> Tensor:
-    """Cross-entropy of ŷ with the labels of each video, [V]: -sum_n y_n log ŷ_n.
-
-    Args:
-        activations: of V videos.
-        targets: float [V, N], each row sums to 1.
-    """
-    # ŷ is a mean of softmaxes: above 0 but where float32 runs out, and there the gradient would be infinite.
-    smallest = torch.finfo(activations.video_scores.dtype).tiny
-    return -(targets * activations.video_scores.clamp_min(smallest).log()).sum(dim=1)
-
-
-def video_losses_release(activations: Activations, class_logits: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
-    """The released code's, [V]: -sum_t Ā^time_t log C̄_(t,y).
-
-    Args:
-        activations: of V videos.
-        class_logits: C [S, N].
-        targets: float [V, N], each row sums to 1.
-        lengths: int64 [V].
-    """
-    log_scores = F.log_softmax(class_logits, dim=1)
-    one_hot = membership(lengths, class_logits).to(log_scores.dtype)
-    return -(targets * (one_hot @ (activations.attention[:, None] * log_scores))).sum(dim=1)
 
 
 def pseudo_losses(

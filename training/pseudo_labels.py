@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import ConfigError
-from refineloc.runtime.segments.grid import SnippetGrid
-from refineloc.runtime.segments.postprocess import PostProcess, Scores, segments
+from refineloc.runtime.segments.postprocess import PostProcess, segments
+from refineloc.runtime.segments.values import Scores
 from refineloc.training.losses import UNLABELLED
 from refineloc.training.settings.config import DetectionConfig, PseudoConfig
 
-__all__ = ["PseudoLabels", "generate", "precision_and_recall", "sample", "true_foreground"]
+__all__ = ["PseudoLabels", "generate", "precision_and_recall", "sample"]
 
 Labels = npt.NDArray[np.int64]
 
@@ -130,22 +129,6 @@ def sample(labels: Labels, lengths: npt.NDArray[np.int64], share: float, rng: np
     rank[order] = np.arange(len(labels)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     kept = rank < np.rint(share * lengths)[video]
     return np.where(kept, labels, UNLABELLED)
-
-
-def true_foreground(
-    annotations: Annotations,
-    names: tuple[str, ...],
-    grids: tuple[SnippetGrid | None, ...],
-    lengths: npt.NDArray[np.int64],
-) -> npt.NDArray[np.bool_] | None:
-    """The true foreground of each snippet, bool [S]; None where any video's times or fps are not known."""
-    masks = []
-    for name, grid, length in zip(names, grids, lengths.tolist(), strict=True):
-        video = annotations[name]
-        if grid is None or not len(video.start):
-            return None
-        masks.append(grid.foreground(video.start, video.end, length))
-    return np.concatenate(masks)
 
 
 def precision_and_recall(labels: Labels, truth: npt.NDArray[np.bool_]) -> tuple[float, float]:

@@ -1,7 +1,6 @@
 """The refinement loop (RefineLoc, section 3.2): train M_η, label with it, train M_(η+1) from scratch, and so on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,30 +12,20 @@ from refineloc.evaluation.average_precision import evaluate
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.data.split import Split
+from refineloc.training.data.truth import Truth, foreground_of, true_share
 from refineloc.training.fit import Labelled, Reporter, TrainingError, fit, scores_of, seed_of
 from refineloc.training.losses import class_weights
 from refineloc.training.machine.parallel import ALONE, Group
-from refineloc.training.models.base_model import BaseModel
-from refineloc.training.pseudo_labels import generate, precision_and_recall, sample, true_foreground
-from refineloc.training.run.files import Run, build_model, load_weights
+from refineloc.training.models.base_model import BaseModel, build_model
+from refineloc.training.pseudo_labels import generate, precision_and_recall, sample
+from refineloc.training.run.files import Run, best_iteration, load_weights
 from refineloc.training.scoring import detect, predict
 from refineloc.training.settings.config import Config
 
-__all__ = ["Reporter", "TrainingError", "Truth", "best_iteration", "refine", "settled", "true_share"]
+__all__ = ["Reporter", "TrainingError", "refine", "settled"]
 
 Labels = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """Annotations with times: for evaluation and the oracle only, nothing is trained with them.
-
-    Attributes:
-        train, val: of the splits, None where no times are known.
-    """
-
-    train: Annotations | None = None
-    val: Annotations | None = None
+_UNKNOWN = Truth()
 
 
 def refine(
@@ -45,7 +34,7 @@ def refine(
     val: Split,
     run: Run,
     reporter: Reporter,
-    truth: Truth = Truth(),
+    truth: Truth = _UNKNOWN,
     group: Group = ALONE,
 ) -> None:
     """Train M_0 .. M_(iterations-1) and write them to `run`; finished iterations of a resumed run are read instead.
@@ -104,7 +93,7 @@ def _label(
     group: Group,
 ) -> Labels:
     lengths = split.lengths.numpy()
-    true = _true_foreground(split, annotations) if config.pseudo.generator == "oracle" else None
+    true = foreground_of(split, annotations) if config.pseudo.generator == "oracle" else None
     rng = np.random.default_rng(seed_of(config, iteration, 4 + which))
     scores = predict(model, split, config.training.precision, group)
     made = generate(config.pseudo, config.detection, scores, lengths, rng, true)
@@ -131,7 +120,7 @@ def _describe(labels: Mapping[str, Labels | None], splits: Mapping[str, Split], 
         if pseudo is None:
             return None
         out[name] = {"foreground": float((pseudo == 1).mean())}
-        true = _true_foreground(split, annotations)
+        true = foreground_of(split, annotations)
         if true is not None:
             out[name]["precision"], out[name]["recall"] = precision_and_recall(pseudo, true)
     return out
@@ -146,7 +135,7 @@ def settled(config: Config, train: Split, val: Split, truth: Truth) -> Config:
     pseudo = config.pseudo
     if pseudo.generator == "oracle":
         for split, times in ((train, truth.train), (val, truth.val)):
-            if _true_foreground(split, times) is None:
+            if foreground_of(split, times) is None:
                 raise ConfigError(
                     f"pseudo.generator: oracle needs times and fps of every video, and those of {split.source} are not "
                     "all known"
@@ -166,30 +155,6 @@ def settled(config: Config, train: Split, val: Split, truth: Truth) -> Config:
         )
     known = pseudo.model_copy(update={"foreground_share": share})
     return config.model_copy(update={"pseudo": known})
-
-
-def true_share(split: Split, annotations: Annotations | None) -> float | None:
-    """The true share of foreground; None where not every video's times and fps are known."""
-    true = _true_foreground(split, annotations)
-    return None if true is None else float(true.mean())
-
-
-def _true_foreground(split: Split, annotations: Annotations | None) -> npt.NDArray[np.bool_] | None:
-    if annotations is None:
-        return None
-    return true_foreground(annotations, split.names, split.grids, split.lengths.numpy())
-
-
-def best_iteration(records: list[dict[str, Any]], by: str) -> int:
-    """The index of the best of some finished iterations, the first of equals.
-
-    By "mAP" the highest average; by "loss" the lowest validation loss of those after iteration 0, whose loss has no
-    pseudo loss in it and would always be the lowest.
-    """
-    if by == "mAP":
-        return int(np.argmax([record.get("average_mAP", 0.0) for record in records]))
-    first = 1 if len(records) > 1 else 0
-    return first + int(np.argmin([record["validation_loss"] for record in records[first:]]))
 
 
 def _stops(config: Config, records: list[dict[str, Any]]) -> bool:

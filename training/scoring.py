@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.segments.postprocess import Scores, segments
+from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.values import Scores
 from refineloc.training.data.split import Batch, Split
 from refineloc.training.machine.parallel import ALONE, Group
 from refineloc.training.models.base_model import BaseModel, Outputs

@@ -99,8 +99,8 @@ def named_runs(
 
 def write_diagnoses(folder: Path, runs: Runs, truth: Annotations, tious: Sequence[float], **options: Any) -> None:
     """The diagnosis of each run: in the folder itself where there is one, else in a folder of its name for each."""
-    from refineloc.evaluation.average_precision import match_detections
     from refineloc.evaluation.diagnosis import diagnose
+    from refineloc.evaluation.matching import match_detections
     from refineloc.evaluation.pictures.diagnosis import write_diagnosis
 
     bins: Bins | None = options["bins"]
@@ -148,7 +148,7 @@ def write_report_page(
 def _curves(model: Path, features: Path, video: VideoAnnotation) -> "Curves":
     from refineloc.evaluation.pictures.timeline import score_curves
     from refineloc.runtime.detector import Detector
-    from refineloc.runtime.features.store import open_features
+    from refineloc.runtime.features.opening import open_features
 
     detector = Detector(model, provider="cpu")
     with open_features(features) as store:

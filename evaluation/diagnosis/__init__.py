@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refineloc.evaluation.average_precision import DEFAULT_TIOUS, Matching, match_detections
 from refineloc.evaluation.diagnosis.characteristics import Bins, Characteristic, characteristics_of, choose_bins
 from refineloc.evaluation.diagnosis.false_positives import ERROR_TYPES, FalsePositives, analyse_false_positives
 from refineloc.evaluation.diagnosis.instances import (
@@ -20,6 +19,7 @@ from refineloc.evaluation.diagnosis.instances import (
     analyse_false_negatives,
     analyse_sensitivity,
 )
+from refineloc.evaluation.matching import DEFAULT_TIOUS, Matching, match_detections
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 

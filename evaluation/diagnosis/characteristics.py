@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.evaluation.average_precision import Truth
+from refineloc.evaluation.matching import Truth
 from refineloc.runtime.annotations import Annotations
 
 __all__ = ["Bins", "Characteristic", "characteristics_of", "choose_bins"]

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.evaluation.average_precision import Matching
 from refineloc.evaluation.diagnosis.precision import normalised_average_precision
+from refineloc.evaluation.matching import Matching
 
 __all__ = ["ERROR_TYPES", "FalsePositives", "analyse_false_positives"]
 

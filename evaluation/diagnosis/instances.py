@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.evaluation.average_precision import Matching
 from refineloc.evaluation.diagnosis.characteristics import Characteristic
 from refineloc.evaluation.diagnosis.precision import normalised_average_precision, normalised_precision
+from refineloc.evaluation.matching import Matching
 
 __all__ = ["FalseNegatives", "Sensitivity", "analyse_false_negatives", "analyse_sensitivity"]
 

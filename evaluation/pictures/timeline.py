@@ -25,7 +25,7 @@ from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError, MissingExtraError
 from refineloc.runtime.files import atomic_path, check_writable
 from refineloc.runtime.segments.grid import SnippetGrid
-from refineloc.runtime.segments.postprocess import Scores
+from refineloc.runtime.segments.values import Scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

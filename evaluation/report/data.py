@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc._ext.matching import average_precision
-from refineloc.evaluation.average_precision import DEFAULT_TIOUS, Matching, evaluate, match_detections
+from refineloc.evaluation.average_precision import evaluate
 from refineloc.evaluation.bootstrap import bootstrap
 from refineloc.evaluation.diagnosis import Bins, diagnose
+from refineloc.evaluation.matching import DEFAULT_TIOUS, Matching, match_detections
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError

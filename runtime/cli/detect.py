@@ -15,7 +15,8 @@ from refineloc.runtime.cli.common import new_app, note, parse_numbers, progress,
 from refineloc.runtime.cli.journal import Journal
 from refineloc.runtime.detections import write_detections
 from refineloc.runtime.errors import ConfigError, EngineError, FeatureError, InputError, ModelError, RefineLocError
-from refineloc.runtime.features.store import FeatureStore, open_features
+from refineloc.runtime.features.opening import open_features
+from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.files import check_writable
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
 from refineloc.runtime.errors import ConfigError, FeatureError, ModelError
-from refineloc.runtime.features.store import Stream, StreamOrder, stream_slice
+from refineloc.runtime.features.streams import Stream, StreamOrder, stream_slice
 from refineloc.runtime.segments.postprocess import THRESHOLDS, PostProcess, Profile, Scoring
 
 __all__ = ["FORMAT_VERSION", "KEY_PREFIX", "ModelMetadata", "Parity", "Precision"]

@@ -23,7 +23,7 @@ from refineloc.runtime.errors import (
 from refineloc.runtime.model.gpu import PinnedBuffers, gpu_problem
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.onnx_guard import read_model
-from refineloc.runtime.segments.postprocess import Scores
+from refineloc.runtime.segments.values import Scores
 
 __all__ = [
     "MAX_BATCH_SNIPPETS",

@@ -6,11 +6,10 @@ activation at many.
 Training uses this too: segment-based pseudo labels are detections.
 """
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +17,9 @@ import numpy.typing as npt
 from refineloc._ext.proposals import detect_proposals
 from refineloc._ext.segments import detect_segments
 from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.segments.values import Scores, Segments
 
-__all__ = ["MAX_THRESHOLDS", "THRESHOLDS", "PostProcess", "Profile", "Scores", "Scoring", "Segments", "segments"]
+__all__ = ["MAX_THRESHOLDS", "THRESHOLDS", "PostProcess", "Profile", "Scoring", "segments"]
 
 Profile = Literal["paper", "release", "multi-threshold"]
 Scoring = Literal["contrast", "peak"]
@@ -28,49 +28,6 @@ THRESHOLDS = tuple(
     step / 40 for step in range(10)
 )  # BaS-Net, section 4.1: 0 to 0.25 in steps of 0.025, without the last
 MAX_THRESHOLDS = 1_000  # finer than any curve needs; bounds what a hostile model file can cost
-
-
-class Scores(NamedTuple):
-    """What a model says about a packed batch: S snippets of V videos one after another, N classes.
-
-    Attributes:
-        class_scores: C̄, float32 [S, N], softmax over classes.
-        foreground: Ā^bf_fg, float32 [S], in [0, 1].
-        attention: Ā^time, float32 [S], sums to 1 over each video.
-        video_scores: ŷ, float32 [V, N].
-    """
-
-    class_scores: npt.NDArray[np.float32]
-    foreground: npt.NDArray[np.float32]
-    attention: npt.NDArray[np.float32]
-    video_scores: npt.NDArray[np.float32]
-
-
-class Segments(NamedTuple):
-    """Detected segments of a packed batch, by video, then by rank of the class in ŷ, then by time before widening.
-
-    Attributes:
-        video: index into the batch, int64 [n].
-        label: class index, int64 [n].
-        first, last: snippets, both included, int64 [n].
-        score: float64 [n].
-    """
-
-    video: npt.NDArray[np.int64]
-    label: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]
-    last: npt.NDArray[np.int64]
-    score: npt.NDArray[np.float64]
-
-    def take(self, which: slice | npt.NDArray[np.int64]) -> "Segments":
-        """Those at these positions."""
-        return Segments(self.video[which], self.label[which], self.first[which], self.last[which], self.score[which])
-
-    def by_video(self, videos: int) -> Iterator["Segments"]:
-        """The segments of each of `videos` videos, in their order."""
-        bounds = np.searchsorted(self.video, np.arange(videos + 1))
-        for begin, end in itertools.pairwise(bounds.tolist()):
-            yield self.take(slice(begin, end))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ import torch
 
 from refineloc.export.cli import main
 from refineloc.runtime.model.session import Session
-from refineloc.training.run.files import DataRecord, Run, build_model
+from refineloc.training.data.record import DataRecord
+from refineloc.training.models.base_model import build_model
+from refineloc.training.run.files import Run
 from refineloc.training.settings.config import resolve
 
 Export = Callable[..., tuple[int, str, str]]

@@ -26,7 +26,7 @@ from refineloc.export.parity import (
 from refineloc.export.write import write_model
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import FeatureError, InputError, ModelError, OutputError
-from refineloc.runtime.features.store import open_features
+from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.model.metadata import ModelMetadata, Parity
 from refineloc.runtime.model.session import Session
 from refineloc.runtime.segments.grid import SnippetGrid

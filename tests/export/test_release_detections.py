@@ -18,7 +18,7 @@ from refineloc.export.parity import generated_sample
 from refineloc.export.sources import Trained, from_checkpoint
 from refineloc.export.write import write_model
 from refineloc.runtime.detector import Detector
-from refineloc.runtime.segments.postprocess import Scores
+from refineloc.runtime.segments.values import Scores
 
 FPS, SNIPPET_FRAMES = 30.0, 15
 ALPHA_A, ALPHA_C, TOP_K, WIDEN = 0.5, 0.02, 2, 2  # of the checkpoint's own config

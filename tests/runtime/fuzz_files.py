@@ -28,7 +28,7 @@ import numpy as np
 from refineloc.runtime.cli import detect
 from refineloc.runtime.cli.journal import Journal, journal_path
 from refineloc.runtime.errors import RefineLocError
-from refineloc.runtime.features import store as features
+from refineloc.runtime.features import opening
 
 MEMORY = 1 << 30  # bytes that a case may ask for on top of what the libraries hold
 VIDEO = 32 << 20  # bytes that a video may have
@@ -38,7 +38,7 @@ SECONDS = 20
 READ, REFUSED, TRACEBACK, GREEDY = 0, 10, 11, 12
 IN_OPEN = 0x20  # of inotify
 
-open_features = functools.partial(features.open_features, max_video_bytes=VIDEO)
+open_features = functools.partial(opening.open_features, max_video_bytes=VIDEO)
 
 
 def read_features(path: Path) -> None:

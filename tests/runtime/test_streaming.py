@@ -15,7 +15,8 @@ from refineloc.export.graph import build_graph, save_graph
 from refineloc.runtime import Detector
 from refineloc.runtime.detections import Detection
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
-from refineloc.runtime.segments.postprocess import Scores, segments
+from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.values import Scores
 from refineloc.runtime.streaming import StreamingDetector
 from refineloc.training.models.base_model import BaseModel
 from refineloc.training.models.bases.basnet import BaSNet

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refineloc.training.losses import class_weights, pseudo_losses, video_losses_paper, video_losses_release
-from refineloc.training.models.bases.refineloc import RefineLoc
+from refineloc.training.losses import class_weights, pseudo_losses
+from refineloc.training.models.bases.refineloc import RefineLoc, video_losses_paper, video_losses_release
 from refineloc.training.models.layers.activations import activations
 
 F64 = npt.NDArray[np.float64]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.segments.grid import SnippetGrid
-from refineloc.runtime.segments.postprocess import Scores
-from refineloc.training.pseudo_labels import generate, precision_and_recall, sample, true_foreground
+from refineloc.runtime.segments.values import Scores
+from refineloc.training.data.truth import true_foreground
+from refineloc.training.pseudo_labels import generate, precision_and_recall, sample
 from refineloc.training.settings.config import DetectionConfig, PseudoConfig
 
 LENGTHS = np.array([6, 4], dtype=np.int64)

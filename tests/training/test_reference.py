@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 
 from refineloc.training.data.inputs import Files, read_inputs
 from refineloc.training.fit import seed_of
+from refineloc.training.models.base_model import build_model
 from refineloc.training.refine import refine
 from refineloc.training.run.display import Silent
-from refineloc.training.run.files import Run, build_model
+from refineloc.training.run.files import Run
 from refineloc.training.settings.config import resolve
 
 BETA, SHARE, RATE, EPOCHS, BATCH = 3.0, 0.8, 0.02, 12, 5

@@ -18,10 +18,12 @@ from safetensors.torch import load_file, save
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.errors import ConfigError, ModelError, OutputError, RefineLocError
 from refineloc.training import fit
+from refineloc.training.data.record import DataRecord
 from refineloc.training.data.split import load_split, read_labels
+from refineloc.training.data.truth import Truth
 from refineloc.training.machine.parallel import ALONE, Group
-from refineloc.training.refine import TrainingError, Truth, refine
-from refineloc.training.run.files import DataRecord, Run, load_iteration
+from refineloc.training.refine import TrainingError, refine
+from refineloc.training.run.files import Run, load_iteration
 from refineloc.training.settings.config import Config, resolve
 
 SETTINGS: dict[str, Any] = {

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.errors import InputError
+from refineloc.training.data.record import DataRecord
 from refineloc.training.data.split import Split, load_split, read_labels
-from refineloc.training.refine import Truth
-from refineloc.training.run.files import DataRecord
+from refineloc.training.data.truth import Truth
 from refineloc.training.settings.config import Config
 
 __all__ = ["Files", "Inputs", "read_inputs"]

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.errors import AnnotationError, FeatureError, InputError
-from refineloc.runtime.features.store import FeatureInfo, FeatureStore, open_features, stream_slice
+from refineloc.runtime.features.opening import open_features
+from refineloc.runtime.features.store import FeatureInfo, FeatureStore
+from refineloc.runtime.features.streams import stream_slice
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.training.settings.config import Config
 

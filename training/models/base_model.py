@@ -29,7 +29,7 @@ from refineloc.training.models.layers.activations import Activations
 if TYPE_CHECKING:
     from refineloc.training.settings.config import Config
 
-__all__ = ["Base", "BaseModel", "Outputs", "base_names", "find_base"]
+__all__ = ["Base", "BaseModel", "Outputs", "base_names", "build_model", "find_base"]
 
 
 class Outputs(NamedTuple):
@@ -121,3 +121,8 @@ def find_base(name: str) -> Base:
         raise ConfigError(f"base model {name!r}: not known; there are {', '.join(base_names())}")
     module = importlib.import_module(f"{bases.__name__}.{name}")
     return Base(name, module.Options, module.DEFAULTS, module.build)
+
+
+def build_model(config: "Config", width: int, classes: int) -> BaseModel:
+    """A fresh network of the configured base model, drawn from torch's global generator."""
+    return find_base(config.model.base).build(config, width, classes)

@@ -16,8 +16,7 @@ from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
 from refineloc.runtime.errors import OutputError
-from refineloc.training.refine import best_iteration
-from refineloc.training.run.files import Run
+from refineloc.training.run.files import Run, best_iteration
 
 __all__ = ["RunReporter", "Silent", "iterations_table", "progress_text"]
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 import torch
 from safetensors import SafetensorError, safe_open
@@ -34,11 +35,12 @@ from torch import nn
 from refineloc.runtime.detections import Detections, write_detections
 from refineloc.runtime.errors import ConfigError, ModelError, OutputError
 from refineloc.runtime.files import atomic_write
-from refineloc.training.models.base_model import BaseModel, find_base
+from refineloc.training.data.record import DataRecord
+from refineloc.training.models.base_model import BaseModel, build_model
 from refineloc.training.run.checkpoint import Checkpoint
 from refineloc.training.settings.config import Config, recorded
 
-__all__ = ["DataRecord", "LoadedIteration", "Run", "build_model", "load_iteration", "locked", "read_records"]
+__all__ = ["LoadedIteration", "Run", "best_iteration", "load_iteration", "locked", "read_records"]
 
 _FORMAT = "refineloc-1"
 # Settings that a resumed run may change: how long it is, and how often it is kept.
@@ -47,49 +49,6 @@ _KEY = "refineloc"  # of the metadata of safetensors files
 _CURE = "put the file back as it was, or begin another run with --run NAME"
 _CURE_CHECKPOINT = "delete it, and the iteration begins anew"
 _LOCK_S = 3.0  # as long as a killed process may take to be gone
-
-
-@dataclass(frozen=True, slots=True)
-class DataRecord:
-    """What a run was trained on: goes into config.toml under [data].
-
-    Attributes:
-        train_features, train_labels, val_features, val_labels: paths as given.
-        classes: names, in the order of the outputs.
-        width: D, after the choice of a stream.
-        fps: given for videos that do not state it; 0 where none was.
-        train_digest, val_digest: of the videos' names, lengths and labels (`Split.digest`), so that a run never goes on
-            with others; "" in runs that are older than this.
-    """
-
-    train_features: str
-    train_labels: str
-    val_features: str
-    val_labels: str
-    classes: tuple[str, ...]
-    width: int
-    fps: float = 0.0
-    train_digest: str = ""
-    val_digest: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Its form in TOML."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"classes": list(self.classes)}
-
-    def refuse_other(self, folder: Path, before: Mapping[str, Any]) -> None:
-        """Refuse to go on with a run that was begun with other data, however its files are called.
-
-        Raises:
-            ConfigError: other videos, lengths or labels than `before`, a run's [data], states.
-        """
-        for split in ("train", "val"):
-            stated = before.get(f"{split}_digest")
-            if stated and stated != getattr(self, f"{split}_digest"):
-                raise ConfigError(
-                    f"{folder}: was begun with other data: {getattr(self, f'{split}_features')} and "
-                    f"{getattr(self, f'{split}_labels')} had other videos, lengths or labels then; resume with the "
-                    "same, or begin another with --run NAME"
-                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +65,6 @@ class LoadedIteration:
     config: Config
     data: DataRecord
     iteration: int
-
-
-def build_model(config: Config, width: int, classes: int) -> BaseModel:
-    """A fresh network of the configured base model, drawn from torch's global generator."""
-    return find_base(config.model.base).build(config, width, classes)
 
 
 class Run:
@@ -409,3 +363,15 @@ def _make(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def best_iteration(records: list[dict[str, Any]], by: str) -> int:
+    """The index of the best of some finished iterations, the first of equals.
+
+    By "mAP" the highest average; by "loss" the lowest validation loss of those after iteration 0, whose loss has no
+    pseudo loss in it and would always be the lowest.
+    """
+    if by == "mAP":
+        return int(np.argmax([record.get("average_mAP", 0.0) for record in records]))
+    first = 1 if len(records) > 1 else 0
+    return first + int(np.argmin([record["validation_loss"] for record in records[first:]]))

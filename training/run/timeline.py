@@ -11,9 +11,10 @@ from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.segments.grid import SnippetGrid
-from refineloc.runtime.segments.postprocess import Scores
+from refineloc.runtime.segments.values import Scores
 from refineloc.training.data.split import Split
-from refineloc.training.run.files import Run, build_model, load_weights
+from refineloc.training.models.base_model import build_model
+from refineloc.training.run.files import Run, load_weights
 from refineloc.training.scoring import outputs_of
 from refineloc.training.settings.config import Config
 

@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from refineloc.runtime.errors import ConfigError
-from refineloc.runtime.features.store import Stream, StreamOrder
+from refineloc.runtime.features.streams import Stream, StreamOrder
 from refineloc.runtime.segments.postprocess import THRESHOLDS, PostProcess, Profile, Scoring
 from refineloc.training.settings.presets import PRESETS
 from refineloc.training.settings.presets import preset as settings_of

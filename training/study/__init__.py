@@ -16,8 +16,10 @@ from pathlib import Path
 from refineloc.runtime.errors import ConfigError, RefineLocError
 from refineloc.runtime.files import atomic_write
 from refineloc.training.data.inputs import Files, read_inputs
-from refineloc.training.refine import settled, true_share
-from refineloc.training.run.files import DataRecord, Run, locked, read_records
+from refineloc.training.data.record import DataRecord
+from refineloc.training.data.truth import true_share
+from refineloc.training.refine import settled
+from refineloc.training.run.files import Run, locked, read_records
 from refineloc.training.settings.config import Config
 from refineloc.training.study.display import Display
 from refineloc.training.study.grid import Grid, first_name

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins.diagnosis import Row, Span, Twin
 
-from refineloc.evaluation.average_precision import evaluate, match_detections
+from refineloc.evaluation.average_precision import evaluate
 from refineloc.evaluation.diagnosis import ERROR_TYPES, Diagnosis, diagnose
 from refineloc.evaluation.diagnosis.characteristics import characteristics_of, choose_bins
+from refineloc.evaluation.matching import match_detections
 from refineloc.evaluation.pictures.diagnosis import (
     draw_false_negatives,
     draw_false_positives,

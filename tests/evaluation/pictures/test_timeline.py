@@ -13,7 +13,7 @@ from refineloc.runtime.annotations import VideoAnnotation
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError, MissingExtraError, OutputError
 from refineloc.runtime.segments.grid import SnippetGrid
-from refineloc.runtime.segments.postprocess import Scores
+from refineloc.runtime.segments.values import Scores
 
 matplotlib = pytest.importorskip("matplotlib", reason="timelines need refineloc[plot]")
 pytest.importorskip("matplotlib.figure")

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refineloc.evaluation.average_precision import evaluate, match_detections
+from refineloc.evaluation.average_precision import evaluate
+from refineloc.evaluation.matching import match_detections
 from refineloc.evaluation.report import Run, report_data, write_report
 from refineloc.evaluation.report.data import video_scores
 from refineloc.evaluation.report.page import page_of

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from refineloc.runtime.errors import FeatureError, InputError
-from refineloc.runtime.features.store import check_finite, open_features, stream_slice
+from refineloc.runtime.features.checks import check_finite
+from refineloc.runtime.features.opening import open_features
+from refineloc.runtime.features.streams import stream_slice
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.standard_normal((7, 6)).astype(np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from refineloc.runtime.errors import FeatureError
-from refineloc.runtime.features.store import open_features
+from refineloc.runtime.features.opening import open_features
 
 VALUES = np.random.default_rng(0).standard_normal((37, 23)).round(1)
 CHUNKS = (64, 128)  # of the datasets whose chunks are written as bytes: 32 KiB
@@ -152,7 +152,7 @@ MEASURE = textwrap.dedent(
     """
     import json, resource, sys
     from refineloc.runtime.errors import FeatureError
-    from refineloc.runtime.features.store import open_features
+    from refineloc.runtime.features.opening import open_features
     with open_features(sys.argv[1]) as first:  # HDF5 and all of ours are loaded
         first.read("v")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -9,7 +9,7 @@ import pytest
 
 from refineloc.runtime.errors import FeatureError
 from refineloc.runtime.features.hdf5_virtual import is_virtual
-from refineloc.runtime.features.store import open_features
+from refineloc.runtime.features.opening import open_features
 
 VALUES = np.arange(12, dtype=np.float32).reshape(4, 3)
 

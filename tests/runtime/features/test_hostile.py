@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from refineloc.runtime.errors import FeatureError
-from refineloc.runtime.features import store as module
-from refineloc.runtime.features.store import open_features
+from refineloc.runtime.features import hdf5, store
+from refineloc.runtime.features.opening import open_features
 
 VALUES = np.random.default_rng(0).standard_normal((7, 6)).astype(np.float32)
 
@@ -85,9 +85,9 @@ def test_no_memory_is_an_error_of_the_file(tmp_path: Path, monkeypatch: pytest.M
         raise MemoryError
 
     if where == "empty":
-        monkeypatch.setattr(module.np, "empty", fail)
+        monkeypatch.setattr(store.np, "empty", fail)
     else:
-        monkeypatch.setattr(module._HDF5File, "_read", fail)
+        monkeypatch.setattr(hdf5.HDF5File, "_read", fail)
     refuse(path, "no memory")
 
 

@@ -18,7 +18,7 @@ from refineloc.export.precision import build
 from refineloc.runtime import Detector
 from refineloc.runtime.model.metadata import Precision
 from refineloc.runtime.model.session import Session
-from refineloc.runtime.segments.postprocess import Scores
+from refineloc.runtime.segments.values import Scores
 from refineloc.training.models.bases.basnet import BaSNet
 from refineloc.training.models.bases.refineloc import RefineLoc
 from refineloc.training.models.bases.wtalc import WTALC

@@ -8,7 +8,8 @@ from twins import proposals as twin
 
 from refineloc._ext.nms import hard_nms
 from refineloc.runtime.errors import ConfigError
-from refineloc.runtime.segments.postprocess import MAX_THRESHOLDS, PostProcess, Scores, Segments, segments
+from refineloc.runtime.segments.postprocess import MAX_THRESHOLDS, PostProcess, segments
+from refineloc.runtime.segments.values import Scores, Segments
 
 LENGTHS = np.array([40, 0, 25], dtype=np.int64)
 

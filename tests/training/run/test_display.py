@@ -9,8 +9,9 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from refineloc.runtime.errors import OutputError
+from refineloc.training.data.record import DataRecord
 from refineloc.training.run.display import RunReporter, iterations_table, progress_text
-from refineloc.training.run.files import DataRecord, Run
+from refineloc.training.run.files import Run
 from refineloc.training.settings.config import resolve
 
 EPOCH = {

@@ -9,7 +9,7 @@ import pytest
 
 from refineloc.runtime.annotations import VideoAnnotation, read_annotations
 from refineloc.runtime.errors import InputError, OutputError
-from refineloc.runtime.features.store import open_features
+from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.training.sample.synth import SNIPPET_FRAMES, Recipe, SampleVideo, World, write_sample
 

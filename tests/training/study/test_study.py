@@ -19,7 +19,7 @@ from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.cli import app
 from refineloc.training.data.split import load_split, read_labels
-from refineloc.training.pseudo_labels import true_foreground
+from refineloc.training.data.truth import true_foreground
 from refineloc.training.run.files import load_iteration
 from refineloc.training.settings.config import resolve
 from refineloc.training.study import Files, Grid, StudyError, run_study

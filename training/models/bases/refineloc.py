@@ -2,19 +2,21 @@
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+import torch.nn.functional as F
 from pydantic import BaseModel as Settings
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from refineloc.training.losses import video_losses_paper, video_losses_release
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, activations
 from refineloc.training.models.layers.linear import Linear
+from refineloc.training.models.layers.packing import membership
 
 if TYPE_CHECKING:
     from refineloc.training.settings.config import Config
 
-__all__ = ["DEFAULTS", "Options", "RefineLoc", "build"]
+__all__ = ["DEFAULTS", "Options", "RefineLoc", "build", "video_losses_paper", "video_losses_release"]
 
 DEFAULTS: dict[str, Any] = {}
 
@@ -62,6 +64,32 @@ class RefineLoc(BaseModel):
         if self._release_loss:
             return video_losses_release(found, outputs.class_logits, targets, lengths)
         return video_losses_paper(found, targets)
+
+
+def video_losses_paper(activations: Activations, targets: Tensor) -> Tensor:
+    """Cross-entropy of ŷ with the labels of each video, [V]: -sum_n y_n log ŷ_n.
+
+    Args:
+        activations: of V videos.
+        targets: float [V, N], each row sums to 1.
+    """
+    # ŷ is a mean of softmaxes: above 0 but where float32 runs out, and there the gradient would be infinite.
+    smallest = torch.finfo(activations.video_scores.dtype).tiny
+    return -(targets * activations.video_scores.clamp_min(smallest).log()).sum(dim=1)
+
+
+def video_losses_release(activations: Activations, class_logits: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+    """The released code's, [V]: -sum_t Ā^time_t log C̄_(t,y).
+
+    Args:
+        activations: of V videos.
+        class_logits: C [S, N].
+        targets: float [V, N], each row sums to 1.
+        lengths: int64 [V].
+    """
+    log_scores = F.log_softmax(class_logits, dim=1)
+    one_hot = membership(lengths, class_logits).to(log_scores.dtype)
+    return -(targets * (one_hot @ (activations.attention[:, None] * log_scores))).sum(dim=1)
 
 
 def build(config: "Config", width: int, classes: int) -> RefineLoc:

@@ -15,12 +15,11 @@ import torch
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.data.split import load_split, read_labels
 from refineloc.training.machine.parallel import Group
-from refineloc.training.models.base_model import BaseModel, Outputs, base_names, find_base
+from refineloc.training.models.base_model import BaseModel, Outputs, base_names, build_model, find_base
 from refineloc.training.models.bases.basnet import BaSNet
 from refineloc.training.models.bases.basnet import Options as BaSNetOptions
 from refineloc.training.models.bases.wtalc import WTALC, similarity_losses
 from refineloc.training.models.bases.wtalc import Options as WTALCOptions
-from refineloc.training.run.files import build_model
 from refineloc.training.settings.config import base_defaults, parse_assignment, resolve
 
 WIDTH, CLASSES = 16, 3

@@ -15,11 +15,13 @@ import torch
 from refineloc.export.precision import build
 from refineloc.runtime.model.metadata import Precision
 from refineloc.training import fit as fitting
+from refineloc.training.data.record import DataRecord
 from refineloc.training.data.split import Batch, Split, load_split, read_labels
+from refineloc.training.data.truth import Truth
 from refineloc.training.fit import Labelled, fit
 from refineloc.training.models.base_model import BaseModel, base_names, find_base
-from refineloc.training.refine import Truth, refine
-from refineloc.training.run.files import DataRecord, Run, load_iteration
+from refineloc.training.refine import refine
+from refineloc.training.run.files import Run, load_iteration
 from refineloc.training.settings.config import Config, base_defaults, resolve
 
 WIDTH, CLASSES = 16, 3

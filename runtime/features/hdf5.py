@@ -1,0 +1,167 @@
+"""Features in an HDF5 file: one dataset a video at the root, or a group a video with a dataset `features` inside.
+
+Links and storage that lead out of the file (external links, external storage, virtual datasets) are refused before they
+are followed, object dtypes before they are read, and a chunk is unpacked to its size and no further
+(`runtime/features/hdf5_chunks.py`).
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc.runtime.errors import FeatureError
+from refineloc.runtime.features.checks import DAMAGED, check_array, first_line
+from refineloc.runtime.features.hdf5_chunks import check_chunks, is_packed, read_packed
+from refineloc.runtime.features.hdf5_virtual import is_virtual
+from refineloc.runtime.features.store import FeatureInfo, FeatureStore
+
+__all__ = ["HDF5File"]
+
+# The attributes that are read, and their bounds: far beyond any real value, and far within what arithmetic can hold.
+_TIMES: dict[str, tuple[float, float]] = {
+    "fps": (1e-3, 1e6),
+    "duration": (1e-3, 1e9),
+    "snippet_frames": (1, 2**24),
+}
+
+
+class HDF5File(FeatureStore):
+    def __init__(self, path: Path, max_video_bytes: int) -> None:
+        h5py = _h5py()
+        self.path = path
+        self._max_video_bytes = max_video_bytes
+        self._checked: dict[str, str] = {}  # video -> path of its dataset, once that was looked at
+        try:
+            self._file = h5py.File(path, "r")
+        except DAMAGED as error:
+            if not os.access(path, os.R_OK):
+                raise FeatureError(f"{path}: cannot be read") from error
+            raise FeatureError(
+                f"{path}: not an HDF5 file, or cut short while it was copied: {first_line(error)}"
+            ) from error
+        try:
+            names = sorted(self._file)
+            "".join(names).encode()
+        except DAMAGED as error:  # among them a UnicodeError: names that are not UTF-8
+            self._file.close()
+            raise FeatureError(f"{path}: damaged HDF5 file: {first_line(error)}") from error
+        self.names = tuple(names)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and "/" not in name and name in self._file
+
+    def info(self, name: str) -> FeatureInfo:
+        dataset, attributes = self._dataset(name)
+        snippets, width = dataset.shape
+        return FeatureInfo(
+            name=name,
+            snippets=snippets,
+            width=width,
+            dtype=dataset.dtype,
+            fps=self._attribute(attributes, name, "fps"),
+            duration_s=self._attribute(attributes, name, "duration"),
+            snippet_frames=_as_int(self._attribute(attributes, name, "snippet_frames")),
+        )
+
+    def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
+        if name not in self._checked:
+            self._dataset(name)
+        dataset = self._file[self._checked[name]]
+        if is_packed(dataset):
+            read_packed(dataset, out, columns, f"{self.path}: video {name!r}")
+        else:
+            dataset.read_direct(out, source_sel=np.s_[:, columns])
+
+    def _dataset(self, name: str) -> tuple[Any, dict[str, float | None]]:
+        """The dataset of a video, and the attributes of it and of its group; nothing outside the file is touched."""
+        where = f"{self.path}: video {name!r}"
+        try:
+            item, attributes = self._look(name, where)
+            if item.is_virtual or item.external:
+                raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
+            check_array(item.shape, item.dtype, where)
+            stored = item.id.get_storage_size()
+            if name not in self._checked:
+                check_chunks(item, where, self._max_video_bytes)
+        except FeatureError:
+            raise
+        except DAMAGED as error:
+            raise FeatureError(f"{where}: damaged: {first_line(error)}") from error
+        # HDF5 fills in what was never written. Whatever is written takes some bytes, however well it is compressed.
+        if item.shape[0] and not stored:
+            raise FeatureError(f"{where}: has a shape, {item.shape[0]} x {item.shape[1]}, and nothing is stored in it")
+        self._checked[name] = item.name
+        return item, attributes
+
+    def _look(self, name: str, where: str) -> tuple[Any, dict[str, float | None]]:
+        h5py = _h5py()
+        item = self._inside(self._file, name, where)
+        attributes = _attributes(item)
+        if isinstance(item, h5py.Group):
+            if "features" not in item:
+                raise FeatureError(f"{where}: expected a dataset, or a group with a dataset 'features' inside")
+            item = self._inside(item, "features", where)
+            attributes |= _attributes(item)
+        if not isinstance(item, h5py.Dataset):
+            raise FeatureError(f"{where}: expected a dataset, got a {type(item).__name__.lower()}")
+        return item, attributes
+
+    def _inside(self, group: Any, name: str, where: str) -> Any:
+        h5py = _h5py()
+        plain = bool(name) and name != "." and "/" not in name  # a path could lead through a link
+        link = group.get(name, getlink=True) if plain and name in group else None
+        if link is None:
+            raise FeatureError(f"{where}: not in the file, which holds {len(self.names)} videos")
+        # A soft link may pass through an external one on its way, so none is followed.
+        if not isinstance(link, h5py.HardLink):
+            raise FeatureError(f"{where}: is a link; links are not followed, copy the data into the file (h5repack)")
+        address = group.id.links.get_info(name.encode()).u  # of the link: asking the object would open it
+        if is_virtual(self._file.id.get_vfd_handle(), address, base=self._file.userblock_size):
+            raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
+        return group[name]
+
+    def _attribute(self, attributes: dict[str, float | None], name: str, key: str) -> float | None:
+        if key not in attributes:
+            return None
+        value = attributes[key]
+        if value is None:
+            raise FeatureError(f"{self.path}: video {name!r}: attribute {key!r} is not a number")
+        low, high = _TIMES[key]
+        whole = key == "snippet_frames"
+        if not low <= value <= high or (whole and value != round(value)):  # NaN fails the comparison, too
+            raise FeatureError(
+                f"{self.path}: video {name!r}: attribute {key!r} is {value:g}; expected a "
+                f"{'whole ' if whole else ''}number from {low:g} to {high:,.0f}"
+            )
+        return value
+
+
+def _attributes(item: Any) -> dict[str, float | None]:
+    """The attributes that are read; None for one that is not a number. Others, and large ones, are not touched."""
+    found: dict[str, float | None] = {}
+    for key in _TIMES:
+        if key in item.attrs:
+            attribute = item.attrs.get_id(key)
+            is_number = attribute.dtype.kind in "iuf" and attribute.shape in ((), (1,))
+            found[key] = float(np.asarray(item.attrs[key]).reshape(())) if is_number else None
+    return found
+
+
+def _as_int(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _h5py() -> Any:
+    # Imported here, not above: the embedding path (arrays in, detections out) does not pay for HDF5.
+    with contextlib.suppress(ImportError):
+        import h5py
+
+        return h5py
+    raise FeatureError("reading HDF5 needs h5py: pip install h5py")

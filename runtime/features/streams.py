@@ -1,0 +1,32 @@
+"""The two streams of features: which columns are whose."""
+
+from typing import Literal
+
+from refineloc.runtime.errors import InputError
+
+__all__ = ["Stream", "StreamOrder", "stream_slice"]
+
+Stream = Literal["both", "temporal", "spatial"]
+
+
+StreamOrder = Literal["temporal-spatial", "spatial-temporal"]
+
+
+def stream_slice(width: int, stream: Stream, order: StreamOrder) -> slice:
+    """The columns of one stream in features that hold two, half of the width each.
+
+    Args:
+        width: D of the file.
+        stream: which to take; "both" takes all columns.
+        order: which stream stands first in the file. It differs between sources and cannot be seen in the data,
+            so it is always given, never guessed.
+
+    Raises:
+        InputError: one stream of an odd width was asked for.
+    """
+    if stream == "both":
+        return slice(0, width)
+    if width % 2:
+        raise InputError(f"width: expected an even number (two streams), got {width}")
+    first_half = (stream == "temporal") == (order == "temporal-spatial")
+    return slice(0, width // 2) if first_half else slice(width // 2, width)
