@@ -36,7 +36,6 @@ from refineloc.training.data.split import Split
 from refineloc.training.fit import Labelled, fit
 from refineloc.training.machine.memory import keep_freed_memory
 from refineloc.training.models.base_model import build_model
-from refineloc.training.models.layers.linear import Linear
 from refineloc.training.run.checkpoint import Checkpoint
 from refineloc.training.settings.config import Config, resolve
 
@@ -68,7 +67,6 @@ def rates(width: int, runs: int) -> dict[str, float]:
     """GFLOP/s of the products of the first layer (both branches at once), by library."""
     features, weight = torch.randn(BATCH_SNIPPETS, width), torch.randn(width, width)
     gradient = torch.randn(BATCH_SNIPPETS, width)
-    layer = Linear(width, width)
     half = [tensor.bfloat16() for tensor in (features, weight, gradient)]
     with torch.no_grad():
         jobs: dict[str, Callable[[], object]] = {
@@ -78,7 +76,6 @@ def rates(width: int, runs: int) -> dict[str, float]:
             "oneDNN, gradient of the weights": lambda: torch.ops.mkldnn._linear_pointwise(
                 gradient.t(), features.t(), None, "none", [], ""
             ),
-            "our layer, forward with bias": torch.no_grad()(lambda: layer(features)),
             "NumPy (OpenBLAS)": lambda: features.numpy() @ weight.numpy(),
             "ONNX Runtime": _onnx_product(features.numpy(), weight.numpy()),
             "bf16, forward": lambda: F.linear(half[0], half[1]),
@@ -180,9 +177,6 @@ class Theirs:
         self.model = build_model(config, data[0].split.width, len(data[0].split.classes))
         self.model.load_state_dict(weights)
         self.found = 0
-        for module in self.model.modules():
-            if isinstance(module, Linear):
-                module.forward = lambda values, own=module: F.linear(values, own.weight, own.bias)  # type: ignore
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
         self.train, self.val = (
             TheirSplit(labelled, own, scored) for labelled, own, scored in zip(data, times, (both, True), strict=True)

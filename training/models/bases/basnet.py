@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from refineloc.runtime.segments.postprocess import THRESHOLDS
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, time_attention
-from refineloc.training.models.layers.linear import Linear
 from refineloc.training.models.layers.packing import membership
 from refineloc.training.models.layers.temporal_conv import TemporalConv
 from refineloc.training.models.layers.top_mean import top_mean
@@ -78,12 +77,12 @@ class BaSNet(BaseModel):
         self._options = options
         hidden = options.hidden or width
         self.filtering = nn.Sequential(
-            Linear(width, options.filter_width), nn.LeakyReLU(_SLOPE), Linear(options.filter_width, 1)
+            nn.Linear(width, options.filter_width), nn.LeakyReLU(_SLOPE), nn.Linear(options.filter_width, 1)
         )
         self.first = TemporalConv(width, hidden)
         self.second = TemporalConv(hidden, hidden)
         self.dropout = nn.Dropout(options.dropout)
-        self.classifier = Linear(hidden, classes + 1, bias=False)
+        self.classifier = nn.Linear(hidden, classes + 1, bias=False)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
         """Of the suppressed branch; in training mode also of the base branch, as `other`."""

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, activations
-from refineloc.training.models.layers.linear import Linear
 from refineloc.training.models.layers.packing import membership
 
 if TYPE_CHECKING:
@@ -102,6 +101,6 @@ def _perceptron(width: int, outputs: int, layers: int) -> nn.Sequential:
     parts: list[nn.Module] = []
     for _ in range(layers - 1):
         hidden = max(width // 2, outputs)
-        parts += [Linear(width, hidden), nn.ReLU(inplace=True)]
+        parts += [nn.Linear(width, hidden), nn.ReLU(inplace=True)]
         width = hidden
-    return nn.Sequential(*parts, Linear(width, outputs))
+    return nn.Sequential(*parts, nn.Linear(width, outputs))

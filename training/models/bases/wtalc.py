@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, time_attention
-from refineloc.training.models.layers.linear import Linear
 from refineloc.training.models.layers.packing import membership, video_of
 from refineloc.training.models.layers.top_mean import top_mean
 
@@ -72,13 +71,13 @@ class WTALC(BaseModel):
         options = options or Options()
         self._options = options
         self.longest = options.longest
-        self.hidden = Linear(width, width)
+        self.hidden = nn.Linear(width, width)
         self.dropout = nn.Dropout(options.dropout)
-        self.classifier = Linear(width, classes)
+        self.classifier = nn.Linear(width, classes)
         # A hidden layer of its own: on a shared one, pseudo labels cost more of the classification than they brought.
         half = max(width // 2, 1)
-        self.head_hidden = Linear(width, half)
-        self.head = Linear(half, 2)
+        self.head_hidden = nn.Linear(width, half)
+        self.head = nn.Linear(half, 2)
         with torch.no_grad():
             self.head.bias.copy_(torch.tensor([0.0, _UNSEEN]))
 

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from refineloc.training.models.layers.linear import Linear
 from refineloc.training.models.layers.packing import video_of
 
 __all__ = ["TemporalConv"]
@@ -21,7 +20,7 @@ class TemporalConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.product = Linear(3 * inputs, outputs)
+        self.product = nn.Linear(3 * inputs, outputs)
 
     def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
         """`values` [S, inputs], `lengths` int64 [V], which sum to S -> [S, outputs]."""

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from refineloc.training.models.layers import linear
 from refineloc.training.models.layers.packing import membership, video_of
 from refineloc.training.models.layers.temporal_conv import TemporalConv
 from refineloc.training.models.layers.top_mean import top_mean
@@ -82,25 +81,3 @@ def test_convolution_of_the_shortest_videos(lengths: list[int]) -> None:
         conv.product.bias.zero_()
         got = conv(torch.ones(sum(lengths), 2), torch.tensor(lengths)).flatten().tolist()
     assert got == pytest.approx([2.0 if length == 1 else 202.0 for length in lengths for _ in range(length)])
-
-
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("of_values", [False, True])
-def test_linear_layer_by_onednn_is_that_of_torch(monkeypatch: pytest.MonkeyPatch, of_values: bool, bias: bool) -> None:
-    if not (torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(linear, "_ONEDNN", True)
-    torch.manual_seed(0)
-    ours, theirs = linear.Linear(48, 17, bias=bias), nn.Linear(48, 17, bias=bias)
-    theirs.load_state_dict(ours.state_dict())
-    values, gradient = torch.randn(130, 48), torch.randn(130, 17)
-    found = []
-    for layer in (ours, theirs):
-        own = values.clone().requires_grad_(of_values)
-        result = layer(own)
-        result.backward(gradient)
-        assert (own.grad is not None) == of_values
-        gradients = [parameter.grad for parameter in layer.parameters()]
-        found.append([result, *gradients] + ([own.grad] if own.grad is not None else []))
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
