@@ -34,7 +34,7 @@ from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.training.data.split import Split
 from refineloc.training.fit import Labelled, fit
-from refineloc.training.machine.memory import keep_freed_memory
+from refineloc.training.machine.malloc import keep_freed_memory
 from refineloc.training.models.base_model import build_model
 from refineloc.training.run.checkpoint import Checkpoint
 from refineloc.training.settings.config import Config, resolve

@@ -13,7 +13,7 @@ import typer
 
 from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
 from refineloc.runtime.errors import ConfigError, InputError, MissingExtraError
-from refineloc.training.machine.memory import keep_freed_memory
+from refineloc.training.machine.malloc import keep_freed_memory
 
 __all__ = ["main"]
 
@@ -189,7 +189,7 @@ def _check_study(run: str | None, generator: str | None, assignments: Sequence[s
 
 
 def _study(config: Any, files: Any, folder: Path, asked: _Asked, device: str) -> None:
-    from refineloc.training.machine.machine import choose_device, feature_budget
+    from refineloc.training.machine.device import choose_device, feature_budget
     from refineloc.training.study import Grid, run_study
     from refineloc.training.study.grid import BETAS
     from refineloc.training.train_run import enough_memory

@@ -13,12 +13,12 @@ from rich.console import Console
 from refineloc.runtime.cli.common import note, progress
 from refineloc.runtime.errors import ConfigError, InputError
 from refineloc.training.data.inputs import Files, Inputs, read_inputs
-from refineloc.training.machine.machine import choose_device, feature_budget, room_on
+from refineloc.training.machine.device import choose_device, feature_budget, room_on
 from refineloc.training.machine.parallel import Group, join, one_voice
 from refineloc.training.refine import refine, settled
 from refineloc.training.run.display import RunReporter, Silent, iterations_table
 from refineloc.training.run.files import Run, locked
-from refineloc.training.run.timeline import draw_run
+from refineloc.training.run.picture import draw_run
 from refineloc.training.settings.config import Config
 
 __all__ = ["enough_memory", "train_run"]

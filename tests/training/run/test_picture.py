@@ -14,8 +14,8 @@ import pytest
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
 from refineloc.runtime.detections import read_detections
 from refineloc.training.data.split import load_split, read_labels
-from refineloc.training.run import timeline
 from refineloc.training.run.files import Run, load_iteration
+from refineloc.training.run.picture import draw_run
 from refineloc.training.scoring import predict
 
 pytest.importorskip("matplotlib", reason="time lines need refineloc[plot]")
@@ -82,7 +82,7 @@ class Drawer:
         self.val = load_split(data / "val.h5", labels, self.last.config, classes=self.last.data.classes)
 
     def draw(self, annotations: Annotations) -> str:
-        return timeline.draw_run(self.last.config, self.val, self.run, annotations)
+        return draw_run(self.last.config, self.val, self.run, annotations)
 
     def asked(self, annotations: Annotations, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         """What is asked of `draw_timeline`."""
@@ -92,7 +92,7 @@ class Drawer:
             shown.update(path=path, video=video, rows=rows, **further)
 
         with monkeypatch.context() as patch:
-            patch.setattr(timeline, "draw_timeline", keep)
+            patch.setattr("refineloc.training.run.picture.draw_timeline", keep)
             assert self.draw(annotations) == f"{self.run.folder / 'timeline.png'}: time line of a validation video"
         return shown
 
@@ -164,5 +164,5 @@ def test_a_damaged_run_is_told_in_a_line(data: Path, drawer: Drawer) -> None:
 
 
 def test_training_alone_does_not_load_matplotlib() -> None:
-    code = "import sys, refineloc.training.run.timeline; print('matplotlib' in sys.modules)"
+    code = "import sys, refineloc.training.run.picture; print('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

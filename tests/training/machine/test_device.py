@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from refineloc.runtime.errors import ConfigError
-from refineloc.training.machine import machine, parallel
-from refineloc.training.machine.machine import choose_device, feature_budget
+from refineloc.training.machine import parallel
+from refineloc.training.machine.device import _free_in_groups, choose_device, feature_budget
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_other_devices_are_refused(name: str) -> None:
 
 
 def test_the_processes_of_a_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "free_memory", lambda: 800)
+    monkeypatch.setattr("refineloc.training.machine.device.free_memory", lambda: 800)
     assert (feature_budget(None), feature_budget(1.0)) == (400, 2**30)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert (feature_budget(None), feature_budget(1.0)) == (100, 2**28)
@@ -73,7 +73,7 @@ def test_the_limits_of_control_groups_count(tmp_path: Path) -> None:
         (folder / "memory.current").write_text("300\n")
         (folder / "memory.stat").write_text("anon 250\ninactive_file 50\n")
     (tmp_path / "self").write_text("0::/container/job\n")
-    assert machine._free_in_groups(root, tmp_path / "self") == [750]
-    assert machine._free_in_groups(root, tmp_path / "absent") == []
+    assert _free_in_groups(root, tmp_path / "self") == [750]
+    assert _free_in_groups(root, tmp_path / "absent") == []
     (tmp_path / "self").write_text("0::/\n")
-    assert machine._free_in_groups(root, tmp_path / "self") == []
+    assert _free_in_groups(root, tmp_path / "self") == []
