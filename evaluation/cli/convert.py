@@ -85,7 +85,11 @@ def convert(
         str, typer.Option(help="Where the videos are, put before their names (label-studio, elan): file:///videos/")
     ] = "",
     allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Read W-TALC's object arrays, which are pickles: trusted files only.")
+        bool,
+        typer.Option(
+            "--allow-pickle",
+            help="Read W-TALC's object arrays. Trusted files only: a pickle can run any program.",
+        ),
     ] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")

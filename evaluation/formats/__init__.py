@@ -5,6 +5,6 @@ reading        any file in, tracks out
 subtitles      .srt, .vtt          elan           .eaf
 label_studio   TimelineLabels      parquet        .parquet
 database       ActivityNet JSON; training data for ActionFormer and OpenTAD
-wtalc          W-TALC's folders of .npy (reading)      plain_pickle   and the pickles in them
+wtalc          W-TALC's folders of .npy (reading)
 media          file names and addresses of videos
 """

@@ -6,20 +6,17 @@
     duration                   seconds [V, 1] or [V]
     original_fps               frames a second [V] (extracted_fps is the rate that W-TALC's features were taken at)
 
-Object arrays are pickles, and unpickling can run any program that the file's author chose. They are read only when the
-caller allows it, and even then with a reader that knows arrays, lists, numbers and strings and nothing else
-(`plain_pickle`).
+Object arrays are pickles, and unpickling can run any program that the file's author chose. NumPy reads them, and only
+where the caller allows it: for trusted files.
 """
 
-import io
 import reprlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.evaluation.formats.plain_pickle import load_plain
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import AnnotationError
 from refineloc.runtime.files import is_text
@@ -37,12 +34,12 @@ def read_wtalc(folder: Path, *, allow_pickle: bool = False, subset: str | None =
 
     Args:
         folder: with videoname.npy, segments.npy and labels.npy.
-        allow_pickle: read object arrays, which this form cannot do without.
+        allow_pickle: read object arrays, which this form cannot do without. Trusted files only: a pickle can run any
+            program.
         subset: keep only this subset ("validation", "test").
 
     Raises:
-        AnnotationError: a missing file, object arrays without `allow_pickle`, one that holds anything but plain values,
-            or rows that do not fit together.
+        AnnotationError: a missing or damaged file, object arrays without `allow_pickle`, rows that do not fit together.
     """
     names = _strings(folder / "videoname.npy")
     count = len(names)
@@ -55,16 +52,16 @@ def read_wtalc(folder: Path, *, allow_pickle: bool = False, subset: str | None =
         _objects(folder / "labels_all.npy", allow_pickle, count) if (folder / "labels_all.npy").is_file() else labels
     )
     videos = {}
-    for at, name in enumerate(names):
-        if subset is not None and subsets[at] != subset:
+    for index, name in enumerate(names):
+        if subset is not None and subsets[index] != subset:
             continue
         where = f"{folder}: video {name!r}"
         if name in videos:
             raise AnnotationError(f"{where}: is there twice")
-        own_labels = tuple(_text(label, where) for label in _list(labels[at], where))
-        spans = _list(segments[at], where)
-        if len(spans) != len(own_labels):
-            raise AnnotationError(f"{where}: {len(spans)} segments and {len(own_labels)} labels")
+        segment_labels = tuple(_text(label, where) for label in _list(labels[index], where))
+        spans = _list(segments[index], where)
+        if len(spans) != len(segment_labels):
+            raise AnnotationError(f"{where}: {len(spans)} segments and {len(segment_labels)} labels")
         try:
             bounds = np.array([[float(start), float(end)] for start, end in spans], dtype=np.float64).reshape(-1, 2)
         except (TypeError, ValueError, OverflowError):
@@ -72,16 +69,16 @@ def read_wtalc(folder: Path, *, allow_pickle: bool = False, subset: str | None =
             raise AnnotationError(f"{where}: expected segments [start, end], got {reprlib.repr(spans)}") from None
         if not np.isfinite(bounds).all():
             raise AnnotationError(f"{where}: a segment's bound is not a finite number")
-        every = {*own_labels, *(_text(label, where) for label in _list(known[at], where))}
+        all_labels = {*segment_labels, *(_text(label, where) for label in _list(known[index], where))}
         videos[name] = VideoAnnotation(
             name=name,
-            labels=tuple(sorted(every)),
-            duration_s=durations[at] if durations and durations[at] > 0 else None,
-            fps=rates[at] if rates and rates[at] > 0 else None,
-            subset=subsets[at],
+            labels=tuple(sorted(all_labels)),
+            duration_s=durations[index] if durations and durations[index] > 0 else None,
+            fps=rates[index] if rates and rates[index] > 0 else None,
+            subset=subsets[index],
             start=bounds[:, 0].copy(),
             end=bounds[:, 1].copy(),
-            segment_labels=own_labels,
+            segment_labels=segment_labels,
         )
     if not videos:
         which = f" of subset {subset!r}" if subset else ""
@@ -91,53 +88,56 @@ def read_wtalc(folder: Path, *, allow_pickle: bool = False, subset: str | None =
 
 def _objects(path: Path, allow_pickle: bool, count: int) -> list[Any]:
     """The rows of an object array (or of a plain one, which needs no permission)."""
-    plain = _open(path)
-    array: Any = None if plain is None else plain.tolist()
+    array = _open(path, allow_pickle)
     if array is None:
-        if not allow_pickle:
-            raise AnnotationError(
-                f"{path}: holds Python objects (a pickle, which can be harmful); "
-                "if you trust where it is from, --allow-pickle reads it"
-            )
-        try:
-            handle = io.BytesIO(path.read_bytes())
-            _skip_header(handle)
-            array = load_plain(handle.read())
-        except Exception as error:  # a hostile or cut pickle can raise anything
-            reason = str(error) or type(error).__name__
-            raise AnnotationError(f"{path}: not a pickle of plain values: {reason}") from error
-    if not isinstance(array, list) or len(array) != count:
+        raise AnnotationError(
+            f"{path}: holds Python objects (a pickle, which can be harmful); "
+            "if you trust where it is from, --allow-pickle reads it"
+        )
+    if array.ndim == 0 or len(array) != count:
         raise AnnotationError(f"{path}: expected {count} rows, as videoname.npy has")
-    return array
+    rows: list[Any] = array.tolist()
+    return rows
 
 
-def _skip_header(handle: io.BytesIO) -> None:
-    if np.lib.format.read_magic(handle) == (1, 0):
-        np.lib.format.read_array_header_1_0(handle)
-    else:
-        np.lib.format.read_array_header_2_0(handle)
-
-
-def _open(path: Path) -> npt.NDArray[Any] | None:
-    """A plain array; None for one of objects."""
+def _open(path: Path, allow_pickle: bool = False) -> npt.NDArray[Any] | None:
+    """The array of a file; None for one of objects that may not be read."""
     try:
         with path.open("rb") as handle:
             size = path.stat().st_size
-            array: npt.NDArray[Any] = np.lib.format.read_array(handle, allow_pickle=False)
+            array = _read_array(handle, path, allow_pickle)
     except FileNotFoundError:
         raise AnnotationError(f"{path}: no such file; expected the .npy files of W-TALC's annotations") from None
-    except ValueError as error:
-        if "Object arrays" in str(error):
-            return None
-        raise AnnotationError(f"{path}: not a .npy file: {error}") from error
     except MemoryError:
         raise AnnotationError(f"{path}: not a .npy file: it states more values than it holds") from None
     except (OSError, EOFError) as error:
         raise AnnotationError(f"{path}: cannot be read: {error}") from error
+    if array is None or array.dtype.kind == "O":
+        return array
     if array.dtype.kind not in "SUbiuf" or max(array.nbytes, array.size) > size:
         # Values of no size at all could be any number of them.
         raise AnnotationError(f"{path}: expected strings or numbers, got {array.size} values of type {array.dtype}")
     return array
+
+
+def _read_array(handle: BinaryIO, path: Path, allow_pickle: bool) -> npt.NDArray[Any] | None:
+    """The array of an open file; None for one of objects that may not be read."""
+    array: npt.NDArray[Any]
+    try:
+        array = np.lib.format.read_array(handle, allow_pickle=False)
+        return array
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise AnnotationError(f"{path}: not a .npy file: {error}") from error
+    if not allow_pickle:
+        return None
+    handle.seek(0)
+    try:  # Python 2 wrote the files that W-TALC's authors released: its strings are bytes
+        array = np.lib.format.read_array(handle, allow_pickle=True, pickle_kwargs={"encoding": "bytes"})
+        return array
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = str(error) or type(error).__name__
+        raise AnnotationError(f"{path}: its Python objects cannot be read: {reason}") from error
 
 
 def _strings(path: Path, count: int | None = None) -> list[Any]:
@@ -158,6 +158,8 @@ def _numbers(path: Path, count: int) -> list[float]:
 
 
 def _list(value: Any, where: str) -> list[Any]:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if not isinstance(value, list | tuple):
         raise AnnotationError(f"{where}: expected a list, got {type(value).__name__}")
     return list(value)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from refineloc.evaluation.cli.convert import main
@@ -268,3 +269,21 @@ def test_names_that_json_can_hold_and_files_cannot(here: Path, run: Run) -> None
         done = run(name, out)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert message in done.stderr
+
+
+def test_pickles_of_wtalc_are_read_only_when_the_option_says_so(here: Path, run: Run) -> None:
+    folder = here / "wtalc"
+    folder.mkdir()
+    np.save(folder / "videoname.npy", np.array([b"a"]))
+    for name, values in (("segments", [[0.5, 1.5]]), ("labels", [b"run"])):
+        rows = np.empty(1, dtype=object)
+        rows[0] = values
+        np.save(folder / f"{name}.npy", rows)
+    refused = run("wtalc", "out.json")
+    assert refused.returncode == 2
+    assert "segments.npy: holds Python objects" in refused.stderr
+    assert "--allow-pickle" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    done = run("wtalc", "out.json", "--allow-pickle")
+    assert done.returncode == 0, done
+    assert read_annotations(here / "out.json")["a"].segment_labels == ("run",)
