@@ -2,9 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 # Before NumPy and torch start their threads: the tests run in several processes at once, on few cores, and threads that
 # wait for each other there are many times slower than one.
@@ -13,8 +11,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-
-from refineloc.runtime.model.metadata import ModelMetadata
+from small_model import write_model
 
 # Kernels built elsewhere, with bounds checks or a sanitizer (docs/memory-safety.md), in the place of the usual ones.
 if "REFINELOC_EXT_DIR" in os.environ:
@@ -38,54 +35,10 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-WIDTH = 24
-
-METADATA = ModelMetadata(
-    classes=("jump", "run", "swim", "throw", "walk"),
-    width=WIDTH,
-    snippet_frames=16,
-    stream="both",
-    stream_order="temporal-spatial",
-    profile="paper",
-    alpha_a=0.5,
-    alpha_c=0.3,
-    top_k=2,
-    max_gap=1,
-    widen=2,
-    nms=None,
-    preset="",
-    base="refineloc",
-    iteration=1,
-    layers=2,
-    attention_values=2,
-    precision="fp32",
-    training_data="train.h5",
-    producer="refineloc 0.1.0",
-)
-
-
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Exports a small model with clear and varied scores; keyword arguments change its metadata."""
-    import torch
-
-    from refineloc.export.graph import build_graph, save_graph
-    from refineloc.training.models.bases.refineloc import RefineLoc
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = RefineLoc(WIDTH, len(METADATA.classes))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter *= 6.0  # spreads the scores over (0, 1), so that thresholds keep some snippets and not others
-    graph = build_graph(model, WIDTH)
-
-    def make(**changes: Any) -> Path:
-        path = tmp_path_factory.mktemp("model") / "model.onnx"
-        save_graph(path, graph, replace(METADATA, **changes))
-        return path
-
-    return make
+    """Writes a small model with clear and varied scores; keyword arguments change its metadata."""
+    return lambda **changes: write_model(tmp_path_factory.mktemp("model") / "model.onnx", **changes)
 
 
 @pytest.fixture(scope="session")

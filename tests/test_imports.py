@@ -71,6 +71,16 @@ def bare() -> list[str]:
     return run_python("import sys, numpy, numpy.typing, onnxruntime; print(*sys.modules)").split()
 
 
+def test_the_runtime_s_tests_need_no_torch() -> None:
+    """They are collected where torch cannot be imported; a test that needs it inside says so with `importorskip`."""
+    code = (
+        "import sys, pytest; sys.modules['torch'] = None\n"
+        f"sys.exit(pytest.main([{str(ROOT / 'tests/runtime')!r}, '--collect-only', '-q', '-p', 'no:cacheprovider']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+
+
 def test_reading_detections_does_not_start_the_engine() -> None:
     loaded = run_python(
         "import sys; from refineloc.runtime import read_detections; print(*{n.split('.')[0] for n in sys.modules})"

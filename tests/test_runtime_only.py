@@ -12,19 +12,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import torch
+from small_model import WIDTH, write_model
 
 from refineloc.evaluation import evaluate
-from refineloc.export.graph import build_graph, save_graph
 from refineloc.runtime import Detector, open_features, read_annotations, read_detections
-from refineloc.runtime.model.metadata import ModelMetadata
-from refineloc.training.models.bases.refineloc import RefineLoc
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = ("numpy", "onnxruntime", "h5py", "typer")
-WIDTH = 12
 UNREACHABLE = re.compile(
     "No matching distribution found|Could not fetch URL|ConnectionError|Connection refused|timed out"
 )
@@ -68,36 +64,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with model.onnx and features.h5."""
     folder = tmp_path_factory.mktemp("files")
-    classes = ("jump", "run", "swim")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = RefineLoc(WIDTH, len(classes))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter *= 6.0  # spreads the scores, so that some snippets are kept and others are not
-    metadata = ModelMetadata(
-        classes=classes,
-        width=WIDTH,
-        snippet_frames=16,
-        stream="both",
-        stream_order="temporal-spatial",
-        profile="paper",
-        alpha_a=0.5,
-        alpha_c=0.3,
-        top_k=2,
-        max_gap=1,
-        widen=2,
-        nms=None,
-        preset="",
-        base="refineloc",
-        iteration=0,
-        layers=2,
-        attention_values=2,
-        precision="fp32",
-        training_data="",
-        producer="test",
-    )
-    save_graph(folder / "model.onnx", build_graph(model, WIDTH), metadata)
+    write_model(folder / "model.onnx")
     generator = np.random.default_rng(0)
     with h5py.File(folder / "features.h5", "w") as file:
         for index in range(8):
@@ -167,5 +134,5 @@ def test_doctor_is_content(run: Run, files: Path) -> None:
     shown = run("refineloc-doctor", files / "model.onnx")
     assert re.search(r"^ok +provider cpu +starts$", shown, re.MULTILINE)
     assert re.search(r"^ok +packages +onnxruntime \d", shown, re.MULTILINE)
-    assert "3: jump, run, swim" in shown
+    assert "5: jump, run, swim, throw, walk" in shown
     assert "\nfail" not in shown

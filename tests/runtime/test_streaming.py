@@ -1,7 +1,6 @@
 """The streaming detector against the offline one: the same times always, the same result at the end."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-import torch
 
-from refineloc.export.graph import build_graph, save_graph
 from refineloc.runtime import Detector
 from refineloc.runtime.detections import Detection
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.values import Scores
 from refineloc.runtime.streaming import StreamingDetector
-from refineloc.training.models.base_model import BaseModel
-from refineloc.training.models.bases.basnet import BaSNet
-from refineloc.training.models.bases.wtalc import WTALC
 
 FPS = 25.0
 SNIPPET_S = 16 / FPS
@@ -187,24 +181,16 @@ def test_a_cut_touches_no_other_segment_and_costs_no_score(
 @pytest.mark.parametrize(
     ("base", "context", "message"),
     [
-        (WTALC, 0, "the video scores of the base model 'wtalc' have no running form"),
-        (BaSNet, 2, "with the base model 'basnet' the scores of a snippet depend on the 2 before and after it"),
+        ("wtalc", 0, "the video scores of the base model 'wtalc' have no running form"),
+        ("basnet", 2, "with the base model 'basnet' the scores of a snippet depend on the 2 before and after it"),
     ],
 )
-def test_other_base_models_are_refused(
-    model_path: Path, tmp_path: Path, base: type[BaseModel], context: int, message: str
-) -> None:
+def test_other_base_models_are_refused(make_model: Callable[..., Path], base: str, context: int, message: str) -> None:
     """Whatever the profile: their snippets look at neighbours, or their ŷ is no sum over time."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = base(24, 5)  # type: ignore[call-arg]
-    assert model.context_snippets == context
-    name = base.__module__.rpartition(".")[2]
-    said = replace(Detector(model_path, provider="cpu").metadata, base=name, context_snippets=model.context_snippets)
-    save_graph(tmp_path / "model.onnx", build_graph(model, 24), said)
+    path = make_model(base=base, context_snippets=context)
     for settings in ({}, {"profile": "paper", "nms": None}):
         with pytest.raises(ConfigError, match=message):
-            StreamingDetector(Detector(tmp_path / "model.onnx", provider="cpu", **settings), fps=FPS)
+            StreamingDetector(Detector(path, provider="cpu", **settings), fps=FPS)
 
 
 def test_a_file_that_does_not_say_how_far_its_scores_look_is_refused(model_path: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Model files that are damaged, foreign, lying or hostile end in one clear line, and open no file but themselves."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -13,28 +12,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from onnx import TensorProto, helper, numpy_helper
+from small_model import GRAPH
 
-from refineloc.export.graph import build_graph, save_graph
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.model import onnx_guard
-from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.session import Session
-from refineloc.training.models.bases.refineloc import RefineLoc
-
-
-@pytest.fixture(scope="module")
-def graph() -> bytes:
-    torch.manual_seed(0)
-    return build_graph(RefineLoc(24, 5), 24).SerializeToString()
 
 
 @pytest.fixture
-def good(tmp_path: Path, graph: bytes, metadata: ModelMetadata) -> Path:
-    path = tmp_path / "good.onnx"
-    save_graph(path, onnx.ModelProto.FromString(graph), metadata)
-    return path
+def good(model_path: Path) -> Path:
+    return model_path
 
 
 def refuse(path: Path, message: str) -> None:
@@ -262,8 +250,8 @@ def test_a_model_of_others(tmp_path: Path) -> None:
     ],
     ids=["none", "of-others", "most-missing", "newer"],
 )
-def test_metadata_that_are_not_ours(tmp_path: Path, graph: bytes, props: dict[str, str], message: str) -> None:
-    model = onnx.ModelProto.FromString(graph)
+def test_metadata_that_are_not_ours(tmp_path: Path, props: dict[str, str], message: str) -> None:
+    model = onnx.load(GRAPH)
     helper.set_model_props(model, props)
     path = tmp_path / "bad.onnx"
     path.write_bytes(model.SerializeToString())
@@ -271,13 +259,8 @@ def test_metadata_that_are_not_ours(tmp_path: Path, graph: bytes, props: dict[st
 
 
 @pytest.mark.parametrize("lie", [{"width": 23}, {"width": 48}, {"classes": ("a", "b")}])
-def test_metadata_that_lie_about_the_graph(
-    tmp_path: Path, graph: bytes, metadata: ModelMetadata, lie: dict[str, object]
-) -> None:
-    path = tmp_path / "bad.onnx"
-    said = dataclasses.replace(metadata, **lie)  # type: ignore[arg-type]
-    save_graph(path, onnx.ModelProto.FromString(graph), said)
-    refuse(path, "do not fit its graph")
+def test_metadata_that_lie_about_the_graph(make_model: Callable[..., Path], lie: dict[str, object]) -> None:
+    refuse(make_model(**lie), "do not fit its graph")
 
 
 @pytest.mark.parametrize("size", [0, 1, 10, 1000, -1])
@@ -333,17 +316,11 @@ MUTATE = textwrap.dedent(
 )
 
 
-def test_changed_bytes_end_in_one_line(tmp_path: Path, graph: bytes, metadata: ModelMetadata) -> None:
-    # Only the structure is worth changing: without the weights, most of the bytes are of names, shapes and metadata.
-    torch.manual_seed(0)
-    small = build_graph(RefineLoc(2, 2), 2)
-    path = tmp_path / "small.onnx"
-    save_graph(path, small, dataclasses.replace(metadata, width=2, classes=("a", "b")))
+def test_changed_bytes_end_in_one_line(tmp_path: Path, good: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", MUTATE, str(path), str(tmp_path / "bad.onnx"), "0", "400"],
+        [sys.executable, "-c", MUTATE, str(good), str(tmp_path / "bad.onnx"), "0", "400"],
         capture_output=True,
         text=True,
-        timeout=120,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
