@@ -161,4 +161,4 @@ def _megabytes(size: int) -> str:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    run_app(app)
+    run_app(app, {"preset": "--preset NAME", "allow_loss": "--allow-loss"})

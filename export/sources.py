@@ -101,7 +101,9 @@ def from_checkpoint(path: Path, classes: Path, preset: str | None = None) -> Tra
     names = read_class_names(classes, checkpoint.classes)
     missing = [key for key in _STATED if key not in checkpoint.config]
     if missing and preset is None:
-        raise ModelError(f"{path}: its config does not state {', '.join(missing)}; give --preset for them")
+        raise ModelError(
+            f"{path}: its config does not state {', '.join(missing)}; give a preset for them", parameter="preset"
+        )
     own: dict[str, dict[str, Any]] = {"features": {}, "detection": {"profile": "release"}}
     for key, value in checkpoint.config.items():
         own[_STATED[key]][key] = value

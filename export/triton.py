@@ -31,7 +31,7 @@ def check_triton_folder(folder: str | os.PathLike[str], name: str = "refineloc")
     place = Path(folder) / name / "1"
     there = next(path for path in (place, *place.parents) if path.exists())
     if not there.is_dir():
-        raise OutputError(f"{there}: cannot hold a model repository: it is a file; give --triton a folder")
+        raise OutputError(f"{there}: cannot hold a model repository: it is a file; give a folder")
     check_writable(there / "model.onnx")
 
 

@@ -59,12 +59,13 @@ def write_model(
         try:
             parity = measure(model, Session(aside, provider="cpu"), sample)
         except (ModelError, EngineError) as error:  # of the file that nobody has seen yet
-            raise type(error)(str(error).replace(str(aside), str(path))) from error
+            raise type(error)(str(error).replace(str(aside), str(path)), parameter=error.parameter) from error
         beyond = problems(parity, TOLERANCES[precision])
         if beyond and not allow_loss:
             raise ModelError(
                 f"{path}: not written: as {precision} it is too far from the trained model: {'; '.join(beyond)}; "
-                "--allow-loss writes it all the same"
+                "allow_loss writes it all the same",
+                parameter="allow_loss",
             )
         measured = replace(metadata, precision=precision, parity=parity)
         content = model_bytes(graph, measured)

@@ -234,10 +234,7 @@ class Detector:
         """Of the first of each that is known."""
         rate = next((one for one in fps if one is not None), None)
         if rate is None:
-            raise InputError(
-                f"{where}: its fps is not known, and seconds need it; give --fps X or --videos LABELS.csv "
-                "(in Python: fps= or times=)"
-            )
+            raise InputError(f"{where}: its fps is not known, and seconds need it; give fps or times", parameter="fps")
         try:
             return SnippetGrid(
                 rate, self.metadata.snippet_frames, next((one for one in duration_s if one is not None), None)

@@ -11,8 +11,10 @@
     ├── EngineError (RuntimeError)   ONNX Runtime, or the provider asked for, cannot run
     └── MissingExtraError (ImportError)   an optional dependency is absent; the message has the install line
 
-Messages name, in this order: the file, the video, what is wrong (expected, got) and what to do.
-The command-line programs print them as one line and exit with code 2.
+Messages name, in this order: the file, the video, what is wrong (expected, got) and what to do. They speak of
+parameters, never of command-line options: the library does not know which program, if any, called it. An error that a
+parameter would cure carries its name, and each program appends its own option for it. The command-line programs print
+errors as one line and exit with code 2 (`refineloc.runtime.cli.common.run_app`).
 """
 
 __all__ = [
@@ -30,7 +32,17 @@ __all__ = [
 
 
 class RefineLocError(Exception):
-    """Base of all errors that refineloc raises on purpose."""
+    """Base of all errors that refineloc raises on purpose.
+
+    Args:
+        message: one line.
+        parameter: the name of the parameter that would cure it, where there is one.
+    """
+
+    def __init__(self, message: object = "", *, parameter: str = "") -> None:
+        super().__init__(message)
+        # An instance attribute, which pickle keeps: errors cross from one process to another.
+        self.parameter = parameter
 
 
 class InputError(RefineLocError, ValueError):

@@ -330,4 +330,10 @@ def _read_classes(path: Path) -> list[str]:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    run_app(app)
+    options = {
+        "fps": "--videos LABELS or --fps X",
+        "duration_s": "--videos LABELS",
+        "subset": "--subset",
+        "allow_pickle": "--allow-pickle",
+    }
+    run_app(app, options)

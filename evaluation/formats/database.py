@@ -63,8 +63,11 @@ def write_training_data(
     database, left_out = {}, []
     for track in tracks:
         if track.duration_s is None or track.fps is None:
-            lacks = "duration" if track.duration_s is None else "frame rate"
-            raise InputError(f"video {track.video!r}: its {lacks} is not known, and training needs it; give --videos")
+            missing = "duration" if track.duration_s is None else "fps"
+            raise InputError(
+                f"video {track.video!r}: its {missing} is not known, and training needs it; give the track's",
+                parameter="duration_s" if track.duration_s is None else "fps",
+            )
         unknown = sorted(set(track.labels) - index.keys())
         if unknown:
             raise InputError(f"video {track.video!r}: label {unknown[0]!r} is not one of the {len(index)} classes")

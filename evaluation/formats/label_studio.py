@@ -44,8 +44,8 @@ def write_label_studio(
     for track in tracks:
         if track.fps is None:
             raise InputError(
-                f"video {track.video!r}: Label Studio counts frames, and its frame rate is not known; "
-                "give --videos LABELS or --fps"
+                f"video {track.video!r}: Label Studio counts frames, and its fps is not known; give the track's fps",
+                parameter="fps",
             )
         results = [_result(track, at, track.fps) for at in range(len(track))]
         entry: dict[str, Any] = {"result": results}

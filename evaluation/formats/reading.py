@@ -57,7 +57,7 @@ def read_source(path: str | os.PathLike[str], *, allow_pickle: bool = False, sub
     scored, unread = _scores_of(source)
     if scored:
         if subset is not None:
-            raise InputError(f"{source}: detections have no subsets; leave --subset out")
+            raise InputError(f"{source}: detections have no subsets; leave subset out", parameter="subset")
         return Source(tracks_of_detections(read_detections(source)), True)
     return Source(tracks_of_annotations(read_annotations(source, subset=subset)), False, unread)
 

@@ -92,7 +92,8 @@ def _objects(path: Path, allow_pickle: bool, count: int) -> list[Any]:
     if array is None:
         raise AnnotationError(
             f"{path}: holds Python objects (a pickle, which can be harmful); "
-            "if you trust where it is from, --allow-pickle reads it"
+            "if you trust where it is from, allow_pickle reads it",
+            parameter="allow_pickle",
         )
     if array.ndim == 0 or len(array) != count:
         raise AnnotationError(f"{path}: expected {count} rows, as videoname.npy has")

@@ -4,7 +4,8 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import typer
@@ -19,13 +20,20 @@ def new_app(name: str) -> typer.Typer:
     return typer.Typer(name=name, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-def run_app(app: typer.Typer) -> NoReturn:
-    """Run a program; what a user can cause ends in one line on stderr and exit code 2, never in a traceback."""
+def run_app(app: typer.Typer, options: Mapping[str, str] = MappingProxyType({})) -> NoReturn:
+    """Run a program; what a user can cause ends in one line on stderr and exit code 2, never in a traceback.
+
+    Args:
+        app: the program.
+        options: what the program calls a parameter of the library, such as {"fps": "--fps X"}; appended to errors that
+            this parameter would cure.
+    """
     warnings.showwarning = _show_warning
     try:
         app(standalone_mode=True)
     except RefineLocError as error:
-        fail(error)
+        option = options.get(error.parameter)
+        fail(f"{error} ({option})" if option else error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

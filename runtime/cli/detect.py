@@ -189,7 +189,8 @@ def _told(journal: Journal) -> Iterator[None]:
             how = "--resume --leave-out VIDEO goes on with them, without this one"
         elif isinstance(error, EngineError):
             how = "--resume --batch-snippets N goes on with them, in smaller calls"
-        raise type(error)(f"{error}; {journal.path} has {len(journal.names)} videos: {how}") from error
+        text = f"{error}; {journal.path} has {len(journal.names)} videos: {how}"
+        raise type(error)(text, parameter=error.parameter) from error
 
 
 def _without(names: Sequence[str], leave_out: Sequence[str], store: FeatureStore) -> tuple[str, ...]:
@@ -248,4 +249,5 @@ def _external_data(detector: "Detector", model: Path) -> dict[str, Any]:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    run_app(app)
+    options = {"fps": "--fps X or --videos LABELS.csv", "allow_missing": "--allow-missing"}
+    run_app(app, options)

@@ -115,8 +115,9 @@ class FeatureStore(ABC):
         if size > self._max_video_bytes:
             raise FeatureError(
                 f"{where}: its {shape[0]} x {shape[1]} features would take {_gib(size)} of memory, more than the limit "
-                f"of {_gib(self._max_video_bytes)} a video; the file is damaged, or split the video (in Python, "
-                "open_features(max_video_bytes=...) raises the limit)"
+                f"of {_gib(self._max_video_bytes)} a video; the file is damaged, or split the video, or raise "
+                "max_video_bytes",
+                parameter="max_video_bytes",
             )
         try:
             return np.empty(shape, dtype=dtype)

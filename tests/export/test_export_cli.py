@@ -208,5 +208,5 @@ def test_a_repository_that_cannot_be_written_is_told_before_the_export(export: E
     for place in ("file", "file/repository"):
         code, out, err = export("-o", "m.onnx", "--triton", place)
         assert (code, out) == (2, "")
-        assert err == "error: file: cannot hold a model repository: it is a file; give --triton a folder\n"
+        assert err == "error: file: cannot hold a model repository: it is a file; give a folder\n"
     assert not (tmp_path / "m.onnx").exists()

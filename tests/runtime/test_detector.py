@@ -93,8 +93,9 @@ def test_a_store_gives_fps_and_durations(model_path: Path, tmp_path: Path, rng: 
         file["v000"].attrs.update(fps=20.0, duration=30.0)
     detector = Detector(model_path, provider="cpu")
     with open_features(tmp_path / "f.h5") as store:
-        with pytest.raises(InputError, match=r"video 'v001': its fps is not known.*--fps X or --videos"):
+        with pytest.raises(InputError, match=r"video 'v001': its fps is not known.*give fps or times$") as raised:
             dict(detector.detect_many(store))
+        assert raised.value.parameter == "fps"
         found = dict(detector.detect_many(store, fps=25.0))
         assert same(found["v000"], detector.detect(videos["v000"], fps=20.0, duration_s=30.0))
         assert same(found["v001"], detector.detect(videos["v001"], fps=25.0))

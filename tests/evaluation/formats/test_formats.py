@@ -171,7 +171,7 @@ def test_label_studio_counts_frames_from_one(tmp_path: Path) -> None:
     assert {result["value"]["timelinelabels"][0] for result in results} == {"x", "y"}
     write_label_studio(tmp_path / "b.json", [track(rows, scores=False, fps=25.0)])
     assert "annotations" in json.loads((tmp_path / "b.json").read_text())[0]
-    with pytest.raises(InputError, match=r"video 'clip'.*frame rate is not known.*--fps"):
+    with pytest.raises(InputError, match=r"video 'clip'.*fps is not known; give the track's"):
         write_label_studio(tmp_path / "c.json", [track(rows)])
 
 
@@ -235,7 +235,7 @@ def test_training_data_is_what_the_loaders_ask_for(tmp_path: Path) -> None:
     assert read_annotations(path, subset="training")["clip"].segment_labels == ("run", "jump")
     with pytest.raises(InputError, match="label 'run' is not one of the 1 classes"):
         write_training_data(path, [pseudo], ["jump"])
-    with pytest.raises(InputError, match="its frame rate is not known"):
+    with pytest.raises(InputError, match="its fps is not known"):
         write_training_data(path, [track(ROWS, duration_s=5.0)], ["jump"])
     with pytest.raises(InputError, match="its duration is not known"):
         write_training_data(path, [track(ROWS, fps=5.0)], ["jump"])
@@ -323,7 +323,7 @@ def test_basnet_ground_truth(shared_data: Path) -> None:
 
 def test_wtalc_folder(shared_data: Path) -> None:
     folder = shared_data / "wtalc-thumos14reduced"
-    with pytest.raises(AnnotationError, match=r"segments\.npy: holds Python objects.*--allow-pickle"):
+    with pytest.raises(AnnotationError, match=r"segments\.npy: holds Python objects.*allow_pickle reads it"):
         read_wtalc(folder)
     read = read_wtalc(folder, allow_pickle=True)
     assert len(read) == 412
@@ -361,7 +361,7 @@ def wtalc_folder(folder: Path, segments: Any, labels: Any) -> Path:
 
 def test_objects_are_unpickled_only_where_that_is_allowed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = wtalc_folder(tmp_path, [[0.0, 1.0]], [Harmful()])
-    with pytest.raises(AnnotationError, match=r"segments\.npy: holds Python objects.*--allow-pickle"):
+    with pytest.raises(AnnotationError, match=r"segments\.npy: holds Python objects.*allow_pickle reads it"):
         read_wtalc(folder)
     np.save(folder / "segments.npy", np.zeros((1, 0, 2)))  # a plain array, so that labels.npy comes next
     with pytest.raises(AnnotationError, match=r"labels\.npy: holds Python objects"):
