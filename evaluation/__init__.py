@@ -1,16 +1,32 @@
 """Evaluation: detections and ground truth in, scores and their reasons out; NumPy alone, no engine, no torch.
 
-    from refineloc.evaluation import evaluate
+    from refineloc.evaluation import evaluate, match_detections
     from refineloc.runtime import read_annotations, read_detections
 
-    evaluation = evaluate(read_detections("detections.json"), read_annotations("val.csv"))
-    print(evaluation.average_mAP)
+    matching = match_detections(read_detections("detections.json"), read_annotations("val.csv"))
+    print(evaluate(matching).average_mAP)
 
 The way of the data: detections -> matching -> average precision, bootstrap, recall -> diagnosis, pictures, report.
 `formats/` reads and writes what other tools have. The runtime never imports this package: a deployed detector does
 not need it.
 """
 
-from refineloc.evaluation.average_precision import Evaluation, evaluate
+from refineloc.evaluation.average_precision import Evaluation, evaluate, video_scores
+from refineloc.evaluation.bootstrap import Intervals, bootstrap
+from refineloc.evaluation.diagnosis import Diagnosis, diagnose
+from refineloc.evaluation.matching import DEFAULT_TIOUS, Matching, match_detections
+from refineloc.evaluation.recall import average_recall
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = [
+    "DEFAULT_TIOUS",
+    "Diagnosis",
+    "Evaluation",
+    "Intervals",
+    "Matching",
+    "average_recall",
+    "bootstrap",
+    "diagnose",
+    "evaluate",
+    "match_detections",
+    "video_scores",
+]

@@ -1,6 +1,5 @@
 """Mean average precision of detections, as ActivityNet's evaluation kit computes it (docs/evaluation.md)."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc._ext.matching import average_precision
-from refineloc.evaluation.matching import DEFAULT_TIOUS, Regions, match_detections
-from refineloc.runtime.annotations import Annotations
-from refineloc.runtime.detections import Detections
+from refineloc.evaluation.matching import Matching
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "video_scores"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,8 +21,7 @@ class Evaluation:
         classes: names, N of them: those that the ground truth has.
         ap: float64 [K, N], fractions of 1.
         instances: annotations of each class, int64 [N].
-        unknown_labels: detections whose class the ground truth does not have; they are left out, as the kit does.
-        unknown_videos: videos of the detections that the ground truth does not have; theirs are false positives.
+        unknown_labels, unknown_videos: as in `Matching`.
     """
 
     tious: npt.NDArray[np.float64]
@@ -63,38 +59,36 @@ class Evaluation:
         }
 
 
-def evaluate(
-    detections: Mapping[str, Detections],
-    annotations: Annotations,
-    tious: Sequence[float] = DEFAULT_TIOUS,
-    *,
-    drop_repeated: bool = False,
-    ambiguous: Regions | None = None,
-    interpolated: bool = True,
-) -> Evaluation:
-    """Average precision of detections against ground truth.
-
-    Annotations of length zero are dropped, as the field does. Detections of equal score keep the order that the kit's
-    sort gives small classes: the later row first.
+def evaluate(matching: Matching, *, interpolated: bool = True) -> Evaluation:
+    """Average precision of matched detections.
 
     Args:
-        detections: by video.
-        annotations: with times.
-        tious: thresholds in (0, 1].
-        drop_repeated: drop annotations that repeat an earlier one of their class within 0.001 s, as OpenTAD and
-            ActionFormer do.
-        ambiguous: regions by video, as of THUMOS14's Ambiguous list: a false positive that overlaps one counts neither
-            way.
+        matching: detections and ground truth, by `match_detections`.
         interpolated: as ActivityNet's kit and VOC 2011; False: the mean precision at true positives, as W-TALC's.
-
-    Raises:
-        AnnotationError: no times in the ground truth.
-        ConfigError: a threshold out of range.
     """
-    matching = match_detections(detections, annotations, tious, drop_repeated=drop_repeated)
     truth = matching.truth
-    hits = matching.hits(annotations, ambiguous or {})
-    ap = average_precision(hits, matching.class_bounds, truth.instances.astype(np.float64), interpolated=interpolated)
+    ap = average_precision(
+        matching.hits, matching.class_bounds, truth.instances.astype(np.float64), interpolated=interpolated
+    )
     return Evaluation(
         matching.tious, truth.classes, ap, truth.instances, matching.unknown_labels, matching.unknown_videos
     )
+
+
+def video_scores(matching: Matching) -> npt.NDArray[np.float64]:
+    """How well each video's annotations are found: AP within the video, mean over its classes and thresholds.
+
+    Returns:
+        float64 [videos of the annotations]; NaN for a video without annotations.
+    """
+    truth, videos = matching.truth, len(matching.annotations)
+    group = np.where(matching.video >= 0, truth.group_of(matching.video, matching.label), -1)
+    order = np.argsort(group, kind="stable")  # within a group still by falling score
+    bounds = np.searchsorted(group[order], np.arange(len(truth.keys) + 1))
+    ap = average_precision(matching.hits[:, order], bounds, np.diff(truth.bounds).astype(np.float64)).mean(axis=0)
+    video = truth.keys // len(truth.classes)
+    count = np.bincount(video, minlength=videos)
+    total = np.bincount(video, weights=ap, minlength=videos)
+    scores = np.full(videos, np.nan)
+    np.divide(total, count, out=scores, where=count > 0)
+    return scores

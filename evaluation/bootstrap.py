@@ -1,15 +1,14 @@
 """Bootstrap confidence intervals of mAP: how much would it differ on other videos of the same kind?
 
-Videos are drawn with replacement; a video drawn twice counts twice. Which annotation a detection finds depends on its
-own video only, so detections are matched once, and a resample only weighs them anew.
+Videos are drawn with replacement; a video drawn twice counts twice. Which annotation a detection takes depends on its
+video alone. Detections are therefore matched once, and a resample only changes their weights.
 
-A video drawn twice doubles its true positives, so where classes have few videos the resamples' mAP lies above the
-sample's (by 1.5 points on ActivityNet's 100 classes): plain percentiles can leave out the very figure they are for. The
-interval is therefore the percentiles of the deviations from the resamples' mean, around the sample's own figure; the
-shift is reported.
+A video drawn twice doubles its true positives. Where classes have few videos, the mAP of the resamples therefore lies
+above that of the sample (by 1.5 points on ActivityNet's 100 classes), and plain percentiles can leave out the figure
+that they are for. The interval is the percentiles of the deviations from the mean of the resamples, around the figure
+of the sample; the shift is reported.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +17,7 @@ import numpy.typing as npt
 
 from refineloc._ext.matching import average_precision
 from refineloc.evaluation.average_precision import Evaluation
-from refineloc.evaluation.matching import DEFAULT_TIOUS, Regions, match_detections
-from refineloc.runtime.annotations import Annotations
-from refineloc.runtime.detections import Detections
+from refineloc.evaluation.matching import Matching
 from refineloc.runtime.errors import ConfigError
 
 __all__ = ["Intervals", "bootstrap"]
@@ -58,43 +55,40 @@ class Intervals:
 
 
 def bootstrap(
-    detections: Mapping[str, Detections],
-    annotations: Annotations,
-    tious: Sequence[float] = DEFAULT_TIOUS,
+    matching: Matching,
     *,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-    drop_repeated: bool = False,
-    ambiguous: Regions | None = None,
     interpolated: bool = True,
 ) -> Intervals:
     """Confidence intervals of the mAP that `evaluate` gives.
 
+    A class without any annotation in a resample is left out of its mean. Detections of videos that the annotations do
+    not have are in every resample.
+
     Args:
-        detections, annotations, tious, drop_repeated, ambiguous, interpolated: as for `evaluate`.
+        matching: detections and ground truth, by `match_detections`.
         resamples: draws of as many videos as the annotations have.
         level: share of the resamples inside the interval.
         seed: of the draws.
-
-    A class without any annotation in a resample is left out of its mean. Detections of videos that the annotations do
-    not have are in every resample.
+        interpolated: as for `evaluate`.
 
     Raises:
         ConfigError: no resamples, or a level outside (0, 1).
     """
     if resamples < 1 or not 0 < level < 1:
         raise ConfigError(f"bootstrap: expected resamples >= 1 and a level between 0 and 1, got {resamples}, {level}")
-    matching = match_detections(detections, annotations, tious, drop_repeated=drop_repeated)
-    hits = matching.hits(annotations, ambiguous or {})
-    truth = matching.truth
-    classes, videos = len(truth.classes), len(annotations)
-    of_video, of_class = np.divmod(truth.keys, classes)
+    hits, truth = matching.hits, matching.truth
+    classes, videos = len(truth.classes), len(matching.annotations)
+    group_video, group_class = np.divmod(truth.keys, classes)
     counts = np.diff(truth.bounds)
 
     def scores_of(weights: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """mAP by threshold, and AP by class (NaN without annotations), where video v counts weights[v] times."""
-        positives = np.bincount(of_class, weights=weights[of_video] * counts, minlength=classes).astype(np.float64)
+        positives = np.bincount(group_class, weights=weights[group_video] * counts, minlength=classes).astype(
+            np.float64
+        )
         each = np.append(weights, 1.0)[matching.video]  # video -1, not in the annotations, takes the last
         ap = average_precision(hits, matching.class_bounds, positives, weights=each, interpolated=interpolated)
         present = ap[:, positives > 0]

@@ -1,4 +1,4 @@
-"""Which annotation each detection finds: what average precision, intervals, diagnosis and report all rest on."""
+"""Which annotation each detection takes: average precision, intervals, diagnosis and report all start from it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,9 @@ from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import AnnotationError, ConfigError
 
-__all__ = ["DEFAULT_TIOUS", "Matching", "Regions", "Truth", "match_detections"]
+__all__ = ["DEFAULT_TIOUS", "Matching", "Regions", "TruthTable", "match_detections"]
 
 DEFAULT_TIOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
-
 
 # Ambiguous regions by video: (start, end) in seconds.
 Regions = Mapping[str, Sequence[tuple[float, float]]]
@@ -23,27 +22,34 @@ Regions = Mapping[str, Sequence[tuple[float, float]]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matching:
-    """All detections, and the annotations that they take, as arrays.
+    """Detections, the ground truth, and which annotation each detection takes: what every measure starts from.
 
     Attributes:
+        detections: as given, by video.
+        annotations: as given.
         tious: thresholds, float64 [K].
-        truth: the annotations, by video and class.
+        truth: the annotations that count, by video and class.
         class_bounds: class c has the detections class_bounds[c] .. class_bounds[c + 1] - 1, int64 [N + 1].
         video: index into the annotations' videos, -1 for one that they do not have, int64 [n].
         start, end, score: of each detection, float64 [n]; by class, and within a class by falling score.
-        annotation: index of the annotation that each detection takes at each threshold, -1 for a false positive,
-            int32 [K, n].
-        unknown_labels, unknown_videos: as in `Evaluation`.
+        annotation: index into `truth` of the annotation that each detection takes at each threshold, -1 for a false
+            positive, int32 [K, n].
+        ambiguous: whether each detection overlaps an ambiguous region, bool [n].
+        unknown_labels: detections whose class the ground truth does not have; they are left out, as the kit does.
+        unknown_videos: videos of the detections that the ground truth does not have; theirs are false positives.
     """
 
+    detections: Mapping[str, Detections]
+    annotations: Annotations
     tious: npt.NDArray[np.float64]
-    truth: "Truth"
+    truth: "TruthTable"
     class_bounds: npt.NDArray[np.int64]
     video: npt.NDArray[np.int64]
     start: npt.NDArray[np.float64]
     end: npt.NDArray[np.float64]
     score: npt.NDArray[np.float64]
     annotation: npt.NDArray[np.int32]
+    ambiguous: npt.NDArray[np.bool_]
     unknown_labels: int
     unknown_videos: int
 
@@ -52,17 +58,12 @@ class Matching:
         """The class of each detection, [n]."""
         return np.repeat(np.arange(len(self.truth.classes)), np.diff(self.class_bounds))
 
-    def hits(self, annotations: Annotations, ambiguous: Regions) -> npt.NDArray[np.int8]:
+    @property
+    def hits(self) -> npt.NDArray[np.int8]:
         """1 for a true positive, 0 for a false one, -1 for a false one in an ambiguous region, int8 [K, n]."""
         hits = (self.annotation >= 0).astype(np.int8)
-        if ambiguous:
-            inside = np.zeros(len(self.start), dtype=np.bool_)
-            index = {name: position for position, name in enumerate(annotations)}
-            for name, regions in ambiguous.items():
-                own = np.flatnonzero(self.video == index.get(name, len(index)))
-                for begin, end in regions:
-                    inside[own] |= (self.start[own] < end) & (self.end[own] > begin)
-            hits[(hits == 0) & inside] = -1
+        if self.ambiguous.any():
+            hits[(hits == 0) & self.ambiguous] = -1
         return hits
 
 
@@ -72,26 +73,40 @@ def match_detections(
     tious: Sequence[float] = DEFAULT_TIOUS,
     *,
     drop_repeated: bool = False,
+    ambiguous: Regions | None = None,
 ) -> Matching:
-    """Which annotation each detection finds: what average precision and the diagnosis both rest on.
+    """Match detections with ground truth, as ActivityNet's evaluation kit does (docs/evaluation.md).
 
-    Arguments and errors are those of `evaluate`.
+    Annotations of length zero are dropped, as the field does. Detections of equal score keep the order that the kit's
+    sort gives small classes: the later row first.
+
+    Args:
+        detections: by video.
+        annotations: with times.
+        tious: thresholds in (0, 1].
+        drop_repeated: drop annotations that repeat an earlier one of their class within 0.001 s, as OpenTAD and
+            ActionFormer do.
+        ambiguous: regions by video, as of THUMOS14's Ambiguous list: a false positive that overlaps one counts neither
+            way in `evaluate` and `bootstrap`. The diagnosis counts it: DETAD has no such regions.
+
+    Raises:
+        AnnotationError: no times in the ground truth.
+        ConfigError: a threshold out of range.
     """
     thresholds = np.asarray(tious, dtype=np.float64)
     if not thresholds.size or not ((thresholds > 0) & (thresholds <= 1)).all():
         raise ConfigError(f"tIoU thresholds: expected numbers above 0 and at most 1, got {list(tious)}")
     truth = _truth_table(annotations, drop_repeated)
 
-    videos = {name: index for index, name in enumerate(annotations)}
-    class_of = {label: index for index, label in enumerate(truth.classes)}
-    unknown_videos = sum(name not in videos for name in detections)
+    video_index = {name: index for index, name in enumerate(annotations)}
+    class_index = {label: index for index, label in enumerate(truth.classes)}
+    unknown_videos = sum(name not in video_index for name in detections)
     parts = list(detections.values())
-    label = _classes_of(parts, class_of)
-    video = np.repeat([videos.get(name, -1) for name in detections], [len(own.start) for own in parts]).astype(np.int64)
+    label = _classes_of(parts, class_index)
+    video = np.repeat([video_index.get(name, -1) for name in detections], [len(part) for part in parts])
     start, end, score = (
-        _joined([getattr(own, column) for own in parts], np.float64) for column in ("start", "end", "score")
+        _joined([getattr(part, column) for part in parts], np.float64) for column in ("start", "end", "score")
     )
-    unknown_labels = int((label < 0).sum())
 
     # By class, then by falling score, the later row first where scores are equal.
     by_score = _falling(score)
@@ -99,33 +114,59 @@ def match_detections(
     # A stable sort of small integers is a radix sort: linear.
     small = np.uint16 if len(truth.classes) <= 2**16 else np.int64
     order = by_score[np.argsort(label[by_score].astype(small), kind="stable")]
-    group = np.where(video[order] >= 0, truth.group_of(video[order], label[order]), -1)
-    found = match(start[order], end[order], group, truth.start, truth.end, truth.bounds, thresholds)
-    class_bounds = np.searchsorted(label[order], np.arange(len(truth.classes) + 1))
+    video, label, start, end, score = (
+        video[order].astype(np.int64),
+        label[order],
+        start[order],
+        end[order],
+        score[order],
+    )
+    group = np.where(video >= 0, truth.group_of(video, label), -1)
     return Matching(
+        detections=detections,
+        annotations=annotations,
         tious=thresholds,
         truth=truth,
-        class_bounds=class_bounds,
-        video=video[order],
-        start=start[order],
-        end=end[order],
-        score=score[order],
-        annotation=found,
-        unknown_labels=unknown_labels,
+        class_bounds=np.searchsorted(label, np.arange(len(truth.classes) + 1)),
+        video=video,
+        start=start,
+        end=end,
+        score=score,
+        annotation=match(start, end, group, truth.start, truth.end, truth.bounds, thresholds),
+        ambiguous=_overlapping(ambiguous or {}, video_index, video, start, end),
+        unknown_labels=sum(map(len, parts)) - len(order),
         unknown_videos=unknown_videos,
     )
 
 
-def _classes_of(parts: list[Detections], class_of: Mapping[str, int]) -> npt.NDArray[np.int64]:
+def _overlapping(
+    regions: Regions,
+    video_index: Mapping[str, int],
+    video: npt.NDArray[np.int64],
+    start: npt.NDArray[np.float64],
+    end: npt.NDArray[np.float64],
+) -> npt.NDArray[np.bool_]:
+    """Which detections overlap a region of their video; touching is not overlapping."""
+    overlapping = np.zeros(len(start), dtype=np.bool_)
+    for name in regions.keys() & video_index.keys():
+        rows = np.flatnonzero(video == video_index[name])
+        for begin, stop in regions[name]:
+            overlapping[rows] |= (start[rows] < stop) & (end[rows] > begin)
+    return overlapping
+
+
+def _classes_of(parts: list[Detections], class_index: Mapping[str, int]) -> npt.NDArray[np.int64]:
     """The ground truth's class of each detection, -1 where it has none."""
 
     def mapping(classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
-        return np.array([class_of.get(label, -1) for label in classes], dtype=np.int64)
+        return np.array([class_index.get(label, -1) for label in classes], dtype=np.int64)
 
-    if parts and all(own.classes is parts[0].classes for own in parts):  # as read from one file
+    if parts and all(part.classes is parts[0].classes for part in parts):  # as read from one file
         classes = mapping(parts[0].classes)
-        return classes[_joined([own.label_index for own in parts], np.int64)] if len(classes) else _joined([], np.int64)
-    return _joined([mapping(own.classes)[own.label_index] for own in parts], np.int64)
+        return (
+            classes[_joined([part.label_index for part in parts], np.int64)] if len(classes) else _joined([], np.int64)
+        )
+    return _joined([mapping(part.classes)[part.label_index] for part in parts], np.int64)
 
 
 def _falling(score: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -145,7 +186,7 @@ def _joined(parts: list[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class TruthTable:
     """All annotations, grouped by video and class.
 
     Attributes:
@@ -183,7 +224,7 @@ class Truth:
         return np.where(inside, table[np.where(inside, wanted, 0)], -1)
 
 
-def _truth_table(annotations: Annotations, drop_repeated: bool) -> Truth:
+def _truth_table(annotations: Annotations, drop_repeated: bool) -> TruthTable:
     if not annotations.has_times:
         raise AnnotationError(f"{annotations.path}: has labels but no segments with times; evaluation needs them")
     videos = list(annotations.values())
@@ -203,7 +244,7 @@ def _truth_table(annotations: Annotations, drop_repeated: bool) -> Truth:
     key = of_video * len(names) + label
     order = np.argsort(key, kind="stable")
     keys, first = np.unique(key[order], return_index=True)
-    return Truth(
+    return TruthTable(
         classes=tuple(names),
         start=start[order],
         end=end[order],

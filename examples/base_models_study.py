@@ -19,8 +19,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.evaluation import evaluate
-from refineloc.runtime import read_annotations
+from refineloc.evaluation import evaluate, match_detections
+from refineloc.runtime import Annotations, read_annotations
 from refineloc.runtime.annotations import write_annotations_csv
 from refineloc.runtime.detections import read_detections
 from refineloc.training.sample.synth import World
@@ -115,9 +115,9 @@ def table(folder: Path, data: str) -> str:
     return "\n".join(lines)
 
 
-def _map(folder: Path, iteration: int, truth: object) -> npt.NDArray[np.float64]:
+def _map(folder: Path, iteration: int, truth: Annotations) -> npt.NDArray[np.float64]:
     found = read_detections(folder / f"iter_{iteration}" / "detections.json")
-    return evaluate(found, truth, tious=TIOUS).mAP  # type: ignore[arg-type]
+    return evaluate(match_detections(found, truth, TIOUS)).mAP
 
 
 def run(folder: Path, data: str, base: str, seed: int) -> Path:

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from refineloc.evaluation import evaluate
+from refineloc.evaluation import evaluate, match_detections
 from refineloc.runtime import Annotations, read_annotations, read_detections
 
 DEMO = Path("demo")
@@ -62,7 +62,8 @@ def print_table(annotations: Annotations) -> None:
     print("\n           mAP (%) on the validation videos at tIoU        taught with pseudo labels of")
     print("iteration" + "".join(f"{tiou:7.1f}" for tiou in tious) + "  average   precision (%)  recall (%)")
     for iteration, record in enumerate(json.loads((DEMO / "run/iterations.json").read_text())):
-        result = evaluate(read_detections(DEMO / f"run/iter_{iteration}/detections.json"), annotations, tious)
+        detections = read_detections(DEMO / f"run/iter_{iteration}/detections.json")
+        result = evaluate(match_detections(detections, annotations, tious))
         line = f"{iteration:>9}" + "".join(f"{100 * value:7.1f}" for value in result.mAP)
         line += f"{100 * result.average_mAP:9.1f}"
         if record["pseudo_labels"]:

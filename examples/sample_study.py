@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from refineloc.evaluation import evaluate
-from refineloc.evaluation.matching import DEFAULT_TIOUS
+from refineloc.evaluation import DEFAULT_TIOUS, evaluate, match_detections
 from refineloc.runtime import Annotations, Scores, read_annotations
 from refineloc.training.data.split import Split, load_split
 from refineloc.training.data.truth import true_foreground
@@ -140,7 +139,7 @@ def mean_ap(
     found = detect(config, data.split, scores)
     if found is None:
         raise SystemExit("the sample data has lost its fps")
-    return 100 * evaluate(found, data.annotations, tious).mAP
+    return 100 * evaluate(match_detections(found, data.annotations, tious)).mAP
 
 
 def area_under_roc(score: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from refineloc.evaluation.average_precision import evaluate
+from refineloc.evaluation import evaluate, match_detections
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.batches import pack
 from refineloc.runtime.detections import Detections
@@ -218,4 +218,4 @@ def _average_map(found: Mapping[str, Segments], sample: Sample, classes: tuple[s
         one = found[video.name]
         start, end = video.grid.seconds(one.first, one.last)
         detections[video.name] = Detections(start, end, one.score, one.label, classes)
-    return float(evaluate(detections, sample.annotations).average_mAP)
+    return float(evaluate(match_detections(detections, sample.annotations)).average_mAP)

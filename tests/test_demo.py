@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from refineloc.evaluation import evaluate
+from refineloc.evaluation import evaluate, match_detections
 from refineloc.runtime import read_annotations, read_detections
 
 DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.py"
@@ -30,7 +30,7 @@ def test_the_demo_makes_what_it_promises(tmp_path: Path) -> None:
     # What the exported file detects is what the last iteration of the run detected, and scores as the table says.
     annotations = read_annotations(demo / "data/val.csv")
     tious = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
-    exported = evaluate(read_detections(demo / "detections.json"), annotations, tious)
+    exported = evaluate(match_detections(read_detections(demo / "detections.json"), annotations, tious))
     assert exported.average_mAP == pytest.approx(float(table[3][1].split()[-1]) / 100, abs=1e-3)
     # Not a claim about the method (docs/sample-data.md is): a broken loop would not learn from its own labels.
     assert exported.average_mAP > float(table[0][1].split()[-1]) / 100

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import refineloc.evaluation
 import refineloc.runtime
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,3 +134,20 @@ def test_public_names_are_pinned() -> None:
     assert set(dir(refineloc.runtime)) == set(refineloc.runtime.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = refineloc.runtime.nothing
+
+
+def test_public_names_of_evaluation_are_pinned() -> None:
+    assert refineloc.evaluation.__all__ == [
+        "DEFAULT_TIOUS",
+        "Diagnosis",
+        "Evaluation",
+        "Intervals",
+        "Matching",
+        "average_recall",
+        "bootstrap",
+        "diagnose",
+        "evaluate",
+        "match_detections",
+        "video_scores",
+    ]
+    assert callable(refineloc.evaluation.bootstrap)  # the function, not the module of this name

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from small_model import WIDTH, write_model
 
-from refineloc.evaluation import evaluate
+from refineloc.evaluation import evaluate, match_detections
 from refineloc.runtime import Detector, open_features, read_annotations, read_detections
 
 pytestmark = pytest.mark.slow
@@ -125,7 +125,7 @@ def test_detect_and_eval_agree_with_this_environment(run: Run, files: Path, tmp_
     truth.write_text("\n".join(["video-name,t-start,t-end,label", *rows]) + "\n")
     scores = tmp_path / "scores.json"
     run("refineloc-eval", out, truth, "--json", scores)
-    average = evaluate(found, read_annotations(truth)).average_mAP
+    average = evaluate(match_detections(found, read_annotations(truth))).average_mAP
     assert 0 < average < 1
     assert json.loads(scores.read_text())["average_mAP"] == pytest.approx(average)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from refineloc.evaluation.average_precision import Evaluation, evaluate
+from refineloc.evaluation import Evaluation, evaluate, match_detections
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.segments.values import Scores
@@ -122,7 +122,7 @@ def fit(
                 group.agree(partial(_give_up, run, record, last))
             found = detect(config, val.split, scores) if scores is not None else None
             if found is not None and times is not None:
-                record["average_mAP"] = float(evaluate(found, times).average_mAP)
+                record["average_mAP"] = float(evaluate(match_detections(found, times)).average_mAP)
             scheduler.step(loss)
             if loss < state.best_loss:
                 # A copy: state_dict() alone would follow the weights to the last epoch, as in the released code.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from refineloc.evaluation.average_precision import evaluate
+from refineloc.evaluation import evaluate, match_detections
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.data.split import Split
@@ -72,7 +72,7 @@ def refine(
             # 3. Its detections are what the run is for; they need seconds, so every video's fps.
             detections = detect(config, val, predict(model, val, precision, group))
             if detections is not None and truth.val is not None:
-                record |= scores_of(evaluate(detections, truth.val))
+                record |= scores_of(evaluate(match_detections(detections, truth.val)))
             group.agree(partial(run.add_iteration, record, model, detections))
         group.agree(partial(reporter.iteration, record))
         if iteration + 1 == config.training.iterations or _stops(config, run.records[: iteration + 1]):

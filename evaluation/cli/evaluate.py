@@ -3,11 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from refineloc.evaluation.average_precision import Evaluation, evaluate
+from refineloc.evaluation.matching import match_detections
 from refineloc.runtime.annotations import read_annotations, read_regions
 from refineloc.runtime.cli.common import new_app, note, parse_numbers, run_app, version_callback
 from refineloc.runtime.detections import read_detections
@@ -114,12 +115,15 @@ def evaluate_command(
         runs = views.named_runs(name or detections, found, compare or [])
         if timeline is not None:
             views.check_timeline(timeline[0], truth, model, features)
-    options: dict[str, Any] = {
-        "drop_repeated": drop_repeated,
-        "ambiguous": read_regions(ambiguous) if ambiguous is not None else None,
-        "interpolated": interpolation == "voc",
-    }
-    result = evaluate(found, truth, tious, **options)
+    matching = match_detections(
+        found,
+        truth,
+        tious,
+        drop_repeated=drop_repeated,
+        ambiguous=read_regions(ambiguous) if ambiguous is not None else None,
+    )
+    interpolated = interpolation == "voc"
+    result = evaluate(matching, interpolated=interpolated)
     document = result.to_json()
     if result.unknown_labels:
         note(f"warning: {result.unknown_labels} detections have a class that {ground_truth} does not have; left out")
@@ -129,7 +133,7 @@ def evaluate_command(
     if bootstrap:
         from refineloc.evaluation.bootstrap import bootstrap as intervals_of
 
-        intervals = intervals_of(found, truth, tious, resamples=bootstrap, seed=seed, **options)
+        intervals = intervals_of(matching, resamples=bootstrap, seed=seed, interpolated=interpolated)
         document["intervals"] = intervals.to_json(result)
         print(f"average mAP, 95 % interval over videos\t{intervals.average_mAP[0]:.6f}\t{intervals.average_mAP[1]:.6f}")
         for tiou_value, low, high in zip(result.tious, *intervals.mAP, strict=True):
@@ -137,7 +141,7 @@ def evaluate_command(
     if numbers:
         from refineloc.evaluation.recall import average_recall
 
-        recalls = average_recall(found, truth, numbers, tious)
+        recalls = average_recall(matching, numbers)
         document["average_recall"] = {str(number): float(value) for number, value in zip(numbers, recalls, strict=True)}
         for number, value in zip(numbers, recalls, strict=True):
             print(f"AR@{number}\t{value:.6f}")
@@ -146,15 +150,21 @@ def evaluate_command(
             json.dump(document, handle, indent=1)
             handle.write("\n")
     if drawn:
-        analysis: dict[str, Any] = {"bins": None if bins == "auto" else bins, "drop_repeated": drop_repeated}
+        chosen = None if bins == "auto" else bins
+        matchings = {
+            key: matching
+            if detected is found
+            else match_detections(detected, truth, tious, drop_repeated=drop_repeated)
+            for key, detected in (runs.items() if diagnose is not None or report is not None else ())
+        }
         if diagnose is not None:
-            views.write_diagnoses(diagnose, runs, truth, tious, **analysis)
+            views.write_diagnoses(diagnose, matchings, bins=chosen)
         if timeline is not None:
             views.write_timeline(*timeline, runs, truth, model=model, features=features)
         if report is not None:
             resamples = bootstrap or views.RESAMPLES
             views.write_report_page(
-                report, runs, truth, tious, videos=videos, resamples=resamples, seed=seed, **analysis
+                report, matchings, truth, bins=chosen, resamples=resamples, seed=seed, videos=videos
             )
 
 

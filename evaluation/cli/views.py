@@ -3,9 +3,10 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from refineloc.evaluation.diagnosis import Bins
+from refineloc.evaluation.matching import Matching
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.cli.common import note
 from refineloc.runtime.detections import Detections, read_detections
@@ -25,8 +26,6 @@ __all__ = [
     "write_report_page",
     "write_timeline",
 ]
-
-Runs = Mapping[str, Mapping[str, Detections]]
 
 RESAMPLES = 1000  # of a report, where --bootstrap does not say
 
@@ -97,48 +96,58 @@ def named_runs(
     return {**runs, name: found}
 
 
-def write_diagnoses(folder: Path, runs: Runs, truth: Annotations, tious: Sequence[float], **options: Any) -> None:
-    """The diagnosis of each run: in the folder itself where there is one, else in a folder of its name for each."""
+def write_diagnoses(folder: Path, matchings: Mapping[str, Matching], *, bins: Bins | None) -> None:
+    """The diagnosis of each set of detections: in the folder where there is one, else in a folder of its name."""
     from refineloc.evaluation.diagnosis import diagnose
-    from refineloc.evaluation.matching import match_detections
     from refineloc.evaluation.pictures.diagnosis import write_diagnosis
 
-    bins: Bins | None = options["bins"]
-    for name, found in runs.items():
-        matching = match_detections(found, truth, tious, drop_repeated=options["drop_repeated"])
-        target = folder if len(runs) == 1 else folder / _file_name(name)
-        written = write_diagnosis(target, diagnose(found, truth, tious, bins=bins, matching=matching), title=name)
+    for name, matching in matchings.items():
+        target = folder if len(matchings) == 1 else folder / _file_name(name)
+        written = write_diagnosis(target, diagnose(matching, bins=bins), title=name)
         note(f"{target}: {', '.join(path.name for path in written)}")
 
 
 def write_timeline(
-    video: str, out: Path, runs: Runs, truth: Annotations, *, model: Path | None, features: Path | None
+    video: str,
+    out: Path,
+    sets: Mapping[str, Mapping[str, Detections]],
+    truth: Annotations,
+    *,
+    model: Path | None,
+    features: Path | None,
 ) -> None:
-    """One video's ground truth, the detections of each run, and, with a model and features, its scores by snippet."""
+    """One video's ground truth, its detections of each set, and, with a model and features, its scores by snippet."""
     from refineloc.evaluation.pictures.timeline import draw_timeline
 
     curves = None
     if model is not None and features is not None:
         curves = _curves(model, features, truth[video])
-    rows = {name: found[video] if video in found else _nothing() for name, found in runs.items()}
+    rows = {name: detections[video] if video in detections else _nothing() for name, detections in sets.items()}
     draw_timeline(out, truth[video], rows, curves=curves)
     note(f"{out}: time line of {video}")
 
 
 def write_report_page(
-    out: Path, runs: Runs, truth: Annotations, tious: Sequence[float], *, videos: Path | None, **options: Any
+    out: Path,
+    matchings: Mapping[str, Matching],
+    truth: Annotations,
+    *,
+    bins: Bins | None,
+    resamples: int,
+    seed: int,
+    videos: Path | None,
 ) -> None:
     """The HTML report."""
-    from refineloc.evaluation.report import Run, report_data, write_report
+    from refineloc.evaluation.report import report_data, write_report
 
     data = report_data(
-        [Run(name, found) for name, found in runs.items()],
-        truth,
-        tious,
-        title=f"{list(runs)[-1]} on {truth.path.stem}",
+        matchings,
+        title=f"{list(matchings)[-1]} on {truth.path.stem}",
+        bins=bins,
+        resamples=resamples,
+        seed=seed,
         videos=videos,
         relative_to=out.parent,
-        **options,
     )
     write_report(out, data)
     linked = sum("file" in row for row in data["videos"])

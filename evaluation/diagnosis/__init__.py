@@ -2,12 +2,10 @@
 
     false_positives   what the false detections are, and what removing each kind would gain
     instances         which annotations are found well (sensitivity) and which not at all (false negatives)
-    figures           the three as pictures
 
 docs/diagnosis.md says how to read them, and where they differ from DETAD's tool.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +17,7 @@ from refineloc.evaluation.diagnosis.instances import (
     analyse_false_negatives,
     analyse_sensitivity,
 )
-from refineloc.evaluation.matching import DEFAULT_TIOUS, Matching, match_detections
-from refineloc.runtime.annotations import Annotations
-from refineloc.runtime.detections import Detections
+from refineloc.evaluation.matching import Matching
 
 __all__ = [
     "ERROR_TYPES",
@@ -65,29 +61,14 @@ class Diagnosis:
         }
 
 
-def diagnose(
-    detections: Mapping[str, Detections],
-    annotations: Annotations,
-    tious: Sequence[float] = DEFAULT_TIOUS,
-    *,
-    bins: Bins | None = None,
-    matching: Matching | None = None,
-) -> Diagnosis:
-    """Diagnose detections against ground truth.
+def diagnose(matching: Matching, *, bins: Bins | None = None) -> Diagnosis:
+    """Diagnose matched detections; every figure is the mean over the thresholds of the matching.
 
     Args:
-        detections: by video.
-        annotations: with times.
-        tious: thresholds in (0, 1], which every figure is the mean over.
+        matching: detections and ground truth, by `match_detections`.
         bins: the groups of annotations; chosen by the data set if left out (`choose_bins`).
-        matching: of the same arguments, where it is already there.
-
-    Raises:
-        AnnotationError: no times in the ground truth.
-        ConfigError: a threshold out of range.
     """
-    if matching is None:
-        matching = match_detections(detections, annotations, tious)
+    annotations = matching.annotations
     chosen = bins or choose_bins(annotations)
     characteristics = characteristics_of(matching.truth, annotations, chosen)
     return Diagnosis(

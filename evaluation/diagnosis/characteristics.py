@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.evaluation.matching import Truth
+from refineloc.evaluation.matching import TruthTable
 from refineloc.runtime.annotations import Annotations
 
 __all__ = ["Bins", "Characteristic", "characteristics_of", "choose_bins"]
@@ -71,7 +71,7 @@ def choose_bins(annotations: Annotations) -> Bins:
     return "quantile"
 
 
-def characteristics_of(truth: Truth, annotations: Annotations, bins: Bins) -> tuple[Characteristic, ...]:
+def characteristics_of(truth: TruthTable, annotations: Annotations, bins: Bins) -> tuple[Characteristic, ...]:
     """The groups of all annotations by each characteristic; coverage is left out where no video states its duration."""
     durations = np.array([np.nan if v.duration_s is None else v.duration_s for v in annotations.values()])
     length = truth.end - truth.start
@@ -80,7 +80,7 @@ def characteristics_of(truth: Truth, annotations: Annotations, bins: Bins) -> tu
         "length": length,
         "instances": np.repeat(np.diff(truth.bounds), np.diff(truth.bounds)).astype(np.float64),
     }
-    return tuple(_grouped(name, own, bins) for name, own in values.items() if not np.isnan(own).all())
+    return tuple(_grouped(name, value, bins) for name, value in values.items() if not np.isnan(value).all())
 
 
 def _grouped(name: str, values: npt.NDArray[np.float64], bins: Bins) -> Characteristic:

@@ -7,7 +7,7 @@ Everything that comes from outside (labels, video names, file names) reaches the
 page never builds markup from strings, and its policy lets no script run but its own.
 """
 
-from refineloc.evaluation.report.data import Run, report_data
+from refineloc.evaluation.report.data import report_data
 from refineloc.evaluation.report.page import write_report
 
-__all__ = ["Run", "report_data", "write_report"]
+__all__ = ["report_data", "write_report"]

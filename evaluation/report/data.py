@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,16 +9,15 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
-from refineloc._ext.matching import average_precision
-from refineloc.evaluation.average_precision import evaluate
+from refineloc.evaluation.average_precision import evaluate, video_scores
 from refineloc.evaluation.bootstrap import bootstrap
 from refineloc.evaluation.diagnosis import Bins, diagnose
-from refineloc.evaluation.matching import DEFAULT_TIOUS, Matching, match_detections
+from refineloc.evaluation.matching import Matching
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError
 
-__all__ = ["Run", "report_data", "video_scores"]
+__all__ = ["report_data"]
 
 DRAWN = 60  # detections of a video and run on its time line, the best ones
 DRAWN_IN_ALL = 300_000  # beyond it, only the videos at both ends keep theirs: the page would take too long to open
@@ -27,131 +25,83 @@ _ENDS = 50
 _VIDEO_FILES = (".mp4", ".webm", ".m4v", ".mov", ".mkv", ".ogv")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Run:
-    """One set of detections, such as those of an iteration.
-
-    Attributes:
-        name: as the report calls it.
-        detections: by video.
-    """
-
-    name: str
-    detections: Mapping[str, Detections]
-
-
 def report_data(
-    runs: Sequence[Run],
-    annotations: Annotations,
-    tious: Sequence[float] = DEFAULT_TIOUS,
+    matchings: Mapping[str, Matching],
     *,
     title: str,
     bins: Bins | None = None,
     resamples: int = 1000,
     seed: int = 0,
-    drop_repeated: bool = False,
     videos: str | os.PathLike[str] | None = None,
     relative_to: str | os.PathLike[str] = ".",
 ) -> dict[str, Any]:
-    """Evaluate and diagnose runs, for `write_report`.
+    """Evaluate and diagnose detections, for `write_report`.
 
     Args:
-        runs: at least one; the last is the one whose best and worst videos are shown.
-        annotations: with times.
-        tious: thresholds in (0, 1].
+        matchings: sets of detections by name, at least one, all matched with the same annotations at the same
+            thresholds; the last is the one whose best and worst videos are shown.
         title: of the page.
         bins: groups of annotations (`refineloc.evaluation.diagnosis`).
         resamples: of the bootstrap; 0: no confidence intervals.
         seed: of the resamples.
-        drop_repeated: as for `evaluate`.
         videos: a folder of video files that are called as the videos are, those with "/" in folders below; links then
             open them at a segment.
         relative_to: the folder that the page will be in, from where those links start.
 
     Raises:
-        AnnotationError: no times in the ground truth.
-        InputError: no runs, two of one name, or a folder of videos that is not there.
+        InputError: nothing to show, or a folder of videos that is not there.
     """
-    names = [run.name for run in runs]
-    if not names or len(set(names)) != len(names):
-        raise InputError(f"report: expected runs of different names, got {names}")
+    if not matchings:
+        raise InputError("report: expected at least one set of detections")
     files = {} if videos is None else _video_files(Path(videos), Path(relative_to))
-    shown, scores, ap, class_intervals = [], [], [], []
-    for run in runs:
-        result = evaluate(run.detections, annotations, tious, drop_repeated=drop_repeated)
-        matching = match_detections(run.detections, annotations, tious, drop_repeated=drop_repeated)
-        diagnosis = diagnose(run.detections, annotations, tious, bins=bins, matching=matching)
+    runs, scores, ap, class_intervals = [], [], [], []
+    for name, matching in matchings.items():
+        evaluation = evaluate(matching)
         entry = {
-            "name": run.name,
-            "detections": sum(map(len, run.detections.values())),
-            "videos": len(run.detections),
-            "average_mAP": result.average_mAP,
-            "mAP": result.mAP.tolist(),
-            "diagnosis": diagnosis.to_json(),
+            "name": name,
+            "detections": sum(map(len, matching.detections.values())),
+            "videos": len(matching.detections),
+            "average_mAP": evaluation.average_mAP,
+            "mAP": evaluation.mAP.tolist(),
+            "diagnosis": diagnose(matching, bins=bins).to_json(),
             "interval": None,
         }
         if resamples:
-            found = bootstrap(
-                run.detections, annotations, tious, resamples=resamples, seed=seed, drop_repeated=drop_repeated
-            )
-            class_intervals.append(found.classes.T.tolist())
-            entry["interval"] = {"average_mAP": list(found.average_mAP), "mAP": found.mAP.tolist()}
-        shown.append(entry)
-        scores.append(video_scores(matching, len(annotations)))
-        ap.append(result.ap)
-        classes, instances = result.classes, result.instances
+            intervals = bootstrap(matching, resamples=resamples, seed=seed)
+            class_intervals.append(intervals.classes.T.tolist())
+            entry["interval"] = {"average_mAP": list(intervals.average_mAP), "mAP": intervals.mAP.tolist()}
+        runs.append(entry)
+        scores.append(video_scores(matching))
+        ap.append(evaluation.ap)
+    annotations = matching.annotations
     return {
         "title": title,
         "ground_truth": annotations.path.name,
-        "tious": [float(value) for value in tious],
+        "tious": matching.tious.tolist(),
         "resamples": resamples,
         "drawn": DRAWN,
-        "runs": shown,
+        "runs": runs,
         "classes": [
             {
                 "name": name,
-                "instances": int(instances[index]),
-                "ap": [run_ap[:, index].tolist() for run_ap in ap],
-                "intervals": [run_intervals[index] for run_intervals in class_intervals],
+                "instances": int(evaluation.instances[index]),
+                "ap": [values[:, index].tolist() for values in ap],
+                "intervals": [values[index] for values in class_intervals],
             }
-            for index, name in enumerate(classes)
+            for index, name in enumerate(evaluation.classes)
         ],
-        "videos": _videos(runs, annotations, scores, files),
+        "videos": _videos([matching.detections for matching in matchings.values()], annotations, scores, files),
     }
 
 
-def video_scores(matching: Matching, videos: int) -> npt.NDArray[np.float64]:
-    """How well each video's annotations are found: AP within the video, mean over its classes and thresholds.
-
-    Args:
-        matching: of all videos.
-        videos: how many the annotations have.
-
-    Returns:
-        float64 [videos]; NaN for a video without annotations.
-    """
-    truth = matching.truth
-    group = np.where(matching.video >= 0, truth.group_of(matching.video, matching.label), -1)
-    order = np.argsort(group, kind="stable")  # within a group still by falling score
-    bounds = np.searchsorted(group[order], np.arange(len(truth.keys) + 1))
-    hits = (matching.annotation[:, order] >= 0).astype(np.int8)
-    ap = average_precision(hits, bounds, np.diff(truth.bounds).astype(np.float64)).mean(axis=0)
-    of_video = truth.keys // len(truth.classes)
-    count = np.bincount(of_video, minlength=videos)
-    total = np.bincount(of_video, weights=ap, minlength=videos)
-    scores = np.full(videos, np.nan)
-    np.divide(total, count, out=scores, where=count > 0)
-    return scores
-
-
 def _videos(
-    runs: Sequence[Run],
+    sets: Sequence[Mapping[str, Detections]],
     annotations: Annotations,
     scores: list[npt.NDArray[np.float64]],
     files: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """A row a video; segments as [start, end, label, score], which is compact."""
-    total = sum(min(len(found), DRAWN) for run in runs for found in run.detections.values())
+    total = sum(min(len(detections), DRAWN) for by_video in sets for detections in by_video.values())
     if total > DRAWN_IN_ALL:
         order = np.argsort(scores[-1], kind="stable")
         order = order[~np.isnan(scores[-1][order])]
@@ -164,15 +114,15 @@ def _videos(
             "name": video.name,
             "labels": list(video.labels),
             "duration": video.duration_s,
-            "scores": [None if np.isnan(own[index]) else round(float(own[index]), 4) for own in scores],
+            "scores": [None if np.isnan(value[index]) else round(float(value[index]), 4) for value in scores],
             "truth": [
                 [round(start, 2), round(end, 2), label]
                 for start, end, label in zip(
                     video.start.tolist(), video.end.tolist(), video.segment_labels, strict=True
                 )
             ],
-            "counts": [len(run.detections.get(video.name, ())) for run in runs],
-            "found": [_best(run.detections.get(video.name)) for run in runs] if index in drawn else None,
+            "counts": [len(by_video.get(video.name, ())) for by_video in sets],
+            "found": [_best(by_video.get(video.name)) for by_video in sets] if index in drawn else None,
         }
         if video.name in files:
             row["file"] = files[video.name]
@@ -180,17 +130,17 @@ def _videos(
     return rows
 
 
-def _best(found: Detections | None) -> list[list[Any]]:
-    if found is None:
+def _best(detections: Detections | None) -> list[list[Any]]:
+    if detections is None:
         return []
-    best = np.argsort(-found.score, kind="stable")[:DRAWN]
+    best = np.argsort(-detections.score, kind="stable")[:DRAWN]
     return [
-        [round(start, 2), round(end, 2), found.classes[label], float(f"{score:.4g}")]
+        [round(start, 2), round(end, 2), detections.classes[label], float(f"{score:.4g}")]
         for start, end, label, score in zip(
-            found.start[best].tolist(),
-            found.end[best].tolist(),
-            found.label_index[best].tolist(),
-            found.score[best].tolist(),
+            detections.start[best].tolist(),
+            detections.end[best].tolist(),
+            detections.label_index[best].tolist(),
+            detections.score[best].tolist(),
             strict=True,
         )
     ]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins import evaluation as twin
 
-from refineloc.evaluation.average_precision import evaluate
+from refineloc.evaluation import evaluate, match_detections
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
 from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.errors import AnnotationError, ConfigError
@@ -53,7 +53,7 @@ def test_a_hand_computed_time_line() -> None:
     # 0.7                  [==]           tIoU 0.6: hit at 0.5, miss at 0.7
     truth = annotations_of([("v", 0, 5, "x"), ("v", 10, 15, "x")])
     found = detections_of([("v", 0, 5, "x", 0.9), ("v", 0, 5, "x", 0.8), ("v", 10, 13, "x", 0.7)])
-    result = evaluate(found, truth, [0.5, 0.7])
+    result = evaluate(match_detections(found, truth, [0.5, 0.7]))
     # At 0.5: recall steps at precision 1 and max(2/3). At 0.7: only the first.
     assert result.mAP.tolist() == pytest.approx([0.5 * 1 + 0.5 * 2 / 3, 0.5])
     assert result.average_mAP == pytest.approx((0.5 + 1 / 3 + 0.5) / 2)
@@ -62,7 +62,7 @@ def test_a_hand_computed_time_line() -> None:
 def test_the_threshold_itself_counts() -> None:
     truth = annotations_of([("v", 0, 4, "x")])
     found = detections_of([("v", 0, 2, "x", 1.0)])
-    assert evaluate(found, truth, [0.5, np.nextafter(0.5, 1)]).mAP.tolist() == [1.0, 0.0]
+    assert evaluate(match_detections(found, truth, [0.5, np.nextafter(0.5, 1)])).mAP.tolist() == [1.0, 0.0]
 
 
 def test_what_is_left_out_and_what_counts_as_false() -> None:
@@ -70,7 +70,7 @@ def test_what_is_left_out_and_what_counts_as_false() -> None:
     found = detections_of(
         [("v", 0, 5, "x", 0.5), ("v", 0, 5, "other", 0.9), ("empty", 0, 5, "x", 0.9), ("absent", 0, 5, "x", 0.8)]
     )
-    result = evaluate(found, truth, [0.5])
+    result = evaluate(match_detections(found, truth, [0.5]))
     assert result.classes == ("x",)  # all of "zero" has length zero
     assert result.instances.tolist() == [1]
     assert result.mAP.tolist() == pytest.approx([1 / 3])  # two false positives stand before the hit
@@ -78,7 +78,7 @@ def test_what_is_left_out_and_what_counts_as_false() -> None:
 
 
 def test_no_detections_at_all() -> None:
-    assert evaluate({}, annotations_of([("v", 0, 5, "x")]), [0.5]).average_mAP == 0.0
+    assert evaluate(match_detections({}, annotations_of([("v", 0, 5, "x")]), [0.5])).average_mAP == 0.0
 
 
 bound = st.integers(0, 12).map(lambda tenth: tenth / 2)
@@ -104,7 +104,7 @@ def test_equals_its_twin(
     )
     if not any(end > start for _, start, end, _ in truth_rows):
         return
-    result = evaluate(detections_of(rows), annotations_of(truth_rows), thresholds)
+    result = evaluate(match_detections(detections_of(rows), annotations_of(truth_rows), thresholds))
     # Annotations of one video in their order; the twin takes the later of equal tIoU, as the kernel does.
     expected = twin.mean_average_precision(rows, truth_rows, thresholds)
     assert result.mAP.tolist() == pytest.approx(expected, abs=1e-12)
@@ -121,19 +121,19 @@ def test_order_of_videos_does_not_matter() -> None:
             rows.append((video, start + rng.normal(0, 2), start + 5, str(rng.choice(["x", "y"])), float(rng.random())))
     found = detections_of(rows)
     backwards = dict(reversed(list(found.items())))
-    first = evaluate(found, annotations_of(truth)).ap
+    first = evaluate(match_detections(found, annotations_of(truth))).ap
     assert 0 < first.mean() < 1
-    assert np.array_equal(first, evaluate(backwards, annotations_of(truth[::-1])).ap)
+    assert np.array_equal(first, evaluate(match_detections(backwards, annotations_of(truth[::-1]))).ap)
 
 
 def test_bad_arguments() -> None:
     truth = annotations_of([("v", 0, 5, "x")])
     with pytest.raises(ConfigError, match="above 0 and at most 1"):
-        evaluate({}, truth, [0.0])
+        match_detections({}, truth, [0.0])
     with pytest.raises(AnnotationError, match="no segments with times"):
-        evaluate({}, Annotations({"v": VideoAnnotation("v", ("x",))}))
+        match_detections({}, Annotations({"v": VideoAnnotation("v", ("x",))}))
     with pytest.raises(AnnotationError, match="length zero"):
-        evaluate({}, annotations_of([("v", 3, 3, "x")]))
+        match_detections({}, annotations_of([("v", 3, 3, "x")]))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,9 @@ def test_bad_arguments() -> None:
 def test_the_authors_predictions(shared_data: Path, iteration: int, average: float, at_half: float) -> None:
     folder = shared_data / "refineloc-release"
     truth = read_annotations(folder / "activitynet_v1-2_valid_groundtruth.csv")
-    result = evaluate(read_detections(folder / f"valid_predictions_iteration_{iteration:04}.json"), truth)
+    result = evaluate(
+        match_detections(read_detections(folder / f"valid_predictions_iteration_{iteration:04}.json"), truth)
+    )
     assert result.average_mAP == pytest.approx(average, abs=1e-9)
     assert result.mAP[0] == pytest.approx(at_half, abs=1e-9)
     assert round(100 * result.average_mAP, 2) == (9.66, 19.14)[iteration]
@@ -153,7 +155,7 @@ def test_the_authors_predictions_against_the_plain_twin(shared_data: Path) -> No
     folder = shared_data / "refineloc-release"
     truth = read_annotations(folder / "activitynet_v1-2_valid_groundtruth.csv")
     found = read_detections(folder / "valid_predictions_iteration_0000.json")
-    result = evaluate(found, truth, [0.5, 0.95])
+    result = evaluate(match_detections(found, truth, [0.5, 0.95]))
     rows = [(name, *record) for name, own in found.items() for record in own]
     truth_rows = [
         (name, start, end, label)
@@ -168,6 +170,9 @@ def test_published_conventions(shared_data: Path) -> None:
     folder = shared_data / "refineloc-release"
     found = read_detections(folder / "valid_predictions_iteration_0000.json")
     truth = read_annotations(folder / "activitynet_v1-2_valid_groundtruth.csv")
-    assert round(100 * evaluate(found, truth, drop_repeated=True).average_mAP, 4) == 9.6788
+    assert round(100 * evaluate(match_detections(found, truth, drop_repeated=True)).average_mAP, 4) == 9.6788
     kit = shared_data / "activitynet-sample" / "activity_net.v1-2.min-missing-removed.json"
-    assert round(100 * evaluate(found, read_annotations(kit, subset="validation")).average_mAP, 2) == 9.19
+    assert (
+        round(100 * evaluate(match_detections(found, read_annotations(kit, subset="validation"))).average_mAP, 2)
+        == 9.19
+    )

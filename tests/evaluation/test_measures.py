@@ -12,9 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refineloc._ext.matching import average_precision
-from refineloc.evaluation.average_precision import evaluate
-from refineloc.evaluation.bootstrap import bootstrap
-from refineloc.evaluation.recall import average_recall
+from refineloc.evaluation import average_recall, bootstrap, evaluate, match_detections
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations, read_regions
 from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.errors import AnnotationError, ConfigError
@@ -52,23 +50,26 @@ def test_without_interpolation() -> None:
     truth = truth_of({"v": [(0, 5), (10, 15)]})
     # hit, miss, miss, hit: precision at the hits is 1 and 2/4.
     found = found_of({"v": [(0, 5, 0.9), (30, 35, 0.8), (40, 45, 0.7), (10, 15, 0.6)]})
-    assert evaluate(found, truth, [0.5], interpolated=False).mAP.tolist() == [0.75]
+    assert evaluate(match_detections(found, truth, [0.5]), interpolated=False).mAP.tolist() == [0.75]
     # miss, hit, hit: interpolation lifts the first hit's 1/2 to 2/3.
     found = found_of({"v": [(30, 35, 0.9), (0, 5, 0.8), (10, 15, 0.6)]})
-    assert evaluate(found, truth, [0.5], interpolated=False).mAP.tolist() == pytest.approx([(1 / 2 + 2 / 3) / 2])
-    assert evaluate(found, truth, [0.5]).mAP.tolist() == pytest.approx([2 / 3])
+    assert evaluate(match_detections(found, truth, [0.5]), interpolated=False).mAP.tolist() == pytest.approx(
+        [(1 / 2 + 2 / 3) / 2]
+    )
+    assert evaluate(match_detections(found, truth, [0.5])).mAP.tolist() == pytest.approx([2 / 3])
 
 
 def test_ambiguous_regions_ignore_false_positives_only() -> None:
     truth = truth_of({"v": [(0, 5)], "w": [(0, 5)]})
     found = found_of({"v": [(20, 25, 0.9), (0, 5, 0.8), (30, 35, 0.7)], "w": [(20, 25, 0.6), (0, 5, 0.5)]})
-    assert evaluate(found, truth, [0.5]).mAP.tolist() == pytest.approx([(1 / 2 + 2 / 5) / 2])
+    assert evaluate(match_detections(found, truth, [0.5])).mAP.tolist() == pytest.approx([(1 / 2 + 2 / 5) / 2])
     # v's first false positive overlaps a region, and so does its hit, which stays; w's is another video's.
     regions = {"v": [(24.0, 40.0), (0.0, 1.0)], "absent": [(0.0, 99.0)]}
-    ignored = evaluate(found, truth, [0.5], ambiguous=regions)
+    ignored = evaluate(match_detections(found, truth, [0.5], ambiguous=regions))
     assert ignored.mAP.tolist() == pytest.approx([(1 + 2 / 3) / 2])
     # Regions that only touch do not overlap.
-    assert evaluate(found, truth, [0.5], ambiguous={"v": [(25.0, 30.0)]}).mAP.tolist() == pytest.approx([9 / 20])
+    touching = match_detections(found, truth, [0.5], ambiguous={"v": [(25.0, 30.0)]})
+    assert evaluate(touching).mAP.tolist() == pytest.approx([9 / 20])
 
 
 @given(
@@ -112,12 +113,12 @@ def test_bootstrap_is_seeded_and_narrows_with_more_videos() -> None:
     rng = np.random.default_rng(0)
     widths = []
     for videos in (20, 320):
-        found, truth = many(rng, videos)
-        one, same, other = (bootstrap(found, truth, [0.5], resamples=300, seed=seed) for seed in (1, 1, 2))
+        matching = match_detections(*many(rng, videos), [0.5])
+        one, same, other = (bootstrap(matching, resamples=300, seed=seed) for seed in (1, 1, 2))
         assert one.average_mAP == same.average_mAP
         assert one.average_mAP != other.average_mAP
         low, high = one.average_mAP
-        assert low < evaluate(found, truth, [0.5]).average_mAP < high
+        assert low < evaluate(matching).average_mAP < high
         widths.append(high - low)
     # The standard error falls with the root of the number of videos: 4 times here.
     assert 2.5 < widths[0] / widths[1] < 6
@@ -126,10 +127,9 @@ def test_bootstrap_is_seeded_and_narrows_with_more_videos() -> None:
 def test_bootstrap_covers_what_it_says() -> None:
     """Of the mAP of many samples of videos, about as many lie in the interval of one as its level says."""
     rng = np.random.default_rng(3)
-    found, truth = many(rng, 100)
-    interval = bootstrap(found, truth, [0.5], resamples=500, level=0.8)
+    interval = bootstrap(match_detections(*many(rng, 100), [0.5]), resamples=500, level=0.8)
     low, high = interval.average_mAP
-    others = [evaluate(*many(rng, 100), [0.5]).average_mAP for _ in range(150)]
+    others = [evaluate(match_detections(*many(rng, 100), [0.5])).average_mAP for _ in range(150)]
     # Another sample differs from this one by the error of both: a normal's 80 % interval then holds about 64 %.
     assert 0.4 < np.mean([low <= value <= high for value in others]) < 0.9
 
@@ -138,23 +138,24 @@ def test_intervals_stay_within_0_and_1() -> None:
     # Few videos, one of which is found almost rightly: the resamples' scores lie far apart.
     found, truth = many(np.random.default_rng(1), 3)
     for seed in range(5):
-        low = bootstrap(found, truth, [0.5, 0.8, 0.95], resamples=100, level=0.99, seed=seed)
+        weak = match_detections(found, truth, [0.5, 0.8, 0.95])
         perfect = {
             name: Detections(v.start, v.end, np.ones(4), np.zeros(4, np.int64), ("x",)) for name, v in truth.items()
         }
-        high = bootstrap({**perfect, "v0": found["v0"]}, truth, [0.5, 0.8], resamples=100, level=0.99, seed=seed)
-        for intervals in (low, high):
+        strong = match_detections({**perfect, "v0": found["v0"]}, truth, [0.5, 0.8])
+        for matching in (weak, strong):
+            intervals = bootstrap(matching, resamples=100, level=0.99, seed=seed)
             for values in (intervals.mAP, intervals.classes, np.array(intervals.average_mAP)):
                 assert values.min() >= 0
                 assert values.max() <= 1
 
 
 def test_bootstrap_refuses_nonsense() -> None:
-    found, truth = many(np.random.default_rng(0), 2)
+    matching = match_detections(*many(np.random.default_rng(0), 2))
     with pytest.raises(ConfigError, match="resamples"):
-        bootstrap(found, truth, resamples=0)
+        bootstrap(matching, resamples=0)
     with pytest.raises(ConfigError, match="level"):
-        bootstrap(found, truth, level=1.0)
+        bootstrap(matching, level=1.0)
 
 
 def test_average_recall_by_hand() -> None:
@@ -162,12 +163,11 @@ def test_average_recall_by_hand() -> None:
     found = found_of({"v": [(0, 6, 0.5), (20, 30, 0.9), (0, 10, 0.1)], "w": []})
     # Best 1 of v: one of three annotations. Best 2: (0, 6) covers (0, 10) with tIoU 0.6, enough at 0.5 only.
     # Best 3: two of three.
-    got = average_recall(found, truth, [1, 2, 3, 99], [0.5, 0.75])
+    matching = match_detections(found, truth, [0.5, 0.75])
+    got = average_recall(matching, [1, 2, 3, 99])
     assert got.tolist() == pytest.approx([1 / 3, (2 / 3 + 1 / 3) / 2, 2 / 3, 2 / 3])
     with pytest.raises(ConfigError, match="at least 1"):
-        average_recall(found, truth, [0])
-    with pytest.raises(AnnotationError, match="no segments"):
-        average_recall(found, truth_of({"v": []}), [1])
+        average_recall(matching, [0])
 
 
 def test_region_files(tmp_path: Path, shared_data: Path) -> None:
@@ -193,6 +193,5 @@ def test_the_program_on_the_authors_predictions(shared_data: Path, tmp_path: Pat
     assert 0.01 < high - low < 0.04
     assert out["intervals"]["shift"] > 0  # 100 classes, few videos each: plain percentiles would leave the figure out
     assert 0 < out["average_recall"]["1"] < out["average_recall"]["100"] < 1
-    annotations, detections = read_annotations(truth), read_detections(found)
-    plain = evaluate(detections, annotations, interpolated=False)
+    plain = evaluate(match_detections(read_detections(found), read_annotations(truth)), interpolated=False)
     assert 0.9 * out["average_mAP"] < plain.average_mAP < out["average_mAP"]

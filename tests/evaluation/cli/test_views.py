@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from refineloc.evaluation import matching
 from refineloc.evaluation.cli.evaluate import main
 
 pytest.importorskip("matplotlib", reason="pictures need refineloc[plot]")
@@ -155,6 +156,18 @@ def test_what_a_user_can_get_wrong(
     (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
     assert message in line
     assert sorted(here.rglob("*")) == before
+
+
+def test_each_set_of_detections_is_matched_once(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    kernel = matching.match
+    monkeypatch.setattr(matching, "match", lambda *arguments: calls.append(1) or kernel(*arguments))
+    assert run("--bootstrap", "5", "--recall", "1,10")[0] == 0
+    assert len(calls) == 1
+    assert (
+        run("--report", "r.html", "--diagnose", "why", "--bootstrap", "5", "--compare", "iter_0/detections.csv")[0] == 0
+    )
+    assert len(calls) == 1 + 2
 
 
 def test_scores_alone_load_no_pictures(here: Path) -> None:

@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins.diagnosis import Row, Span, Twin
 
-from refineloc.evaluation.average_precision import evaluate
+from refineloc.evaluation import evaluate, match_detections
 from refineloc.evaluation.diagnosis import ERROR_TYPES, Diagnosis, diagnose
 from refineloc.evaluation.diagnosis.characteristics import characteristics_of, choose_bins
-from refineloc.evaluation.matching import match_detections
 from refineloc.evaluation.pictures.diagnosis import (
     draw_false_negatives,
     draw_false_positives,
@@ -56,6 +55,10 @@ def detections_of(rows: list[Row]) -> dict[str, Detections]:
     }
 
 
+def diagnosed(rows: list[Row], truth: list[Span], tious: list[float], bins: Any = None) -> Diagnosis:
+    return diagnose(match_detections(detections_of(rows), annotations_of(truth), tious), bins=bins)
+
+
 def kinds(diagnosis: Diagnosis, group: int = 0) -> dict[str, float]:
     return dict(zip(ERROR_TYPES, diagnosis.false_positives.share[group].tolist(), strict=True))
 
@@ -81,7 +84,7 @@ def test_each_type_on_a_hand_made_time_line() -> None:
         ("v", 30, 34, "x", 0.4),
         ("empty", 30, 34, "x", 0.3),
     ]
-    found = diagnose(detections_of(rows), annotations_of(truth), [0.7])
+    found = diagnosed(rows, truth, [0.7])
     assert found.false_positives.predictions.tolist() == [7, *[0] * 9]  # G is 7 for x
     assert kinds(found) == pytest.approx({**dict.fromkeys(ERROR_TYPES, 1 / 7), "background": 2 / 7})
     assert np.isnan(found.false_positives.share[1:]).all()
@@ -89,13 +92,13 @@ def test_each_type_on_a_hand_made_time_line() -> None:
 
 def test_the_bounds_themselves_count() -> None:
     truth: list[Span] = [("v", 0, 10, "x"), ("v", 50, 60, "y")]
-    at = diagnose(detections_of([("v", 0, 1, "x", 1.0)]), annotations_of(truth), [0.5])
+    at = diagnosed([("v", 0, 1, "x", 1.0)], truth, [0.5])
     assert kinds(at)["localization"] == 1  # tIoU exactly 0.1
-    below = diagnose(detections_of([("v", 0, 0.999, "x", 1.0)]), annotations_of(truth), [0.5])
+    below = diagnosed([("v", 0, 0.999, "x", 1.0)], truth, [0.5])
     assert kinds(below)["background"] == 1
-    wrong = diagnose(detections_of([("v", 50, 55, "x", 1.0)]), annotations_of(truth), [0.5])
+    wrong = diagnosed([("v", 50, 55, "x", 1.0)], truth, [0.5])
     assert kinds(wrong)["wrong label"] == 1  # tIoU exactly 0.5
-    confusion = diagnose(detections_of([("v", 50, 54.999, "x", 1.0)]), annotations_of(truth), [0.5])
+    confusion = diagnosed([("v", 50, 54.999, "x", 1.0)], truth, [0.5])
     assert kinds(confusion)["confusion"] == 1
 
 
@@ -104,7 +107,7 @@ def test_of_equal_overlaps_its_own_class_counts_whatever_the_order() -> None:
     truth: list[Span] = [("v", 0, 10, "CliffDiving"), ("v", 0, 10, "Diving")]
     for label in ("CliffDiving", "Diving"):
         rows: list[Row] = [("v", 0, 4, label, 1.0)]
-        assert kinds(diagnose(detections_of(rows), annotations_of(truth), [0.5]))["localization"] == 1
+        assert kinds(diagnosed(rows, truth, [0.5]))["localization"] == 1
 
 
 def test_groups_are_g_detections_of_each_class() -> None:
@@ -112,7 +115,7 @@ def test_groups_are_g_detections_of_each_class() -> None:
     truth: list[Span] = [("v", 0, 10, "x"), ("v", 0, 10, "y"), ("v", 50, 60, "y")]
     rows: list[Row] = [("v", 80, 90, "x", 0.9), ("v", 0, 10, "x", 0.1)]
     rows += [("v", 0, 10, "y", 0.9), ("v", 50, 60, "y", 0.8), ("v", 80, 90, "y", 0.7)]
-    found = diagnose(detections_of(rows), annotations_of(truth), [0.5])
+    found = diagnosed(rows, truth, [0.5])
     assert found.false_positives.predictions.tolist() == [3, 2, *[0] * 8]
     assert kinds(found)["true positive"] == pytest.approx(2 / 3)
     assert kinds(found, 1) == pytest.approx(
@@ -124,7 +127,7 @@ def test_gain_of_removing_a_type_by_hand() -> None:
     # One class, G = N = 2: a background error stands before the two hits; precision_N 1/2, 2/3: interpolated 2/3 twice.
     truth: list[Span] = [("v", 0, 10, "x"), ("v", 50, 60, "x")]
     rows: list[Row] = [("v", 80, 90, "x", 0.9), ("v", 0, 10, "x", 0.8), ("v", 50, 60, "x", 0.7)]
-    found = diagnose(detections_of(rows), annotations_of(truth), [0.5]).false_positives
+    found = diagnosed(rows, truth, [0.5]).false_positives
     assert found.average_mAP_N == pytest.approx(2 / 3)
     assert dict(zip(ERROR_TYPES[1:], found.gain, strict=True)) == pytest.approx(
         {"double detection": 0, "wrong label": 0, "localization": 0, "confusion": 0, "background": 1 / 3}
@@ -136,8 +139,8 @@ def test_detections_beyond_ten_groups_do_not_count_in_the_profile() -> None:
     rows: list[Row] = [("v", 50, 60, "x", 1 - k / 100) for k in range(10)]
     hit: Row = ("v", 0, 10, "x", 0.5)
     # The 11th of one: outside. As the 10th of ten: inside, at precision_N 1/10.
-    outside = diagnose(detections_of([*rows, hit]), annotations_of(truth), [0.5])
-    inside = diagnose(detections_of([*rows[:9], hit]), annotations_of(truth), [0.5])
+    outside = diagnosed([*rows, hit], truth, [0.5])
+    inside = diagnosed([*rows[:9], hit], truth, [0.5])
     assert outside.false_positives.average_mAP_N == 0
     assert inside.false_positives.average_mAP_N == pytest.approx(0.1)
     assert outside.sensitivity.average_mAP_N == pytest.approx(1 / 11)  # the other analyses take all detections
@@ -147,7 +150,7 @@ def test_sensitivity_and_false_negatives_by_hand() -> None:
     # Short (5 s): found at rank 1 of 2 annotations; long (50 s): found at rank 3, after one false positive. N = 4.
     truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
     rows: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
-    found = diagnose(detections_of(rows), annotations_of(truth), [0.5], bins="activitynet")
+    found = diagnosed(rows, truth, [0.5], bins="activitynet")
     assert found.characteristics[1].name == "length"
     short, middle, long, *_ = found.sensitivity.by_group["length"].tolist()
     assert short == pytest.approx(1 / 2)  # recall 1/2 at precision 1; the long one's detection is left out
@@ -162,11 +165,11 @@ def test_relative_change_by_hand() -> None:
     # As above: short 1/2 and middle 1/3, all: recall 1/4 at precision 1 and 1/2 at 2/3 (N = 4): 1/4 + 1/4 * 2/3.
     truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
     rows: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
-    found = diagnose(detections_of(rows), annotations_of(truth), [0.5], bins="activitynet").sensitivity
+    found = diagnosed(rows, truth, [0.5], bins="activitynet").sensitivity
     assert found.average_mAP_N == pytest.approx(5 / 12)
     assert found.relative_change()["length"] == pytest.approx((1 / 3 / (5 / 12) - 1, 1 / 2 / (5 / 12) - 1))
     assert found.to_json()["relative_change"]["length"] == list(found.relative_change()["length"])
-    nothing = diagnose({}, annotations_of(truth), [0.5], bins="activitynet").sensitivity
+    nothing = diagnosed([], truth, [0.5], bins="activitynet").sensitivity
     assert nothing.to_json()["relative_change"] == {kind: [None] * 2 for kind in ("coverage", "length", "instances")}
 
 
@@ -174,7 +177,7 @@ def test_a_find_at_a_hopeless_precision_is_a_false_negative() -> None:
     truth: list[Span] = [("v", 0, 10, "x")]
     for wrong, missed in ((18, 0.0), (19, 1.0)):  # precision_N 1/19 and, exactly the bound, 1/20
         rows: list[Row] = [("v", 50, 60, "x", 1 - k / 100) for k in range(wrong)]
-        found = diagnose(detections_of([*rows, ("v", 0, 10, "x", 0.5)]), annotations_of(truth), [0.5])
+        found = diagnosed([*rows, ("v", 0, 10, "x", 0.5)], truth, [0.5])
         assert found.false_negatives.rate == missed
 
 
@@ -194,7 +197,7 @@ def test_groups_of_the_tool(bins: Any, expected: dict[str, list[int]]) -> None:
         ("v", 0, 100, "x"),
         ("w", 0, 250, "y"),
     ]
-    groups = diagnose({}, annotations_of(truth), [0.5], bins=bins).characteristics
+    groups = diagnosed([], truth, [0.5], bins=bins).characteristics
     assert {kind.name: [entry["annotations"] for entry in kind.to_json()] for kind in groups} == expected
     if bins == "activitynet":
         assert groups[0].ranges == ("≤ 0.2", "0.2–0.4", "0.4–0.6", "0.6–0.8", "> 0.8")
@@ -228,7 +231,7 @@ def test_data_sets_are_known_by_their_videos() -> None:
 
 def test_without_durations_coverage_is_left_out() -> None:
     truth: list[Span] = [("v", 0, 20, "x")]
-    found = diagnose({}, annotations_of(truth, duration_s=None), [0.5])
+    found = diagnose(match_detections({}, annotations_of(truth, duration_s=None), [0.5]))
     assert [kind.name for kind in found.characteristics] == ["length", "instances"]
     assert found.false_negatives.rate == 1
     assert found.false_positives.average_mAP_N == 0
@@ -257,7 +260,7 @@ def test_equals_its_twin(
     # The order of the compiled table: by video as given, then by class.
     order = list(annotations)
     spans.sort(key=lambda row: (order.index(row[0]), row[3]))
-    result = diagnose(detections_of(rows), annotations, thresholds, bins="thumos14")
+    result = diagnose(match_detections(detections_of(rows), annotations, thresholds), bins="thumos14")
     twin = Twin(rows, spans, thresholds)
 
     share, base, gain = twin.false_positives()
@@ -281,7 +284,7 @@ def authors(shared_data: Path) -> tuple[Diagnosis, Diagnosis, Annotations, dict[
     release = shared_data / "refineloc-release"
     truth = read_annotations(release / "activitynet_v1-2_valid_groundtruth.csv")
     found = [read_detections(release / f"valid_predictions_iteration_000{index}.json") for index in (0, 1)]
-    first, second = (diagnose(detections, truth) for detections in found)
+    first, second = (diagnose(match_detections(detections, truth)) for detections in found)
     return first, second, truth, found[0], release / "valid_predictions_iteration_0001.json"
 
 
@@ -332,7 +335,7 @@ def test_the_tools_figures_without_annotations_longer_than_their_video(authors: 
         kept[name] = replace(video, start=video.start[inside], end=video.end[inside], segment_labels=labels)
     assert len(excess) == 118
     assert np.median(excess) == pytest.approx(0.0007, abs=5e-5)
-    dropped = diagnose(read_detections(authors[4]), Annotations(kept))
+    dropped = diagnose(match_detections(read_detections(authors[4]), Annotations(kept)))
     assert dropped.sensitivity.average_mAP_N == pytest.approx(0.177, abs=5e-4)
     assert kinds(dropped)["true positive"] == pytest.approx(0.226, abs=5e-4)
 
@@ -346,7 +349,7 @@ def test_true_positives_are_those_of_the_evaluation(authors: tuple[Any, ...]) ->
     for row in matching.annotation:
         taken = row[row >= 0]
         assert len(np.unique(taken)) == len(taken)  # nothing is found twice
-    assert evaluate(found, truth).average_mAP == pytest.approx(0.0966033, abs=1e-6)
+    assert evaluate(matching).average_mAP == pytest.approx(0.0966033, abs=1e-6)
 
 
 def test_files(tmp_path: Path, authors: tuple[Any, ...]) -> None:
@@ -375,7 +378,7 @@ def test_files(tmp_path: Path, authors: tuple[Any, ...]) -> None:
 
 def test_pictures_of_a_detector_that_finds_nothing(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    nothing = diagnose({}, annotations_of([("v", 0, 20, "x")], duration_s=None), [0.5])
+    nothing = diagnose(match_detections({}, annotations_of([("v", 0, 20, "x")], duration_s=None), [0.5]))
     assert len(write_diagnosis(tmp_path, nothing)) == 7
     assert (
         json.loads((tmp_path / "diagnosis.json").read_text())["false_positives"]["share"]["background"] == [None] * 10
@@ -387,7 +390,7 @@ def test_a_group_without_annotations_has_a_dash_and_no_bar() -> None:
     pytest.importorskip("matplotlib")
     truth: list[Span] = [("v", 0, 5, "x"), ("w", 0, 50, "x")]
     rows: list[Row] = [("v", 0, 5, "x", 0.9)]
-    found = diagnose(detections_of(rows), annotations_of(truth), [0.5], bins="activitynet")
+    found = diagnosed(rows, truth, [0.5], bins="activitynet")
     for draw, values in (
         (draw_sensitivity, found.sensitivity.by_group),
         (draw_false_negatives, found.false_negatives.by_group),
@@ -406,7 +409,7 @@ def test_the_span_of_each_characteristic_is_drawn() -> None:
     pytest.importorskip("matplotlib")
     truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
     rows: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
-    found = diagnose(detections_of(rows), annotations_of(truth), [0.5], bins="activitynet")
+    found = diagnosed(rows, truth, [0.5], bins="activitynet")
     spans = draw_sensitivity(found).axes[-1]
     assert [label.get_text() for label in spans.get_xticklabels()] == ["coverage", "length", "instances"]
     for bar, (low, high) in zip(spans.patches, found.sensitivity.relative_change().values(), strict=True):
@@ -417,7 +420,7 @@ def test_the_span_of_each_characteristic_is_drawn() -> None:
 
 def test_a_title_that_no_font_has_is_one_warning_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    found = diagnose({}, annotations_of([("v", 0, 20, "x")]), [0.5])
+    found = diagnosed([], [("v", 0, 20, "x")], [0.5])
     with pytest.warns(UserWarning, match="no installed font") as caught:
         write_diagnosis(tmp_path, found, title="\U00014400\U00014401")
     assert len(caught) == 6  # and one line of a program, which tells equal ones once

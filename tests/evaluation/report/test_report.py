@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refineloc.evaluation.average_precision import evaluate
-from refineloc.evaluation.matching import match_detections
-from refineloc.evaluation.report import Run, report_data, write_report
-from refineloc.evaluation.report.data import video_scores
+from refineloc.evaluation import Matching, evaluate, match_detections, video_scores
+from refineloc.evaluation.report import report_data, write_report
 from refineloc.evaluation.report.page import page_of
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
 from refineloc.runtime.detections import Detections, read_detections
@@ -28,12 +26,12 @@ IMAGE = '"><img src=x onerror="window.hit = 1">'
 END = "</script><script>window.hit = 1</script>{{DATA}}"
 
 
-def sample() -> tuple[Annotations, list[Run]]:
-    """30 videos, some of them hostile by name, two runs of which the second is closer to the truth."""
+def sample(tious: list[float] = TIOUS) -> list[Matching]:
+    """30 videos, some of them hostile by name, two sets of detections of which the second is closer to the truth."""
     rng = np.random.default_rng(3)
     classes = ("jump", "run", SCRIPT)
     names = [f"clip {k:02d}" for k in range(27)] + [IMAGE, END, "a b#c%?"]
-    videos, runs = {}, []
+    videos, matchings = {}, []
     for index, name in enumerate(names):
         start = np.sort(rng.uniform(0, 80, index % 4))
         videos[name] = VideoAnnotation(
@@ -44,14 +42,20 @@ def sample() -> tuple[Annotations, list[Run]]:
             end=start + rng.uniform(2, 15, len(start)),
             segment_labels=(classes[index % 3],) * len(start),
         )
-    for run, noise in (("iteration 0", 5.0), (f"iteration 1 {SCRIPT}", 0.8)):
+    truth = Annotations(videos, "<b>truth</b>.csv")
+    for noise in (5.0, 0.8):
         found = {}
         for index, name in enumerate(names):
             start = np.concatenate([videos[name].start + rng.normal(0, noise, len(videos[name].start)), [1.0]])
             label = np.append(np.full(len(start) - 1, index % 3), 1)
             found[name] = Detections(start, start + 8, rng.uniform(0, 2, len(start)), label, classes)
-        runs.append(Run(run, found))
-    return Annotations(videos, "<b>truth</b>.csv"), runs
+        matchings.append(match_detections(found, truth, tious))
+    return matchings
+
+
+def both(tious: list[float] = TIOUS) -> dict[str, Matching]:
+    """The two, by name."""
+    return dict(zip(("iteration 0", f"iteration 1 {SCRIPT}"), sample(tious), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -66,19 +70,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sound.setsampwidth(1)
         sound.setframerate(4000)
         sound.writeframes(bytes([128]) * 4000 * 100)
-    truth, runs = sample()
-    data = report_data(
-        runs, truth, TIOUS, title=f"Title {SCRIPT}", resamples=50, videos=folder / "films", relative_to=folder
-    )
+    data = report_data(both(), title=f"Title {SCRIPT}", resamples=50, videos=folder / "films", relative_to=folder)
     write_report(folder / "report.html", data)
     return folder / "report.html"
 
 
 def test_numbers_are_those_of_the_evaluation() -> None:
-    truth, runs = sample()
-    data = report_data(runs, truth, TIOUS, title="t", resamples=50)
-    for index, run in enumerate(runs):
-        result = evaluate(run.detections, truth, TIOUS)
+    data = report_data(both(), title="t", resamples=50)
+    for index, matching in enumerate(sample()):
+        result = evaluate(matching)
         assert data["runs"][index]["mAP"] == result.mAP.tolist()
         assert data["runs"][index]["average_mAP"] == result.average_mAP
         low, high = data["runs"][index]["interval"]["average_mAP"]
@@ -91,30 +91,28 @@ def test_numbers_are_those_of_the_evaluation() -> None:
 
 
 def test_a_videos_score_is_its_own_evaluation() -> None:
-    truth, runs = sample()
-    scores = video_scores(match_detections(runs[1].detections, truth, TIOUS), len(truth))
+    matching = sample()[1]
+    scores = video_scores(matching)
     assert len({round(float(score), 6) for score in scores if not np.isnan(score)}) > 5
-    for index, (name, video) in enumerate(truth.items()):
+    for index, (name, video) in enumerate(matching.annotations.items()):
         if not len(video.start):
             assert np.isnan(scores[index])
             continue
-        alone = evaluate({name: runs[1].detections[name]}, Annotations({name: video}), TIOUS)
+        alone = evaluate(match_detections({name: matching.detections[name]}, Annotations({name: video}), TIOUS))
         assert scores[index] == pytest.approx(alone.average_mAP)
 
 
 def test_without_intervals_and_with_one_threshold(tmp_path: Path) -> None:
-    truth, runs = sample()
-    data = report_data(runs[:1], truth, [0.5], title="one", resamples=0)
+    data = report_data({"one": sample([0.5])[0]}, title="one", resamples=0)
     assert data["runs"][0]["interval"] is None
     write_report(tmp_path / "one.html", data)
 
 
 def test_input_errors(tmp_path: Path) -> None:
-    truth, runs = sample()
-    with pytest.raises(InputError, match="runs of different names"):
-        report_data([runs[0], runs[0]], truth, title="t")
+    with pytest.raises(InputError, match="at least one set of detections"):
+        report_data({}, title="t")
     with pytest.raises(InputError, match="no such folder of videos"):
-        report_data(runs, truth, title="t", videos=tmp_path / "absent")
+        report_data(both(), title="t", videos=tmp_path / "absent")
 
 
 def test_video_files_in_folders_below(tmp_path: Path) -> None:
@@ -132,7 +130,8 @@ def test_video_files_in_folders_below(tmp_path: Path) -> None:
             for name in names
         }
     )
-    data = report_data([Run("r", {})], truth, [0.5], title="t", resamples=0, videos=films, relative_to=tmp_path)
+    matchings = {"r": match_detections({}, truth, [0.5])}
+    data = report_data(matchings, title="t", resamples=0, videos=films, relative_to=tmp_path)
     assert {row["name"]: row["file"] for row in data["videos"] if "file" in row} == {
         "one": "./films/one.mp4",
         "a/two": "./films/a/two.MP4",
@@ -220,8 +219,7 @@ def press(browser: Any, table: str, title: str) -> None:
 
 def test_it_renders_without_a_complaint(opened: Any) -> None:
     assert [entry for entry in opened.get_log("browser") if entry["level"] == "SEVERE"] == []
-    truth, runs = sample()
-    results = [evaluate(run.detections, truth, TIOUS) for run in runs]
+    results = [evaluate(matching) for matching in sample()]
     shown = [text.split()[0] for text in column(opened, "score-table", "average")]
     assert shown == [f"{100 * result.average_mAP:.2f}" for result in results]
     assert len(texts(opened, "#class-table tbody tr")) == 3
@@ -232,7 +230,7 @@ def test_it_renders_without_a_complaint(opened: Any) -> None:
     assert re.fullmatch(r"best \(iteration 0: [\d.]+, iteration 1 .*: [\d.]+\)", texts(opened, ".card h3 .quiet")[0])
     # Of the drawn stack of 1G, the true positives' share is the diagnosis's.
     title = texts(opened, "#profile > div:nth-child(2) rect title")[0]
-    data = report_data(runs, truth, TIOUS, title="t", resamples=0)
+    data = report_data(both(), title="t", resamples=0)
     share = data["runs"][1]["diagnosis"]["false_positives"]["share"]["true positive"][0]
     assert title.startswith(f"true positive, 1G: {100 * share:.1f} %")
 
@@ -301,12 +299,12 @@ def test_a_video_opens_its_time_line_with_links_that_seek(opened: Any, page: Pat
     opened.find_element("css selector", "#video-filter").send_keys("clip 03")
     button = opened.find_element("css selector", "#video-table td button")
     button.click()
-    truth, runs = sample()
-    video = truth["clip 03"]
+    matchings = sample()
+    video = matchings[0].annotations["clip 03"]
     links = opened.execute_script(
         "return [...document.querySelectorAll('#video-table tr.detail svg a')].map((link) => link.getAttribute('href'))"
     )
-    assert len(links) == len(video.start) + sum(len(run.detections["clip 03"]) for run in runs)
+    assert len(links) == len(video.start) + sum(len(matching.detections["clip 03"]) for matching in matchings)
     assert links[0] == f"./films/clip%2003.mp4#t={round(video.start[0], 2)},{round(video.end[0], 2)}"
     button.click()
     assert texts(opened, "#video-table tr.detail") == []
@@ -356,8 +354,8 @@ def test_time_lines_stay_open_when_the_table_changes(opened: Any) -> None:
     assert opened.execute_script(rows) == []
 
 
-def long_names() -> tuple[Annotations, list[Run]]:
-    """Three runs; classes of 200 letters; bounds of groups with decimals; values of 100; segments after the end."""
+def long_names() -> dict[str, Matching]:
+    """Three sets; classes of 200 letters; bounds of groups with decimals; values of 100; segments after the end."""
     classes = ("x" * 200, "two words " * 20, "jump")
     videos, found = {}, {}
     for index in range(12):
@@ -367,14 +365,14 @@ def long_names() -> tuple[Annotations, list[Run]]:
         end = start + np.array([1.2345, 3.4567, 5.0 + index / 7, 15.0])
         videos[name] = VideoAnnotation(name, classes, duration_s=100.0, start=start, end=end, segment_labels=label)
         found[name] = Detections(start, end, np.arange(4.0), np.full(4, index % 3), classes)
-    return Annotations(videos, f"{'t' * 150}.csv"), [Run(f"{'r' * 90}{k}", found if k else {}) for k in range(3)]
+    truth = Annotations(videos, f"{'t' * 150}.csv")
+    return {f"{'r' * 90}{k}": match_detections(found if k else {}, truth, TIOUS) for k in range(3)}
 
 
 @pytest.fixture(scope="module")
 def long_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("long") / "report.html"
-    truth, runs = long_names()
-    write_report(path, report_data(runs, truth, TIOUS, title="T" * 200, resamples=20))
+    write_report(path, report_data(long_names(), title="T" * 200, resamples=20))
     return path
 
 
@@ -430,9 +428,8 @@ def test_names_stay_in_place_while_a_table_scrolls(opened: Any, page: Path) -> N
 
 def test_the_score_table_is_whole_on_a_desktop(opened: Any, shared_data: Path, tmp_path: Path) -> None:
     """Ten thresholds with their intervals on a second line."""
-    truth, runs = sample()
     tious = [0.5 + 0.05 * k for k in range(10)]
-    write_report(tmp_path / "ten.html", report_data(runs[:1], truth, tious, title="t", resamples=20))
+    write_report(tmp_path / "ten.html", report_data({"iteration 0": sample(tious)[0]}, title="t", resamples=20))
     opened.get((tmp_path / "ten.html").as_uri())
     sizes = "const box = document.getElementById('score-table'); return [box.scrollWidth, box.clientWidth]"
     inner, outer = opened.execute_script(sizes)
@@ -441,9 +438,11 @@ def test_the_score_table_is_whole_on_a_desktop(opened: Any, shared_data: Path, t
 
 
 def test_one_video_and_one_group(opened: Any, tmp_path: Path) -> None:
-    truth, runs = sample()
-    alone = Annotations({"clip 03": truth["clip 03"]})
-    write_report(tmp_path / "one.html", report_data(runs, alone, TIOUS, title="t", resamples=5))
+    matchings = both()
+    for name, matching in matchings.items():
+        alone = Annotations({"clip 03": matching.annotations["clip 03"]})
+        matchings[name] = match_detections(matching.detections, alone, TIOUS)
+    write_report(tmp_path / "one.html", report_data(matchings, title="t", resamples=5))
     opened.get((tmp_path / "one.html").as_uri())
     assert "Best and worst" not in texts(opened, "nav a")
     targets = "return [...document.querySelectorAll('nav a')].filter(one => !document.querySelector(one.hash)).length"
@@ -465,9 +464,9 @@ def test_equal_values_are_equally_long(opened: Any, long_page: Path) -> None:
 
 
 def test_fifteen_runs_have_colours_of_their_own(opened: Any, tmp_path: Path) -> None:
-    truth, runs = sample()
-    many = [Run(f"iteration {k}", runs[k % 2].detections) for k in range(15)]
-    write_report(tmp_path / "many.html", report_data(many, truth, [0.3, 0.5], title="t", resamples=0))
+    two = sample()
+    many = {f"iteration {k}": two[k % 2] for k in range(15)}
+    write_report(tmp_path / "many.html", report_data(many, title="t", resamples=0))
     opened.get((tmp_path / "many.html").as_uri())
     for scheme in ("light", "dark"):
         in_colours(opened, scheme)
@@ -491,9 +490,7 @@ def test_a_lane_a_class_and_what_lies_beyond_the_end(opened: Any, tmp_path: Path
     found = Detections(start, start + 8, np.arange(26.0), label, classes)
     (tmp_path / "v.mp4").write_bytes(b"")
     data = report_data(
-        [Run("r", {"v": found})],
-        Annotations({"v": video}),
-        [0.5],
+        {"r": match_detections({"v": found}, Annotations({"v": video}), [0.5])},
         title="t",
         resamples=0,
         videos=tmp_path,
@@ -588,10 +585,11 @@ def test_dark_mode_keeps_contrast(opened: Any) -> None:
 def test_the_authors_predictions(opened: Any, shared_data: Path, tmp_path: Path) -> None:
     release = shared_data / "refineloc-release"
     truth = read_annotations(release / "activitynet_v1-2_valid_groundtruth.csv")
-    runs = [
-        Run(f"iteration {k}", read_detections(release / f"valid_predictions_iteration_000{k}.json")) for k in (0, 1)
-    ]
-    write_report(tmp_path / "report.html", report_data(runs, truth, title="ActivityNet", resamples=20))
+    matchings = {
+        f"iteration {k}": match_detections(read_detections(release / f"valid_predictions_iteration_000{k}.json"), truth)
+        for k in (0, 1)
+    }
+    write_report(tmp_path / "report.html", report_data(matchings, title="ActivityNet", resamples=20))
     opened.get((tmp_path / "report.html").as_uri())
     assert opened.execute_script("return document.documentElement.dataset.ready") == "true"
     assert [text.split()[0] for text in column(opened, "score-table", "average")] == ["9.66", "19.14"]
