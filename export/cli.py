@@ -52,9 +52,6 @@ def export(
     allow_loss: Annotated[
         bool, typer.Option("--allow-loss", help="Write the file even where it is too far from the trained model.")
     ] = False,
-    triton: Annotated[
-        Path | None, typer.Option(help="Write a model repository for NVIDIA Triton into this folder as well.")
-    ] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
     ] = False,
@@ -68,11 +65,7 @@ def export(
     check_writable(out, suffixes=(".onnx",))
     _need_train_extra()
     from refineloc.export.sources import from_checkpoint, from_run
-    from refineloc.export.triton import check_triton_folder, write_triton
     from refineloc.export.write import write_model
-
-    if triton is not None:
-        check_triton_folder(triton)
 
     if checkpoint is not None and classes is not None:
         trained = from_checkpoint(checkpoint, classes, preset)
@@ -83,8 +76,6 @@ def export(
     print(_table(out, written))
     for problem in written.beyond:
         note(f"warning: {problem}")
-    if triton is not None:
-        note(f"{write_triton(triton, out)}: a model for Triton (tritonserver --model-repository {triton})")
 
 
 def _check_options(

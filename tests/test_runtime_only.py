@@ -20,7 +20,7 @@ from refineloc.runtime import Detector, open_features, read_annotations, read_de
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDED = ("numpy", "onnxruntime", "h5py", "typer")
+NEEDED = ("numpy", "onnxruntime", "h5py", "typer", "rich")
 UNREACHABLE = re.compile(
     "No matching distribution found|Could not fetch URL|ConnectionError|Connection refused|timed out"
 )

@@ -188,25 +188,3 @@ def test_without_the_train_extra(export: Export, tmp_path: Path, monkeypatch: py
     code, _, err = export("anything")
     assert code == 2
     assert err == "error: refineloc-export needs onnx: pip install 'refineloc[train,cpu]'\n"
-
-
-def test_a_model_repository_for_triton_as_well(export: Export, tmp_path: Path) -> None:
-    make_run(tmp_path / "runs" / "first")
-    code, _, err = export("-o", "m.onnx", "--triton", "repository")
-    assert code == 0, err
-    assert (tmp_path / "repository/refineloc/1/model.onnx").read_bytes() == (tmp_path / "m.onnx").read_bytes()
-    assert (
-        'name: "features" data_type: TYPE_FP32 dims: [-1, 16]'
-        in (tmp_path / "repository/refineloc/config.pbtxt").read_text()
-    )
-    assert "tritonserver --model-repository repository" in err
-
-
-def test_a_repository_that_cannot_be_written_is_told_before_the_export(export: Export, tmp_path: Path) -> None:
-    make_run(tmp_path / "runs" / "first")
-    (tmp_path / "file").write_text("no folder")
-    for place in ("file", "file/repository"):
-        code, out, err = export("-o", "m.onnx", "--triton", place)
-        assert (code, out) == (2, "")
-        assert err == "error: file: cannot hold a model repository: it is a file; give a folder\n"
-    assert not (tmp_path / "m.onnx").exists()
