@@ -190,8 +190,8 @@ def _check_study(run: str | None, generator: str | None, assignments: Sequence[s
 
 def _study(config: Any, files: Any, folder: Path, asked: _Asked, device: str) -> None:
     from refineloc.training.machine.device import choose_device, feature_budget
-    from refineloc.training.study import Grid, run_study
-    from refineloc.training.study.grid import BETAS
+    from refineloc.training.study.grid import BETAS, Grid
+    from refineloc.training.study.run_study import run_study
     from refineloc.training.train_run import enough_memory
 
     chosen = choose_device(device)
@@ -201,7 +201,6 @@ def _study(config: Any, files: Any, folder: Path, asked: _Asked, device: str) ->
             Grid.parse(asked.betas or BETAS, str(config.training.seed) if asked.seeds is None else asked.seeds),
             files,
             folder,
-            note=note,
             device=device,
             at_a_time=asked.jobs if asked.jobs is not None or chosen.type == "cpu" else 1,
             memory=feature_budget(asked.memory),

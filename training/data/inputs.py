@@ -27,14 +27,6 @@ class Files:
     fps: float | None = None
     allow_missing: bool = False
 
-    def arguments(self) -> list[str]:
-        """As refineloc-train takes them."""
-        out = [str(self.features), str(self.labels)]
-        out += ["--val-features", str(self.val_features), "--val-labels", str(self.val_labels)]
-        if self.fps is not None:
-            out += ["--fps", repr(self.fps)]
-        return [*out, "--allow-missing"] if self.allow_missing else out
-
 
 @dataclass(frozen=True, slots=True)
 class Inputs:

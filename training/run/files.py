@@ -40,7 +40,17 @@ from refineloc.training.models.base_model import BaseModel, build_model
 from refineloc.training.run.checkpoint import Checkpoint
 from refineloc.training.settings.config import Config, recorded
 
-__all__ = ["LoadedIteration", "Run", "best_iteration", "load_iteration", "locked", "read_records"]
+__all__ = [
+    "LoadedIteration",
+    "Run",
+    "best_iteration",
+    "copy_first_iteration",
+    "count_epochs",
+    "load_iteration",
+    "locked",
+    "read_epochs",
+    "read_records",
+]
 
 _FORMAT = "refineloc-1"
 # Settings that a resumed run may change: how long it is, and how often it is kept.
@@ -109,7 +119,7 @@ class Run:
         # Lines of epochs that will be made again are dropped.
         self._epochs = [
             line
-            for line in _read_lines(folder)
+            for line in read_epochs(folder)
             if line["iteration"] < now or (line["iteration"] == now and line["epoch"] < epochs)
         ]
         self._write(settings, tomli_w.dumps(document))
@@ -287,13 +297,42 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     return list(records)
 
 
-def _read_lines(folder: Path) -> list[dict[str, Any]]:
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """The epochs of a run, in the order in which they were trained; none where it has not begun.
+
+    Raises:
+        ModelError: metrics.jsonl is damaged.
+    """
     path = folder / "metrics.jsonl"
     lines = _read_json(path, whole=False)
     for line in lines:
         if not isinstance(line, dict) or not all(type(line.get(name)) is int for name in ("iteration", "epoch")):
             raise ModelError(f"{path}: expected lines with an iteration and an epoch, got {line!r}; {_CURE}")
     return list(lines)
+
+
+def count_epochs(folder: Path) -> int:
+    """How many epochs a run has, also while another process trains it."""
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def copy_first_iteration(source: Path, folder: Path) -> None:
+    """Begin a run with the finished iteration 0 of another run; one that has begun is left as it is.
+
+    The record is copied last, as it is written last.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    if read_records(folder):
+        return
+    _make(folder)
+    _make(folder / "iter_0")
+    for name in ("iter_0/model.safetensors", "iter_0/detections.json", "metrics.jsonl", "iterations.json"):
+        if (source / name).exists():  # there are no detections where fps is not known
+            with atomic_write(folder / name, "wb") as handle:
+                handle.write((source / name).read_bytes())
 
 
 def _read_json(path: Path, whole: bool) -> Any:

@@ -8,7 +8,7 @@ from refineloc.training.study.summary import Summary, Values
 
 __all__ = ["draw_curves"]
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers; markers and a small shift keep them apart in grey.
+# Okabe and Ito's colours, which colour-blind readers can tell apart. Markers and a small shift help in grey.
 _STYLES = (("#999999", "x"), ("#E69F00", "D"), ("#009E73", "^"), ("#56B4E9", "v"), ("#D55E00", "o"))
 
 
@@ -27,12 +27,9 @@ def draw_curves(summary: Summary) -> Figure:
         values = summary.values[generator, best_beta]
         _curve(by_iteration, [k + shift for k in range(values.shape[1])], list(values.T), colour, marker, generator)
         by_iteration.lines[-1].set_label(f"{generator} (β = {best_beta:g})")
-        there = [
-            (k + shift, found)
-            for k, beta in enumerate(grid.betas)
-            if (found := summary.best(generator, beta, refined=True)) is not None
-        ]
-        _curve(by_beta, [x for x, _ in there], [found for _, found in there], colour, marker, generator)
+        best = [summary.best(generator, beta, refined=True) for beta in grid.betas]
+        x = [k + shift for k, values in enumerate(best) if values is not None]
+        _curve(by_beta, x, [values for values in best if values is not None], colour, marker, generator)
     for axes, title in ((by_iteration, "by iteration, at the best β"), (by_beta, "best iteration after 0, by β")):
         if summary.scored:
             axes.axhline(summary.first.mean(), color="black", linewidth=0.8, linestyle=":", zorder=0)
@@ -46,23 +43,16 @@ def draw_curves(summary: Summary) -> Figure:
     by_beta.set_xlabel("β")
     if summary.scored:
         by_iteration.set_ylim(0)
-        by_beta.text(
-            1.0,
-            summary.first.mean(),
-            "iteration 0",
-            transform=by_beta.get_yaxis_transform(),
-            fontsize=8,
-            ha="right",
-            va="bottom",
-        )
+        place = {"transform": by_beta.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+        by_beta.text(1.0, summary.first.mean(), "iteration 0", fontsize=8, **place)
     handles, labels = by_iteration.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=3)
     return figure
 
 
-def _curve(axes: Axes, x: list[float], of_seeds: list[Values], colour: str, marker: str, label: str) -> None:
-    means = [float(values.mean()) for values in of_seeds]
-    if all(len(values) > 1 for values in of_seeds):
-        bars = [float(values.std(ddof=1)) for values in of_seeds]
+def _curve(axes: Axes, x: list[float], points: list[Values], colour: str, marker: str, label: str) -> None:
+    means = [float(values.mean()) for values in points]
+    if all(len(values) > 1 for values in points):
+        bars = [float(values.std(ddof=1)) for values in points]
         axes.errorbar(x, means, bars, color=colour, linewidth=0, elinewidth=1, capsize=2)
     axes.plot(x, means, color=colour, marker=marker, markersize=6, linewidth=1.6, label=label)

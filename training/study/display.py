@@ -1,70 +1,57 @@
-"""How a study is shown: a bar for the cells and one for each running run on a terminal, a line a cell elsewhere."""
+"""How jobs are shown: a bar for all and one for each running run on a terminal, a line for each run that ended."""
 
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from refineloc.training.study.jobs import Job
+from refineloc.training.run.files import count_epochs, read_records
+from refineloc.training.study.jobs import Ended, Job
 
-__all__ = ["Display"]
+__all__ = ["show"]
 
 
-class Display:
-    """Tells of a study's jobs.
+def show(steps: Iterable[tuple[list[Job], list[Ended]]], total: int, done: int = 0) -> dict[str, str]:
+    """Run jobs and show how far they are.
 
     Args:
-        total: jobs, those that need no run included.
-        done: of those, how many need no run.
-        outcome: what is said of a job that ended well.
+        steps: of `run_jobs`.
+        total: jobs, finished ones included.
+        done: how many were finished before.
+
+    Returns:
+        The names of the jobs that failed, and why.
     """
-
-    def __init__(self, total: int, done: int, outcome: Callable[[Job], str]) -> None:
-        self._total, self._done, self._outcome = total, done, outcome
-        self._tasks: dict[str, TaskID] = {}
-        self._looked = 0.0
-        self._progress: Progress | None = None
-        if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._whole = self._progress.add_task("runs", total=total, completed=done)
-
-    def __enter__(self) -> "Display":
-        if self._progress:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress:
-            self._progress.stop()
-
-    def running(self, jobs: Sequence[Job]) -> None:
-        """Ten times a second; the files are looked at once a second."""
-        if not self._progress or time.monotonic() - self._looked < 1:
-            return
-        self._looked = time.monotonic()
-        self._progress.update(self._whole, description=f"runs, {len(jobs)} running")
-        for job in jobs:
-            if job.name not in self._tasks:
-                self._tasks[job.name] = self._progress.add_task(f"  {job.name}, epochs", total=job.epochs)
-            self._progress.update(self._tasks[job.name], completed=_epochs_of(job))
-
-    def ended(self, job: Job, seconds: float, error: str) -> None:
-        """After each job."""
-        self._done += 1
-        outcome = f"failed: {error}" if error else self._outcome(job)
-        line = f"{self._done}/{self._total} {job.name}: {outcome}, {seconds:.0f} s"
-        if not self._progress:
-            print(line, file=sys.stderr, flush=True)
-            return
-        self._progress.console.print(line, highlight=False, markup=False)
-        self._progress.update(self._whole, completed=self._done)
-        if job.name in self._tasks:
-            self._progress.remove_task(self._tasks.pop(job.name))
+    failed: dict[str, str] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bars:
+        whole = bars.add_task("runs", total=total, completed=done)
+        tasks: dict[Job, TaskID] = {}
+        for running, ended in steps:
+            for end in ended:
+                done += 1
+                if end.error:
+                    failed[end.job.name] = end.error
+                outcome = f"failed: {end.error}" if end.error else _outcome(read_records(end.job.folder))
+                line = f"{done}/{total} {end.job.name}: {outcome}, {end.seconds:.0f} s"
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                bars.update(whole, completed=done)
+                if end.job in tasks:
+                    bars.remove_task(tasks.pop(end.job))
+            for job in running:
+                if job not in tasks:
+                    epochs = job.config.training.iterations * job.config.training.epochs
+                    tasks[job] = bars.add_task(f"  {job.name}, epochs", total=epochs)
+                bars.update(tasks[job], completed=count_epochs(job.folder))
+    return failed
 
 
-def _epochs_of(job: Job) -> int:
-    metrics = job.folder / "metrics.jsonl"
-    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+def _outcome(records: Sequence[Mapping[str, Any]]) -> str:
+    """A finished run in a few words."""
+    if records and all("average_mAP" in record for record in records):
+        best = max(records, key=lambda record: float(record["average_mAP"]))
+        return f"best average mAP {100 * best['average_mAP']:.2f} % (iteration {best['iteration']})"
+    return "validation loss " + ", ".join(f"{record['validation_loss']:.4f}" for record in records)

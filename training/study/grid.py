@@ -10,7 +10,7 @@ from refineloc.training.settings.config import Generator
 
 __all__ = ["BETAS", "GENERATORS", "Cell", "Grid"]
 
-# The five of section 3.2; the oracle is none of the paper's.
+# The five of the paper's section 3.2; the oracle is not one of them.
 GENERATORS: tuple[str, ...] = tuple(name for name in get_args(Generator) if name != "oracle")
 BETAS = "1,2,4,6,8"  # around the paper's 2 and 4
 
@@ -25,13 +25,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return f"{self.generator}-beta{self.beta:g}-seed{self.seed}"
-
-    @property
-    def first(self) -> str:
-        """Name of the run that trains its iteration 0, which knows neither generator nor β."""
-        return first_name(self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +39,19 @@ class Grid:
 
     @classmethod
     def parse(cls, betas: str, seeds: str) -> "Grid":
-        """From the options `--betas 1,2,4` and `--seeds 0,1,2`.
+        """A grid of all generators, from numbers with commas between them.
 
         Raises:
             ConfigError: not numbers, below 0, or one of them twice.
         """
-        parsed = cls(tuple(_numbers("--betas", betas, float)), tuple(map(int, _numbers("--seeds", seeds, int))))
-        names = [cell.name for cell in parsed.cells()]
+        grid = cls(tuple(_numbers("betas", betas, float)), tuple(map(int, _numbers("seeds", seeds, int))))
+        names = [cell.name for cell in grid.cells()]
         if len(set(names)) < len(names):
-            raise ConfigError(f"--betas {betas} --seeds {seeds}: a value is there twice (β has 6 digits)")
-        return parsed
+            raise ConfigError(f"betas {betas!r}, seeds {seeds!r}: a value is there twice (of β, 6 digits count)")
+        return grid
 
     def cells(self) -> list[Cell]:
-        """All of them, those of a seed together."""
+        """All runs, those of a seed together."""
         return [
             Cell(generator, beta, seed) for seed in self.seeds for generator in self.generators for beta in self.betas
         ]
@@ -67,11 +62,14 @@ def first_name(seed: int | str) -> str:
     return f"iteration0-seed{seed}"
 
 
-def _numbers(option: str, text: str, kind: Callable[[str], float]) -> list[float]:
+def _numbers(parameter: str, text: str, kind: Callable[[str], float]) -> list[float]:
     try:
         numbers = [kind(part) for part in text.split(",")]
     except ValueError:
         numbers = []
     if not numbers or not all(math.isfinite(number) and number >= 0 for number in numbers):
-        raise ConfigError(f"{option} {text!r}: expected numbers from 0 on with commas between them, such as 1,2,4")
+        raise ConfigError(
+            f"{parameter}: expected numbers from 0 on with commas between them, such as 1,2,4; got {text!r}",
+            parameter=parameter,
+        )
     return numbers

@@ -1,117 +1,123 @@
-"""Runs as processes, some at a time: a failed one does not stop the others, and none outlives the study."""
+"""Runs in processes of their own, some at a time: a failed run does not stop the others, none outlives its parent."""
 
+import contextlib
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Protocol
 
-from refineloc.runtime.errors import OutputError
+from refineloc.runtime.cli.common import fail
+from refineloc.runtime.errors import OutputError, RefineLocError
+from refineloc.training.data.inputs import Files
+from refineloc.training.machine.malloc import keep_freed_memory
+from refineloc.training.run.files import read_records
+from refineloc.training.settings.config import Config
+from refineloc.training.train_run import train_run
 
-__all__ = ["Job", "Show", "physical_cores", "run_jobs", "share_of_cores"]
+__all__ = ["Ended", "Job", "run_jobs", "share_of_cores"]
 
-_POLL_S = 0.1
+_STEP_S = 1.0
 _LOG = "log.txt"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """One run to train.
 
     Attributes:
-        name: shown.
-        folder: of the run; what the process says goes into its log.txt.
-        arguments: of refineloc-train.
-        epochs: that it will have, all iterations together.
-        after: name of the job that has to end well before this one begins; "" for none.
-        prepare: called before the process is started.
+        folder: of the run; what its process says goes into log.txt there.
+        config: all settings.
+        files: the data.
+        device: as `train_run` takes it.
+        memory_gib: for features.
     """
 
-    name: str
     folder: Path
-    arguments: Sequence[str]
-    epochs: int
-    after: str = ""
-    prepare: Callable[[], None] = lambda: None
+    config: Config
+    files: Files
+    device: str = "auto"
+    memory_gib: float | None = None
 
+    @property
+    def name(self) -> str:
+        """Shown."""
+        return self.folder.name
 
-class Show(Protocol):
-    """Who is told how it goes."""
-
-    def running(self, jobs: Sequence[Job]) -> None:
-        """Ten times a second."""
-
-    def ended(self, job: Job, seconds: float, error: str) -> None:
-        """After each job; `error` is "" where it ended well."""
+    @property
+    def finished(self) -> bool:
+        """Whether the run has all its iterations."""
+        return len(read_records(self.folder)) >= self.config.training.iterations
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class Ended:
+    """A job that ended.
+
+    Attributes:
+        job: which.
+        seconds: that it took.
+        error: why it failed, in one line; "" where it ended well.
+    """
+
     job: Job
-    process: "subprocess.Popen[bytes]"
-    began: float
+    seconds: float
+    error: str
 
 
-def run_jobs(jobs: Sequence[Job], at_a_time: int, threads: int, show: Show) -> dict[str, str]:
-    """Run all jobs, in order as far as they do not wait for others.
+def run_jobs(jobs: Sequence[Job], at_a_time: int, threads: int) -> Iterator[tuple[list[Job], list[Ended]]]:
+    """Train all jobs, in order. The processes end with the iteration.
 
     Args:
-        jobs: those that others come after must be among them or need no run.
+        jobs: new runs, or begun ones that go on.
         at_a_time: processes.
-        threads: of each of them (OMP_NUM_THREADS).
-        show: is told.
+        threads: OpenMP threads of each process.
 
-    Returns:
-        The names of the jobs that failed, and why: what they said last.
+    Yields:
+        Each second, and whenever a job ends: the jobs that are running, and those that ended since the last time.
+
+    Raises:
+        OutputError: the folder of a job cannot be written.
     """
-    waiting, failed = list(jobs), dict[str, str]()
-    running: list[_Running] = []
+    waiting, running = list(jobs), dict[Job, tuple[SpawnProcess, float]]()
     try:
         while waiting or running:
-            unfinished = {job.name for job in waiting} | {one.job.name for one in running}
-            for job in list(waiting):
-                if job.after in failed:
-                    waiting.remove(job)
-                    failed[job.name] = f"{job.after} failed"
-                elif job.after not in unfinished and len(running) < at_a_time:
-                    waiting.remove(job)
-                    running.append(_start(job, threads))
-            show.running([one.job for one in running])
-            time.sleep(_POLL_S)
-            for one in [one for one in running if one.process.poll() is not None]:
-                running.remove(one)
-                _close(one)
-                error = _why(one.job, one.process.returncode) if one.process.returncode else ""
-                if error:
-                    failed[one.job.name] = error
-                show.ended(one.job, time.monotonic() - one.began, error)
+            while waiting and len(running) < at_a_time:
+                job = waiting.pop(0)
+                running[job] = _start(job, threads), time.monotonic()
+            wait([process.sentinel for process, _ in running.values()], _STEP_S)
+            ended = []
+            for job, (process, began) in list(running.items()):
+                if process.exitcode is not None:
+                    del running[job]
+                    ended.append(Ended(job, time.monotonic() - began, _error(job, process.exitcode)))
+            yield list(running), ended
     finally:
-        for one in running:
-            one.process.kill()  # a run survives it
-        for one in running:
-            one.process.wait()
-            _close(one)
-    return failed
+        for process, _ in running.values():
+            process.kill()  # a run survives it
+        for process, _ in running.values():
+            process.join()
 
 
 def share_of_cores(at_a_time: int | None) -> tuple[int, int]:
-    """Processes at a time, and threads of each: what is left out follows from the cores.
+    """Processes at a time, and threads of each; what is not given follows from the cores.
 
     One thread each is the best use of the cores while there are enough runs; OMP_NUM_THREADS says otherwise.
     """
-    cores, stated = physical_cores(), os.environ.get("OMP_NUM_THREADS", "")
+    cores, stated = _physical_cores(), os.environ.get("OMP_NUM_THREADS", "")
     threads = max(int(stated), 1) if stated.isdecimal() else 0
     if at_a_time is None:
         return max(cores // (threads or 1), 1), threads or 1
     return at_a_time, threads or max(cores // at_a_time, 1)
 
 
-def physical_cores() -> int:
-    """Cores that this process may use; two hardware threads of one count once."""
+def _physical_cores() -> int:
+    """Cores that this process may use; two hardware threads of one core count once."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     usable = os.sched_getaffinity(0)
@@ -121,31 +127,62 @@ def physical_cores() -> int:
         return len(usable)
 
 
-def _start(job: Job, threads: int) -> _Running:
+def _start(job: Job, threads: int) -> SpawnProcess:
     try:
-        job.folder.mkdir(exist_ok=True)
-        job.prepare()
-        with (job.folder / _LOG).open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "refineloc.training.study.cell", *job.arguments],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-            )
+        job.folder.mkdir(parents=True, exist_ok=True)
+        (job.folder / _LOG).write_bytes(b"")
     except OSError as error:
         raise OutputError(f"{job.folder}: cannot be written: {error.strerror or error}") from error
-    return _Running(job, process, time.monotonic())
+    process = multiprocessing.get_context("spawn").Process(target=_train, args=(job,), name=job.name, daemon=True)
+    with _inherited({"OMP_NUM_THREADS": str(threads)}):
+        process.start()
+    return process
 
 
-def _close(one: _Running) -> None:
-    if one.process.stdin:
-        one.process.stdin.close()
+@contextlib.contextmanager
+def _inherited(environment: Mapping[str, str]) -> Iterator[None]:
+    """What a process has that is started meanwhile.
+
+    Its environment: OpenMP reads it when torch is loaded, before `_train` is called. And no Ctrl-C, which all processes
+    of a terminal get: the parent alone takes it, and ends the others.
+    """
+    before = dict(os.environ)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _why(job: Job, code: int) -> str:
-    if code < 0:
-        return f"ended by signal {signal.Signals(-code).name} (out of memory?)"
+def _train(job: Job) -> None:
+    """What the process of a job does."""
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    log = os.open(job.folder / _LOG, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    keep_freed_memory()
+    try:
+        train_run(lambda: job.config, job.files, job.folder, device=job.device, resume=True, memory_gib=job.memory_gib)
+    except RefineLocError as error:
+        fail(error)
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()  # also where the parent is killed: its end of a pipe is closed then
+    os._exit(1)  # a run survives it
+
+
+def _error(job: Job, exit_code: int) -> str:
+    """Why a job failed: the last line that it said."""
+    if exit_code == 0:
+        return ""
+    if exit_code < 0:
+        return f"ended by signal {signal.Signals(-exit_code).name} (out of memory?)"
     lines = (job.folder / _LOG).read_text(encoding="utf-8", errors="replace").split("\n")
-    said = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
-    return said.removeprefix("error: ")
+    last = next((line for line in reversed(lines) if line.strip()), f"exit code {exit_code}")
+    return last.removeprefix("error: ")

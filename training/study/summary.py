@@ -1,6 +1,6 @@
 """The numbers of a study's tables: means over seeds, best iterations, best β."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +31,13 @@ class Summary:
 
     Attributes:
         grid: as given.
-        scored: whether all have an mAP; else everything here is validation loss.
-        measure: its name.
-        iterations: most of any run.
+        scored: whether all runs have an mAP; otherwise all values here are validation losses.
+        measure: the name of the values.
+        iterations: of the longest run.
         values: [seeds, iterations] by generator and β: average mAP in percent, or validation loss. Iterations that not
             all seeds reached (refinement can stop early) are left out.
-        first: of iteration 0, [seeds].
+        first: values of iteration 0, [seeds].
+        missing: seeds of the runs that did not finish, by generator and β.
     """
 
     def __init__(self, grid: Grid, results: Sequence[Result]) -> None:
@@ -46,69 +47,60 @@ class Summary:
         self.iterations = max(len(result.records) for result in results)
         thresholds = sorted(records[0]["mAP"]) if self.scored else []
         self.measure = f"Average mAP (tIoU {thresholds[0]}:{thresholds[-1]})" if self.scored else "Validation loss"
-        self._results = results
+        by_cell = {result.cell: self._values(result.records) for result in results}
+        by_seed = {cell.seed: values[0] for cell, values in by_cell.items()}
+        self.first: Values = np.array([by_seed[seed] for seed in grid.seeds if seed in by_seed])
         self.values: dict[tuple[str, float], Values] = {}
+        self.missing: dict[tuple[str, float], list[int]] = {}
         for generator in grid.generators:
             for beta in grid.betas:
-                own = [self._of(one) for one in results if (one.cell.generator, one.cell.beta) == (generator, beta)]
-                if own:
-                    reached = min(map(len, own))
-                    self.values[generator, beta] = np.array([values[:reached] for values in own])
-        by_seed = {result.cell.seed: self._of(result)[0] for result in results}
-        self.first: Values = np.array([by_seed[seed] for seed in grid.seeds if seed in by_seed])
+                cells = [Cell(generator, beta, seed) for seed in grid.seeds]
+                runs = [by_cell[cell] for cell in cells if cell in by_cell]
+                if runs:
+                    reached = min(map(len, runs))
+                    self.values[generator, beta] = np.array([values[:reached] for values in runs])
+                if len(runs) < len(cells):
+                    self.missing[generator, beta] = [cell.seed for cell in cells if cell not in by_cell]
 
-    def _of(self, result: Result) -> list[float]:
+    def _values(self, records: Sequence[Mapping[str, Any]]) -> list[float]:
         if self.scored:
-            return [100 * float(record["average_mAP"]) for record in result.records]
-        return [float(record["validation_loss"]) for record in result.records]
+            return [100 * float(record["average_mAP"]) for record in records]
+        return [float(record["validation_loss"]) for record in records]
 
     def best_iteration(self, generator: str, beta: float, *, refined: bool = False) -> int:
-        """The one with the best mean over seeds; with `refined`, of those after iteration 0.
+        """The iteration with the best mean over seeds; with `refined`, of those after iteration 0.
 
-        Iteration 0 counts, as in the paper (Table 1: uniform), but not by its loss, which has no pseudo loss in it.
+        Iteration 0 counts by its mAP, as in the paper (Table 1: uniform). It does not count by its loss, which has no
+        pseudo loss in it.
         """
         means = self.values[generator, beta].mean(axis=0)
-        first = int((refined or not self.scored) and len(means) > 1)
-        later = means[first:]
-        return first + int(np.argmax(later) if self.scored else np.argmin(later))
+        start = int((refined or not self.scored) and len(means) > 1)
+        return start + int(np.argmax(means[start:]) if self.scored else np.argmin(means[start:]))
 
     def best(self, generator: str, beta: float, *, refined: bool = False) -> Values | None:
-        """The values of its seeds at the best iteration; None where no run finished."""
+        """The values of the best iteration, [seeds]; None where no run finished."""
         if (generator, beta) not in self.values:
             return None
         values: Values = self.values[generator, beta][:, self.best_iteration(generator, beta, refined=refined)]
         return values
 
     def best_beta(self, generator: str) -> float | None:
-        """The best of a generator; where refinement gains nothing with any, the one that loses least."""
-        betas = [beta for beta in self.grid.betas if (generator, beta) in self.values]
-        return max(betas, key=lambda beta: self._quality(generator, beta), default=None)
+        """The best β of a generator: by its best iteration; of equals, by the best after iteration 0."""
 
-    def _quality(self, generator: str, beta: float) -> tuple[float, float]:
-        means = self.values[generator, beta].mean(axis=0) * (1 if self.scored else -1)
-        either = (self.best_iteration(generator, beta, refined=refined) for refined in (False, True))
-        best, refined = (float(means[iteration]) for iteration in either)
-        return best, refined
+        def quality(beta: float) -> list[float]:
+            means = self.values[generator, beta].mean(axis=0) * (1 if self.scored else -1)
+            return [float(means[self.best_iteration(generator, beta, refined=refined)]) for refined in (False, True)]
 
-    def incomplete(self) -> list[tuple[str, float, list[int]]]:
-        """Generator, β and the seeds of runs that did not finish."""
-        there = {result.cell for result in self._results}
-        out = []
-        for generator in self.grid.generators:
-            for beta in self.grid.betas:
-                missing = [seed for seed in self.grid.seeds if Cell(generator, beta, seed) not in there]
-                if missing:
-                    out.append((generator, beta, missing))
-        return out
+        return max((beta for beta in self.grid.betas if (generator, beta) in self.values), key=quality, default=None)
 
-    def text(self, of_seeds: Values) -> str:
-        """Mean ± standard deviation (of a sample: n - 1); one seed has none."""
+    def text(self, values: Values) -> str:
+        """Mean ± standard deviation (of a sample: n - 1) over seeds; the mean alone of one seed."""
         digits = 2 if self.scored else 4
-        mean = f"{of_seeds.mean():.{digits}f}"
-        return f"{mean} ± {of_seeds.std(ddof=1):.{digits}f}" if len(of_seeds) > 1 else mean
+        mean = f"{values.mean():.{digits}f}"
+        return f"{mean} ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else mean
 
     def best_text(self, generator: str, beta: float) -> str:
-        """A cell of the table; where nothing is gained, what is lost as well."""
+        """A cell of the table: the best iteration; where that is iteration 0, the best after it as well."""
         if (generator, beta) not in self.values:
             return "-"
         values = self.values[generator, beta]

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,71 +18,82 @@ import pytest
 from typer.testing import CliRunner
 
 from refineloc.runtime.annotations import read_annotations
-from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.errors import ConfigError, RefineLocError
 from refineloc.training.cli import app
+from refineloc.training.data.inputs import Files
 from refineloc.training.data.split import load_split, read_labels
 from refineloc.training.data.truth import true_foreground
-from refineloc.training.run.files import load_iteration
+from refineloc.training.run.files import load_iteration, locked, read_records
 from refineloc.training.settings.config import resolve
-from refineloc.training.study import Files, Grid, StudyError, run_study
 from refineloc.training.study.curves import draw_curves
-from refineloc.training.study.grid import GENERATORS, Cell
-from refineloc.training.study.jobs import share_of_cores
+from refineloc.training.study.grid import GENERATORS, Cell, Grid
+from refineloc.training.study.jobs import Ended, Job, run_jobs, share_of_cores
+from refineloc.training.study.run_study import StudyError, run_study
 from refineloc.training.study.summary import Result, Summary
+from refineloc.training.train_run import train_run
 
 SETTINGS: dict[str, Any] = {
     "detection": {"alpha_c": 0.4, "widen": 0},
     "pseudo": {"class_activation": 0.4},
     "training": {"iterations": 3, "epochs": 6, "batch_videos": 4, "learning_rate": 0.01},
 }
-GRID = Grid(betas=(1.0, 4.0), seeds=(3,), generators=("distribution-aware", "segment"))
-AT_A_TIME = 2
+GRID = Grid(betas=(4.0,), seeds=(3,), generators=("distribution-aware", "segment"))
 RUNS = ["iteration0-seed3", *(cell.name for cell in GRID.cells())]
+LIMIT_S = 1200  # of waits that a working study ends in seconds
 
 
 def files(data: Path) -> Files:
     return Files(data / "train.h5", data / "train.csv", data / "val.h5", data / "val.csv")
 
 
-def study(data: Path, grid: Grid = GRID, resume: bool = False, **training: Any) -> list[str]:
-    """Run it into data/study; gives what it notes."""
-    notes: list[str] = []
+def data_options(data: Path) -> list[str]:
+    """The same for refineloc-train."""
+    train, val = ([str(data / f"{split}.{kind}") for kind in ("h5", "csv")] for split in ("train", "val"))
+    return [*train, "--val-features", val[0], "--val-labels", val[1]]
+
+
+def study(data: Path, grid: Grid = GRID, resume: bool = False, **training: Any) -> None:
+    """Train two runs at a time into data/study."""
     config = resolve(SETTINGS, {"training": training})
-    run_study(
-        config, grid, files(data), data / "study", note=notes.append, at_a_time=AT_A_TIME, memory=2**30, resume=resume
-    )
-    return notes
+    run_study(config, grid, files(data), data / "study", at_a_time=2, memory=2**30, resume=resume)
 
 
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + 60
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + LIMIT_S
     while not condition():
-        assert time.monotonic() < end, f"waited a minute for {what}"
-        time.sleep(0.01)
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
-def records_of(run: Path) -> list[dict[str, Any]]:
-    path = run / "iterations.json"
-    return json.loads(path.read_text()) if path.exists() else []
+def is_free(run: Path) -> bool:
+    """Whether no process trains there."""
+    try:
+        with locked(run):
+            return True
+    except ConfigError:
+        return False
 
 
-def processes_of(folder: Path) -> list[str]:
-    """Command lines of all processes that name the folder."""
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(path.read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue  # it has ended meanwhile
-    return [line for line in lines if "study.cell" in line and str(folder) in line]
-
-
-CHILD = """
-import sys
+# A study whose runs stop when they have finished two iterations. Each of its processes imports this as its main module.
+STOPPING = """
+import sys, threading
 from pathlib import Path
+from refineloc.training.run.files import Run
+
 sys.path.insert(0, sys.argv[1])
 import test_study
-test_study.study(Path(sys.argv[2]))
+
+add_iteration = Run.add_iteration
+
+def add_and_stop(run, *arguments):
+    add_iteration(run, *arguments)
+    if len(run.records) == 2:
+        threading.Event().wait()
+
+Run.add_iteration = add_and_stop
+
+if __name__ == "__main__":
+    test_study.study(Path(sys.argv[2]))
 """
 
 
@@ -88,18 +101,18 @@ test_study.study(Path(sys.argv[2]))
 def killed(tmp_path_factory: pytest.TempPathFactory, write_data: Callable[[Path, np.random.Generator], Path]) -> Path:
     """A folder of data with a study that was killed in the middle of its runs, and then resumed."""
     data = write_data(tmp_path_factory.mktemp("data"), np.random.default_rng(11))
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(data)], stderr=subprocess.DEVNULL
-    )
-    cells = [data / "study" / name for name in RUNS[1:]]
-    wait_for(lambda: any(len(records_of(cell)) == 2 for cell in cells), "a run's second iteration")
+    script = data / "stopping.py"
+    script.write_text(STOPPING)
+    command = [sys.executable, str(script), str(Path(__file__).parent), str(data)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    runs = [data / "study" / cell.name for cell in GRID.cells()]
+    wait_for(lambda: all(len(read_records(run)) == 2 for run in runs) or process.poll() is not None)
+    assert not any(map(is_free, runs)), "both are trained at the same time, and wait"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    wait_for(lambda: not processes_of(data / "study"), "its runs to end with it")
+    wait_for(lambda: all(map(is_free, runs)))  # they ended with the study
     assert not (data / "study/table.md").exists()
-    assert sum(len(records_of(cell)) == 3 for cell in cells) < len(cells), "all was done before the kill"
-    notes = study(data, resume=True)
-    assert notes[-1].endswith("wrote table.md, table.csv and curves.png")
+    study(data, resume=True)
     return data
 
 
@@ -114,28 +127,23 @@ def test_every_run_is_there_and_can_be_loaded(killed: Path) -> None:
 
 def test_a_run_is_bit_equal_to_one_trained_alone(killed: Path) -> None:
     """Through shared iteration 0, kill and resume: the same weights, metrics, records and detections."""
-    alone = killed / "alone"
-    options = [f"--set={section}.{key}={value}" for section, keys in SETTINGS.items() for key, value in keys.items()]
-    command = ["--generator", "segment", "--set", "pseudo.beta=4.0", "--seed", "3", "--run", str(alone), *options]
     # As many threads as each run of the study has: with others, sums are added in another order.
-    threads = str(share_of_cores(AT_A_TIME)[1])
-    done = subprocess.run(
-        [sys.executable, "-m", "refineloc.training", *files(killed).arguments(), *command],
-        env=os.environ | {"OMP_NUM_THREADS": threads},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    ours = killed / "study/segment-beta4-seed3"
+    assert share_of_cores(2)[1] == int(os.environ["OMP_NUM_THREADS"])
+    alone = killed / "alone"
+    settings = [f"--set={section}.{key}={value}" for section, keys in SETTINGS.items() for key, value in keys.items()]
+    command = ["--generator", "segment", "--set", "pseudo.beta=4.0", "--seed", "3", "--run", str(alone), *settings]
+    assert CliRunner().invoke(app, [*data_options(killed), *command]).exit_code == 0
+    run = killed / "study/segment-beta4-seed3"
     names = ["config.toml", "metrics.jsonl", "iterations.json"]
     names += [f"iter_{k}/{name}" for k in range(3) for name in ("detections.json", "model.safetensors")]
     for name in names:
-        assert (ours / name).read_bytes() == (alone / name).read_bytes(), name
+        assert (run / name).read_bytes() == (alone / name).read_bytes(), name
+    assert (run / "log.txt").read_text().splitlines()[-1].endswith("time line of a validation video")
 
 
 def test_iteration_0_is_trained_once(killed: Path) -> None:
     first = killed / "study/iteration0-seed3"
-    assert len(records_of(first)) == 1
+    assert len(read_records(first)) == 1
     later = set()
     for cell in GRID.cells():
         folder = killed / "study" / cell.name
@@ -145,7 +153,7 @@ def test_iteration_0_is_trained_once(killed: Path) -> None:
 
 
 def test_the_generator_of_known_share_has_the_true_one(killed: Path) -> None:
-    config = load_iteration(killed / "study/distribution-aware-beta1-seed3", 0).config
+    config = load_iteration(killed / "study/distribution-aware-beta4-seed3", 0).config
     labels = read_labels(killed / "train.csv")
     split = load_split(killed / "train.h5", labels, config)
     true = true_foreground(read_annotations(killed / "train.csv"), split.names, split.grids, split.lengths.numpy())
@@ -155,28 +163,19 @@ def test_the_generator_of_known_share_has_the_true_one(killed: Path) -> None:
 
 def test_the_table_is_what_the_runs_say(killed: Path) -> None:
     text = (killed / "study/table.md").read_text()
-    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in text.splitlines() if line.startswith("| ")}
     assert "Average mAP (tIoU 0.50:0.95)" in text
-    table = text.split("By iteration")[0]
-    by_iteration = text.split("By iteration")[1]
-    for generator in GRID.generators:
-        best = {}
-        line = next(line for line in table.splitlines() if line.startswith(f"| {generator} "))
-        for beta, cell in zip(GRID.betas, line.split("|")[2:-1], strict=True):
-            scores = [record["average_mAP"] for record in records_of(killed / "study" / Cell(generator, beta, 3).name)]
-            assert len(scores) == 3
-            best_of_all, later = int(np.argmax(scores)), 1 + int(np.argmax(scores[1:]))
-            expected = f"{100 * max(scores):.2f} ({best_of_all})"
-            expected += "" if best_of_all else f"; then {100 * scores[later]:.2f} ({later})"
-            assert cell.strip() == expected
-            best[beta] = (max(scores), max(scores[1:]), scores)
-        beta = max(best, key=lambda one: best[one][:2])
-        line = next(line for line in by_iteration.splitlines() if line.startswith(f"| {generator} "))
-        cells = [cell.strip() for cell in line.split("|")[2:-1]]
-        assert cells == [f"{beta:g}", *(f"{100 * score:.2f}" for score in best[beta][2])]
-    first = records_of(killed / "study/iteration0-seed3")[0]["average_mAP"]
+    by_beta, by_iteration = text.split("By iteration")
+    for cell in GRID.cells():
+        scores = [record["average_mAP"] for record in read_records(killed / "study" / cell.name)]
+        assert len(scores) == 3
+        best, later = int(np.argmax(scores)), 1 + int(np.argmax(scores[1:]))
+        expected = f"{100 * scores[best]:.2f} ({best})"
+        expected += "" if best else f"; then {100 * scores[later]:.2f} ({later})"
+        assert f"\n| {cell.generator} | {expected} |\n" in by_beta
+        figures = " | ".join(f"{100 * score:.2f}" for score in scores)
+        assert f"\n| {cell.generator} | 4 | {figures} |\n" in by_iteration
+    first = read_records(killed / "study/iteration0-seed3")[0]["average_mAP"]
     assert f"Iteration 0, before any pseudo label: {100 * first:.2f}" in text
-    assert set(rows) == {"generator", *GRID.generators}
 
 
 def test_the_csv_has_every_iteration(killed: Path) -> None:
@@ -185,7 +184,7 @@ def test_the_csv_has_every_iteration(killed: Path) -> None:
     assert len(rows) == 3 * len(GRID.cells())
     for row in rows:
         cell = Cell(row["generator"], float(row["beta"]), int(row["seed"]))
-        record = records_of(killed / "study" / cell.name)[int(row["iteration"])]
+        record = read_records(killed / "study" / cell.name)[int(row["iteration"])]
         assert float(row["average_mAP"]) == record["average_mAP"]
         assert float(row["mAP@0.50"]) == record["mAP"]["0.50"]
         assert float(row["validation_loss"]) == record["validation_loss"]
@@ -199,46 +198,104 @@ def test_the_csv_has_every_iteration(killed: Path) -> None:
         assert row["pseudo_labels_precision"] == str(pseudo)
 
 
-def test_a_finished_study_trains_nothing(killed: Path) -> None:
+def test_a_finished_study_trains_nothing(killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in (killed / "study").rglob("*.safetensors")}
-    notes = study(killed, resume=True)
-    assert "5 finished" in notes[0]
+    study(killed, resume=True)
+    told = capsys.readouterr().err.splitlines()
+    assert "2 runs (2 generators x 1 β x 1 seeds) and 1 of iteration 0, 3 finished" in told[0]
+    assert told[1:] == [f"{killed / 'study'}: wrote table.md, table.csv and curves.png"]
     assert before == {path: path.stat().st_mtime_ns for path in (killed / "study").rglob("*.safetensors")}
 
 
 def test_other_settings_are_refused(killed: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.epochs was 6, now 7; resume with the same"):
         study(killed, resume=True, epochs=7)
-    with pytest.raises(ConfigError, match="holds a study already; --resume goes on with it"):
+    with pytest.raises(ConfigError, match="holds a study already; resume it"):
         study(killed)
     run = killed / "study" / RUNS[1]
     with pytest.raises(ConfigError, match="holds a run; a study needs a folder of its own"):
-        run_study(resolve(SETTINGS), GRID, files(killed), run, note=print, resume=True)
-    with pytest.raises(ConfigError, match="2 or more iterations"):
-        run_study(resolve(SETTINGS, {"training": {"iterations": 1}}), GRID, files(killed), killed / "new", note=print)
+        run_study(resolve(SETTINGS), GRID, files(killed), run, resume=True)
+    with pytest.raises(ConfigError, match="a study needs 2 or more, got 1"):
+        run_study(resolve(SETTINGS, {"training": {"iterations": 1}}), GRID, files(killed), killed / "new")
     assert not (killed / "new").exists()
 
 
-def test_without_times_and_with_a_run_that_fails(data: Path) -> None:
+def test_jobs_that_fail_are_told_apart(data: Path) -> None:
+    """One has no data, and one is killed, as the system does where memory ends; the third is trained."""
+    config = resolve(SETTINGS, {"training": {"iterations": 1, "epochs": 1}})
+    os.mkfifo(data / "endless.csv")  # whoever reads it waits
+    given = files(data)
+    jobs = [
+        Job(data / "killed", config, replace(given, labels=data / "endless.csv")),
+        Job(data / "without", config, files(data / "nothing")),
+        Job(data / "trained", config, given),
+    ]
+    errors = {}
+    for running, ended in run_jobs(jobs, 2, 1):
+        assert len(running) <= 2
+        errors |= {end.job.name: end.error for end in ended}
+        for process in multiprocessing.active_children():
+            if process.name == "killed":
+                process.kill()
+    assert errors["killed"] == "ended by signal SIGKILL (out of memory?)"
+    assert errors["without"].startswith(f"{data / 'nothing'}")
+    assert (data / "without/log.txt").read_text() == f"error: {errors['without']}\n"
+    assert errors["trained"] == ""
+    assert [job.finished for job in jobs] == [False, False, True]
+    assert not multiprocessing.active_children()
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Jobs one after another, without processes. Gives the names of the jobs that fail, to be added to."""
+    names: set[str] = set()
+
+    def run_here(jobs: Sequence[Job], at_a_time: int, threads: int) -> Iterator[tuple[list[Job], list[Ended]]]:
+        for job in jobs:
+            error = "refused" if job.name in names else ""
+            try:
+                if not error:
+                    train_run(lambda config=job.config: config, job.files, job.folder, memory_gib=job.memory_gib)
+            except RefineLocError as caught:
+                error = str(caught)
+            yield [], [Ended(job, 0.0, error)]
+
+    monkeypatch.setattr("refineloc.training.study.run_study.run_jobs", run_here)
+    return names
+
+
+@pytest.mark.usefixtures("refused")
+def test_without_times_and_with_a_run_that_fails(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """There is no mAP and no true share of foreground; β = 1e39 gives no finite loss, which costs one run only."""
     for name in ("train", "val"):
         rows = [line.split(",") for line in (data / f"{name}.csv").read_text().splitlines()]
         (data / f"{name}.csv").write_text("\n".join(f"{row[0]},{row[3]},{row[5]}" for row in rows) + "\n")
-    notes: list[str] = []
-    config = resolve(SETTINGS, {"training": {"iterations": 2, "epochs": 2}})
     grid = Grid(betas=(1e39, 2.0), seeds=(0,), generators=("distribution-aware", "segment"))
     with pytest.raises(
         StudyError, match=r"1 of 3 runs failed, the first is segment-beta1e\+39-seed0: .*the loss is nan"
     ):
-        run_study(config, grid, files(data), data / "study", note=notes.append, at_a_time=AT_A_TIME, memory=2**30)
-    assert "distribution-aware is left out" in notes[0]
+        study(data, grid, iterations=2, epochs=2)
+    assert "distribution-aware is left out" in capsys.readouterr().err.splitlines()[0]
     text = (data / "study/table.md").read_text()
-    loss = records_of(data / "study/segment-beta2-seed0")[1]["validation_loss"]
+    loss = read_records(data / "study/segment-beta2-seed0")[1]["validation_loss"]
     assert f"| segment | - | {loss:.4f} (1) |" in text
     assert "times are not known, so there is no mAP" in text
     assert "Failed: segment with β = 1e+39, seeds 0." in text
     assert "distribution-aware" not in text
     assert (data / "study/curves.png").stat().st_size > 10_000
+
+
+def test_a_seed_whose_iteration_0_fails(data: Path, refused: set[str]) -> None:
+    """The runs that would begin with it are not trained; those of other seeds are."""
+    refused.add("iteration0-seed1")
+    grid = Grid(betas=(2.0,), seeds=(0, 1), generators=("uniform",))
+    with pytest.raises(StudyError, match="2 of 4 runs failed, the first is iteration0-seed1: refused; the others are"):
+        study(data, grid, iterations=2, epochs=1)
+    assert "Failed: uniform with β = 2, seeds 1." in (data / "study/table.md").read_text()
+    assert not (data / "study/uniform-beta2-seed1").exists()
+    refused.clear()
+    study(data, grid, resume=True, iterations=2, epochs=1)
+    assert "Failed" not in (data / "study/table.md").read_text()
 
 
 def result(generator: str, beta: float, seed: int, *scores: float) -> Result:
@@ -270,8 +327,8 @@ def test_means_over_seeds() -> None:
     assert summary.best_text("uniform", 1.0) == "12.00 ± 2.83 (0); then 7.50 ± 2.12 (1)"
     assert summary.best_text("uniform", 2.0) == "12.00 ± 2.83 (0); then 8.25 ± 1.77 (1)"
     assert summary.best_beta("uniform") == 2.0
-    assert summary.incomplete() == []
-    assert Summary(grid, results[1:]).incomplete() == [("uniform", 1.0, [0])]
+    assert summary.missing == {}
+    assert Summary(grid, results[1:]).missing == {("uniform", 1.0): [0]}
     labels = [text.get_text() for text in draw_curves(summary).legends[0].get_texts()]
     assert labels == ["uniform (β = 2)", "segment (β = 1)"]
 
@@ -289,20 +346,20 @@ def test_the_grid() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--betas", "1,x"], "--betas '1,x': expected numbers"),
-        (["--betas", "-1"], "--betas '-1': expected numbers"),
-        (["--betas", "nan"], "--betas 'nan': expected numbers"),
+        (["--betas", "1,x"], "betas: expected numbers from 0 on"),
+        (["--betas", "-1"], "got '-1'"),
+        (["--betas", "nan"], "got 'nan'"),
         (["--seeds", "0,0"], "a value is there twice"),
-        (["--seeds", "0.5"], "--seeds '0.5': expected numbers"),
+        (["--seeds", "0.5"], "seeds: expected numbers from 0 on"),
         (["--generator", "segment"], "--study: trains all generators"),
-        (["--iterations", "1"], "2 or more iterations"),
+        (["--iterations", "1"], "a study needs 2 or more"),
         (["--set", "pseudo.generator=uniform"], "--set pseudo.generator: a study trains all generators"),
         (["--set", "training.stop_after=2", "--set", "training.stop_by=mAP", "--fps", "nan"], "--fps"),
     ],
 )
 def test_wrong_options(data: Path, options: list[str], message: str) -> None:
     folder = data / "study"
-    command = [*files(data).arguments(), "--study", "generators-beta", "--run", str(folder), *options]
+    command = [*data_options(data), "--study", "generators-beta", "--run", str(folder), *options]
     error = CliRunner().invoke(app, command).exception
     assert isinstance(error, ConfigError)
     assert message in str(error)
@@ -311,9 +368,11 @@ def test_wrong_options(data: Path, options: list[str], message: str) -> None:
 
 def test_what_the_command_asks_for(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
-    monkeypatch.setattr("refineloc.training.study.run_study", lambda *given, **options: asked.append((given, options)))
+    monkeypatch.setattr(
+        "refineloc.training.study.run_study.run_study", lambda *given, **options: asked.append((given, options))
+    )
     options = ["--seed", "5", "--betas", "2", "--memory", "0.5", "--fps", "25", "--device", "cpu", "--resume"]
-    command = [*files(data).arguments(), "--study", "generators-beta", "--run", str(data / "study"), *options]
+    command = [*data_options(data), "--study", "generators-beta", "--run", str(data / "study"), *options]
     assert CliRunner().invoke(app, command).exit_code == 0
     (config, grid, given, folder), others = asked[0]
     assert config.training.seed == 5

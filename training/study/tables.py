@@ -1,19 +1,18 @@
 """What came of a study: Table 1 and Table 2 as Markdown, every iteration of every run as CSV, and both as curves."""
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.files import atomic_path, atomic_write
-from refineloc.training.run.files import read_records
+from refineloc.training.run.files import read_epochs, read_records
 from refineloc.training.study.curves import draw_curves
 from refineloc.training.study.grid import Cell, Grid
 from refineloc.training.study.summary import Result, Summary
 
-__all__ = ["outcome", "read_result", "write_report"]
+__all__ = ["read_result", "write_tables"]
 
 
 def read_result(folder: Path, cell: Cell, iterations: int) -> Result:
@@ -22,32 +21,23 @@ def read_result(folder: Path, cell: Cell, iterations: int) -> Result:
     Args:
         folder: of the study.
         cell: the run.
-        iterations: those that are wanted; a run may have more, or have stopped early.
+        iterations: at most so many; a run may have more, or have stopped early.
 
     Raises:
         ModelError: the run's files are damaged.
     """
-    path = folder / cell.name / "metrics.jsonl"
+    run = folder / cell.name
     try:
-        epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        losses = {(line["iteration"], line["epoch"]): float(line["train_loss"]) for line in epochs}
-        records = read_records(folder / cell.name)[:iterations]
+        losses = {(line["iteration"], line["epoch"]): float(line["train_loss"]) for line in read_epochs(run)}
+        records = read_records(run)[:iterations]
         return Result(cell, [r | {"train_loss": losses[r["iteration"], r["best_epoch"]]} for r in records])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(f"{path}: cannot be read as the epochs of its run: {error!r}") from error
+        raise ModelError(f"{run}: its epochs and iterations do not belong together: {error!r}") from error
 
 
-def outcome(records: Sequence[dict[str, Any]]) -> str:
-    """A run in a few words."""
-    if records and all("average_mAP" in record for record in records):
-        best = max(records, key=lambda record: float(record["average_mAP"]))
-        return f"best average mAP {100 * best['average_mAP']:.2f} % (iteration {best['iteration']})"
-    return "validation loss " + ", ".join(f"{record['validation_loss']:.4f}" for record in records)
-
-
-def write_report(folder: Path, grid: Grid, results: Sequence[Result], epochs: int, data: str) -> None:
+def write_tables(folder: Path, grid: Grid, results: Sequence[Result], epochs: int, data: str) -> None:
     """Write table.md, table.csv and curves.png into the study's folder.
 
     Args:
@@ -100,10 +90,10 @@ def _markdown(summary: Summary, epochs: int, data: str) -> str:
         beta = summary.best_beta(name)
         if beta is not None:
             values = summary.values[name, beta].T
-            texts = [summary.text(of_seeds) for of_seeds in values]
+            texts = [summary.text(seeds) for seeds in values]
             rows.append([name, f"{beta:g}", *texts, *["-"] * (summary.iterations - len(texts))])
     lines += _table(["generator", "β", *(f"iteration {k}" for k in range(summary.iterations))], rows)
-    for name, beta, missing in summary.incomplete():
+    for (name, beta), missing in summary.missing.items():
         lines += ["", f"Failed: {name} with β = {beta:g}, seeds {', '.join(map(str, missing))}."]
     return "\n".join(lines) + "\n"
 
@@ -116,7 +106,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _rows(results: Sequence[Result]) -> list[list[Any]]:
-    """A row a generator, β, seed and iteration; what is not known is left empty."""
+    """A row for each generator, β, seed and iteration; what is not known is empty."""
     thresholds = sorted({key for result in results for record in result.records for key in record.get("mAP", {})})
     shares = ("foreground", "precision", "recall")
     head = ["generator", "beta", "seed", "iteration", "best_epoch", "train_loss", "validation_loss", "average_mAP"]

@@ -1,0 +1,145 @@
+"""A study from its settings to its tables: the grid of Table 1 and the curves of Table 2, on any data set.
+
+Each run is the one that refineloc-train would train alone, and can go on after a kill as any run can.
+"""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from refineloc.runtime.cli.common import note
+from refineloc.runtime.errors import ConfigError, RefineLocError
+from refineloc.runtime.files import atomic_write
+from refineloc.training.data.inputs import Files, read_inputs
+from refineloc.training.data.record import DataRecord
+from refineloc.training.data.truth import true_share
+from refineloc.training.refine import settled
+from refineloc.training.run.files import Run, copy_first_iteration, locked
+from refineloc.training.settings.config import Config, PseudoConfig
+from refineloc.training.study.display import show
+from refineloc.training.study.grid import Cell, Grid, first_name
+from refineloc.training.study.jobs import Job, run_jobs, share_of_cores
+from refineloc.training.study.tables import read_result, write_tables
+
+__all__ = ["StudyError", "run_study"]
+
+_SETTINGS = "settings.toml"
+
+
+class StudyError(RefineLocError, RuntimeError):
+    """Runs of a study failed; the others are kept and in its table."""
+
+
+def run_study(
+    config: Config,
+    grid: Grid,
+    files: Files,
+    folder: Path,
+    *,
+    device: str = "auto",
+    at_a_time: int | None = None,
+    memory: int = 0,
+    resume: bool = False,
+) -> None:
+    """Train what is missing of a grid of runs, then write its tables and curves. Tells of it on stderr.
+
+    Args:
+        config: of all runs; generator, β and seed are the grid's.
+        grid: what is trained; a resumed study may have another one.
+        files: the data.
+        folder: of the study.
+        device: as `train_run` takes it.
+        at_a_time: processes; as many as there are cores for if left out.
+        memory: bytes for features, shared by the processes.
+        resume: go on with the study in `folder`.
+
+    Raises:
+        ConfigError: fewer than 2 iterations; a folder that holds something else; other settings than the study's.
+        InputError: data that cannot be used.
+        StudyError: runs failed; the table has the others.
+        OutputError: a file cannot be written.
+    """
+    # 1. What no run could use is refused before anything is written.
+    iterations = config.training.iterations
+    if iterations < 2:
+        raise ConfigError(
+            f"training.iterations: a study needs 2 or more, got {iterations}: the first knows neither generator nor β"
+        )
+    inputs = read_inputs(files, config, 0)  # sizes alone, no features
+    settled(_first_config(config, 0), inputs.train, inputs.val, inputs.truth)
+    _check_folder(folder, config, inputs.record, resume)
+    # The generator distribution-aware is a reference and not weakly supervised (section 3.2): it needs the true times.
+    share = true_share(inputs.train, inputs.truth.train)
+    if share is None and "distribution-aware" in grid.generators:
+        grid = replace(grid, generators=tuple(name for name in grid.generators if name != "distribution-aware"))
+        note(
+            f"warning: {files.labels}: the true share of foreground is not known, since not every video has times and "
+            "fps; the generator distribution-aware is left out"
+        )
+    if resume and not (folder / _SETTINGS).exists():
+        note(f"{folder}: holds no study to resume; one begins")
+    with locked(folder):
+        with atomic_write(folder / _SETTINGS) as file:
+            file.write(config.to_toml())
+        # 2. What there is to train: iteration 0 once for each seed, and all cells of the grid.
+        at_a_time, threads = share_of_cores(at_a_time)
+        job_of = partial(Job, files=files, device=device, memory_gib=memory / at_a_time / 2**30)
+        firsts = {seed: job_of(folder / first_name(seed), _first_config(config, seed)) for seed in grid.seeds}
+        cells = {cell: job_of(folder / cell.name, _cell_config(config, cell, share)) for cell in grid.cells()}
+        total = len(firsts) + len(cells)
+        done = sum(job.finished for job in (*firsts.values(), *cells.values()))
+        note(
+            f"{folder}: {len(cells)} runs ({len(grid.generators)} generators x {len(grid.betas)} β x "
+            f"{len(grid.seeds)} seeds) and {len(firsts)} of iteration 0, {done} finished; {at_a_time} at a time, "
+            f"threads each: {threads}"
+        )
+        # 3. Train iteration 0; the cells begin with copies of it, and train the rest.
+        missing = [job for job in firsts.values() if not job.finished]
+        failed = show(run_jobs(missing, at_a_time, threads), total, done)
+        failed |= {cell.name: f"{first} failed" for cell in cells if (first := first_name(cell.seed)) in failed}
+        for cell, job in cells.items():
+            if cell.name not in failed:
+                copy_first_iteration(firsts[cell.seed].folder, job.folder)
+        done += len(missing)
+        missing = [job for job in cells.values() if job.name not in failed and not job.finished]
+        failed |= show(run_jobs(missing, at_a_time, threads), total, done)
+        # 4. What came of it.
+        results = [read_result(folder, cell, iterations) for cell in cells if cell.name not in failed]
+        if results:
+            write_tables(folder, grid, results, config.training.epochs, str(files.val_labels))
+            note(f"{folder}: wrote table.md, table.csv and curves.png")
+    if failed:
+        name, error = next(iter(failed.items()))
+        raise StudyError(
+            f"{folder}: {len(failed)} of {total} runs failed, the first is {name}: {error}; the others are kept, and "
+            "a resumed study trains these again",
+            parameter="resume",
+        )
+
+
+def _cell_config(config: Config, cell: Cell, share: float | None) -> Config:
+    changed: dict[str, object] = {"generator": cell.generator, "beta": cell.beta}
+    if cell.generator == "distribution-aware":
+        changed["foreground_share"] = share
+    training = config.training.model_copy(update={"seed": cell.seed})
+    return config.model_copy(update={"pseudo": config.pseudo.model_copy(update=changed), "training": training})
+
+
+def _first_config(config: Config, seed: int) -> Config:
+    """Iteration 0 does not depend on generator and β, so both are always the defaults."""
+    default = PseudoConfig()
+    config = _cell_config(config, Cell(default.generator, default.beta, seed), None)
+    return config.model_copy(update={"training": config.training.model_copy(update={"iterations": 1})})
+
+
+def _check_folder(folder: Path, config: Config, record: DataRecord, resume: bool) -> None:
+    """Refuse the folder of a run, and a study of other settings: its runs of iteration 0 have them all."""
+    if (folder / "config.toml").exists():
+        raise ConfigError(f"{folder}: holds a run; a study needs a folder of its own", parameter="folder")
+    if (folder / _SETTINGS).exists() and not resume:
+        raise ConfigError(f"{folder}: holds a study already; resume it, or give another folder", parameter="resume")
+    stem = first_name("")
+    for first in sorted(folder.glob(f"{stem}*/config.toml")):
+        seed = first.parent.name.removeprefix(stem)
+        if seed.isdecimal():
+            Run(first.parent, _first_config(config, int(seed)), record, resume=True, writes=False)
