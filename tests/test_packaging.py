@@ -76,6 +76,7 @@ def test_console_scripts_answer(built: tuple[Path, Path]) -> None:
         "refineloc-doctor",
         "refineloc-eval",
         "refineloc-export",
+        "refineloc-report",
         "refineloc-synth",
         "refineloc-train",
     }

@@ -1,1 +1,1 @@
-"""The programs that look at detections: refineloc-eval, refineloc-convert."""
+"""The programs that look at detections: refineloc-eval, refineloc-report, refineloc-convert."""

@@ -22,7 +22,7 @@ __all__ = ["report_data"]
 DRAWN = 60  # detections of a video and run on its time line, the best ones
 DRAWN_IN_ALL = 300_000  # beyond it, only the videos at both ends keep theirs: the page would take too long to open
 _ENDS = 50
-_VIDEO_FILES = (".mp4", ".webm", ".m4v", ".mov", ".mkv", ".ogv")
+_FILMS = (".mp4", ".webm", ".m4v", ".mov", ".mkv", ".ogv")
 
 
 def report_data(
@@ -32,7 +32,7 @@ def report_data(
     bins: Bins | None = None,
     resamples: int = 1000,
     seed: int = 0,
-    videos: str | os.PathLike[str] | None = None,
+    films: str | os.PathLike[str] | None = None,
     relative_to: str | os.PathLike[str] = ".",
 ) -> dict[str, Any]:
     """Evaluate and diagnose detections, for `write_report`.
@@ -44,16 +44,16 @@ def report_data(
         bins: groups of annotations (`refineloc.evaluation.diagnosis`).
         resamples: of the bootstrap; 0: no confidence intervals.
         seed: of the resamples.
-        videos: a folder of video files that are called as the videos are, those with "/" in folders below; links then
+        films: a folder of video files that are called as the videos are, those with "/" in folders below; links then
             open them at a segment.
         relative_to: the folder that the page will be in, from where those links start.
 
     Raises:
-        InputError: nothing to show, or a folder of videos that is not there.
+        InputError: nothing to show, or a folder of films that is not there.
     """
     if not matchings:
         raise InputError("report: expected at least one set of detections")
-    files = {} if videos is None else _video_files(Path(videos), Path(relative_to))
+    files = {} if films is None else _film_addresses(Path(films), Path(relative_to))
     runs, scores, ap, class_intervals = [], [], [], []
     for name, matching in matchings.items():
         evaluation = evaluate(matching)
@@ -146,16 +146,16 @@ def _best(detections: Detections | None) -> list[list[Any]]:
     ]
 
 
-def _video_files(folder: Path, page_folder: Path) -> dict[str, str]:
+def _film_addresses(folder: Path, page_folder: Path) -> dict[str, str]:
     """Addresses of the video files, relative to the page, by name; in a folder below, by that and the name ("a/b")."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of videos")
+        raise InputError(f"{folder}: no such folder of films")
     files: dict[str, str] = {}
     # Names are looked up among what the folder holds, never made into paths: one such as "../x" finds nothing.
     for place, folders, names in os.walk(folder):  # which goes into no linked folder
         folders.sort()
         for path in (Path(place, name) for name in sorted(names)):
-            if path.suffix.lower() in _VIDEO_FILES:
+            if path.suffix.lower() in _FILMS:
                 # "./" keeps a name with a colon from being read as another kind of address ("javascript:").
                 address = "./" + quote(os.path.relpath(path, page_folder).replace(os.sep, "/"))
                 files.setdefault(path.relative_to(folder).with_suffix("").as_posix(), address)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from refineloc.evaluation.cli.evaluate import parse_tious
+from refineloc.evaluation import matching
+from refineloc.evaluation.cli.common import parse_tious
+from refineloc.evaluation.cli.evaluate import main
 from refineloc.runtime.errors import ConfigError
 
 PROGRAM = str(Path(sys.executable).with_name("refineloc-eval"))
@@ -79,8 +81,8 @@ def test_what_is_left_out_is_counted(folder: Path) -> None:
     (folder / "found.csv").write_text(FOUND + "v1,0,4,swim,0.9\nv9,0,4,jump,0.1\n")
     done = run("found.csv", "truth.csv", cwd=folder)
     assert done.returncode == 0
-    assert "1 detections have a class that truth.csv does not have" in done.stderr
-    assert "1 videos of found.csv are not in truth.csv" in done.stderr
+    assert "found.csv: 1 detections have a class that truth.csv does not have" in done.stderr
+    assert "found.csv: 1 videos are not in truth.csv" in done.stderr
 
 
 def test_bad_input_is_one_line(folder: Path) -> None:
@@ -111,3 +113,28 @@ def test_tious() -> None:
     for text in ("", "a", "0:1:0.5", "0.5:0.9:0", "0.5:0.9:-1", "1.5", "nan", "0.5:inf:0.1", "0.9:0.5:0.1"):
         with pytest.raises(ConfigError, match="--tiou"):
             parse_tious(text)
+
+
+def test_detections_are_matched_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    kernel = matching.match
+    monkeypatch.setattr(matching, "match", lambda *arguments: calls.append(1) or kernel(*arguments))
+    monkeypatch.chdir(folder)
+    options = ["--bootstrap", "5", "--recall", "1,10"]
+    monkeypatch.setattr(sys, "argv", ["refineloc-eval", "found.csv", "truth.csv", *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert len(calls) == 1
+
+
+def test_scores_load_no_pictures(folder: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['refineloc-eval', 'found.csv', 'truth.csv']\n"
+        "from refineloc.evaluation.cli.evaluate import main\n"
+        "try: main()\n"
+        "except SystemExit: print([name for name in sys.modules if name.startswith(('matplotlib', "
+        "'refineloc.evaluation.pictures', 'refineloc.evaluation.report'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -70,7 +70,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sound.setsampwidth(1)
         sound.setframerate(4000)
         sound.writeframes(bytes([128]) * 4000 * 100)
-    data = report_data(both(), title=f"Title {SCRIPT}", resamples=50, videos=folder / "films", relative_to=folder)
+    data = report_data(both(), title=f"Title {SCRIPT}", resamples=50, films=folder / "films", relative_to=folder)
     write_report(folder / "report.html", data)
     return folder / "report.html"
 
@@ -111,8 +111,8 @@ def test_without_intervals_and_with_one_threshold(tmp_path: Path) -> None:
 def test_input_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least one set of detections"):
         report_data({}, title="t")
-    with pytest.raises(InputError, match="no such folder of videos"):
-        report_data(both(), title="t", videos=tmp_path / "absent")
+    with pytest.raises(InputError, match="no such folder of films"):
+        report_data(both(), title="t", films=tmp_path / "absent")
 
 
 def test_video_files_in_folders_below(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_video_files_in_folders_below(tmp_path: Path) -> None:
         }
     )
     matchings = {"r": match_detections({}, truth, [0.5])}
-    data = report_data(matchings, title="t", resamples=0, videos=films, relative_to=tmp_path)
+    data = report_data(matchings, title="t", resamples=0, films=films, relative_to=tmp_path)
     assert {row["name"]: row["file"] for row in data["videos"] if "file" in row} == {
         "one": "./films/one.mp4",
         "a/two": "./films/a/two.MP4",
@@ -493,7 +493,7 @@ def test_a_lane_a_class_and_what_lies_beyond_the_end(opened: Any, tmp_path: Path
         {"r": match_detections({"v": found}, Annotations({"v": video}), [0.5])},
         title="t",
         resamples=0,
-        videos=tmp_path,
+        films=tmp_path,
         relative_to=tmp_path,
     )
     write_report(tmp_path / "lanes.html", data)

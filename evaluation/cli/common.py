@@ -1,0 +1,42 @@
+"""What the programs that compare detections with ground truth share: their options, and what they warn of."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refineloc.evaluation.matching import Matching
+from refineloc.runtime.cli.common import note, parse_numbers
+from refineloc.runtime.errors import ConfigError
+
+__all__ = ["DropRepeated", "Subset", "Tiou", "parse_tious", "warn_of_unknown"]
+
+Tiou = Annotated[str, typer.Option(help="tIoU thresholds: FIRST:LAST:STEP, or a list such as 0.3,0.5.")]
+Subset = Annotated[str | None, typer.Option(help="Of an ActivityNet JSON: use this subset.")]
+DropRepeated = Annotated[
+    bool, typer.Option(help="Drop annotations repeated within 0.001 s first, as OpenTAD and ActionFormer do.")
+]
+
+
+def parse_tious(text: str) -> list[float]:
+    """`0.5:0.95:0.05` or `0.3,0.5` as thresholds.
+
+    Raises:
+        ConfigError: neither form, or a threshold that is not above 0 and at most 1.
+    """
+    tious = parse_numbers(text)
+    if not tious or not all(0 < value <= 1 for value in tious):
+        raise ConfigError(f"--tiou {text!r}: expected FIRST:LAST:STEP or a list, of numbers above 0 and at most 1")
+    return tious
+
+
+def warn_of_unknown(matching: Matching, detections: str | Path) -> None:
+    """A line for the classes, and one for the videos, that the detections have and the ground truth does not."""
+    truth = matching.annotations.path
+    if matching.unknown_labels:
+        note(
+            f"warning: {detections}: {matching.unknown_labels} detections have a class that {truth} does not have; "
+            "left out"
+        )
+    if matching.unknown_videos:
+        note(f"warning: {detections}: {matching.unknown_videos} videos are not in {truth}: false positives")

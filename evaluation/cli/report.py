@@ -1,0 +1,248 @@
+"""`refineloc-report`: what detections look like beside the ground truth, and why they are wrong."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import numpy as np
+import typer
+
+from refineloc.evaluation import Matching, diagnose, match_detections
+from refineloc.evaluation.cli.common import DropRepeated, Subset, Tiou, parse_tious, warn_of_unknown
+from refineloc.evaluation.diagnosis import Bins
+from refineloc.evaluation.pictures.diagnosis import write_diagnosis
+from refineloc.evaluation.pictures.timeline import FORMATS, draw_timeline, score_curves
+from refineloc.evaluation.report import report_data, write_report
+from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
+from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
+from refineloc.runtime.detections import Detections, read_detections
+from refineloc.runtime.errors import ConfigError, InputError, OutputError
+from refineloc.runtime.files import check_writable
+from refineloc.runtime.segments.grid import SnippetGrid
+
+if TYPE_CHECKING:
+    from refineloc.evaluation.pictures.timeline import Curves
+
+__all__ = ["main"]
+
+app = new_app("refineloc-report")
+
+ByVideo = Mapping[str, Detections]
+
+
+@app.command()
+def report_command(
+    detections: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]DETECTIONS...",
+            help="Detections: ActivityNet JSON, CSV or JSON lines. Several are compared, such as those of iterations; "
+            "the last is the main one.",
+        ),
+    ],
+    truth: Annotated[
+        Path,
+        typer.Option(metavar="LABELS", help="Annotations with times: released CSV or ActivityNet JSON."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="OUT.html",
+            help="Write the page here (default: report.html, unless --diagnose or --timeline is given).",
+        ),
+    ] = None,
+    diagnosis: Annotated[
+        Path | None,
+        typer.Option("--diagnose", metavar="DIR", help="Write DETAD's three analyses here: pictures and JSON."),
+    ] = None,
+    timeline: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(metavar="VIDEO OUT", help="Draw one video's time line (.png, .svg or .pdf)."),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="With --timeline and --features: draw this model's attention and class scores too."),
+    ] = None,
+    features: Annotated[Path | None, typer.Option(help="With --timeline and --model: the video's features.")] = None,
+    films: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Video files, which the page then opens at a segment.")
+    ] = None,
+    tiou: Tiou = "0.5:0.95:0.05",
+    subset: Subset = None,
+    drop_repeated: DropRepeated = False,
+    bins: Annotated[
+        Literal["auto", "activitynet", "thumos14", "quantile"],
+        typer.Option(help="The groups of annotations in the analyses."),
+    ] = "auto",
+    bootstrap: Annotated[
+        int, typer.Option(min=0, metavar="N", help="The page's 95 % intervals are from N resamples of the videos.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """One HTML page that shows what a detector does; or its diagnosis, or one video's time line, as pictures.
+
+    The scores are those of refineloc-eval. docs/diagnosis.md says how to read the rest.
+    """
+    tious = parse_tious(tiou)
+    if out is None and diagnosis is None and timeline is None:
+        out = Path("report.html")
+    if (model is None) != (features is None) or (model is not None and timeline is None):
+        raise ConfigError("--model and --features: both together, and with --timeline")
+    if films is not None and out is None:
+        raise ConfigError("--films: only with the page; give its name with -o")
+    if bins != "auto" and out is None and diagnosis is None:
+        raise ConfigError("--bins: only with the page (-o) or --diagnose")
+    # Before the work, which can take minutes.
+    _check_places(out, diagnosis, timeline, films)
+    annotations = read_annotations(truth, subset=subset)
+    if timeline is not None:
+        _check_timeline(timeline[0], annotations, model, features)
+    named = _read_named(detections)
+    if timeline is not None:
+        _write_timeline(*timeline, named, annotations, model=model, features=features)
+    if out is None and diagnosis is None:
+        return
+    matchings = {
+        name: match_detections(by_video, annotations, tious, drop_repeated=drop_repeated)
+        for name, by_video in named.items()
+    }
+    for name, matching in matchings.items():
+        warn_of_unknown(matching, name)
+    groups: Bins | None = None if bins == "auto" else bins
+    if diagnosis is not None:
+        _write_diagnoses(diagnosis, matchings, groups)
+    if out is not None:
+        data = report_data(
+            matchings,
+            title=f"{list(named)[-1]} on {annotations.path.stem}",
+            bins=groups,
+            resamples=bootstrap,
+            seed=seed,
+            films=films,
+            relative_to=out.parent,
+        )
+        write_report(out, data)
+        linked = sum("file" in row for row in data["videos"])
+        note(f"{out}: report of {len(annotations)} videos" + (f", {linked} with a film" if films is not None else ""))
+
+
+def _check_places(
+    out: Path | None, diagnosis: Path | None, timeline: tuple[str, Path] | None, films: Path | None
+) -> None:
+    """Whether all that will be written can be.
+
+    Raises:
+        InputError: another ending, or no such folder of films.
+        OutputError: a place that cannot be written.
+    """
+    if timeline is not None:
+        check_writable(timeline[1], FORMATS)
+    if out is not None:
+        check_writable(out, (".html", ".htm"))
+    if films is not None and not films.is_dir():
+        raise InputError(f"{films}: no such folder of films")
+    if diagnosis is not None:
+        there = next(place for place in (diagnosis, *diagnosis.resolve().parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            why = "is no folder" if not there.is_dir() else "cannot be written"
+            raise OutputError(f"{diagnosis}: cannot be made a folder: {there} {why}")
+
+
+def _check_timeline(video: str, annotations: Annotations, model: Path | None, features: Path | None) -> None:
+    """Whether there is such a video, and the files that its curves come from.
+
+    Raises:
+        InputError: there is not.
+    """
+    if video not in annotations:
+        raise InputError(
+            f"--timeline: {annotations.path} has no video {video!r}; the first is {next(iter(annotations))!r}"
+        )
+    for option, path in (("--model", model), ("--features", features)):
+        if path is not None and not path.exists():
+            raise InputError(f"{option}: {path}: no such file")
+
+
+def _read_named(texts: Sequence[str]) -> dict[str, ByVideo]:
+    """All sets of detections by name, in their order.
+
+    Raises:
+        ConfigError: two of one name.
+        DetectionError: a file that cannot be read.
+    """
+    named: dict[str, ByVideo] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        # A name is taken for one only where the whole text is no file: paths may hold "=" too.
+        if not equals or Path(text).exists():
+            name, path = _name_of(Path(text)), text
+        if name in named:
+            raise ConfigError(f"DETECTIONS: two are called {name!r}; give NAME=FILE")
+        named[name] = read_detections(path)
+    return named
+
+
+def _write_diagnoses(folder: Path, matchings: Mapping[str, Matching], bins: Bins | None) -> None:
+    """The diagnosis of each set of detections: in the folder where there is one, else in a folder of its name."""
+    for name, matching in matchings.items():
+        target = folder if len(matchings) == 1 else folder / _file_name(name)
+        written = write_diagnosis(target, diagnose(matching, bins=bins), title=name)
+        note(f"{target}: {', '.join(path.name for path in written)}")
+
+
+def _write_timeline(
+    video: str,
+    out: Path,
+    named: Mapping[str, ByVideo],
+    annotations: Annotations,
+    *,
+    model: Path | None,
+    features: Path | None,
+) -> None:
+    """One video's ground truth, its detections of each set, and, with a model and features, its scores by snippet."""
+    curves = None
+    if model is not None and features is not None:
+        curves = _curves(model, features, annotations[video])
+    nothing = Detections(np.empty(0), np.empty(0), np.empty(0), np.empty(0, dtype=np.int64), ())
+    rows = {name: by_video.get(video, nothing) for name, by_video in named.items()}
+    draw_timeline(out, annotations[video], rows, curves=curves)
+    note(f"{out}: time line of {video}")
+
+
+def _curves(model: Path, features: Path, video: VideoAnnotation) -> "Curves":
+    # Imported here: only curves need the engine and HDF5.
+    from refineloc.runtime.detector import Detector
+    from refineloc.runtime.features.opening import open_features
+
+    detector = Detector(model, provider="cpu")
+    with open_features(features) as store:
+        if video.name not in store.names:
+            raise InputError(f"{features}: has no video {video.name!r}")
+        scores = detector.scores(store.read(video.name))
+        fps = store.info(video.name).fps or video.fps
+    if fps is None:
+        raise InputError(f"video {video.name!r}: its fps is in neither {features} nor the annotations")
+    grid = SnippetGrid(fps, detector.metadata.snippet_frames, video.duration_s)
+    return score_curves(scores, grid, video, detector.classes)
+
+
+def _name_of(path: Path) -> str:
+    """A run's file is called detections.json; its folder says which iteration it is."""
+    return path.resolve().parent.name if path.stem == "detections" else path.stem
+
+
+def _file_name(name: str) -> str:
+    return (
+        "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in name).strip(". ") or "detections"
+    )
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    run_app(app)
