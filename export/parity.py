@@ -14,11 +14,13 @@ from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.batches import pack
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError, ModelError
+from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.model.metadata import ModelMetadata, Parity, Precision
 from refineloc.runtime.model.session import Session
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.times import video_times
 from refineloc.runtime.segments.values import Scores, Segments
 from refineloc.training.models.base_model import BaseModel
 
@@ -84,26 +86,23 @@ def read_sample(
     Args:
         store: holds the model's features, or both streams where the model takes one.
         metadata: of the model.
-        annotations: with segments, mAP is compared too; gives fps and durations where the store has none.
+        annotations: with segments, mAP is compared too; gives fps and durations that the store does not state.
         fps: of videos for which neither states it.
 
     Raises:
         FeatureError: features of another width.
         InputError: no video in common.
     """
-    infos = [store.info(name) for name in store.names if annotations is None or name in annotations]
-    infos = [info for info in infos if info.snippets]
+    names = store.names if annotations is None else shared_videos(store, annotations, allow_missing=True)
+    infos = [info for info in map(store.info, names) if info.snippets]
     if not infos:
-        where = store.path if annotations is None else f"{store.path} and {annotations.path}"
-        raise InputError(f"{where}: no video to compare the file with the trained model on")
+        raise InputError(f"{store.path}: no video to compare the file with the trained model on")
     every = -(-sum(info.snippets for info in infos) // MAX_SNIPPETS)
     videos = []
     for info in infos[::every]:
-        listed = annotations[info.name] if annotations is not None else None
-        # Where no fps is known seconds do not matter: without it no mAP is compared, only snippets.
-        rate = (listed.fps if listed else None) or info.fps or fps
-        duration_s = (listed.duration_s if listed else None) or info.duration_s
-        grid = SnippetGrid(rate, metadata.snippet_frames, duration_s) if rate else None
+        labels = annotations[info.name] if annotations is not None else None
+        # Where no fps is known, no mAP is compared, only snippets.
+        grid = video_times(info, labels, fps=fps).grid(metadata.snippet_frames)
         columns = metadata.columns(info.width, f"{store.path}: video {info.name!r}")
         videos.append(Video(info.name, store.read(info.name, columns), grid))
     known = None

@@ -19,6 +19,7 @@ from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.session import Provider, Session
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import PostProcess, segments
+from refineloc.runtime.segments.times import VideoTimes, video_times
 from refineloc.runtime.segments.values import Scores
 
 if TYPE_CHECKING:
@@ -150,8 +151,8 @@ class Detector:
         Args:
             videos: an open feature store, or features by name.
             names: of a store or a mapping, only these videos, in this order.
-            fps: of all videos whose own is not known from `times` or the store.
-            times: fps and duration by video, None where not known; goes before what the store says.
+            fps: of all videos whose own is not known from the store or `times`.
+            times: fps and duration by video, None where not known; for what the store does not state.
 
         Raises:
             FeatureError: as for `scores`; the message names the video.
@@ -209,8 +210,7 @@ class Detector:
                 f"{where}: its snippets have {frames} frames, the model's have {self.metadata.snippet_frames}; "
                 "extract the features as for training"
             )
-        listed_fps, listed_duration_s = times.get(name, (None, None))
-        grid = self._grid((listed_fps, info.fps, fps), (listed_duration_s, info.duration_s), where)
+        grid = self._grid(video_times(info, VideoTimes(*times.get(name, ())), fps=fps), where)
         columns = self.metadata.columns(info.width, where)
         return Planned(name, info.snippets, info.dtype == np.float16, columns, grid)
 
@@ -224,23 +224,20 @@ class Detector:
             if waiting and size + len(checked) > self._batch_snippets:
                 yield _batch(waiting)
                 waiting, size = [], 0
-            listed_fps, listed_duration_s = times.get(name, (None, None))
-            waiting.append((name, self._grid((listed_fps, fps), (listed_duration_s,), where), checked))
+            grid = self._grid(video_times(None, VideoTimes(*times.get(name, ())), fps=fps), where)
+            waiting.append((name, grid, checked))
             size += len(checked)
         if waiting:
             yield _batch(waiting)
 
-    def _grid(self, fps: Sequence[float | None], duration_s: Sequence[float | None], where: str) -> SnippetGrid:
-        """Of the first of each that is known."""
-        rate = next((one for one in fps if one is not None), None)
-        if rate is None:
-            raise InputError(f"{where}: its fps is not known, and seconds need it; give fps or times", parameter="fps")
+    def _grid(self, times: VideoTimes, where: str) -> SnippetGrid:
         try:
-            return SnippetGrid(
-                rate, self.metadata.snippet_frames, next((one for one in duration_s if one is not None), None)
-            )
+            grid = times.grid(self.metadata.snippet_frames)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
+        if grid is None:
+            raise InputError(f"{where}: its fps is not known, and seconds need it; give fps or times", parameter="fps")
+        return grid
 
     def _checked(self, features: npt.ArrayLike, where: str) -> npt.NDArray[np.float32]:
         array = np.asarray(features)

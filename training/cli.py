@@ -227,4 +227,4 @@ def _interrupted(folder: Path | None) -> Iterator[None]:
 def main() -> NoReturn:
     """Entry point of the console script."""
     keep_freed_memory()
-    run_app(app)
+    run_app(app, {"allow_missing": "--allow-missing"})

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from refineloc.runtime.annotations import Annotations, read_annotations
+from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.cli.common import new_app, note, parse_numbers, progress, run_app, version_callback
 from refineloc.runtime.cli.journal import Journal
 from refineloc.runtime.detections import write_detections
 from refineloc.runtime.errors import ConfigError, EngineError, FeatureError, InputError, ModelError, RefineLocError
 from refineloc.runtime.features.opening import open_features
+from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.files import check_writable
 
@@ -124,7 +125,7 @@ def detect(
         names = store.names
         if videos is not None:
             annotations = read_annotations(videos, times=False)
-            names = _common_videos(store, annotations, allow_missing)
+            names = shared_videos(store, annotations, allow_missing=allow_missing)
             times = {name: (annotations[name].fps, annotations[name].duration_s) for name in names}
         given = _given(detector, model, store, names, fps=fps, times=times)
         wanted = _without(names, leave_out or [], store)
@@ -211,30 +212,6 @@ def _left(journal: Journal, names: Sequence[str]) -> Sequence[str]:
     if done:
         note(f"{journal.path}: goes on after {done} of {len(names)} videos")
     return names[done:]
-
-
-def _common_videos(store: FeatureStore, annotations: Annotations, allow_missing: bool) -> tuple[str, ...]:
-    """The videos that both files have, sorted; a difference is an error unless it was allowed."""
-    for missing, what, where in (
-        (
-            sorted(annotations.keys() - set(store.names)),
-            f"videos of {annotations.path} have no features in",
-            store.path,
-        ),
-        (
-            sorted(set(store.names) - annotations.keys()),
-            f"videos of {store.path} are not in",
-            annotations.path,
-        ),
-    ):
-        if missing and not allow_missing:
-            raise InputError(
-                f"{len(missing)} {what} {where}, the first is {missing[0]!r}; --allow-missing goes on without them"
-            )
-    names = tuple(sorted(annotations.keys() & set(store.names)))
-    if not names:
-        raise InputError(f"{store.path} and {annotations.path} have no video in common")
-    return names
 
 
 def _external_data(detector: "Detector", model: Path) -> dict[str, Any]:

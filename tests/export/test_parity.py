@@ -209,5 +209,17 @@ def test_samples_are_spread_over_the_file_and_keep_to_their_stream(
         assert sample.source == "both.h5"
         with pytest.raises(FeatureError, match="width 48, the model expects 24"):
             read_sample(store, metadata, None)
-        with pytest.raises(InputError, match="no video to compare"):
+        with pytest.raises(InputError, match="no video in common"):
             read_sample(store, spatial, Annotations({"other": VideoAnnotation("other", ("a",))}))
+
+
+def test_the_features_own_fps_goes_before_the_labels(tmp_path: Path, metadata: ModelMetadata) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for name in ("a", "b"):
+            file[name] = np.ones((30, metadata.width), dtype=np.float32)
+        file["a"].attrs.update(fps=25.0, duration=20.0)
+    labels = {name: VideoAnnotation(name, ("a",), duration_s=10.0, fps=50.0) for name in ("a", "b")}
+    with open_features(tmp_path / "f.h5") as store:
+        sample = read_sample(store, metadata, Annotations(labels), fps=5.0)
+    frames = metadata.snippet_frames
+    assert [video.grid for video in sample.videos] == [SnippetGrid(25.0, frames, 20.0), SnippetGrid(50.0, frames, 10.0)]

@@ -99,8 +99,9 @@ def test_a_store_gives_fps_and_durations(model_path: Path, tmp_path: Path, rng: 
         found = dict(detector.detect_many(store, fps=25.0))
         assert same(found["v000"], detector.detect(videos["v000"], fps=20.0, duration_s=30.0))
         assert same(found["v001"], detector.detect(videos["v001"], fps=25.0))
-        stated = dict(detector.detect_many(store, times={"v000": (10.0, None), "v001": (5.0, 100.0)}))
-        assert same(stated["v000"], detector.detect(videos["v000"], fps=10.0, duration_s=30.0))
+        # What the features state goes first: their fps is that of the video that they were made from.
+        stated = dict(detector.detect_many(store, times={"v000": (10.0, 50.0), "v001": (5.0, 100.0)}))
+        assert same(stated["v000"], detector.detect(videos["v000"], fps=20.0, duration_s=30.0))
         assert same(stated["v001"], detector.detect(videos["v001"], fps=5.0, duration_s=100.0))
         assert 0 < stated["v001"].end.max() <= 100.0
         assert list(dict(detector.detect_many(store, names=["v001"], fps=25.0))) == ["v001"]

@@ -96,7 +96,7 @@ def test_a_video_of_one_snippet_is_no_problem(data: Path) -> None:
         (
             "extra",
             np.ones((3, 16), np.float32),
-            "1 videos of train.h5 have no labels in train.csv, the first",
+            "1 videos of train.h5 are not in train.csv, the first",
         ),
         ("train02", np.ones((3, 17), np.float32), "video 'train02': features have width 17"),
         ("train02", np.ones((0, 16), np.float32), "video 'train02': has no snippets"),

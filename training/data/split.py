@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from refineloc.runtime.annotations import Annotations, read_annotations
-from refineloc.runtime.errors import AnnotationError, FeatureError, InputError
+from refineloc.runtime.errors import AnnotationError, FeatureError
 from refineloc.runtime.features.opening import open_features
+from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.features.streams import stream_slice
 from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.times import video_times
 from refineloc.training.settings.config import Config
 
 __all__ = ["Batch", "OnDisk", "Split", "load_split", "read_labels"]
@@ -197,7 +199,7 @@ def load_split(
     """
     store = open_features(features)
     try:
-        names = _common_videos(store, labels, allow_missing)
+        names = shared_videos(store, labels, allow_missing=allow_missing)
         if classes is None:
             # Not those of videos that are missing: nothing would train their outputs.
             classes = _classes(Annotations({name: labels[name] for name in names}, labels.path), config)
@@ -217,7 +219,9 @@ def load_split(
             lengths=torch.tensor(lengths, dtype=torch.int64),
             targets=torch.from_numpy(_targets(labels, names, known, config)),
             classes=known,
-            grids=tuple(_grid(info, labels, config, fps) for info in infos),
+            grids=tuple(
+                video_times(info, labels[info.name], fps=fps).grid(config.features.snippet_frames) for info in infos
+            ),
             file_width=width,
             width=columns.stop - columns.start,
             source=features,
@@ -260,13 +264,6 @@ def _packed(file: OnDisk, names: Sequence[str], lengths: Sequence[int], advance:
     return torch.from_numpy(packed)
 
 
-def _grid(info: FeatureInfo, labels: Annotations, config: Config, fps: float | None) -> SnippetGrid | None:
-    stated = labels[info.name]
-    rate = stated.fps or info.fps or fps
-    duration = stated.duration_s or info.duration_s
-    return SnippetGrid(rate, config.features.snippet_frames, duration) if rate else None
-
-
 def _classes(labels: Annotations, config: Config) -> tuple[str, ...]:
     if len(labels.classes) < 2:
         raise AnnotationError(
@@ -297,19 +294,3 @@ def _targets(
                 )
             targets[row, index[label]] = 1.0 / len(wanted)
     return targets
-
-
-def _common_videos(store: FeatureStore, labels: Annotations, allow_missing: bool) -> tuple[str, ...]:
-    with_features = set(store.names)
-    for missing, text in (
-        (sorted(labels.keys() - with_features), f"videos of {labels.path} have no features in {store.path}"),
-        (sorted(with_features - labels.keys()), f"videos of {store.path} have no labels in {labels.path}"),
-    ):
-        if missing and not allow_missing:
-            raise InputError(
-                f"{len(missing)} {text}, the first is {missing[0]!r}; --allow-missing goes on without them"
-            )
-    names = tuple(sorted(labels.keys() & with_features))
-    if not names:
-        raise InputError(f"{store.path} and {labels.path} have no video in common")
-    return names

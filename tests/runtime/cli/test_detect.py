@@ -135,6 +135,12 @@ def test_videos_give_fps_and_durations(folder: Path) -> None:
     assert run("features.h5", "--videos", "labels.csv", cwd=folder).returncode == 0
     found = read_detections(folder / "detections.json")
     assert max(d.end for d in found["a"]) <= 30.0
+    assert max(d.end for d in found["c"]) <= 200 * 16 / 25  # the features state 25 frames a second, the labels 10
+    with h5py.File(folder / "features.h5", "a") as file:
+        for video in file.values():
+            del video.attrs["fps"]
+    assert run("features.h5", "--videos", "labels.csv", cwd=folder).returncode == 0
+    found = read_detections(folder / "detections.json")
     assert max(d.end for d in found["c"]) > 200 * 16 / 25  # seconds that only 10 frames a second give
 
 

@@ -1,0 +1,34 @@
+"""Which videos a file of features and a file of labels share."""
+
+from refineloc.runtime.annotations import Annotations
+from refineloc.runtime.errors import InputError
+from refineloc.runtime.features.store import FeatureStore
+
+__all__ = ["shared_videos"]
+
+
+def shared_videos(store: FeatureStore, labels: Annotations, *, allow_missing: bool = False) -> tuple[str, ...]:
+    """The videos that both files have, sorted.
+
+    Args:
+        store: the features.
+        labels: the labels.
+        allow_missing: leave out the videos that only one of the two files has.
+
+    Raises:
+        InputError: a video that only one has, unless that is allowed; or no video in common.
+    """
+    with_features, with_labels = set(store.names), set(labels)
+    for missing, text in (
+        (with_labels - with_features, f"videos of {labels.path} have no features in {store.path}"),
+        (with_features - with_labels, f"videos of {store.path} are not in {labels.path}"),
+    ):
+        if missing and not allow_missing:
+            raise InputError(
+                f"{len(missing)} {text}, the first is {min(missing)!r}; allow_missing goes on without them",
+                parameter="allow_missing",
+            )
+    names = tuple(sorted(with_features & with_labels))
+    if not names:
+        raise InputError(f"{store.path} and {labels.path} have no video in common")
+    return names
