@@ -26,7 +26,7 @@ from refineloc.runtime.segments.grid import SnippetGrid
 if TYPE_CHECKING:
     from refineloc.runtime.model.half import HalfToFloat
 
-__all__ = ["Batch", "Planned", "ahead", "pack", "read_batches"]
+__all__ = ["FeatureBatch", "Planned", "ahead", "pack", "read_batches"]
 
 _T = TypeVar("_T")
 
@@ -50,7 +50,7 @@ class Planned:
     grid: SnippetGrid
 
 
-class Batch(NamedTuple):
+class FeatureBatch(NamedTuple):
     """Videos for one call of the model.
 
     Attributes:
@@ -88,7 +88,7 @@ def read_batches(
     limit: int,
     to_float: Callable[[], "HalfToFloat"],
     empty: Callable[[tuple[int, ...]], npt.NDArray[np.float32]],
-) -> Generator[Batch]:
+) -> Generator[FeatureBatch]:
     """Read videos into batches.
 
     Args:
@@ -115,7 +115,7 @@ def read_batches(
         ends = np.cumsum(lengths)
         for video, begin, end in zip(videos, ends - lengths, ends, strict=True):
             _read(store, video, features[begin:end], to_float)
-        yield Batch([video.name for video in videos], [video.grid for video in videos], lengths, features)
+        yield FeatureBatch([video.name for video in videos], [video.grid for video in videos], lengths, features)
 
 
 def _read(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.batches import Batch, Planned, ahead, read_batches
+from refineloc.runtime.batches import FeatureBatch, Planned, ahead, read_batches
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
 from refineloc.runtime.features.checks import check_finite
@@ -193,7 +193,7 @@ class Detector:
                     for name, grid, own in zip(batch.names, batch.grids, found, strict=True)
                 ]
 
-    def _scored(self, batches: Generator[Batch], where: str) -> Generator[tuple[Batch, Scores]]:
+    def _scored(self, batches: Generator[FeatureBatch], where: str) -> Generator[tuple[FeatureBatch, Scores]]:
         with contextlib.closing(batches):  # an error here leaves no thread that reads on
             for batch in batches:
                 names = [f"{where}video {name!r}" for name in batch.names]
@@ -214,7 +214,9 @@ class Detector:
         columns = self.metadata.columns(info.width, where)
         return Planned(name, info.snippets, info.dtype == np.float16, columns, grid)
 
-    def _packed(self, videos: Iterable[tuple[str, npt.ArrayLike]], fps: float | None, times: Times) -> Generator[Batch]:
+    def _packed(
+        self, videos: Iterable[tuple[str, npt.ArrayLike]], fps: float | None, times: Times
+    ) -> Generator[FeatureBatch]:
         """Arrays as batches; the caller's iterable is asked in the caller's thread, one batch at a time."""
         waiting: list[tuple[str, SnippetGrid, npt.NDArray[np.float32]]] = []
         size = 0
@@ -283,10 +285,12 @@ def _pairs(
     return ((name, videos[name]) for name in names)
 
 
-def _batch(videos: list[tuple[str, SnippetGrid, npt.NDArray[np.float32]]]) -> Batch:
+def _batch(videos: list[tuple[str, SnippetGrid, npt.NDArray[np.float32]]]) -> FeatureBatch:
     names, grids, features = zip(*videos, strict=True)
     lengths = np.array([len(own) for own in features], dtype=np.int64)
-    return Batch(list(names), list(grids), lengths, features[0] if len(features) == 1 else np.concatenate(features))
+    return FeatureBatch(
+        list(names), list(grids), lengths, features[0] if len(features) == 1 else np.concatenate(features)
+    )
 
 
 def _post_process(metadata: ModelMetadata, changes: dict[str, Any]) -> PostProcess:
