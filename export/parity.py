@@ -16,6 +16,7 @@ from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError, ModelError
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
+from refineloc.runtime.model.limits import BATCH_SNIPPETS
 from refineloc.runtime.model.metadata import ModelMetadata, Parity, Precision
 from refineloc.runtime.model.session import Session
 from refineloc.runtime.segments.grid import SnippetGrid
@@ -28,7 +29,6 @@ __all__ = ["TOLERANCES", "Sample", "Tolerance", "Video", "generated_sample", "me
 
 # Enough videos for figures that hold, few enough that an export takes seconds.
 MAX_SNIPPETS = 50_000
-_BATCH_SNIPPETS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def measure(model: BaseModel, session: Session, sample: Sample) -> Parity:
     model = model.eval()
     largest = dict.fromkeys(Scores._fields, 0.0)
     found: tuple[dict[str, Segments], dict[str, Segments]] = {}, {}
-    for which in pack([len(video.features) for video in sample.videos], _BATCH_SNIPPETS):
+    for which in pack([len(video.features) for video in sample.videos], BATCH_SNIPPETS):
         batch = sample.videos[which]
         names = [f"{sample.source}: video {video.name!r}" for video in batch]
         features = np.concatenate([video.features for video in batch])

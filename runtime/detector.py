@@ -15,6 +15,7 @@ from refineloc.runtime.errors import ConfigError, FeatureError, InputError
 from refineloc.runtime.features.checks import check_finite
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.model.gpu import PinnedBuffers
+from refineloc.runtime.model.limits import BATCH_SNIPPETS
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.session import Provider, Session
 from refineloc.runtime.segments.grid import SnippetGrid
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from refineloc.runtime.model.half import HalfToFloat
 
 __all__ = ["Detector"]
-
-# Snippets a call: enough to fill the matrix products, few enough that the activations stay in the cache
-# (on the CPU 2,000 a call ran about 25 % faster than 8,000; docs/performance.md).
-BATCH_SNIPPETS = 2048
 
 # VIDEO -> (fps, duration in seconds), None where not known.
 Times = Mapping[str, tuple[float | None, float | None]]

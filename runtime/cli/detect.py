@@ -19,6 +19,7 @@ from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.files import check_writable
+from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
 
 if TYPE_CHECKING:
     from refineloc.runtime.detector import Detector, Times
@@ -49,8 +50,10 @@ def detect(
         Literal["auto", "cuda", "tensorrt", "cpu"],
         typer.Option(help="What runs the model; one that is named is used, or is an error."),
     ] = "auto",
-    threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads of the model; 0: one a core.")] = 0,
-    batch_snippets: Annotated[int, typer.Option(min=1, max=2**20, help="Snippets a call of the model.")] = 2048,
+    threads: Annotated[int, typer.Option(min=0, max=MAX_THREADS, help="CPU threads of the model; 0: one a core.")] = 0,
+    batch_snippets: Annotated[
+        int, typer.Option(min=1, max=MAX_BATCH_SNIPPETS, help="Snippets a call of the model.")
+    ] = BATCH_SNIPPETS,
     engine_cache: Annotated[
         Path | None, typer.Option(help="With --provider tensorrt: a folder that keeps its engines for the next run.")
     ] = None,

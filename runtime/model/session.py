@@ -21,13 +21,12 @@ from refineloc.runtime.errors import (
     RefineLocError,
 )
 from refineloc.runtime.model.gpu import PinnedBuffers, gpu_problem
+from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.onnx_guard import read_model
 from refineloc.runtime.segments.values import Scores
 
 __all__ = [
-    "MAX_BATCH_SNIPPETS",
-    "MAX_THREADS",
     "ONNX_NAMES",
     "EngineWarning",
     "Provider",
@@ -47,8 +46,6 @@ ONNX_NAMES: dict[str, str] = {
     "cpu": "CPUExecutionProvider",
 }
 _OUTPUTS = list(Scores._fields)
-MAX_THREADS = 1024  # more than any machine's cores; ONNX Runtime starts whatever number it is given
-MAX_BATCH_SNIPPETS = 2**20  # the graph's sums over time are exact up to here
 _FATAL_ONLY = 4  # of ONNX Runtime's log severities: its errors reach us as exceptions, so it need not print them
 
 
@@ -88,7 +85,7 @@ class Session:
         provider: Provider = "auto",
         threads: int = 0,
         *,
-        batch_snippets: int = 2048,
+        batch_snippets: int = BATCH_SNIPPETS,
         engine_cache: str | os.PathLike[str] | None = None,
     ) -> None:
         if provider not in ("auto", *ONNX_NAMES):
