@@ -4,23 +4,21 @@ import json
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
 import h5py
 import numpy as np
+import programs
 import pytest
+from programs import Program
 
-PROGRAM = str(Path(sys.executable).with_name("refineloc-train"))
 FILES = ["train.h5", "train.csv", "--val-features", "val.h5", "--val-labels", "val.csv"]
 SHORT = ["--iterations", "2", "--epochs", "2", "--run", "run"]
 
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    return programs.run("refineloc-train", *arguments, cwd=cwd)
 
 
 def fails(*arguments: object, cwd: Path, message: str) -> None:
@@ -242,63 +240,57 @@ def test_resuming_what_is_not_there_begins_and_says_so(data: Path) -> None:
     assert not (data / "run/lock").exists()
 
 
-def begun(data: Path, *options: str) -> "subprocess.Popen[str]":
-    """A long run, which has its first epochs behind it."""
-    process = subprocess.Popen(
-        [PROGRAM, *FILES, "--run", "run", "--epochs", "100000", "--iterations", "1", *options],
-        cwd=data, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        # What a shell starts in the background ignores Ctrl-C, and so do all processes below.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    end = time.monotonic() + 60
-    while not (data / "run/metrics.jsonl").exists():
-        assert time.monotonic() < end
-        assert process.poll() is None
-        time.sleep(0.05)
-    return process
+LONG = ["--run", "run", "--epochs", "100000", "--iterations", "1"]
 
 
 def test_one_process_a_folder_and_ctrl_c_says_how_to_go_on(data: Path) -> None:
-    process = begun(data)
-    try:
-        second = run(*FILES, "--run", "run", "--epochs", "100000", "--iterations", "1", "--resume", cwd=data)
+    with Program("refineloc-train", *FILES, *LONG, cwd=data) as process:
+        process.wait_until((data / "run/metrics.jsonl").exists)
+        second = run(*FILES, *LONG, "--resume", cwd=data)
         assert second.returncode == 2
         assert "error: run: another process trains there; wait for its end" in second.stderr
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "interrupted; the same command with --resume goes on with run"
-    assert "Traceback" not in err
+        done = process.wait()
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1] == "interrupted; the same command with --resume goes on with run"
+    assert "Traceback" not in done.stderr
 
 
 def test_killed_by_the_system_and_resumed_through_the_command(data: Path) -> None:
-    """kill -9 of the program itself, at three moments: the files are those of a run that was not killed."""
-    settings = ["--epochs", "40", "--iterations", "2", "--set", "training.checkpoint_s=0", "--run"]
+    """kill -9 of the program itself, at two moments: the files are those of a run that was not killed."""
+    settings = ["--epochs", "10", "--iterations", "2", "--set", "training.checkpoint_s=0", "--run"]
     assert run(*FILES, *settings, "whole", cwd=data).returncode == 0
-    for trial, lines in enumerate((5, 30, 60)):
-        folder = data / f"killed{trial}"
-        process = subprocess.Popen([PROGRAM, *FILES, *settings, folder.name], cwd=data, stderr=subprocess.DEVNULL)
+    # The last epoch does not end before the kill, however late that comes.
+    before = (
+        "import signal; from refineloc.training.run.files import Run\n"
+        "add = Run.add_epoch\n"
+        "def waits(run, record):\n"
+        "    if (record['iteration'], record['epoch']) == (1, 9): signal.pause()\n"
+        "    add(run, record)\n"
+        "Run.add_epoch = waits\n"
+    )
+    for lines in (5, 14):
+        folder = data / f"killed{lines}"
         metrics = folder / "metrics.jsonl"
-        while process.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < lines):
-            time.sleep(0.005)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL, "killed too late"
+
+        def enough(metrics: Path = metrics, lines: int = lines) -> bool:
+            return metrics.exists() and metrics.read_bytes().count(b"\n") >= lines
+
+        with Program("refineloc-train", *FILES, *settings, folder.name, cwd=data, before=before) as process:
+            process.wait_until(enough)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait().returncode == -signal.SIGKILL
         assert run(*FILES, *settings, folder.name, "--resume", cwd=data).returncode == 0
         for name in ("metrics.jsonl", "iterations.json", "iter_0/model.safetensors", "iter_1/model.safetensors"):
             assert (folder / name).read_bytes() == (data / "whole" / name).read_bytes()
 
 
 def test_too_little_memory_is_one_line(data: Path) -> None:
-    code = (
-        f"import sys; sys.argv = ['refineloc-train', *{FILES + SHORT}]\n"
+    before = (
         "import torch; from refineloc.training import fit\n"
         "def fails(*_): torch.empty(1 << 60)\n"
         "fit._train_epoch = fails\n"
-        "from refineloc.training.cli import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=data)
+    done = programs.run("refineloc-train", *FILES, *SHORT, cwd=data, before=before)
     assert done.returncode == 2, done.stderr
     assert "error: out of memory on cpu: lower --memory" in done.stderr
-    assert "Traceback" not in done.stderr

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 from refineloc.evaluation import matching
@@ -32,9 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
-    assert "Traceback" not in done.stderr
-    return done
+    return programs.run("refineloc-eval", *arguments, cwd=cwd)
 
 
 def test_in_a_pipe_it_is_one_table_of_tabs(folder: Path) -> None:

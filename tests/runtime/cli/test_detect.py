@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import programs
 import pytest
 
 from refineloc.runtime import (
@@ -28,9 +29,7 @@ PROGRAM = str(Path(sys.executable).with_name("refineloc-detect"))
 
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
-    assert "Traceback" not in done.stderr
-    return done
+    return programs.run("refineloc-detect", *arguments, cwd=cwd)
 
 
 def fails(*arguments: object, cwd: Path, message: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import programs
 import pytest
 
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
@@ -25,11 +26,9 @@ SHORT = ["--iterations", "2", "--epochs", "2", "--run", "run"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def train(data: Path, *further: str, code: str = "") -> str:
+def train(data: Path, *further: str, before: str = "") -> str:
     """`refineloc-train`, after some other lines of Python; gives its last line."""
-    program = f"import sys\n{code}\nsys.argv = {['refineloc-train', *FILES, *SHORT, *further]}\n"
-    program += "from refineloc.training.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=data)
+    done = programs.run("refineloc-train", *FILES, *SHORT, *further, cwd=data, before=before)
     assert done.returncode == 0, done.stderr
     return done.stderr.splitlines()[-1]
 
@@ -67,7 +66,8 @@ def test_a_resumed_run_draws_too(data: Path) -> None:
 
 def test_without_matplotlib_there_is_a_line_and_a_finished_run(data: Path) -> None:
     (data / "run" / "timeline.png").unlink()
-    line = train(data, "--resume", code="sys.modules['matplotlib'] = None")
+    before = "import sys; sys.modules |= {name: None for name in sys.modules if name.split('.')[0] == 'matplotlib'}"
+    line = train(data, "--resume", before=before)
     assert line == "no time line: a timeline needs Matplotlib: pip install 'refineloc[plot]'"
     assert not (data / "run" / "timeline.png").exists()
 

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import programs
 import pytest
 
 from refineloc.runtime.annotations import read_annotations
@@ -10,8 +12,7 @@ from refineloc.runtime.annotations import read_annotations
 
 def synth(*args):
     """Run refineloc-synth in a pipe."""
-    code = "from refineloc.training.sample.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=False)
+    return programs.run("refineloc-synth", *args, cwd=Path("/"))
 
 
 def test_writes_both_splits_and_is_quiet_on_stdout(tmp_path):

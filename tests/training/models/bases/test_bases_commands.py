@@ -1,25 +1,22 @@
 """`refineloc-train --base wtalc|basnet`, then export, detect and evaluate, as a person runs them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 FILES = ["train.h5", "train.csv", "--val-features", "val.h5", "--val-labels", "val.csv"]
 
 
-def run(program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name(program)), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+def run(program: str, *arguments: str, cwd: Path) -> None:
+    done = programs.run(program, *arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.mark.parametrize("base", ["wtalc", "basnet"])
 def test_from_features_to_scores(base: str, data: Path) -> None:
-    settings = ["--set", "training.learning_rate=3e-3", "--set", "training.batch_videos=4"]
+    settings = ["--set", "training.learning_rate=1e-2", "--set", "training.batch_videos=4"]
     run(
         "refineloc-train",
         *FILES,
@@ -28,7 +25,7 @@ def test_from_features_to_scores(base: str, data: Path) -> None:
         "--iterations",
         "2",
         "--epochs",
-        "25",
+        "8",
         *settings,
         "--run",
         "r",
