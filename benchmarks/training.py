@@ -174,7 +174,7 @@ class Theirs:
         both: bool,
     ) -> None:
         self.config, self.tious = config, np.array(DEFAULT_TIOUS)
-        self.model = build_model(config, data[0].split.width, len(data[0].split.classes))
+        self.model = build_model(config.model, data[0].split.width, len(data[0].split.classes))
         self.model.load_state_dict(weights)
         self.found = 0
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)

@@ -45,8 +45,6 @@ class ReleasedCheckpoint:
         model: the network, in evaluation mode.
         width: D.
         classes: N.
-        layers: L.
-        attention_values: 1 or 2.
         config: their settings that detection needs, by our names; a setting that the file lacks is not in it
             (snippet_frames, stream, alpha_a, alpha_c, top_k, widen).
         iteration: the refinement iteration, 0 where the file does not tell.
@@ -55,8 +53,6 @@ class ReleasedCheckpoint:
     model: RefineLoc
     width: int
     classes: int
-    layers: int
-    attention_values: int
     config: Mapping[str, Any]
     iteration: int
 
@@ -97,8 +93,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> ReleasedCheckpoint:
         model=model,
         width=width,
         classes=classes,
-        layers=len(classifier),
-        attention_values=values,
         config=_settings(source, config),
         iteration=_iteration(document),
     )

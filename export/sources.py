@@ -12,7 +12,6 @@ from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
 from refineloc.training.run.files import load_iteration
 from refineloc.training.settings.config import resolve
-from refineloc.training.settings.presets import preset as settings_of
 
 __all__ = ["Trained", "from_checkpoint", "from_run"]
 
@@ -107,7 +106,7 @@ def from_checkpoint(path: Path, classes: Path, preset: str | None = None) -> Tra
     own: dict[str, dict[str, Any]] = {"features": {}, "detection": {"profile": "release"}}
     for key, value in checkpoint.config.items():
         own[_STATED[key]][key] = value
-    config = resolve(settings_of(preset) if preset else {}, own)
+    config = resolve({"preset": preset} if preset else {}, own)
     return Trained(
         checkpoint.model,
         ModelMetadata(
@@ -118,8 +117,8 @@ def from_checkpoint(path: Path, classes: Path, preset: str | None = None) -> Tra
             preset=config.preset,
             base="refineloc",
             iteration=checkpoint.iteration,
-            layers=checkpoint.layers,
-            attention_values=checkpoint.attention_values,
+            layers=checkpoint.model.layers,
+            attention_values=checkpoint.model.attention_values,
             precision="fp32",
             training_data="",
             producer=_PRODUCER,

@@ -85,8 +85,9 @@ def train(
     Training uses video-level labels only. Times in the label files are read for the scores shown, and for nothing else.
     """
     try:
-        from refineloc.training.settings.config import base_defaults, parse_assignment, read_toml, resolve
+        from refineloc.training.settings.config import described_toml, parse_assignment, read_toml, resolve
         from refineloc.training.settings.presets import PRESETS
+        from refineloc.training.settings.section import Layer
     except ImportError as error:
         raise MissingExtraError(_LINE) from error
 
@@ -97,14 +98,14 @@ def train(
         "model": _given(base=base),
         "pseudo": _given(generator=generator),
         "training": _given(iterations=iterations, epochs=epochs, seed=seed),
-    } | _given(profile=profile)
+    } | _given(profile=profile, preset=preset)
 
-    def resolved() -> Any:
-        own = [read_toml(config) if config else {}, options, *map(parse_assignment, assignments or [])]
-        return resolve({"preset": preset} if preset is not None else {}, base_defaults(*own), *own)
+    def layers() -> list[Layer]:
+        file = [Layer(f"settings file {config}", read_toml(config))] if config else []
+        return file + [Layer("command line", given) for given in [options, *map(parse_assignment, assignments or [])]]
 
     if show_config:
-        print(resolved().described_toml(), end="")
+        print(described_toml(*layers()), end="")
         return
     asked = _Asked((features, labels, val_features, val_labels), run, resume, fps, memory, study, betas, seeds, jobs)
 
@@ -113,7 +114,7 @@ def train(
         asked.check()
         if study is not None:
             _check_study(run, generator, assignments or [])
-        return resolved()
+        return resolve(*(layer.settings for layer in layers()))
 
     if not asked.several:
         # At once: torch takes seconds to load, and most mistakes are found without it.

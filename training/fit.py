@@ -97,7 +97,7 @@ def fit(
     device = train.split.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed_of(config, iteration, 2))
-        model = build_model(config, train.split.width, len(train.split.classes)).to(device)
+        model = build_model(config.model, train.split.width, len(train.split.classes)).to(device)
         optimizer = Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         scheduler = ReduceLROnPlateau(optimizer, factor=settings.decay, patience=settings.patience)
         shuffle = torch.Generator().manual_seed(seed_of(config, iteration, 3))

@@ -53,7 +53,7 @@ def refine(
     for iteration in range(config.training.iterations):
         if iteration < len(run.records):
             record = run.records[iteration]
-            model = build_model(config, train.width, len(train.classes)).to(train.device)
+            model = build_model(config.model, train.width, len(train.classes)).to(train.device)
             group.agree(partial(load_weights, run.iteration_folder(iteration) / "model.safetensors", model))
         else:
             # 2. A fresh network learns the video labels, and the pseudo labels that its predecessor gave.

@@ -12,21 +12,21 @@ from refineloc.training.data.split import Batch, Split
 from refineloc.training.machine.parallel import ALONE, Group
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations
-from refineloc.training.settings.config import Config, Precision
+from refineloc.training.settings.config import Arithmetic, Config
 
 __all__ = ["Gathered", "detect", "in_chunks", "outputs_of", "predict"]
 
 _SNIPPETS_A_CALL = 16_384  # bounds the memory, and fills the matrix products
 
 
-def outputs_of(model: BaseModel, batch: Batch, precision: Precision = "float32") -> Outputs:
+def outputs_of(model: BaseModel, batch: Batch, precision: Arithmetic = "float32") -> Outputs:
     """The model's logits of a batch in float32; with "bf16" its products are of bfloat16 numbers."""
     with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=precision == "bf16"):
         outputs: Outputs = model(batch.features, batch.lengths)
     return outputs.float()
 
 
-def predict(model: BaseModel, split: Split, precision: Precision = "float32", group: Group = ALONE) -> Scores:
+def predict(model: BaseModel, split: Split, precision: Arithmetic = "float32", group: Group = ALONE) -> Scores:
     """C̄, Ā and ŷ of a whole split, as arrays."""
     model.eval()
     gathered = Gathered(split)

@@ -80,7 +80,7 @@ def write(path: Path, document: Any, legacy: bool = False) -> Path:
 def test_the_released_checkpoint(released: Path) -> None:
     checkpoint = read_checkpoint(released)
     assert (checkpoint.width, checkpoint.classes) == (1024, 20)
-    assert (checkpoint.layers, checkpoint.attention_values) == (1, 1)
+    assert (checkpoint.model.layers, checkpoint.model.attention_values) == (1, 1)
     assert checkpoint.iteration == 4  # the paper's best of THUMOS14 TSN
     assert checkpoint.config == {
         "snippet_frames": 15,
@@ -121,7 +121,12 @@ def test_a_two_value_checkpoint_of_two_layers(tmp_path: Path, legacy: bool) -> N
         }
         document["config"]["min_cas_score"] = 0.1
     checkpoint = read_checkpoint(write(tmp_path / "a.ckpt", document, legacy))
-    assert (checkpoint.width, checkpoint.classes, checkpoint.layers, checkpoint.attention_values) == (8, 3, 2, 2)
+    assert (checkpoint.width, checkpoint.classes, checkpoint.model.layers, checkpoint.model.attention_values) == (
+        8,
+        3,
+        2,
+        2,
+    )
     assert checkpoint.config["stream"] == "both"
     assert checkpoint.config["alpha_a"] == 0.25
     assert checkpoint.iteration == 0

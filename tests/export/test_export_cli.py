@@ -55,7 +55,7 @@ def make_run(folder: Path, iterations: int = 2) -> None:
     run = Run(folder, config, data)
     for iteration in range(iterations):
         torch.manual_seed(iteration)
-        run.add_iteration({"iteration": iteration}, build_model(config, 16, 3), None)
+        run.add_iteration({"iteration": iteration}, build_model(config.model, 16, 3), None)
 
 
 def test_an_iteration_of_a_run(export: Export, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_training_is_what_the_equations_say(
     taught: list[Any] = [None, None]
     for iteration in range(2):
         torch.manual_seed(seed_of(config, iteration, 2))
-        model: Any = build_model(config, 16, 3).double()
+        model: Any = build_model(config.model, 16, 3).double()
         shuffle = torch.Generator().manual_seed(seed_of(config, iteration, 3))
         optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
         seen: list[Any] = [

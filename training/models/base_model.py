@@ -1,35 +1,26 @@
 """The seam between a base model and all that surrounds it: refinement, export, runtime.
 
-A base model is one file in training/models/bases/, named as `--base` names it, with
+A base model has two files, both named as `--base` names it. training/models/bases/ has its network, with
 
-    Options     its own settings ([model.options]), a pydantic model
-    DEFAULTS    what it changes of a run's settings (optimisation, post-processing), as a layer of settings
-    build       (config, width, classes) -> BaseModel
+    build       (options, width, classes) -> BaseModel
 
-The loop needs logits, the loss of video labels, and logits that pseudo labels can supervise; the exporter and the
-runtime need C̄, Ā^bf, Ā^time and ŷ of a packed batch. That is all that `BaseModel` asks for. docs/base-models.md shows
-how to add one.
+and training/settings/bases/ its settings, which are read without loading torch. The loop needs logits, the loss of
+video labels, and logits that pseudo labels can supervise; the exporter and the runtime need C̄, Ā^bf, Ā^time and ŷ of a
+packed batch. That is all that `BaseModel` asks for. docs/base-models.md shows how to add one.
 """
 
 import importlib
-import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel as Settings
 from torch import Tensor, nn
 
-from refineloc.runtime.errors import ConfigError
 from refineloc.training.models import bases
 from refineloc.training.models.layers.activations import Activations
+from refineloc.training.settings.model import ModelConfig
 
-if TYPE_CHECKING:
-    from refineloc.training.settings.config import Config
-
-__all__ = ["Base", "BaseModel", "Outputs", "base_names", "build_model", "find_base"]
+__all__ = ["BaseModel", "Outputs", "build_model"]
 
 
 class Outputs(NamedTuple):
@@ -78,7 +69,7 @@ class BaseModel(nn.Module, ABC):
         """C̄, Ā^bf_fg, Ā^time and ŷ; `exact`: sums over time that no order of videos can change, for export."""
 
     @abstractmethod
-    def video_losses(self, outputs: Outputs, found: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
+    def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
         """The loss of each video against its labels, [V]; `targets` float [V, N], each row sums to 1.
 
         In evaluation mode, where videos come in no chosen order, without what compares videos.
@@ -89,40 +80,14 @@ class BaseModel(nn.Module, ABC):
         return torch.randperm(len(targets), generator=generator)
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
-    """One file of training/models/bases/.
+def build_model(settings: ModelConfig, width: int, classes: int) -> BaseModel:
+    """A fresh network of a base model, drawn from torch's global generator.
 
-    Attributes:
-        name: of the file, and for `--base`.
-        options: its settings.
-        defaults: a layer of settings, under whatever the user says.
-        build: makes a fresh network, drawn from torch's global generator.
+    Args:
+        settings: which base model, and its options.
+        width: D, values a snippet.
+        classes: N.
     """
-
-    name: str
-    options: type[Settings]
-    defaults: Mapping[str, Any]
-    build: Callable[["Config", int, int], BaseModel]
-
-
-def base_names() -> tuple[str, ...]:
-    """The base models that there are."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(bases.__path__)))
-
-
-def find_base(name: str) -> Base:
-    """A base model by name.
-
-    Raises:
-        ConfigError: there is none of this name; the message lists them.
-    """
-    if name not in base_names():
-        raise ConfigError(f"base model {name!r}: not known; there are {', '.join(base_names())}")
-    module = importlib.import_module(f"{bases.__name__}.{name}")
-    return Base(name, module.Options, module.DEFAULTS, module.build)
-
-
-def build_model(config: "Config", width: int, classes: int) -> BaseModel:
-    """A fresh network of the configured base model, drawn from torch's global generator."""
-    return find_base(config.model.base).build(config, width, classes)
+    module = importlib.import_module(f"{bases.__name__}.{settings.base}")
+    model: BaseModel = module.build(settings.options, width, classes)
+    return model

@@ -202,7 +202,7 @@ def load_iteration(folder: Path, iteration: int) -> LoadedIteration:
     if not 0 <= iteration < len(records):
         there = f"0 to {len(records) - 1}" if records else "none"
         raise ModelError(f"{folder}: has no finished iteration {iteration}; finished: {there}")
-    model = build_model(config, data.width, len(data.classes))
+    model = build_model(config.model, data.width, len(data.classes))
     load_weights(folder / f"iter_{iteration}" / "model.safetensors", model)
     return LoadedIteration(model.eval(), config, data, iteration)
 

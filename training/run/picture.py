@@ -72,7 +72,7 @@ def _typical(val: Split, annotations: Annotations, found: Mapping[str, Detection
 
 def _scores(config: Config, split: Split, video: int, weights: Path) -> Scores:
     """What a model of the run says about one video."""
-    model = build_model(config, split.width, len(split.classes)).to(split.device).eval()
+    model = build_model(config.model, split.width, len(split.classes)).to(split.device).eval()
     load_weights(weights, model)
     (batch,) = split.batches([torch.tensor([video])])
     with torch.inference_mode():

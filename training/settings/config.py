@@ -1,35 +1,39 @@
-"""The configuration of a run: every setting with its unit and its source; unknown keys are refused."""
+"""The settings of a run, each with its unit and its source; layers of them make one configuration."""
 
-import copy
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.features.streams import Stream, StreamOrder
 from refineloc.runtime.segments.postprocess import THRESHOLDS, PostProcess, Profile, Scoring
-from refineloc.training.settings.presets import PRESETS
-from refineloc.training.settings.presets import preset as settings_of
+from refineloc.training.settings.model import ModelConfig, find_base
+from refineloc.training.settings.presets import find_preset
+from refineloc.training.settings.section import Layer, Section
 
-__all__ = ["Config", "Generator", "Precision", "base_defaults", "parse_assignment", "read_toml", "recorded", "resolve"]
+__all__ = [
+    "Arithmetic",
+    "Config",
+    "Generator",
+    "described_toml",
+    "parse_assignment",
+    "read_toml",
+    "recorded",
+    "resolve",
+]
 
 Generator = Literal["uniform", "distribution-aware", "class-activation", "attention", "segment", "oracle"]
-Precision = Literal["float32", "bf16", "tf32"]
+Arithmetic = Literal["float32", "bf16", "tf32"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # TOML has no value for "none", so it is a word there.
 OrNone = BeforeValidator(lambda value: None if value == "none" else value)
 
 
-class _Section(BaseModel):
-    # Strict: `true` and "3" are no numbers. Neither infinity nor NaN is a setting.
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, strict=True, allow_inf_nan=False)
-
-
-class FeatureConfig(_Section):
+class FeatureConfig(Section):
     """Which features the model sees."""
 
     stream: Stream = Field("both", description="temporal or spatial half of the columns, or both (paper, section 4.1)")
@@ -39,35 +43,7 @@ class FeatureConfig(_Section):
     snippet_frames: int = Field(16, ge=1, description="H, frames a snippet: 16 for I3D, 15 for TSN (section 4.1)")
 
 
-class ModelConfig(_Section):
-    """The base model."""
-
-    base: str = Field("refineloc", description="base model (section 3.1; Table 5): a file of training/models/bases/")
-    layers: int = Field(2, ge=1, le=4, description="refineloc: L, fully connected layers of each branch (section 3.1)")
-    attention_values: Literal[1, 2] = Field(
-        2,
-        description="refineloc: outputs of the attention branch: 2 (paper), or 1 with a sigmoid (released, THUMOS14)",
-    )
-    options: dict[str, Any] = Field({}, description="of the other base models (docs/base-models.md)")
-
-    @model_validator(mode="after")
-    def _of_the_base(self) -> Self:
-        """The base model's own settings, checked and whole."""
-        if self.base == "refineloc" and not self.options:
-            return self  # torch, which base models import, is not needed to know this one's
-        from refineloc.training.models.base_model import find_base
-
-        try:
-            options = find_base(self.base).options.model_validate(self.options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"options.{where} of {self.base}: {first['msg']}, got {first['input']!r}") from error
-        self.options.update(options.model_dump())
-        return self
-
-
-class DetectionConfig(_Section):
+class DetectionConfig(Section):
     """How scores become detections (section 3.1)."""
 
     profile: Profile = Field("paper", description="rules of the paper or of the released code (docs/method.md)")
@@ -94,7 +70,7 @@ class DetectionConfig(_Section):
         return PostProcess(**self.model_dump())
 
 
-class PseudoConfig(_Section):
+class PseudoConfig(Section):
     """How an iteration's scores become the next one's pseudo labels (section 3.2)."""
 
     generator: Generator = Field("segment", description="of the five of section 3.2; oracle: from the true times")
@@ -118,7 +94,7 @@ class PseudoConfig(_Section):
     )
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """The optimisation of one iteration, and of the loop (section 4.1)."""
 
     iterations: int = Field(4, ge=1, description="models to train: M_0 .. M_(iterations-1)")
@@ -138,16 +114,13 @@ class TrainingConfig(_Section):
         "best",
         description="an iteration's weights: of the lowest validation loss, or of the last epoch (released code)",
     )
-    video_loss: Literal["paper", "release"] = Field(
-        "paper", description="refineloc: paper: -log ŷ_y; release: -sum_t Ā^time_t log C̄_(t,y)"
-    )
     pseudo_loss: Literal["paper", "release"] = Field(
         "paper",
         description="one-value attention, weighted: paper: by [1-w, w], over their sum; release: foreground by the "
         "square root of w, over the number of labels",
     )
     labels: Literal["all", "first"] = Field("all", description="a video's labels: all, or the first in sorted order")
-    precision: Precision = Field(
+    precision: Arithmetic = Field(
         "float32",
         description="of the matrix products: bf16 halves their time on some CPUs (docs/training.md); tf32 on CUDA GPUs",
     )
@@ -168,7 +141,7 @@ class TrainingConfig(_Section):
     seed: int = Field(0, ge=0, description="of weights, order of videos, sampling and random labels")
 
 
-class Config(_Section):
+class Config(Section):
     """All settings of a run."""
 
     preset: str = Field("", description="the preset that this began with")
@@ -183,123 +156,59 @@ class Config(_Section):
         return {name: _plain(value) for name, value in self.model_dump().items()}
 
     def to_toml(self) -> str:
-        """The resolved configuration, without what the base model does not have."""
-        settings = self.document()
-        for section, keys in self._unused().items():
-            for key in keys:
-                del settings[section][key]
-        return tomli_w.dumps(settings)
-
-    def _unused(self) -> Mapping[str, tuple[str, ...]]:
-        """Settings that the base model does not have, by section; `base_defaults` refuses them."""
-        return _REFINELOC_ONLY if self.model.base != "refineloc" else {}
-
-    def described_toml(self) -> str:
-        """Like `to_toml`, with the meaning of every setting above it and the source of its value, for `--show-config`.
-
-        Both follow from the values, so that the file gives the same text when it is read again.
-        """
-        lines = [
-            "# Above each setting: its meaning with the source of its default; where the value is another, its source.",
-            f'preset = "{self.preset}"',
-        ]
-        for name in type(self).model_fields:
-            section = getattr(self, name)
-            if isinstance(section, BaseModel):
-                values = {key: value for key, value in section if key not in self._unused().get(name, ())}
-                options = values.pop("options", {})
-                lines += ["", f"[{name}]", *self._described(name, values, type(section))]
-                if options:
-                    lines += ["", f"[{name}.options]", *self._described("", options, _options_of(section))]
-        return "\n".join(lines) + "\n"
-
-    def _described(self, section: str, values: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
-        for key, value in values.items():
-            yield f"# {model.model_fields[key].description}"
-            if value != model.model_fields[key].default:
-                yield f"# value: {self._source_of(section, key, value)}"
-            yield tomli_w.dumps({key: _plain(value)}, multiline_strings=False).strip()
-
-    def _source_of(self, section: str, key: str, value: Any) -> str:
-        """Where a value is from that is not the default."""
-        known: list[tuple[str, Mapping[str, Any]]] = []
-        if self.model.base != "refineloc":
-            known.append((f"default of the base model {self.model.base}", _base_layer(self.model.base)))
-        if self.preset in PRESETS:
-            begun = PRESETS[self.preset]
-            known.append((f"preset {self.preset}: {begun.source_of(section, key)}", begun.settings))
-        known.append(("as in the released code (profile release)", _RELEASE))
-        for source, layer in known:
-            stated = layer.get(section, {})
-            if key in stated and _plain(stated[key]) == _plain(value):
-                return source
-        return "your own"
-
-
-# Settings of RefineLoc's own base model alone.
-_REFINELOC_ONLY = {"model": ("layers", "attention_values"), "training": ("video_loss",)}
+        """The resolved configuration; `read_toml` and `resolve` give it again."""
+        return tomli_w.dumps(self.document())
 
 
 def _plain(value: Any) -> Any:
     """A value as TOML can hold it."""
     if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
         return list(value)
     return "none" if value is None else value
 
 
-def _base_layer(base: str) -> Mapping[str, Any]:
-    from refineloc.training.models.base_model import find_base
-
-    return find_base(base).defaults
-
-
-def _options_of(section: Any) -> type[BaseModel]:
-    from refineloc.training.models.base_model import find_base
-
-    return find_base(section.base).options
-
-
-# What the released code does differently, beside post-processing (DESIGN section 1).
-_RELEASE: dict[str, Any] = {
-    "detection": {"profile": "release"},
-    "pseudo": {"widen": 2, "past_end": 1, "foreground_share": 0.6},
-    "training": {
-        "select": "last",
-        "video_loss": "release",
-        "pseudo_loss": "release",
-        "labels": "first",
-        "stop_after": 3,
-        "stop_by": "mAP",
+# What the released code does differently, beside post-processing (docs/method.md).
+_RELEASE = Layer(
+    "as in the released code (profile release)",
+    {
+        "model": {"base": "refineloc", "options": {"video_loss": "release"}},
+        "detection": {"profile": "release"},
+        "pseudo": {"widen": 2, "past_end": 1, "foreground_share": 0.6},
+        "training": {"select": "last", "pseudo_loss": "release", "labels": "first", "stop_after": 3, "stop_by": "mAP"},
     },
-}
+)
 
 
 def resolve(*layers: Mapping[str, Any]) -> Config:
     """One configuration from layers of settings; later ones win.
 
-    A layer may have two keys at its top that stand for settings, and are overridden by what any layer says in detail:
-    `profile` ("release": all that the released code does differently) and, over it, `preset` (its name is recorded).
+    Two keys at the top of a layer stand for other settings, which lie under those of all layers: `preset` (its name is
+    recorded) and, under it, `profile` ("release": all that the released code does differently). What the base model
+    changes lies between the preset and the layers.
 
     Raises:
-        ConfigError: an unknown key or preset, two presets, or a value out of range; one line for the first of them.
+        ConfigError: an unknown key, preset or base model, two presets, or a value out of range; one line for the first
+            of them.
     """
-    profile = next((layer["profile"] for layer in reversed(layers) if "profile" in layer), "paper")
-    if profile not in ("paper", "release"):
-        raise ConfigError(f"profile: expected 'paper' or 'release', got {profile!r}")
-    begun = [name for layer in layers if (name := layer.get("preset", "")) != ""]
-    if any(name != begun[0] for name in begun):
-        raise ConfigError(f"preset: given as {' and as '.join(map(repr, begun))}; settings begin with one")
-    merged: dict[str, Any] = {}
-    below = [_RELEASE] if profile == "release" else []
-    for layer in [*below, *map(settings_of, begun[:1]), *layers]:
-        _merge(merged, {key: value for key, value in layer.items() if key != "profile"})
-    return _validated(merged)
+    return _validated(_merged([Layer("", layer) for layer in layers])[0])
+
+
+def described_toml(*layers: Layer) -> str:
+    """The configuration that `resolve` makes of these layers, as TOML that says what each setting means.
+
+    Above each setting are its meaning, with the source of its default, and the source of a value that a layer set.
+
+    Raises:
+        ConfigError: as for `resolve`.
+    """
+    merged, sources = _merged(layers)
+    return "\n".join(_described(_validated(merged), (), sources)) + "\n"
 
 
 def recorded(document: Mapping[str, Any]) -> Config:
-    """The settings that a run has recorded: all of them, so its preset adds nothing; those added since have defaults.
+    """The settings that a run has recorded: all of them, so its preset adds nothing.
 
     Raises:
         ConfigError: not such settings.
@@ -307,41 +216,87 @@ def recorded(document: Mapping[str, Any]) -> Config:
     return _validated(document)
 
 
-def _validated(merged: Mapping[str, Any]) -> Config:
+def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """The settings of all layers and of what lies under them, and the source of each value by its path of keys."""
+    names = [name for layer in layers if (name := layer.settings.get("preset", "")) != ""]
+    if any(name != names[0] for name in names):
+        raise ConfigError(f"preset: given as {' and as '.join(map(repr, names))}; settings begin with one")
+    merged: dict[str, Any] = {"preset": names[0] if names else ""}
+    sources: dict[tuple[str, ...], str] = {}
+    for source, settings in [*_under(layers, find_preset(names[0]) if names else []), *layers]:
+        _merge(merged, sources, {key: settings[key] for key in settings if key not in ("preset", "profile")}, source)
+    return merged, sources
+
+
+def _under(layers: Sequence[Layer], preset: Sequence[Layer]) -> list[Layer]:
+    """What lies under the layers, the lowest first: of their profile, of the preset, of their base model."""
+    base = find_base(_base_of([*preset, *layers]))
+    if _base_of(preset) != base.name:  # the preset's options are those of another base model
+        preset = [Layer(source, {**settings, "model": {}}) for source, settings in preset]
+    profile = next((layer.settings["profile"] for layer in reversed(layers) if "profile" in layer.settings), "paper")
+    if profile not in ("paper", "release"):
+        raise ConfigError(f"profile: expected 'paper' or 'release', got {profile!r}")
+    if profile == "release" and base.name != _base_of([_RELEASE]):
+        raise ConfigError(f"profile: release is what RefineLoc's released code does, not {base.name}")
+    return [
+        *([_RELEASE] if profile == "release" else []),
+        *preset,
+        Layer(f"default of the base model {base.name}", base.defaults),
+    ]
+
+
+def _merge(
+    merged: dict[str, Any],
+    sources: dict[tuple[str, ...], str],
+    settings: Mapping[str, Any],
+    source: str,
+    table: tuple[str, ...] = (),
+) -> None:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            if not isinstance(merged.get(key), dict):
+                merged[key] = {}
+            _merge(merged[key], sources, value, source, (*table, key))
+        else:
+            merged[key] = value
+            sources[*table, key] = source
+
+
+def _base_of(layers: Sequence[Layer]) -> Any:
+    """The base model that the last layer names that names one; it may be anything that a TOML file can hold."""
+    base = ModelConfig().base
+    for layer in layers:
+        model = layer.settings.get("model")
+        base = model.get("base", base) if isinstance(model, Mapping) else base
+    return base
+
+
+def _described(section: Section, table: tuple[str, ...], sources: Mapping[tuple[str, ...], str]) -> Iterator[str]:
+    tables = []
+    for key, value in section:
+        if isinstance(value, Section):
+            tables.append((key, value))
+            continue
+        yield f"# {type(section).model_fields[key].description}"
+        if (*table, key) in sources:
+            yield f"# value: {sources[*table, key]}"
+        yield tomli_w.dumps({key: _plain(value)}).strip()
+    for key, value in tables:
+        yield from ("", f"[{'.'.join((*table, key))}]")
+        yield from _described(value, (*table, key), sources)
+
+
+def _validated(settings: Mapping[str, Any]) -> Config:
     try:
-        return Config.model_validate(merged)
+        return Config.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        if first["type"] == "value_error":  # a check of ours, which says all there is to say
-            raise ConfigError(f"{where}.{first['msg'].removeprefix('Value error, ')}") from error
-        known = _known_keys(first["loc"]) if first["type"] == "extra_forbidden" else ""
-        raise ConfigError(f"{where}: {first['msg']}, got {first['input']!r}{known}") from error
-
-
-def base_defaults(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """What the base model that these layers choose changes of the settings: a layer to put under them, over a preset.
-
-    Raises:
-        ConfigError: there is no such base model, or a layer sets what is RefineLoc's alone: it would change nothing.
-    """
-    base = "refineloc"
-    for layer in layers:
-        chosen = layer.get("model")
-        base = chosen.get("base", base) if isinstance(chosen, Mapping) else base
-    if base == "refineloc":
-        return {}
-    from refineloc.training.models.base_model import find_base
-
-    found = find_base(base)
-    for layer in layers:
-        if layer.get("profile") == "release":
-            raise ConfigError(f"profile: release is what RefineLoc's released code does, not {base}")
-        for section, keys in _REFINELOC_ONLY.items():
-            for key in keys:
-                if isinstance(layer.get(section), Mapping) and key in layer[section]:
-                    raise ConfigError(f"{section}.{key}: a setting of the base model refineloc, not of {base}")
-    return copy.deepcopy(dict(found.defaults))
+        context = first.get("ctx", {})
+        key = [context["key"]] if first["type"] == "unknown_key" else []
+        where = ".".join(map(str, [*first["loc"], *key]))
+        if first["type"] in ("unknown_key", "value_error"):  # checks of ours, which say all there is to say
+            raise ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise ConfigError(f"{where}: {first['msg']}, got {first['input']!r}") from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -369,7 +324,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r}: expected KEY=VALUE, such as training.epochs=20")
+        raise ConfigError(f"setting {text!r}: expected KEY=VALUE, such as training.epochs=20")
     try:
         parsed: Any = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -377,18 +332,3 @@ def parse_assignment(text: str) -> dict[str, Any]:
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}
     return dict(parsed)
-
-
-def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    for key, value in layer.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = dict(value) if isinstance(value, Mapping) else value
-
-
-def _known_keys(location: tuple[Any, ...]) -> str:
-    model: Any = Config
-    for part in location[:-1]:
-        model = model.model_fields[part].annotation
-    return f"; known: {', '.join(model.model_fields)}"

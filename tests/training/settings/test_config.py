@@ -1,25 +1,30 @@
 """Settings: layers of them, presets, and one line for each that is wrong."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from refineloc.runtime.errors import ConfigError
-from refineloc.training.settings.config import base_defaults, parse_assignment, read_toml, resolve
-from refineloc.training.settings.presets import PRESETS, preset
+from refineloc.training.settings.config import described_toml, parse_assignment, read_toml, resolve
+from refineloc.training.settings.model import base_names
+from refineloc.training.settings.presets import PRESETS, find_preset
+from refineloc.training.settings.section import Layer
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_resolves_and_survives_toml(name: str) -> None:
-    config = resolve(preset(name))
+    begun = {"preset": name}
+    config = resolve(begun)
     assert config.preset == name
     assert resolve(tomllib.loads(config.to_toml())) == config
-    assert resolve(tomllib.loads(config.described_toml())) == config
+    assert resolve(tomllib.loads(described_toml(Layer("", begun)))) == config
 
 
 def test_presets_say_what_the_paper_and_the_release_say() -> None:
-    activitynet, i3d, tsn = (resolve(preset(name)) for name in ("activitynet-i3d", "thumos14-i3d", "thumos14-tsn"))
+    activitynet, i3d, tsn = (resolve({"preset": name}) for name in ("activitynet-i3d", "thumos14-i3d", "thumos14-tsn"))
     assert (activitynet.detection.alpha_a, activitynet.detection.alpha_c, activitynet.detection.top_k) == (
         0.5,
         0.005,
@@ -27,18 +32,18 @@ def test_presets_say_what_the_paper_and_the_release_say() -> None:
     )
     assert (activitynet.pseudo.beta, activitynet.pseudo.top_k, activitynet.pseudo.class_activation) == (4, 3, 0.05)
     assert (activitynet.training.learning_rate, activitynet.training.batch_videos) == (1e-4, 256)
-    assert (i3d.features.stream, i3d.model.attention_values, i3d.detection.alpha_c) == ("spatial", 1, 0.35)
+    assert (i3d.features.stream, i3d.model.options.attention_values, i3d.detection.alpha_c) == ("spatial", 1, 0.35)
     assert (i3d.pseudo.foreground, i3d.pseudo.class_activation, i3d.pseudo.sampled) == (0.92, 0.1, 0.7)
-    assert (tsn.features.snippet_frames, tsn.features.stream, tsn.model.layers) == (15, "temporal", 1)
+    assert (tsn.features.snippet_frames, tsn.features.stream, tsn.model.options.layers) == (15, "temporal", 1)
     assert (tsn.detection.alpha_c, tsn.pseudo.foreground, tsn.pseudo.class_activation) == (0.02, 0.98, 0.34)
 
 
 def test_later_layers_win_and_profiles_are_overridden() -> None:
     release = {"profile": "release"}
-    config = resolve(preset("thumos14-i3d"), release)
+    config = resolve({"preset": "thumos14-i3d"}, release)
     assert config.detection.profile == "release"
-    assert (config.training.select, config.training.labels, config.training.video_loss) == ("last", "first", "release")
-    assert config.training.pseudo_loss == "release"
+    assert (config.training.select, config.training.labels, config.training.pseudo_loss) == ("last", "first", "release")
+    assert config.model.options.video_loss == "release"
     assert (config.pseudo.widen, config.pseudo.past_end, config.pseudo.foreground_share) == (2, 1, 0.6)
     config = resolve(release, parse_assignment("training.select=best"), {"training": {"epochs": 3}})
     assert (config.training.select, config.training.epochs, config.training.labels) == ("best", 3, "first")
@@ -65,10 +70,14 @@ def test_assignments_are_typed(text: str, value: object) -> None:
     ("assignment", "message"),
     [
         ("training.epoch=3", r"training\.epoch: .*known: iterations, epochs"),
-        ("trainings.epochs=3", "trainings: "),
+        ("trainings.epochs=3", "trainings: not known; known: preset, features, model"),
         ("training.epochs=many", r"training\.epochs: "),
         ("training.epochs=0", r"training\.epochs: "),
-        ("model.layers=5", r"model\.layers: "),
+        ("model.options.layers=5", r"model\.options\.layers: .*less than or equal to 4, got 5"),
+        ("model.layers=2", r"model\.layers: not known; known: base, options"),
+        ("model.options=2", r"model\.options: .*valid dictionary"),
+        ("model.base=2", r"base model 2: not known; there are basnet, refineloc, wtalc"),
+        ("model=2", r"model: .*valid dictionary"),
         ("pseudo.generator=magic", r"pseudo\.generator: "),
         ("pseudo.sampled=1.5", r"pseudo\.sampled: "),
         ("profile=other", "profile: expected 'paper' or 'release'"),
@@ -89,7 +98,7 @@ def test_wrong_settings_are_one_line(assignment: str, message: str) -> None:
 
 def test_unknown_presets_and_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there are activitynet-i3d"):
-        preset("activitynet")
+        resolve({"preset": "activitynet"})
     with pytest.raises(ConfigError, match="no such file"):
         read_toml(tmp_path / "absent.toml")
     (tmp_path / "bad.toml").write_text("a = = b")
@@ -98,35 +107,61 @@ def test_unknown_presets_and_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_value_of_a_preset_has_its_source(name: str) -> None:
-    begun = PRESETS[name]
-    for section, values in begun.settings.items():
-        assert all(begun.source_of(section, key) for key in values)
-    assert set(begun.others) <= {f"{s}.{key}" for s, values in begun.settings.items() for key in values}
-    assert begun.source_of("training", "patience") == ""
+def test_every_layer_of_a_preset_has_its_source(name: str) -> None:
+    for source, settings in find_preset(name):
+        assert source.removeprefix(f"preset {name}: ")
+        assert settings
 
 
 @pytest.mark.parametrize("name", ["", *PRESETS])
 @pytest.mark.parametrize("layer", ["training.epochs=7", "profile=release", "detection.nms=none", "model.base=basnet"])
 def test_what_is_printed_is_read_as_the_same(name: str, layer: str) -> None:
-    own = parse_assignment(layer)
-    config = resolve({"preset": name}, base_defaults(own), own)
-    for text in (config.described_toml(), config.to_toml()):
-        document = tomllib.loads(text)
-        assert resolve(base_defaults(document), document) == config
-    assert resolve(tomllib.loads(config.described_toml())).described_toml() == config.described_toml()
+    layers = [{"preset": name}, parse_assignment(layer)]
+    config = resolve(*layers)
+    for text in (described_toml(*(Layer("", layer) for layer in layers)), config.to_toml()):
+        assert resolve(tomllib.loads(text)) == config
 
 
-def test_values_are_printed_with_their_source() -> None:
-    text = resolve(preset("thumos14-i3d"), parse_assignment("training.epochs=7")).described_toml()
+def lines_above(text: str) -> dict[str, str]:
     lines = text.splitlines()
-    above = {line: lines[index - 1] for index, line in enumerate(lines)}
-    assert above["sampled = 0.7"].startswith("# value: preset thumos14-i3d: released code, config best_thumos14")
-    assert above["epochs = 7"] == "# value: your own"
+    return {line: lines[index - 1] for index, line in enumerate(lines)}
+
+
+def test_values_are_printed_with_the_layer_that_set_them() -> None:
+    begun, own = {"preset": "thumos14-i3d"}, parse_assignment("training.epochs=7")
+    file = {"training": {"batch_videos": 32, "epochs": 9}}  # 32 is the preset's value and the default as well
+    text = described_toml(Layer("settings file a.toml", file), Layer("command line", begun), Layer("command line", own))
+    above = lines_above(text)
+    preset = "# value: preset thumos14-i3d: "
+    assert above["sampled = 0.7"] == f"{preset}released code, config best_thumos14: drops 0.3; the paper keeps 0.8"
+    assert above["attention_values = 1"] == f"{preset}released code, config best_thumos14; the paper has 2"
+    assert above["layers = 2"] == f"{preset}paper, section 4.1, and released code, config best_thumos14"
+    assert above["epochs = 7"] == "# value: command line"
+    assert above["batch_videos = 32"] == "# value: settings file a.toml"
     assert above["patience = 1"].startswith("# epochs without")
+    assert above["[model.options]"] == ""
+
+
+def test_values_of_a_base_model_and_of_the_profile_have_their_source() -> None:
+    above = lines_above(described_toml(Layer("command line", {"preset": "sample", "model": {"base": "wtalc"}})))
+    assert above["beta = 0.3"] == "# value: default of the base model wtalc"
+    assert above["margin = 0.5"] == "# δ, of the ranking hinge on cosine distances"
+    above = lines_above(described_toml(Layer("command line", {"preset": "sample", "profile": "release"})))
+    assert above['video_loss = "release"'] == "# value: as in the released code (profile release)"
 
 
 def test_none_unsets_what_a_base_model_sets() -> None:
-    own = {"model": {"base": "basnet"}}
-    assert resolve(base_defaults(own), own).detection.nms == 0.7
-    assert resolve(base_defaults(own), own, parse_assignment("detection.nms=none")).detection.nms is None
+    basnet = {"model": {"base": "basnet"}}
+    assert resolve(basnet).detection.nms == 0.7
+    assert resolve(basnet, parse_assignment("detection.nms=none")).detection.nms is None
+
+
+@pytest.mark.parametrize("base", base_names())
+def test_settings_of_a_base_model_are_read_without_torch(base: str) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from refineloc.training.settings.config import resolve\n"
+        f"print(resolve({{'model': {{'base': {base!r}}}}}).to_toml())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f'base = "{base}"' in done.stdout

@@ -1,1 +1,1 @@
-"""Base models, one a file; training/models/base_model.py says what a file has to hold."""
+"""The networks of the base models, one a file; training/models/base_model.py says what a file has to hold."""

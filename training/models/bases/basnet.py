@@ -5,55 +5,20 @@ the video's and background; the suppressed one sees features multiplied with the
 module, and its labels are the video's alone. The weights are Ā^bf_fg: what the refinement supervises.
 """
 
-from typing import TYPE_CHECKING, Any
-
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel as Settings
-from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from refineloc.runtime.segments.postprocess import THRESHOLDS
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, time_attention
 from refineloc.training.models.layers.packing import membership
 from refineloc.training.models.layers.temporal_conv import TemporalConv
 from refineloc.training.models.layers.top_mean import top_mean
+from refineloc.training.settings.bases.basnet import Options
 
-if TYPE_CHECKING:
-    from refineloc.training.settings.config import Config
+__all__ = ["BaSNet", "build"]
 
-__all__ = ["DEFAULTS", "BaSNet", "Options", "build"]
-
-DEFAULTS: dict[str, Any] = {
-    # Section 4.1: thresholds from 0 in steps of 0.025, outer-inner contrast, suppression of overlaps at tIoU 0.7.
-    "detection": {
-        "profile": "multi-threshold",
-        "thresholds": list(THRESHOLDS),
-        "scoring": "contrast",
-        "outer": 0.25,
-        "video_weight": 0.2,
-        "nms": 0.7,
-        "max_gap": 0,
-        "widen": 0,
-    },
-    # Of the refinement, not BaS-Net's (docs/base-models.md); β is low, as the video loss is a mean over classes.
-    "pseudo": {"beta": 0.5, "normalised": 0.5, "top_k": 1},
-    "training": {"learning_rate": 1e-4, "weight_decay": 5e-4},
-}
 _SLOPE = 0.01  # of all its leaky rectifiers, as in the released code
-
-
-class Options(Settings):
-    """Settings of BaS-Net (section 4.1)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    hidden: int = Field(0, ge=0, description="width of the two temporal convolutions; 0: D (2048 in the paper)")
-    filter_width: int = Field(512, ge=1, description="of the filtering module's hidden layer")
-    dropout: float = Field(0.7, ge=0, lt=1, description="before the last layer, while training")
-    one_of: int = Field(8, ge=1, description="of how many snippets one counts in a video's class score")
-    sparsity: float = Field(1e-4, ge=0, description="weight of the foreground weights' L1 norm")
 
 
 class BaSNet(BaseModel):
@@ -107,14 +72,16 @@ class BaSNet(BaseModel):
             torch.softmax(video_logits, dim=1)[:, :-1] * there.to(video_logits.dtype),
         )
 
-    def video_losses(self, outputs: Outputs, found: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
+    def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
         """Binary cross-entropy of both branches, each the mean over N + 1 classes, and the foreground's L1 norm.
 
         In evaluation mode of the suppressed branch alone.
         """
         without = F.pad(targets, (0, 1))
         losses = self._cross_entropy(outputs.class_logits, without, lengths)
-        foreground = membership(lengths, found.foreground).to(found.foreground.dtype) @ found.foreground
+        foreground = (
+            membership(lengths, activations.foreground).to(activations.foreground.dtype) @ activations.foreground
+        )
         losses = losses + self._options.sparsity * foreground
         if not outputs.other:
             return losses
@@ -135,6 +102,6 @@ class BaSNet(BaseModel):
         return F.binary_cross_entropy(video_scores, targets.to(video_scores.dtype), reduction="none").mean(dim=1)
 
 
-def build(config: "Config", width: int, classes: int) -> BaSNet:
+def build(options: Options, width: int, classes: int) -> BaSNet:
     """A fresh network, drawn from torch's global generator."""
-    return BaSNet(width, classes, Options.model_validate(config.model.options))
+    return BaSNet(width, classes, options)

@@ -1,29 +1,17 @@
 """RefineLoc's own base model: two multi-layer perceptrons over snippets (section 3.1)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel as Settings
-from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, activations
 from refineloc.training.models.layers.packing import membership
+from refineloc.training.settings.bases.refineloc import Options
 
-if TYPE_CHECKING:
-    from refineloc.training.settings.config import Config
-
-__all__ = ["DEFAULTS", "Options", "RefineLoc", "build", "video_losses_paper", "video_losses_release"]
-
-DEFAULTS: dict[str, Any] = {}
-
-
-class Options(Settings):
-    """None: its settings are the configuration's own (model.layers, model.attention_values, training.video_loss)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+__all__ = ["RefineLoc", "build", "video_losses_paper", "video_losses_release"]
 
 
 class RefineLoc(BaseModel):
@@ -38,15 +26,20 @@ class RefineLoc(BaseModel):
         classes: N.
         layers: L, at least 1.
         attention_values: 2 (background, foreground: the paper) or 1 (a foreground logit: the released code's option).
-        release_loss: learn video labels as the released code does.
+        video_loss: of the paper or of the released code.
     """
 
     def __init__(
-        self, width: int, classes: int, layers: int = 2, attention_values: int = 2, release_loss: bool = False
+        self,
+        width: int,
+        classes: int,
+        layers: int = 2,
+        attention_values: int = 2,
+        video_loss: Literal["paper", "release"] = "paper",
     ) -> None:
         super().__init__()
         self.layers, self.attention_values = layers, attention_values
-        self._release_loss = release_loss
+        self._video_loss = video_loss
         self.classifier = _perceptron(width, classes, layers)
         self.attention = _perceptron(width, attention_values, layers)
 
@@ -58,11 +51,11 @@ class RefineLoc(BaseModel):
         """Those of section 3.1."""
         return activations(outputs.class_logits, outputs.attention_logits, lengths, exact=exact)
 
-    def video_losses(self, outputs: Outputs, found: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
+    def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
         """Cross-entropy of ŷ with the labels, or the released code's."""
-        if self._release_loss:
-            return video_losses_release(found, outputs.class_logits, targets, lengths)
-        return video_losses_paper(found, targets)
+        if self._video_loss == "release":
+            return video_losses_release(activations, outputs.class_logits, targets, lengths)
+        return video_losses_paper(activations, targets)
 
 
 def video_losses_paper(activations: Activations, targets: Tensor) -> Tensor:
@@ -91,10 +84,9 @@ def video_losses_release(activations: Activations, class_logits: Tensor, targets
     return -(targets * (one_hot @ (activations.attention[:, None] * log_scores))).sum(dim=1)
 
 
-def build(config: "Config", width: int, classes: int) -> RefineLoc:
+def build(options: Options, width: int, classes: int) -> RefineLoc:
     """A fresh network, drawn from torch's global generator."""
-    release_loss = config.training.video_loss == "release"
-    return RefineLoc(width, classes, config.model.layers, config.model.attention_values, release_loss)
+    return RefineLoc(width, classes, options.layers, options.attention_values, options.video_loss)
 
 
 def _perceptron(width: int, outputs: int, layers: int) -> nn.Sequential:

@@ -6,51 +6,19 @@ attention, so a head of its own gives Ā^bf, whose foreground is multiplied with
 is made of them, and with C̄ where segments are: docs/base-models.md says why.
 """
 
-from typing import TYPE_CHECKING, Any
-
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel as Settings
-from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, time_attention
 from refineloc.training.models.layers.packing import membership, video_of
 from refineloc.training.models.layers.top_mean import top_mean
+from refineloc.training.settings.bases.wtalc import Options
 
-if TYPE_CHECKING:
-    from refineloc.training.settings.config import Config
+__all__ = ["WTALC", "build", "similarity_losses"]
 
-__all__ = ["DEFAULTS", "WTALC", "Options", "build", "similarity_losses"]
-
-DEFAULTS: dict[str, Any] = {
-    # Its detections: activations above the middle between their least and their largest; score: the peak (section 3.5).
-    "detection": {
-        "profile": "multi-threshold",
-        "thresholds": [0.5],
-        "scoring": "peak",
-        "video_weight": 0.7,
-        "max_gap": 0,
-        "widen": 0,
-    },
-    # Of the refinement, which is not W-TALC's: chosen on the sample data (docs/base-models.md).
-    "pseudo": {"beta": 0.3, "normalised": 0.5, "top_k": 1},
-    "training": {"learning_rate": 1e-4, "weight_decay": 5e-4},
-}
 _UNSEEN = 3.0  # the head's first foreground logit: 0.95, so that an untaught head leaves W-TALC as it is
-
-
-class Options(Settings):
-    """Settings of W-TALC (section 4.1)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dropout: float = Field(0.7, ge=0, lt=1, description="of the hidden layer, while training")
-    one_of: int = Field(8, ge=1, description="of how many snippets one counts in a video's class score (s)")
-    similarity: float = Field(0.5, ge=0, lt=1, description="1 - λ, weight of the co-activity similarity loss")
-    margin: float = Field(0.5, ge=0, description="δ, of the ranking hinge on cosine distances")
-    longest: int = Field(750, ge=1, description="snippets a video in training: a window drawn anew each epoch")
 
 
 class WTALC(BaseModel):
@@ -99,19 +67,19 @@ class WTALC(BaseModel):
             torch.softmax(video_logits, dim=1) * there.to(video_logits.dtype),
         )
 
-    def video_losses(self, outputs: Outputs, found: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
+    def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
         """λ · multiple-instance loss + (1 - λ) · co-activity similarity loss of the pair that a video is in.
 
         In evaluation mode the first term alone: pseudo labels then weigh as in training.
         """
-        own = self._options
+        options = self._options
         video_logits = self._video_logits(outputs, lengths)
-        losses = -(1 - own.similarity) * (targets * F.log_softmax(video_logits, dim=1)).sum(dim=1)
-        if not self.training or not own.similarity:
+        losses = -(1 - options.similarity) * (targets * F.log_softmax(video_logits, dim=1)).sum(dim=1)
+        if not self.training or not options.similarity:
             return losses
         (hidden,) = outputs.other
-        similarity = similarity_losses(hidden, outputs.class_logits, targets, lengths, own.margin)
-        return losses + own.similarity * similarity
+        similarity = similarity_losses(hidden, outputs.class_logits, targets, lengths, options.margin)
+        return losses + options.similarity * similarity
 
     def _video_logits(self, outputs: Outputs, lengths: Tensor, exact: bool = False) -> Tensor:
         # Of a negative logit a shut gate would make a high one, so each video's are counted from its least.
@@ -173,8 +141,8 @@ def similarity_losses(hidden: Tensor, class_logits: Tensor, targets: Tensor, len
     others = (lengths[both] - 1).clamp_min(1)[:, :, None]
     low = (inside.to(hidden.dtype) @ hidden - high) / others
 
-    def distance(one: Tensor, other: Tensor) -> Tensor:
-        return 1 - F.cosine_similarity(one, other, dim=1)
+    def distance(first: Tensor, second: Tensor) -> Tensor:
+        return 1 - F.cosine_similarity(first, second, dim=1)
 
     near = distance(high[0], high[1])
     hinges = F.relu(near - distance(high[0], low[1]) + margin) + F.relu(near - distance(low[0], high[1]) + margin)
@@ -183,6 +151,6 @@ def similarity_losses(hidden: Tensor, class_logits: Tensor, targets: Tensor, len
     return losses.index_add(0, both.flatten(), of_label.repeat(2))
 
 
-def build(config: "Config", width: int, classes: int) -> WTALC:
+def build(options: Options, width: int, classes: int) -> WTALC:
     """A fresh network, drawn from torch's global generator."""
-    return WTALC(width, classes, Options.model_validate(config.model.options))
+    return WTALC(width, classes, options)

@@ -15,12 +15,14 @@ import torch
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.data.split import load_split, read_labels
 from refineloc.training.machine.parallel import Group
-from refineloc.training.models.base_model import BaseModel, Outputs, base_names, build_model, find_base
+from refineloc.training.models.base_model import BaseModel, Outputs, build_model
 from refineloc.training.models.bases.basnet import BaSNet
-from refineloc.training.models.bases.basnet import Options as BaSNetOptions
 from refineloc.training.models.bases.wtalc import WTALC, similarity_losses
-from refineloc.training.models.bases.wtalc import Options as WTALCOptions
-from refineloc.training.settings.config import base_defaults, parse_assignment, resolve
+from refineloc.training.settings.bases.basnet import Options as BaSNetOptions
+from refineloc.training.settings.bases.wtalc import Options as WTALCOptions
+from refineloc.training.settings.config import described_toml, parse_assignment, resolve
+from refineloc.training.settings.model import base_names
+from refineloc.training.settings.section import Layer
 
 WIDTH, CLASSES = 16, 3
 F64 = npt.NDArray[np.float64]
@@ -29,7 +31,7 @@ F64 = npt.NDArray[np.float64]
 def model_of(base: str, options: Mapping[str, object] | None = None) -> BaseModel:
     torch.manual_seed(5)
     config = resolve({"model": {"base": base, "options": options or {}}})
-    model = find_base(base).build(config, WIDTH, CLASSES)
+    model = build_model(config.model, WIDTH, CLASSES)
     with torch.no_grad():  # torch's initial weights give nearly equal scores for all classes
         for parameter in model.parameters():
             parameter.mul_(3.0)
@@ -53,7 +55,7 @@ def test_a_wrong_one_is_told() -> None:
 
 
 def test_their_numbers_are_those_of_the_papers() -> None:
-    wtalc, basnet = (resolve(base_defaults({"model": {"base": base}})) for base in ("wtalc", "basnet"))
+    wtalc, basnet = (resolve({"model": {"base": base}}) for base in ("wtalc", "basnet"))
     own = WTALCOptions()
     assert (own.dropout, own.one_of, own.similarity, own.margin, own.longest) == (0.7, 8, 0.5, 0.5, 750)
     assert (wtalc.training.learning_rate, wtalc.training.weight_decay) == (1e-4, 5e-4)
@@ -74,42 +76,49 @@ def test_their_numbers_are_those_of_the_papers() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": {"layers": 3}}, r"model\.layers: a setting of the base model refineloc, not of wtalc"),
-        ({"training": {"video_loss": "release"}}, r"training\.video_loss: a setting of the base model refineloc"),
+        ({"model": {"options": {"layers": 3}}}, r"model\.options\.layers: not known; known: dropout, one_of"),
+        ({"model": {"options": {"video_loss": "release"}}}, r"model\.options\.video_loss: not known"),
         ({"profile": "release"}, "what RefineLoc's released code does, not wtalc"),
     ],
 )
-def test_settings_that_would_change_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_settings_of_another_base_model_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        base_defaults({"model": {"base": "wtalc"}}, settings)
-    assert base_defaults(settings) == {}
-    config = resolve({"model": {"base": "wtalc"}})
-    for text in (config.to_toml(), config.described_toml()):  # what refineloc-train writes, it reads again
-        read = tomllib.loads(text)
-        assert resolve(base_defaults(read), read) == config
+        resolve({"model": {"base": "wtalc"}}, settings)
+    resolve(settings)
+
+
+def test_a_preset_s_options_are_those_of_its_base_model() -> None:
+    """Its other settings lie under another base model as well."""
+    config = resolve({"preset": "thumos14-i3d", "model": {"base": "wtalc"}})
+    assert config.model.options == WTALCOptions()
+    assert (config.training.epochs, config.training.learning_rate) == (100, 1e-4)
 
 
 def test_options_are_checked_and_their_defaults_are_told() -> None:
-    config = resolve({"model": {"base": "wtalc"}}, parse_assignment("model.options.margin=0.25"))
-    assert config.model.options == {**WTALCOptions().model_dump(), "margin": 0.25}
-    assert "# δ, of the ranking hinge on cosine distances\n# value: your own\nmargin = 0.25" in config.described_toml()
-    with pytest.raises(ConfigError, match=r"options\.margin of wtalc: Input should be greater than or equal to 0"):
+    layers = [{"model": {"base": "wtalc"}}, parse_assignment("model.options.margin=0.25")]
+    config = resolve(*layers)
+    assert config.model.options == WTALCOptions(margin=0.25)
+    text = described_toml(*(Layer("command line", layer) for layer in layers))
+    assert "# δ, of the ranking hinge on cosine distances\n# value: command line\nmargin = 0.25" in text
+    for written in (config.to_toml(), text):  # what refineloc-train writes, it reads again
+        assert resolve(tomllib.loads(written)) == config
+    with pytest.raises(
+        ConfigError, match=r"model\.options\.margin: Input should be greater than or equal to 0, got -1"
+    ):
         resolve({"model": {"base": "wtalc", "options": {"margin": -1}}})
-    with pytest.raises(ConfigError, match=r"options\.depth of basnet: Extra inputs are not permitted"):
+    with pytest.raises(ConfigError, match=r"model\.options\.depth: not known; known: hidden, filter_width"):
         resolve({"model": {"base": "basnet", "options": {"depth": 2}}})
-    with pytest.raises(ConfigError, match=r"options\.depth of refineloc"):
+    with pytest.raises(ConfigError, match=r"model\.options\.depth: not known; known: layers, attention_values"):
         resolve({"model": {"options": {"depth": 2}}})
 
 
-def test_defaults_of_a_base_lie_under_what_the_user_says() -> None:
-    own = [{}, {"model": {"base": "basnet"}}, {"detection": {"nms": 0.5}}]
-    config = resolve({"training": {"learning_rate": 1e-3}}, base_defaults(*own), *own)
+def test_defaults_of_a_base_lie_under_what_the_user_says_and_over_a_preset() -> None:
+    config = resolve({"preset": "sample"}, {"model": {"base": "basnet"}}, {"detection": {"nms": 0.5}})
     assert (config.detection.profile, config.detection.nms, config.training.learning_rate) == (
         "multi-threshold",
         0.5,
         1e-4,
     )
-    assert base_defaults({}) == {}
 
 
 def test_similarity_of_pairs_by_hand(rng: np.random.Generator) -> None:
@@ -287,4 +296,4 @@ def test_widths_of_basnet() -> None:
     assert shapes["first.product.weight"] == (12, 3 * WIDTH)
     assert shapes["second.product.weight"] == (12, 36)
     assert shapes["classifier.weight"] == (6, 12)
-    assert build_model(resolve({"model": {"base": "basnet"}}), WIDTH, 5).first.product.out_features == WIDTH
+    assert build_model(resolve({"model": {"base": "basnet"}}).model, WIDTH, 5).first.product.out_features == WIDTH

@@ -1,4 +1,4 @@
-"""What holds for every base model: a file added to training/models/bases/ is tested here without a line of its own."""
+"""What holds for every base model: those in training/settings/bases/ and training/models/bases/ are all tested here."""
 
 import itertools
 import json
@@ -19,24 +19,24 @@ from refineloc.training.data.record import DataRecord
 from refineloc.training.data.split import Batch, Split, load_split, read_labels
 from refineloc.training.data.truth import Truth
 from refineloc.training.fit import Labelled, fit
-from refineloc.training.models.base_model import BaseModel, base_names, find_base
+from refineloc.training.models.base_model import BaseModel, build_model
 from refineloc.training.refine import refine
 from refineloc.training.run.files import Run, load_iteration
-from refineloc.training.settings.config import Config, base_defaults, resolve
+from refineloc.training.settings.config import Config, resolve
+from refineloc.training.settings.model import base_names
 
 WIDTH, CLASSES = 16, 3
 BASES = pytest.mark.parametrize("base", base_names())
 
 
 def settings_of(base: str, **training: Any) -> Config:
-    own = {"model": {"base": base}, "training": training}
-    return resolve(base_defaults(own), own)
+    return resolve({"model": {"base": base}, "training": training})
 
 
 def model_of(base: str) -> BaseModel:
     """A network whose scores differ between classes, as those of torch's initial weights hardly do."""
     torch.manual_seed(5)
-    model = find_base(base).build(settings_of(base), WIDTH, CLASSES)
+    model = build_model(settings_of(base).model, WIDTH, CLASSES)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3.0)

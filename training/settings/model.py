@@ -1,0 +1,62 @@
+"""Which base model a run has, and the settings of that base model."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
+
+from refineloc.runtime.errors import ConfigError
+from refineloc.training.settings import bases
+from refineloc.training.settings.section import Section
+
+__all__ = ["Base", "ModelConfig", "base_names", "find_base"]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The settings of one base model: a file of training/settings/bases/.
+
+    Attributes:
+        name: of the file, and for `--base`.
+        options: its own settings.
+        defaults: what it changes of the other settings, as a layer under whatever the user says.
+    """
+
+    name: str
+    options: type[Section]
+    defaults: Mapping[str, Any]
+
+
+def base_names() -> tuple[str, ...]:
+    """The base models that there are."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(bases.__path__)))
+
+
+def find_base(name: str) -> Base:
+    """The settings of a base model by name.
+
+    Raises:
+        ConfigError: there is none of this name; the message lists them.
+    """
+    if name not in base_names():
+        raise ConfigError(f"base model {name!r}: not known; there are {', '.join(base_names())}")
+    module = importlib.import_module(f"{bases.__name__}.{name}")
+    return Base(name, module.Options, module.DEFAULTS)
+
+
+class ModelConfig(Section):
+    """The base model."""
+
+    base: str = Field("refineloc", description="base model (section 3.1; Table 5): a file of training/models/bases/")
+    options: SerializeAsAny[Section] = Field(Section(), description="of the base model (docs/base-models.md)")
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _those_of_the_base(cls, options: Any, info: ValidationInfo) -> Any:
+        if "base" not in info.data:  # not valid itself, which is the error to report
+            return Section()
+        settings = dict(options) if isinstance(options, Section) else options
+        return find_base(info.data["base"]).options.model_validate(settings)

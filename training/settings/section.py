@@ -1,0 +1,38 @@
+"""What all tables of settings share, and settings with their source."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+__all__ = ["Layer", "Section"]
+
+
+class Layer(NamedTuple):
+    """Settings that lie over others.
+
+    Attributes:
+        source: where they are from, for people.
+        settings: by section and key; a layer need not have them all.
+    """
+
+    source: str
+    settings: Mapping[str, Any]
+
+
+class Section(BaseModel):
+    """A table of settings: unknown keys are refused, and so are values of another type, infinity and NaN."""
+
+    # Strict: `true` and "3" are not numbers.
+    model_config = ConfigDict(frozen=True, validate_default=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys_only(cls, settings: Any) -> Any:
+        if isinstance(settings, Mapping):
+            for key in settings:
+                if key not in cls.model_fields:
+                    known = ", ".join(cls.model_fields)
+                    raise PydanticCustomError("unknown_key", "not known; known: {known}", {"key": key, "known": known})
+        return settings
