@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from refineloc.runtime.cli.common import new_app, note, progress, run_app, version_callback
-from refineloc.training.sample.synth import Split, World, sample_files, write_sample
+from refineloc.training.sample.synth import SplitName, World, sample_files, write_sample
 
 __all__ = ["main"]
 
@@ -24,14 +24,14 @@ def synth(
     dim: Annotated[int, typer.Option(help="Width of the features: two streams, temporal first, half each.")] = 128,
     seed: Annotated[int, typer.Option(help="The same seed gives the same data.")] = 0,
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="How features are stored.")] = "float32",
-    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over existing files.")] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Make sample data: features of untrimmed videos, and the labels and times of their actions."""
     world = World(classes, dim, seed)
-    counts: dict[Split, int] = {"train": videos, "val": val_videos or max(videos // 2, 1)}
+    counts: dict[SplitName, int] = {"train": videos, "val": val_videos or max(videos // 2, 1)}
     snippets = actions = 0
     with progress("making videos", sum(counts.values()), "videos") as advance:
         for video in write_sample(folder, world, counts, dtype=dtype, overwrite=force):
@@ -45,4 +45,4 @@ def synth(
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    run_app(app)
+    run_app(app, {"overwrite": "--force"})

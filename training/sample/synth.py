@@ -1,7 +1,7 @@
 """A small, seeded data set of untrimmed videos: features and labels, without any video.
 
-It exists to show how the method behaves, so it is hard in the ways real features are, and no easier. A snippet's
-features are a sum of what would be seen, each a fixed random direction, then noise and a rectifier:
+It shows how the method behaves, so it is hard in the ways in which real features are. A snippet's features are a sum of
+what would be seen, each in a fixed random direction, then noise and a rectifier:
 
     z_t = recording + place_t + action_t + motion_t + noise_t          F_t = softplus(z_t)
 
@@ -12,11 +12,11 @@ features are a sum of what would be seen, each a fixed random direction, then no
                 also there without one (practice, replays, camera)                 (what misleads at the boundaries)
     noise       correlated in time
 
-Directions are unit vectors and noise has standard deviation 1 in every dimension, so that each strength is a d': the
-best linear detector of one cue, from one snippet, has area under the ROC curve Phi(d' / sqrt 2), whatever the width D.
-Classes in one group (two by two) share most of their place, as high jump and pole vault do.
+Directions are unit vectors, and noise has standard deviation 1 in every dimension. So each strength is a d': the best
+linear detector of one cue, from one snippet, has area under the ROC curve Phi(d' / sqrt 2), whatever the width D.
+Classes come in groups of two, which share most of their place, as high jump and pole vault do.
 
-The lengths are THUMOS14's (its 200 validation videos, I3D snippets of 16 frames): see `Recipe`. NumPy and h5py only.
+The lengths are THUMOS14's (its 200 validation videos, I3D snippets of 16 frames): see `Recipe`. Needs NumPy and h5py.
 """
 
 import itertools
@@ -35,13 +35,13 @@ from refineloc.runtime.annotations import VideoAnnotation, write_annotations_csv
 from refineloc.runtime.errors import InputError, OutputError
 from refineloc.runtime.files import atomic_path
 
-__all__ = ["Recipe", "SampleVideo", "Split", "World", "sample_files", "write_sample"]
+__all__ = ["Recipe", "SampleVideo", "SplitName", "World", "sample_files", "write_sample"]
 
 Array = npt.NDArray[np.float64]
-Split = Literal["train", "val"]
+SplitName = Literal["train", "val"]
 
 SNIPPET_FRAMES = 16  # I3D's
-_SPLITS: tuple[Split, ...] = ("train", "val")
+_SPLITS: tuple[SplitName, ...] = ("train", "val")
 _FINE = 4  # points a snippet at which envelopes are sampled; features average over a snippet's frames
 _SHORTEST = 0.4  # snippets; THUMOS14's shortest action is 0.2 s
 
@@ -50,7 +50,7 @@ _SHORTEST = 0.4  # snippets; THUMOS14's shortest action is 0.2 s
 class Recipe:
     """What the videos are like. Lengths are in snippets, strengths are d' (see the module's head).
 
-    The first part is measured on THUMOS14's validation annotations (the figures in brackets are its own); the second is
+    The first part is measured on THUMOS14's validation annotations, whose figures are in brackets. The second part is
     chosen, for the reasons given.
     """
 
@@ -60,23 +60,24 @@ class Recipe:
     shortest: int = 16  # [16]
     longest: int = 2000  # [2202]
     two_label_share: float = 0.135  # [0.135]
-    median_action: float = 6.5  # of an action, before shots end the long ones; then 5.5 [5.4]
+    median_action: float = 6.5  # of an action; 5.5 after shots have ended the long ones [5.4]
     class_spread: float = 0.55  # s.d. of log median length between classes [0.63]
     action_spread: float = 0.58  # s.d. of log length within a class [0.58]
-    median_gap: float = 8.0  # between actions of a class, before the same; then 5.3 [6.0]
+    median_gap: float = 8.0  # between actions of a class; 5.3 after the same [6.0]
     gap_spread: float = 1.3  # s.d. of log gap [about 1.5: half of the gaps in 1.9 .. 15.8]
     fps: tuple[float, ...] = (30.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0, 25.0, 24.0)  # [30 for nearly all]
 
     # Chosen. An edited video shows its scene most of the time, and other things (titles, crowd, talk) in between.
     place_share: float = 0.75
     median_shot: float = 40.0
-    # The place is easy to see (AUC 0.98), as a still frame names most sports; what tells two neighbours apart is less.
+    # The place is easy to see (AUC 0.98): a still frame is enough to name most sports. The difference between the two
+    # classes of a group is smaller.
     group_place: float = 3.0
     class_place: float = 1.5
     elsewhere: float = 3.0
     elsewheres: int = 8
-    # An action at full height, seen from a usual view. Set so that labels are what lacks, not features: attention that
-    # is taught the true snippets tells action from none with AUC 0.92 (docs/sample-data.md).
+    # An action at full height, seen from a usual view. With the true labels the features suffice: attention that is
+    # trained with them tells snippets with and without action apart with AUC 0.92 (docs/sample-data.md).
     action: float = 4.0
     motion: float = 2.5
     # Views differ: s.d. of the log strength of one instance.
@@ -84,18 +85,18 @@ class Recipe:
     # The action's evidence rises from this share at its boundary to all of it, over this share of its length.
     boundary_level: float = 0.25
     ramp: float = 0.3
-    # Motion leads in and out by this many snippets (about half a second: a run-up, a landing).
+    # Motion begins before and ends after its action by this many snippets (about half a second: a run-up, a landing).
     lead: float = 1.0
     # Motion without action: bouts in this share of the gaps.
     idle_motion_share: float = 0.3
-    # The recording: as strong as a place, so that videos differ as much as scenes do.
+    # The recording is as strong as a place, so videos differ as much as scenes do.
     recording: float = 3.0
     # Correlation of the noise between neighbouring snippets; half a second apart, much of a picture stays.
     noise_correlation: float = 0.5
-    # Share of each cue's energy in the temporal stream (flow sees what moves), the rest is spatial (RGB).
+    # Share of each cue's energy in the temporal stream (optical flow sees what moves); the rest is spatial (RGB).
     temporal_share_of_action: float = 0.7
     temporal_share_of_place: float = 0.3
-    # Rectifier's centre and scale: features with mean about 0.6 and a long tail, as pooled ReLUs are.
+    # Centre of the rectifier: features have mean about 0.6 and a long tail, as pooled ReLUs do.
     rest_level: float = -0.5
 
 
@@ -115,12 +116,12 @@ class _Instance(NamedTuple):
 
 
 class World:
-    """What all videos of a data set share: classes, and the directions in which each thing shows.
+    """What all videos of a data set share: classes, and the direction of each cue.
 
     Args:
         classes: N, at least 2; or their names.
         dim: D, an even number; the first half is the temporal stream, the second the spatial.
-        seed: of everything. A video depends on the seed, its split and its number, not on how many others there are.
+        seed: of everything. A video depends on the seed, its split and its number, not on the number of videos.
         recipe: what the videos are like.
 
     Raises:
@@ -143,7 +144,7 @@ class World:
         rng = np.random.default_rng([seed, len(_SPLITS)])
 
         def directions(count: int, temporal_share: float) -> Array:
-            """Random unit vectors [count, D] with that share of their energy in the temporal half."""
+            """Random unit vectors [count, D]; `temporal_share` of their energy is in the temporal half."""
             halves = rng.standard_normal((2, count, dim // 2))
             halves /= np.linalg.norm(halves, axis=2, keepdims=True)
             return np.concatenate(
@@ -151,18 +152,18 @@ class World:
             )
 
         self._groups = np.arange(classes) // 2
-        of_group = directions(int(self._groups[-1]) + 1, recipe.temporal_share_of_place)
-        of_class = directions(classes, recipe.temporal_share_of_place)
-        self._place = recipe.group_place * of_group[self._groups] + recipe.class_place * of_class
+        group_directions = directions(int(self._groups[-1]) + 1, recipe.temporal_share_of_place)
+        class_directions = directions(classes, recipe.temporal_share_of_place)
+        self._place = recipe.group_place * group_directions[self._groups] + recipe.class_place * class_directions
         self._elsewhere = recipe.elsewhere * directions(recipe.elsewheres, recipe.temporal_share_of_place)
         self._action = recipe.action * directions(classes, recipe.temporal_share_of_action)
         self._motion = recipe.motion * directions(1, recipe.temporal_share_of_action)[0]
-        # Short and long actions in every data set, however few its classes: evenly spaced quantiles, shuffled.
+        # Evenly spaced quantiles, shuffled: also a data set of few classes has short and long actions.
         spread = recipe.class_spread * np.sqrt(3) * (2 * (np.arange(classes) + 0.5) / classes - 1)
         self._median_action = recipe.median_action * np.exp(rng.permutation(spread))
 
-    def video(self, split: Split, number: int) -> SampleVideo:
-        """Video `number` of a split; its first label goes round the classes, so that every class has its share."""
+    def video(self, split: SplitName, number: int) -> SampleVideo:
+        """Video `number` of a split. First labels go round the classes, so that every class has its share."""
         recipe = self.recipe
         rng = np.random.default_rng([self.seed, _SPLITS.index(split), number])
         fps = float(rng.choice(recipe.fps))
@@ -177,7 +178,10 @@ class World:
         features = self._features(rng, place, instances)
 
         to_seconds = SNIPPET_FRAMES / fps
-        segments = sorted((i.start * to_seconds, i.end * to_seconds, self.classes[i.label]) for i in instances)
+        segments = sorted(
+            (instance.start * to_seconds, instance.end * to_seconds, self.classes[instance.label])
+            for instance in instances
+        )
         start, end, names = zip(*segments, strict=True)
         annotation = VideoAnnotation(
             name=f"{split}_{number:05d}",
@@ -192,13 +196,13 @@ class World:
         return SampleVideo(annotation, features)
 
     def along(self, annotation: VideoAnnotation) -> npt.NDArray[np.float32]:
-        """Features [T, D] for the time line of a real video: its actions where they are, all else as in `video`.
+        """Features [T, D] for the time line of a real video: with its actions, and all else as in `video`.
 
         Args:
             annotation: with fps, frames, and segments of this world's classes.
 
         Raises:
-            InputError: fps or frames are not known, or a label is none of the classes.
+            InputError: fps or frames are not known, or a label is not one of the classes.
         """
         name, unknown = annotation.name, set(annotation.segment_labels) - set(self.classes)
         if not annotation.fps or not annotation.frames or unknown:
@@ -218,7 +222,7 @@ class World:
         return self._features(rng, place, instances)
 
     def _labels(self, rng: np.random.Generator, number: int) -> list[int]:
-        """One class, or two: a second one comes from the same group where there is another (they share a place)."""
+        """One class, or two: the second is the other class of its group; of a group of one class, any other."""
         first = number % len(self.classes)
         if rng.random() >= self.recipe.two_label_share:
             return [first]
@@ -227,9 +231,9 @@ class World:
         return [first, int(rng.choice(others))]
 
     def _shots(self, rng: np.random.Generator, labels: list[int], snippets: int) -> npt.NDArray[np.int64]:
-        """What each snippet shows, int64 [T]: a class (its place), or -1 - k for the k-th elsewhere.
+        """What each snippet shows, int64 [T]: the place of a class (its index), or the k-th elsewhere (-1 - k).
 
-        Each label's place is shown at least once: the first shots are theirs, and the shots are then shuffled.
+        Each label's place is shown at least once: the first shots are the labels', then all shots are shuffled.
         """
         recipe = self.recipe
         shown: list[int] = list(labels)
@@ -247,24 +251,24 @@ class World:
     def _instances(self, rng: np.random.Generator, labels: list[int], place: npt.NDArray[np.int64]) -> list[_Instance]:
         """Actions happen where their place is shown: gap, action, gap, ... along each shot."""
         recipe = self.recipe
-        # Some people pause longer than others: half of the gaps' spread lies between videos.
+        # Some videos have longer pauses than others: half of the variance of the gaps lies between videos.
         pace = rng.lognormal(np.log(recipe.median_gap), recipe.gap_spread / np.sqrt(2))
         instances: list[_Instance] = []
         for first, past in _runs(place):
             label = int(place[first])
             if label < 0:
                 continue
-            at = float(first)
+            start = float(first)
             while True:
-                at += rng.lognormal(np.log(pace), recipe.gap_spread / np.sqrt(2))
+                start += rng.lognormal(np.log(pace), recipe.gap_spread / np.sqrt(2))
                 length = max(rng.lognormal(np.log(self._median_action[label]), recipe.action_spread), _SHORTEST)
-                if at + length > past:
+                if start + length > past:
                     break
-                instances.append(_Instance(label, at, at + length))
-                at += length
-        # A video's label says that its action happens: where chance made none, the middle of its longest shot has one.
-        happened = {instance.label for instance in instances}
-        for label in (label for label in labels if label not in happened):
+                instances.append(_Instance(label, start, start + length))
+                start += length
+        # Every label of a video has an action. Where chance made none, it is in the middle of the label's longest shot.
+        with_action = {instance.label for instance in instances}
+        for label in (label for label in labels if label not in with_action):
             first, past = max((run for run in _runs(place) if place[run[0]] == label), key=lambda run: run[1] - run[0])
             length = min(self._median_action[label], 0.6 * (past - first))
             middle = (first + past) / 2
@@ -287,9 +291,9 @@ class World:
         by_time = sorted(instances, key=lambda instance: instance.start)
         for before, after in itertools.pairwise(by_time):
             if rng.random() < recipe.idle_motion_share and after.start > before.end:
-                a, b = np.sort(rng.uniform(before.end, after.start, size=2))
+                start, end = np.sort(rng.uniform(before.end, after.start, size=2))
                 strength = rng.lognormal(0.0, recipe.strength_spread)
-                moving = np.maximum(moving, strength * _envelope(snippets, a, b, 1.0, 0.5))
+                moving = np.maximum(moving, strength * _envelope(snippets, start, end, 1.0, 0.5))
         z += moving[:, None] * self._motion
 
         recording = rng.standard_normal(self.dim)
@@ -298,7 +302,7 @@ class World:
         return np.logaddexp(0.0, z + recipe.rest_level).astype(np.float32)
 
 
-def sample_files(folder: str | os.PathLike[str]) -> dict[Split, tuple[Path, Path]]:
+def sample_files(folder: str | os.PathLike[str]) -> dict[SplitName, tuple[Path, Path]]:
     """The files of a data set: the features and the labels of each split."""
     return {split: (Path(folder) / f"{split}.h5", Path(folder) / f"{split}.csv") for split in _SPLITS}
 
@@ -306,26 +310,26 @@ def sample_files(folder: str | os.PathLike[str]) -> dict[Split, tuple[Path, Path
 def write_sample(
     folder: str | os.PathLike[str],
     world: World,
-    videos: dict[Split, int],
+    videos: dict[SplitName, int],
     *,
     dtype: Literal["float32", "float16"] = "float32",
     overwrite: bool = False,
 ) -> Iterator[SampleVideo]:
-    """Write train.h5, train.csv, val.h5 and val.csv, a video at a time; gives each video once it is written.
+    """Write train.h5, train.csv, val.h5 and val.csv, a video at a time; yields each video once it is written.
 
-    The generator must be run to its end; a split's files take their names when all of its videos are written.
+    The generator must be run to its end: the files of a split take their names when all of its videos are written.
 
     Raises:
-        InputError: files are there already and `overwrite` was not given; or fewer training videos than classes, so
-            that validation would have labels that training does not know.
+        InputError: a file exists already and `overwrite` is False; or there are fewer training videos than classes, so
+            that validation would have labels that training does not have.
         OutputError: the folder or a file cannot be written.
     """
     if videos["train"] < len(world.classes):
         raise InputError(f"videos: expected at least one a class ({len(world.classes)}), got {videos['train']}")
     files = sample_files(folder)
-    there = [str(path) for pair in files.values() for path in pair if path.exists()]
-    if there and not overwrite:
-        raise InputError(f"{there[0]}: exists already; --force writes over it")
+    existing = [path for pair in files.values() for path in pair if path.exists()]
+    if existing and not overwrite:
+        raise InputError(f"{existing[0]}: exists already; give overwrite to replace it", parameter="overwrite")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -345,25 +349,25 @@ def write_sample(
 
 
 def _runs(values: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Where equal values stand side by side: first and past-the-last index of each run."""
+    """Runs of equal neighbours: the first index of each run, and the index past its last."""
     cuts = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
     return list(itertools.pairwise(cuts))
 
 
 def _envelope(snippets: int, start: float, end: float, ramp: float, level: float) -> Array:
-    """How much of each snippet an event fills, [T]: `level` at its bounds, rising to 1 over `ramp` snippets.
+    """How strong an event is in each snippet, [T]: `level` at its bounds, rising to 1 over `ramp` snippets.
 
-    Snippets that the event only touches get the touched share: features average over a snippet's frames.
+    A snippet at a bound has the mean over its frames, as features have.
     """
-    filled = np.zeros(snippets)
+    envelope = np.zeros(snippets)
     first, past = max(int(np.floor(start)), 0), min(int(np.ceil(end)), snippets)
     if past <= first:
-        return filled
-    at = first + (np.arange((past - first) * _FINE) + 0.5) / _FINE
-    inside = np.minimum(at - start, end - at)
+        return envelope
+    points = first + (np.arange((past - first) * _FINE) + 0.5) / _FINE
+    inside = np.minimum(points - start, end - points)
     height = np.where(inside >= 0, level + (1 - level) * np.clip(inside / max(ramp, 1e-9), 0, 1), 0.0)
-    filled[first:past] = height.reshape(-1, _FINE).mean(axis=1)
-    return filled
+    envelope[first:past] = height.reshape(-1, _FINE).mean(axis=1)
+    return envelope
 
 
 def _correlated_noise(rng: np.random.Generator, snippets: int, dim: int, correlation: float) -> Array:
