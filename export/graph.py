@@ -1,9 +1,8 @@
-"""A trained model as one ONNX graph: packed snippets in, the four outputs of DESIGN section 3 out.
+"""A trained model as one ONNX graph: packed snippets in, the four outputs of docs/onnx.md out.
 
 The exporter traces the torch code that training runs (a base model's `forward` and `activations`), so the method's
-maths exist once. Variants were measured on a CPU (2,048 snippets of width 2,048, 100 classes, two layers): the two
-first layers fused into one product, the products as MatMul and Add, weights stored transposed and opset 23 all ran
-within the noise of 5 % of the graph as the exporter writes it, so it stays as it is: one Gemm a layer.
+mathematics exist once. The graph stays as the exporter writes it, one Gemm a layer: other forms were no faster
+(benchmarks/RESULTS.md).
 """
 
 import contextlib

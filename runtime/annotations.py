@@ -1,6 +1,6 @@
 """Labels of videos, and the segments of their actions where they are known.
 
-Read (DESIGN section 3):
+What is read:
 
     *.csv    video-name,t-start,t-end,label,video-duration,fps,video-num-frames    the released files, a row a segment
     *.csv    video-name,label[,fps][,video-duration]                               weak labels alone, a row a label

@@ -1,6 +1,6 @@
 """Detection while the video is still running: snippets in as they come, segments out once their times are settled.
 
-What of the method can be known before the end (DESIGN section 1)?
+What of the method can be known before the end (docs/method.md)?
 
 - Class activations C̄ and foreground Ā^bf of a snippet: at once; they do not depend on other snippets. This holds for
   the base model refineloc. One with convolutions over time (BaS-Net) looks at a snippet's neighbours, which may not be
@@ -32,7 +32,7 @@ from refineloc.runtime.segments.values import Scores, Segments
 __all__ = ["StreamingDetector"]
 
 _STREAMED = "refineloc"  # the base model whose ŷ is the sum of attention times C̄
-# The least share of attention that a sum without rounding can show (`training.layers.activations`).
+# The least share of attention that a sum without rounding can show (training/models/layers/activations.py).
 _LEAST_SHARE = 2.0**-33
 
 

@@ -57,7 +57,7 @@ class Session:
     """One loaded model file; safe to call from many threads at once.
 
     Args:
-        path: the ONNX file; its format is DESIGN section 3.
+        path: the ONNX file; docs/onnx.md is its format.
         provider: "auto" takes CUDA where it really runs, else the CPU, and warns once where the engine was built for
             CUDA; a provider named is used or is an error. TensorRT builds engines when it starts, which takes minutes,
             so "auto" never takes it.

@@ -35,7 +35,7 @@ class PostProcess:
     """How scores become segments.
 
     Attributes:
-        profile: "paper", "release" (the authors' code; see DESIGN section 1 for the differences) or "multi-threshold"
+        profile: "paper", "release" (the authors' code; docs/method.md has the differences) or "multi-threshold"
             (runs of the class activation, min-max normalised over the video, above each of many thresholds).
         alpha_a: α_A, the most background a kept snippet may have ("paper", "release").
         alpha_c: α_C, the least class activation C̄ a kept snippet must have ("paper", "release").
