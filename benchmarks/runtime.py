@@ -25,6 +25,7 @@ from refineloc.export.precision import build
 from refineloc.runtime import Detector, open_features
 from refineloc.runtime.model.metadata import ModelMetadata, Precision
 from refineloc.runtime.model.session import create_session, load_engine
+from refineloc.runtime.segments.rules import OneThreshold
 from refineloc.training.models.bases.refineloc import RefineLoc
 
 WIDTH, CLASSES, VIDEOS, BATCH = 2048, 100, 64, 2048
@@ -134,13 +135,7 @@ def _model(folder: Path, precision: Precision) -> Path:
             snippet_frames=16,
             stream="both",
             stream_order="temporal-spatial",
-            profile="paper",
-            alpha_a=0.5,
-            alpha_c=0.005,
-            top_k=2,
-            max_gap=1,
-            widen=2,
-            nms=None,
+            detection=OneThreshold(),
             preset="",
             base="refineloc",
             iteration=0,
@@ -149,6 +144,7 @@ def _model(folder: Path, precision: Precision) -> Path:
             precision=precision,
             training_data="",
             producer="refineloc benchmark",
+            context_snippets=0,
         )
         save_graph(path, build(RefineLoc(WIDTH, CLASSES), WIDTH, precision), said)
     return path

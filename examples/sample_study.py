@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from refineloc.evaluation import DEFAULT_TIOUS, evaluate, match_detections
 from refineloc.runtime import Annotations, Scores, read_annotations
+from refineloc.runtime.segments.rules import changed
 from refineloc.training.data.split import Split, load_split
 from refineloc.training.data.truth import true_foreground
 from refineloc.training.run.files import LoadedIteration, load_iteration
@@ -135,7 +136,7 @@ def mean_ap(
     """mAP in percent at each threshold; under another α_A than the run's where one is given."""
     config = loaded.config
     if alpha_a is not None:
-        config = config.model_copy(update={"detection": config.detection.model_copy(update={"alpha_a": alpha_a})})
+        config = config.model_copy(update={"detection": changed(config.detection, {"alpha_a": alpha_a})})
     found = detect(config, data.split, scores)
     if found is None:
         raise SystemExit("the sample data has lost its fps")

@@ -143,7 +143,6 @@ def measure(model: BaseModel, session: Session, sample: Sample) -> Parity:
         FeatureError: a video's features overflow in the file.
     """
     metadata = session.metadata
-    settings = metadata.post_process()
     model = model.eval()
     largest = dict.fromkeys(Scores._fields, 0.0)
     found: tuple[dict[str, Segments], dict[str, Segments]] = {}, {}
@@ -159,7 +158,7 @@ def measure(model: BaseModel, session: Session, sample: Sample) -> Parity:
                 raise ModelError(f"{sample.source}: the trained model's {name} are not finite; nothing to compare with")
             largest[name] = max(largest[name], difference)
         for scores, detected in zip(both, found, strict=True):
-            own = segments(scores, lengths, settings).by_video(len(batch))
+            own = segments(scores, lengths, metadata.detection).by_video(len(batch))
             detected.update(zip((video.name for video in batch), own, strict=True))
     keys = [{(name, *place) for name, one in each.items() for place in _places(one)} for each in found]
     reference_map, its_map = None, None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from refineloc.runtime.model.metadata import ModelMetadata
     from refineloc.runtime.model.session import EngineWarning
     from refineloc.runtime.segments.grid import SnippetGrid
-    from refineloc.runtime.segments.postprocess import PostProcess
+    from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold
     from refineloc.runtime.segments.values import Scores, Segments
     from refineloc.runtime.streaming import StreamingDetector
 
@@ -57,7 +57,7 @@ _HOMES = {
     "features.store": ("FeatureStore",),
     "segments.grid": ("SnippetGrid",),
     "model.metadata": ("ModelMetadata",),
-    "segments.postprocess": ("PostProcess",),
+    "segments.rules": ("ManyThresholds", "OneThreshold"),
     "segments.values": ("Scores", "Segments"),
     "model.session": ("EngineWarning",),
     "streaming": ("StreamingDetector",),
@@ -77,11 +77,12 @@ __all__ = [
     "FeatureError",
     "FeatureStore",
     "InputError",
+    "ManyThresholds",
     "MissingExtraError",
     "ModelError",
     "ModelMetadata",
+    "OneThreshold",
     "OutputError",
-    "PostProcess",
     "RefineLocError",
     "Scores",
     "Segments",

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from refineloc.runtime.model.limits import BATCH_SNIPPETS
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.session import Provider, Session
 from refineloc.runtime.segments.grid import SnippetGrid
-from refineloc.runtime.segments.postprocess import PostProcess, segments
+from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.rules import Profile, Rules, Scoring, changed
 from refineloc.runtime.segments.times import VideoTimes, video_times
 from refineloc.runtime.segments.values import Scores
 
@@ -49,12 +50,24 @@ class Detector:
         batch_snippets: `detect_many` packs videos until a call has this many snippets, at most 2^20; a longer video
             runs alone.
         engine_cache: a folder where TensorRT keeps its engines, see `Session`.
-        **settings: change how scores become segments: any field of `PostProcess`; what is left out, or None, is as the
-            file says. Only of `nms` None is a value: keep all.
+        profile: rules of detection: "paper", "release" or "multi-threshold". This and the settings below, where they
+            are None, are as the model file says; where `profile` asks for another kind of rule than the file has, those
+            of that kind alone have the defaults of `OneThreshold` or `ManyThresholds`.
+        alpha_a: α_A, the most background a kept snippet may have, 0 to 1 ("paper", "release").
+        alpha_c: α_C, the least class activation a kept snippet must have, 0 to 1 ("paper", "release").
+        top_k: classes a video, by ŷ.
+        max_gap: removed snippets that may separate kept ones of a segment ("paper", "multi-threshold").
+        widen: snippets added at both ends of a segment, within the video.
+        nms: tIoU above which the weaker of two segments of a class is dropped, 0 to 1; None keeps all; left out, it is
+            as the file says.
+        thresholds: of the normalised class activation, 1 to 1,000 numbers from 0 to 1 ("multi-threshold").
+        scoring: "contrast", inside against outside, or "peak" ("multi-threshold").
+        outer: width of the outside at each side, as a share of the segment's length ("multi-threshold").
+        video_weight: of ŷ in a segment's score ("multi-threshold").
 
     Raises:
         ModelError, EngineError, MissingExtraError, OutputError: see `Session`.
-        ConfigError: an unknown setting, or a value out of range.
+        ConfigError: a value out of range, or a setting that the profile does not have.
     """
 
     def __init__(
@@ -65,13 +78,38 @@ class Detector:
         threads: int = 0,
         batch_snippets: int = BATCH_SNIPPETS,
         engine_cache: str | os.PathLike[str] | None = None,
-        **settings: Any,
+        profile: Profile | None = None,
+        alpha_a: float | None = None,
+        alpha_c: float | None = None,
+        top_k: int | None = None,
+        max_gap: int | None = None,
+        widen: int | None = None,
+        nms: float | EllipsisType | None = ...,
+        thresholds: Sequence[float] | None = None,
+        scoring: Scoring | None = None,
+        outer: float | None = None,
+        video_weight: float | None = None,
     ) -> None:
+        settings: dict[str, Any] = {
+            "profile": profile,
+            "alpha_a": alpha_a,
+            "alpha_c": alpha_c,
+            "top_k": top_k,
+            "max_gap": max_gap,
+            "widen": widen,
+            "thresholds": thresholds,
+            "scoring": scoring,
+            "outer": outer,
+            "video_weight": video_weight,
+        }
+        given = {name: value for name, value in settings.items() if value is not None}
+        if nms is not ...:
+            given["nms"] = nms
         self._session = Session(model, provider, threads, batch_snippets=batch_snippets, engine_cache=engine_cache)
         self._half: HalfToFloat | None = None
         self._buffers = PinnedBuffers()
         self._batch_snippets = batch_snippets
-        self._settings = _post_process(self.metadata, settings)
+        self._settings = changed(self.metadata.detection, given)
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -89,7 +127,7 @@ class Detector:
         return self._session.provider
 
     @property
-    def settings(self) -> PostProcess:
+    def settings(self) -> Rules:
         """How scores become segments."""
         return self._settings
 
@@ -129,8 +167,8 @@ class Detector:
         grid = SnippetGrid(fps, frames, duration_s)
         packed = self._checked(features, "features")
         lengths = np.array([len(packed)], dtype=np.int64)
-        found = segments(self._session.run(packed, lengths, ["features"]), lengths, self._settings)
-        return Detections.from_segments(grid, found, self.classes, self.provider)
+        detected = segments(self._session.run(packed, lengths, ["features"]), lengths, self._settings)
+        return Detections.from_segments(grid, detected, self.classes, self.provider)
 
     def detect_many(
         self,
@@ -184,10 +222,10 @@ class Detector:
                 scored = self._scored(self._packed(_pairs(videos, names), fps, times or {}), "")
             stack.enter_context(contextlib.closing(scored))  # stops the threads before the caller closes the store
             for batch, scores in scored:
-                found = segments(scores, batch.lengths, self._settings).by_video(len(batch.names))
+                detected = segments(scores, batch.lengths, self._settings).by_video(len(batch.names))
                 yield [
-                    (name, Detections.from_segments(grid, own, self.classes, self.provider))
-                    for name, grid, own in zip(batch.names, batch.grids, found, strict=True)
+                    (name, Detections.from_segments(grid, of_video, self.classes, self.provider))
+                    for name, grid, of_video in zip(batch.names, batch.grids, detected, strict=True)
                 ]
 
     def _scored(self, batches: Generator[FeatureBatch], where: str) -> Generator[tuple[FeatureBatch, Scores]]:
@@ -284,17 +322,7 @@ def _pairs(
 
 def _batch(videos: list[tuple[str, SnippetGrid, npt.NDArray[np.float32]]]) -> FeatureBatch:
     names, grids, features = zip(*videos, strict=True)
-    lengths = np.array([len(own) for own in features], dtype=np.int64)
+    lengths = np.array([len(array) for array in features], dtype=np.int64)
     return FeatureBatch(
         list(names), list(grids), lengths, features[0] if len(features) == 1 else np.concatenate(features)
     )
-
-
-def _post_process(metadata: ModelMetadata, changes: dict[str, Any]) -> PostProcess:
-    unknown = changes.keys() - PostProcess.__dataclass_fields__.keys()
-    if unknown:
-        raise ConfigError(
-            f"unknown setting {sorted(unknown)[0]!r}; expected one of {', '.join(PostProcess.__dataclass_fields__)}"
-        )
-    given = {name: value for name, value in changes.items() if value is not None or name == "nms"}
-    return replace(metadata.post_process(), **given)

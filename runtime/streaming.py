@@ -27,6 +27,7 @@ from refineloc.runtime.detector import Detector
 from refineloc.runtime.errors import ConfigError, FeatureError
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.rules import ManyThresholds
 from refineloc.runtime.segments.values import Scores, Segments
 
 __all__ = ["StreamingDetector"]
@@ -209,11 +210,6 @@ class StreamingDetector:
 def _check_streamable(detector: Detector) -> None:
     """Refuse what needs the whole video; the reasons that no setting cures come first."""
     base, context = detector.metadata.base, detector.metadata.context_snippets
-    if context is None:
-        raise ConfigError(
-            f"streaming: the model's file does not say how far the scores of its base model {base!r} look around; "
-            "use Detector, or export the model again"
-        )
     if context > 0:
         raise ConfigError(
             f"streaming: with the base model {base!r} the scores of a snippet depend on the {context} before and after "
@@ -224,10 +220,10 @@ def _check_streamable(detector: Detector) -> None:
             f"streaming: the video scores of the base model {base!r} have no running form; use Detector on the whole "
             f"video, or a model of the base {_STREAMED!r}"
         )
-    if detector.settings.profile == "multi-threshold":
+    if isinstance(detector.settings, ManyThresholds):
         raise ConfigError(
-            "streaming: the profile 'multi-threshold' needs the least and largest activation of the whole video; "
-            "use Detector on the whole video, or Detector(..., profile='paper')"
+            f"streaming: the profile {detector.settings.profile!r} needs the least and largest activation of the whole "
+            "video; use Detector on the whole video, or Detector(..., profile='paper')"
         )
     if detector.settings.nms is not None:
         raise ConfigError("streaming: nms needs the whole video; give Detector(..., nms=None), or use Detector alone")

@@ -7,6 +7,7 @@ from typing import Any
 import onnx
 
 from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.runtime.segments.rules import OneThreshold, changed, profiles_with
 
 GRAPH = Path(__file__).with_name("data") / "model.onnx"
 WIDTH = 24
@@ -16,13 +17,7 @@ METADATA = ModelMetadata(
     snippet_frames=16,
     stream="both",
     stream_order="temporal-spatial",
-    profile="paper",
-    alpha_a=0.5,
-    alpha_c=0.3,
-    top_k=2,
-    max_gap=1,
-    widen=2,
-    nms=None,
+    detection=OneThreshold(alpha_c=0.3),
     preset="",
     base="refineloc",
     iteration=1,
@@ -31,12 +26,19 @@ METADATA = ModelMetadata(
     precision="fp32",
     training_data="train.h5",
     producer="refineloc 0.1.0",
+    context_snippets=0,
 )
 
 
+def metadata_with(**changes: Any) -> ModelMetadata:
+    """The metadata, with other values of fields, or of settings of detection."""
+    settings = {name: changes.pop(name) for name in list(changes) if profiles_with(name)}
+    return replace(METADATA, detection=changed(METADATA.detection, settings), **changes)
+
+
 def write_model(path: Path, **changes: Any) -> Path:
-    """Write the model to `path`; `changes` are fields of its metadata."""
+    """Write the model to `path`; `changes` as for `metadata_with`."""
     model = onnx.load(GRAPH)
-    onnx.helper.set_model_props(model, replace(METADATA, **changes).to_props())
+    onnx.helper.set_model_props(model, metadata_with(**changes).to_props())
     path.write_bytes(model.SerializeToString())
     return path

@@ -1,15 +1,17 @@
 """The pseudo-label generators: scores of an iteration become snippet-level labels for the next (section 3.2)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import ConfigError
-from refineloc.runtime.segments.postprocess import PostProcess, segments
+from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.rules import ManyThresholds, Rules, changed
 from refineloc.runtime.segments.values import Scores
 from refineloc.training.losses import UNLABELLED
-from refineloc.training.settings.config import DetectionConfig, PseudoConfig
+from refineloc.training.settings.config import PseudoConfig
 
 __all__ = ["PseudoLabels", "generate", "precision_and_recall", "sample"]
 
@@ -31,7 +33,7 @@ class PseudoLabels:
 
 def generate(
     config: PseudoConfig,
-    detection: DetectionConfig,
+    detection: Rules,
     scores: Scores,
     lengths: npt.NDArray[np.int64],
     rng: np.random.Generator,
@@ -73,22 +75,19 @@ def generate(
 
 
 def _inside_segments(
-    config: PseudoConfig, detection: DetectionConfig, scores: Scores, lengths: npt.NDArray[np.int64]
+    config: PseudoConfig, detection: Rules, scores: Scores, lengths: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
-    settings = PostProcess(
-        profile=detection.profile,
-        max_gap=detection.max_gap,
-        alpha_a=1.0 - config.foreground,
-        alpha_c=config.class_activation,
-        top_k=config.top_k,
-        widen=config.widen,
+    thresholds: dict[str, Any] = (
         # One threshold: the lowest of many covers nearly all of a video.
-        thresholds=(config.normalised,),
+        {"thresholds": (config.normalised,)}
+        if isinstance(detection, ManyThresholds)
+        else {"alpha_a": 1.0 - config.foreground, "alpha_c": config.class_activation}
     )
-    found = segments(scores, lengths, settings)
+    rules = changed(detection, {"top_k": config.top_k, "widen": config.widen, "nms": None, **thresholds})
+    covered = segments(scores, lengths, rules)
     starts = np.cumsum(lengths) - lengths
-    first = starts[found.video] + found.first
-    last = starts[found.video] + np.minimum(found.last + config.past_end, lengths[found.video] - 1)
+    first = starts[covered.video] + covered.first
+    last = starts[covered.video] + np.minimum(covered.last + config.past_end, lengths[covered.video] - 1)
     # +1 where a segment begins, -1 after its end: covered snippets have a running sum above 0.
     steps = np.zeros(int(lengths.sum()) + 1, dtype=np.int64)
     np.add.at(steps, first, 1)
@@ -96,13 +95,13 @@ def _inside_segments(
     return np.cumsum(steps[:-1]) > 0
 
 
-def _one_kind(config: PseudoConfig, detection: DetectionConfig, foreground: npt.NDArray[np.bool_]) -> str:
+def _one_kind(config: PseudoConfig, detection: Rules, foreground: npt.NDArray[np.bool_]) -> str:
     if not foreground.size or not (foreground.all() or not foreground.any()):
         return ""
     kind = "foreground" if foreground.any() else "background"
     cause = {
         "segment": f"pseudo.normalised = {config.normalised:g}"
-        if detection.profile == "multi-threshold"
+        if isinstance(detection, ManyThresholds)
         else f"pseudo.foreground = {config.foreground:g} with pseudo.class_activation = {config.class_activation:g}",
         "class-activation": f"pseudo.max_class_activation = {config.max_class_activation:g}",
         "attention": f"pseudo.attention = {config.attention:g}",

@@ -65,7 +65,7 @@ def detect(config: Config, split: Split, scores: Scores) -> dict[str, Detections
     grids = [grid for grid in split.grids if grid is not None]
     if len(grids) < len(split):
         return None
-    found = segments(scores, split.lengths.numpy(), config.detection.post_process())
+    found = segments(scores, split.lengths.numpy(), config.detection)
     videos = zip(split.names, grids, found.by_video(len(split)), strict=True)
     return {name: Detections.from_segments(grid, own, split.classes) for name, grid, own in videos}
 

@@ -2,11 +2,12 @@
 
 import contextlib
 import hashlib
+import inspect
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
 
 import typer
 
@@ -20,6 +21,7 @@ from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.files import check_writable
 from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
+from refineloc.runtime.segments.rules import Profile, Setting, every_setting, profiles_with
 
 if TYPE_CHECKING:
     from refineloc.runtime.detector import Detector, Times
@@ -29,7 +31,45 @@ __all__ = ["main"]
 app = new_app("refineloc-detect")
 
 
+# Values of types that typer has not are texts, which `_parsed` reads.
+_METAVARS = {float | None: "NUMBER|none", tuple[float, ...]: "FIRST:LAST:STEP|LIST"}
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each setting of detection, in the place of its `**settings`."""
+    signature = inspect.signature(command)
+    parameters = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    for setting in every_setting():
+        metavar = _METAVARS.get(setting.type)
+        profiles = profiles_with(setting.name)
+        of_some = "" if profiles == get_args(Profile) else f" Of {', '.join(profiles)}."
+        help_text = f"{setting.description}: {setting.expected}.{of_some}"
+        option = typer.Option(help=help_text, metavar=metavar, show_default="the model's")
+        annotation: Any = Annotated[(str if metavar else setting.type) | None, option]
+        parameters.append(
+            inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        )
+        command.__annotations__[setting.name] = annotation
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def _parsed(setting: Setting, value: Any) -> Any:
+    """The value of an option: `none`, and lists of numbers, are texts on a command line."""
+    if setting.type == tuple[float, ...]:
+        numbers = parse_numbers(value)
+        if not numbers:
+            option = "--" + setting.name.replace("_", "-")
+            raise ConfigError(f"{option} {value!r}: expected FIRST:LAST:STEP or a list such as 0.1,0.2")
+        return numbers
+    if setting.type == float | None:
+        with contextlib.suppress(ValueError):
+            return None if value == "none" else float(value)
+    return value
+
+
 @app.command()
+@_with_settings
 def detect(
     features: Annotated[Path, typer.Argument(help="HDF5 file, or folder of .npy files, with snippet features.")],
     model: Annotated[Path, typer.Option(help="ONNX file that refineloc-export wrote.")] = Path("model.onnx"),
@@ -57,30 +97,6 @@ def detect(
     engine_cache: Annotated[
         Path | None, typer.Option(help="With --provider tensorrt: a folder that keeps its engines for the next run.")
     ] = None,
-    profile: Annotated[
-        Literal["paper", "release", "multi-threshold"] | None,
-        typer.Option(help="Rules of post-processing, instead of the model's."),
-    ] = None,
-    alpha_a: Annotated[
-        float | None, typer.Option(help="α_A: most background of a kept snippet, instead of the model's.")
-    ] = None,
-    alpha_c: Annotated[
-        float | None,
-        typer.Option(help="α_C: least class activation of a kept snippet, instead of the model's."),
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Classes a video, instead of the model's.")] = None,
-    widen: Annotated[int | None, typer.Option(help="Snippets added at both ends, instead of the model's.")] = None,
-    nms: Annotated[
-        str | None,
-        typer.Option(
-            help="Drop the weaker of two segments of a class above this tIoU, or 'none': keep all; instead of the "
-            "model's."
-        ),
-    ] = None,
-    thresholds: Annotated[
-        str | None,
-        typer.Option(help="Of multi-threshold: FIRST:LAST:STEP, or a list such as 0.1,0.2, instead of the model's."),
-    ] = None,
     leave_out: Annotated[
         list[str] | None, typer.Option(metavar="VIDEO", help="Detect in all videos but this; may be given again.")
     ] = None,
@@ -90,6 +106,7 @@ def detect(
     _version: Annotated[
         bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
     ] = False,
+    **settings: Any,
 ) -> None:
     """Find actions in untrimmed videos.
 
@@ -100,29 +117,19 @@ def detect(
     if fps is not None and videos is not None:
         raise InputError("--fps and --videos: give one of them")
     check_writable(out, suffixes=(".json", ".csv", ".jsonl"))
-    chosen = parse_numbers(thresholds) if thresholds is not None else None
-    if chosen == []:
-        raise ConfigError(f"--thresholds {thresholds!r}: expected FIRST:LAST:STEP or a list, of numbers from 0 to 1")
+    given_settings = {
+        setting.name: _parsed(setting, settings[setting.name])
+        for setting in every_setting()
+        if settings[setting.name] is not None
+    }
     detector = Detector(
         model,
         provider=provider,
         threads=threads,
         batch_snippets=batch_snippets,
         engine_cache=engine_cache,
-        profile=profile,
-        alpha_a=alpha_a,
-        alpha_c=alpha_c,
-        top_k=top_k,
-        widen=widen,
-        thresholds=chosen,
-        **_suppression(nms),
+        **given_settings,
     )
-    # Both would change nothing: better an error than a result that is not what was asked for.
-    many = detector.settings.profile == "multi-threshold"
-    if chosen is not None and not many:
-        raise ConfigError(f"--thresholds: not of the profile {detector.settings.profile!r}, but of 'multi-threshold'")
-    if many and (alpha_a is not None or alpha_c is not None):
-        raise ConfigError("--alpha-a and --alpha-c: not of the profile 'multi-threshold', whose are --thresholds")
     with open_features(features) as store:
         times: Times | None = None
         names = store.names
@@ -140,8 +147,8 @@ def detect(
                     journal.add(batch)
                     advance(len(batch))
             seconds = time.perf_counter() - began
-            found = journal.read(detector.classes, detector.provider)
-            write_detections(out, found, _external_data(detector, model))
+            detections = journal.read(detector.classes, detector.provider)
+            write_detections(out, detections, _external_data(detector, model))
             journal.remove()
     rate = f", {len(left) / seconds:.0f} videos/s" if left else ""
     note(f"{out}: {journal.count} detections in {len(journal.names)} videos ({detector.provider}{rate})")
@@ -164,16 +171,6 @@ def _given(
         "settings": repr(detector.settings),
         "options": hashlib.sha256(repr(more).encode()).hexdigest(),
     }
-
-
-def _suppression(nms: str | None) -> dict[str, float | None]:
-    """The setting, where it was given: None stands for keeping all."""
-    if nms is None:
-        return {}
-    try:
-        return {"nms": None if nms == "none" else float(nms)}
-    except ValueError:
-        raise ConfigError(f"--nms {nms!r}: expected a tIoU from 0 to 1, or none") from None
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.model.gpu import gpu_problem
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.session import ONNX_NAMES, Session, create_session, load_engine, running_provider
+from refineloc.runtime.segments.rules import settings_of
 
 __all__ = ["Finding", "examine", "main"]
 
@@ -183,22 +184,22 @@ def _model(path: Path, engine: Any) -> Iterator[Finding]:
 
 
 def _facts(metadata: ModelMetadata) -> Iterator[tuple[str, str]]:
-    """The metadata, a line each; an empty text, or what the file's profile does not use, is not worth a line."""
-    many = metadata.profile == "multi-threshold"
-    unused = ("alpha_a", "alpha_c") if many else ("thresholds", "scoring", "outer", "video_weight")
+    """The metadata, a line each; an empty text is not worth a line."""
     for field in fields(metadata):
-        if field.name in unused:
-            continue
         value = getattr(metadata, field.name)
         if field.name == "classes":
             yield "classes", f"{len(value)}: {', '.join(value)}"
+        elif field.name == "detection":
+            for setting in settings_of(type(value)):
+                stated = getattr(value, setting.name)
+                yield setting.name, "none" if stated is None else str(stated)
         elif field.name == "parity":
-            for one in fields(value) if value is not None else ():
-                yield f"parity.{one.name}", str(getattr(value, one.name))
+            for part in fields(value) if value is not None else ():
+                yield f"parity.{part.name}", str(getattr(value, part.name))
             if value is None:
                 yield "parity", "not measured"
         elif value != "":
-            yield field.name, "none" if value is None else str(value)
+            yield field.name, str(value)
 
 
 @app.command()

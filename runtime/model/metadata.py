@@ -10,11 +10,11 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from refineloc.runtime.errors import ConfigError, FeatureError, ModelError
 from refineloc.runtime.features.streams import Stream, StreamOrder, stream_slice
-from refineloc.runtime.segments.postprocess import THRESHOLDS, PostProcess, Profile, Scoring
+from refineloc.runtime.segments.rules import OneThreshold, Rules, changed, settings_of
 
 __all__ = ["FORMAT_VERSION", "KEY_PREFIX", "ModelMetadata", "Parity", "Precision"]
 
@@ -23,13 +23,7 @@ KEY_PREFIX = "refineloc."
 
 Precision = Literal["fp32", "fp16", "int8"]
 
-# Of the profile "multi-threshold" alone. Version 1 began without them: older files, of the other profiles, lack them,
-# and a reader of that time refuses the profile, whose name it does not know.
-_ADDED = ("thresholds", "scoring", "outer", "video_weight")
-# Bases whose files may be older than `context_snippets`: each snippet's logits are its own. Of others it is not known.
-_SNIPPET_WISE = ("refineloc", "wtalc")
 _MAX_SIZE = 2**24  # of D, H, N: far above any real one, far below what would exhaust memory
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +77,7 @@ class ModelMetadata:
         snippet_frames: H, frames a snippet.
         stream: which of the two streams the model takes.
         stream_order: how the two streams lie in files that hold both.
-        profile: rules of post-processing, "paper", "release" or "multi-threshold".
-        alpha_a, alpha_c, top_k, max_gap, widen, nms, thresholds, scoring, outer, video_weight: see `PostProcess`.
+        detection: how scores become segments; in the file its settings are keys beside the others.
         preset: name of the settings it was trained with, "" where there was none.
         base: name of the base model.
         iteration: η, the refinement iteration.
@@ -93,8 +86,8 @@ class ModelMetadata:
         precision: of the weights and products: fp32, fp16 or int8. Inputs and outputs are float32 in all three.
         training_data: name of the training features, "" where unknown.
         producer: program and version that wrote the file.
+        context_snippets: how many snippets to each side the logits of a snippet depend on.
         parity: how far the file is from the trained model; None where it was not measured.
-        context_snippets: how many snippets to each side the logits of a snippet depend on; None where it is not known.
 
     Raises:
         ModelError: a value out of range.
@@ -105,13 +98,7 @@ class ModelMetadata:
     snippet_frames: int
     stream: Stream
     stream_order: StreamOrder
-    profile: Profile
-    alpha_a: float
-    alpha_c: float
-    top_k: int
-    max_gap: int
-    widen: int
-    nms: float | None
+    detection: Rules
     preset: str
     base: str
     iteration: int
@@ -120,16 +107,10 @@ class ModelMetadata:
     precision: Precision
     training_data: str
     producer: str
-    thresholds: tuple[float, ...] = THRESHOLDS
-    scoring: Scoring = "contrast"
-    outer: float = 0.25
-    video_weight: float = 0.2
+    context_snippets: int
     parity: Parity | None = None
-    context_snippets: int | None = None
 
     def __post_init__(self) -> None:
-        if self.context_snippets is None and self.base in _SNIPPET_WISE:
-            object.__setattr__(self, "context_snippets", 0)
         _need(0 < len(self.classes) <= _MAX_SIZE, "classes: expected at least one name")
         for name in self.classes:
             good = isinstance(name, str) and name.strip() and name.isprintable()
@@ -138,16 +119,13 @@ class ModelMetadata:
         for key, low, high in (
             ("width", 1, _MAX_SIZE),
             ("snippet_frames", 1, _MAX_SIZE),
-            ("top_k", 1, _MAX_SIZE),
-            ("max_gap", 0, _MAX_SIZE),
-            ("widen", 0, _MAX_SIZE),
             ("iteration", 0, _MAX_SIZE),
             ("layers", 1, 64),
             ("attention_values", 0, 2),
+            ("context_snippets", 0, _MAX_SIZE),
         ):
-            _check_between(key, getattr(self, key), low, high)
-        if self.context_snippets is not None:
-            _check_between("context_snippets", self.context_snippets, 0, _MAX_SIZE)
+            value = getattr(self, key)
+            _need(low <= value <= high, f"{key}: expected a number from {low} to {high}, got {value}")
         for key, known in (
             ("stream", get_args(Stream)),
             ("stream_order", get_args(StreamOrder)),
@@ -155,26 +133,6 @@ class ModelMetadata:
         ):
             value = getattr(self, key)
             _need(value in known, f"{key}: expected one of {', '.join(known)}, got {value!r}")
-        try:
-            object.__setattr__(self, "thresholds", self.post_process().thresholds)
-        except ConfigError as error:
-            raise ModelError(f"metadata: {error}") from error
-
-    def post_process(self) -> PostProcess:
-        """How scores become segments, as the file says."""
-        return PostProcess(
-            profile=self.profile,
-            alpha_a=self.alpha_a,
-            alpha_c=self.alpha_c,
-            top_k=self.top_k,
-            max_gap=self.max_gap,
-            widen=self.widen,
-            nms=self.nms,
-            thresholds=self.thresholds,
-            scoring=self.scoring,
-            outer=self.outer,
-            video_weight=self.video_weight,
-        )
 
     def columns(self, width: int, where: str) -> slice:
         """Which columns of features of this width the model takes: all, or its stream of two.
@@ -191,19 +149,12 @@ class ModelMetadata:
 
     def to_props(self) -> dict[str, str]:
         """The `metadata_props` of the ONNX file."""
-        props = {"format_version": str(FORMAT_VERSION)}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("classes", "thresholds"):
-                props[field.name] = json.dumps(list(value), ensure_ascii=False)
-            elif value is None and field.name in ("parity", "context_snippets"):
-                continue  # not known, which is not said
-            elif field.name == "parity":
-                props[field.name] = json.dumps(asdict(value), ensure_ascii=False, allow_nan=False)
-            else:
-                # str() of a float is the shortest text that reads back as the same float.
-                props[field.name] = "none" if value is None else str(value)
-        return {KEY_PREFIX + key: text for key, text in props.items()}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        detection = values.pop("detection")
+        if values["parity"] is None:
+            del values["parity"]  # not measured, which is not said
+        values |= {"format_version": FORMAT_VERSION} | asdict(detection)
+        return {KEY_PREFIX + key: _as_text(value) for key, value in values.items()}
 
     @classmethod
     def from_props(cls, props: Mapping[str, str]) -> "ModelMetadata":
@@ -213,47 +164,18 @@ class ModelMetadata:
             ModelError: a key is missing, or its value has the wrong form; the format version is not known. The message
                 does not name the file, which the caller knows.
         """
-        version = _read(props, "format_version", _integer, "a number")
+        version = _read(props, "format_version", int)
         _need(
             version == FORMAT_VERSION,
             f"format_version: expected {FORMAT_VERSION}, got {version}; "
             + ("update refineloc" if version > FORMAT_VERSION else "export the model again"),
         )
-        profile: Any = _read(props, "profile", _text, "a text")
-        added: dict[str, Any] = {}
-        for key, parse, expected in (("parity", _parity, "a JSON object"), ("context_snippets", _integer, "a number")):
-            if KEY_PREFIX + key in props:
-                added[key] = _read(props, key, parse, expected)
-        if profile == "multi-threshold" or any(KEY_PREFIX + key in props for key in _ADDED):
-            added |= {
-                "thresholds": _read(props, "thresholds", _numbers, "a JSON list of numbers"),
-                "scoring": _read(props, "scoring", _text, "a text"),
-                "outer": _read(props, "outer", _number, "a number"),
-                "video_weight": _read(props, "video_weight", _number, "a number"),
-            }
-        return cls(
-            classes=_read(props, "classes", _names, "a JSON list of names"),
-            width=_read(props, "width", _integer, "a number"),
-            snippet_frames=_read(props, "snippet_frames", _integer, "a number"),
-            stream=_read(props, "stream", _text, "a text"),
-            stream_order=_read(props, "stream_order", _text, "a text"),
-            profile=profile,
-            alpha_a=_read(props, "alpha_a", _number, "a number"),
-            alpha_c=_read(props, "alpha_c", _number, "a number"),
-            top_k=_read(props, "top_k", _integer, "a number"),
-            max_gap=_read(props, "max_gap", _integer, "a number"),
-            widen=_read(props, "widen", _integer, "a number"),
-            nms=_read(props, "nms", lambda text: None if text == "none" else _number(text), "a number or none"),
-            preset=_read(props, "preset", _text, "a text"),
-            base=_read(props, "base", _text, "a text"),
-            iteration=_read(props, "iteration", _integer, "a number"),
-            layers=_read(props, "layers", _integer, "a number"),
-            attention_values=_read(props, "attention_values", _integer, "a number"),
-            precision=_read(props, "precision", _text, "a text"),
-            training_data=_read(props, "training_data", _text, "a text"),
-            producer=_read(props, "producer", _text, "a text"),
-            **added,
-        )
+        values = {
+            each.name: _read(props, each.name, each.type)
+            for each in fields(cls)
+            if each.name not in ("detection", "parity") or KEY_PREFIX + each.name in props
+        }
+        return cls(**values, detection=_read_detection(props))
 
 
 def _need(condition: bool, message: str) -> None:
@@ -261,15 +183,30 @@ def _need(condition: bool, message: str) -> None:
         raise ModelError(f"metadata: {message}")
 
 
-def _check_between(key: str, value: float, low: float, high: float) -> None:
-    # NaN fails every comparison, so it is refused too.
-    _need(low <= value <= high, f"{key}: expected a number from {low:g} to {high:g}, got {value}")
+def _as_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return json.dumps(list(value), ensure_ascii=False)
+    if isinstance(value, Parity):
+        return json.dumps(asdict(value), ensure_ascii=False, allow_nan=False)
+    # str() of a float is the shortest text that reads back as the same float.
+    return "none" if value is None else str(value)
 
 
-def _read(props: Mapping[str, str], key: str, parse: Callable[[str], _T], expected: str) -> _T:
+def _read_detection(props: Mapping[str, str]) -> Rules:
+    """The settings that the file's profile has; keys of the other kind of rule are left alone."""
+    try:
+        rules = changed(OneThreshold(), {"profile": _read(props, "profile", str)})
+        return changed(rules, {each.name: _read(props, each.name, each.type) for each in settings_of(type(rules))})
+    except ConfigError as error:
+        raise ModelError(f"metadata: {error}") from error
+
+
+def _read(props: Mapping[str, str], key: str, form: Any) -> Any:
+    """The value of a key, of this type."""
     text = props.get(KEY_PREFIX + key)
     if text is None:
         raise ModelError(f"metadata: {KEY_PREFIX}{key} is missing; export the model with refineloc-export")
+    parse, expected = _FORMS[str if get_origin(form) is Literal else form]
     try:
         return parse(text)
     except (ValueError, TypeError, RecursionError) as error:
@@ -299,6 +236,10 @@ def _number(text: str) -> float:
     return float(text)
 
 
+def _number_or_none(text: str) -> float | None:
+    return None if text == "none" else _number(text)
+
+
 def _names(text: str) -> tuple[str, ...]:
     names = json.loads(text)
     if not isinstance(names, list):
@@ -322,3 +263,15 @@ def _parity(text: str) -> Parity:
     if not isinstance(record, dict):
         raise ValueError("not an object")
     return Parity(**record)  # unknown or missing keys: TypeError
+
+
+# Of each type of a field: how its text is read, and what it is in words.
+_FORMS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
+    int: (_integer, "a number"),
+    float: (_number, "a number"),
+    float | None: (_number_or_none, "a number or none"),
+    str: (_text, "a text"),
+    tuple[str, ...]: (_names, "a JSON list of names"),
+    tuple[float, ...]: (_numbers, "a JSON list of numbers"),
+    Parity | None: (_parity, "a JSON object"),
+}

@@ -18,6 +18,7 @@ from refineloc.export.precision import build
 from refineloc.runtime import Detector
 from refineloc.runtime.model.metadata import Precision
 from refineloc.runtime.model.session import Session
+from refineloc.runtime.segments.rules import ManyThresholds
 from refineloc.runtime.segments.values import Scores
 from refineloc.training.models.bases.basnet import BaSNet
 from refineloc.training.models.bases.refineloc import RefineLoc
@@ -108,8 +109,7 @@ def test_other_base_models_detect_the_same_in_any_packing(
         classes=tuple(f"c{index}" for index in range(CLASSES)),
         base=base.__name__.lower(),
         context_snippets=model.context_snippets,
-        profile="multi-threshold",
-        thresholds=(0.1, 0.3, 0.5),
+        detection=ManyThresholds(thresholds=(0.1, 0.3, 0.5)),
         precision=precision,
         parity=None,
     )

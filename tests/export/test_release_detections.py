@@ -110,10 +110,11 @@ def test_a_batch_gives_each_video_what_it_has_alone(trained: Trained, model_file
 
 def test_thresholds_just_past_the_boundary() -> None:
     """Exactly at a threshold is removed, one float32 further is kept."""
-    from refineloc.runtime.segments.postprocess import PostProcess, segments
+    from refineloc.runtime.segments.postprocess import segments
+    from refineloc.runtime.segments.rules import OneThreshold
 
     above = np.nextafter(np.float32(0.5), np.float32(1.0))
-    settings = PostProcess(profile="release", alpha_a=ALPHA_A, alpha_c=ALPHA_C, top_k=1, widen=0)
+    rules = OneThreshold(profile="release", alpha_a=ALPHA_A, alpha_c=ALPHA_C, top_k=1, widen=0)
     for foreground, kept in ((np.float32(0.5), 0), (above, 1)):
         scores = Scores(
             np.full((1, 1), 1.0, np.float32),
@@ -121,7 +122,7 @@ def test_thresholds_just_past_the_boundary() -> None:
             np.ones(1, np.float32),
             np.ones((1, 1), np.float32),
         )
-        assert len(segments(scores, np.array([1]), settings).score) == kept
+        assert len(segments(scores, np.array([1]), rules).score) == kept
         assert len(transcription(scores, ("a",))) == kept
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import pytest
 
 from refineloc.runtime import Detector
@@ -191,23 +190,6 @@ def test_other_base_models_are_refused(make_model: Callable[..., Path], base: st
     for settings in ({}, {"profile": "paper", "nms": None}):
         with pytest.raises(ConfigError, match=message):
             StreamingDetector(Detector(path, provider="cpu", **settings), fps=FPS)
-
-
-def test_a_file_that_does_not_say_how_far_its_scores_look_is_refused(model_path: Path, tmp_path: Path) -> None:
-    model = onnx.load(str(model_path))
-    kept = [prop for prop in model.metadata_props if prop.key != "refineloc.context_snippets"]
-    assert len(kept) == len(model.metadata_props) - 1
-    del model.metadata_props[:]
-    model.metadata_props.extend(kept)
-    old = tmp_path / "old.onnx"
-    old.write_bytes(model.SerializeToString())
-    StreamingDetector(Detector(old, provider="cpu"), fps=FPS)  # refineloc: always snippet by snippet
-    for prop in model.metadata_props:
-        if prop.key == "refineloc.base":
-            prop.value = "mine"
-    old.write_bytes(model.SerializeToString())
-    with pytest.raises(ConfigError, match="does not say how far the scores of its base model 'mine' look around"):
-        StreamingDetector(Detector(old, provider="cpu"), fps=FPS)
 
 
 def test_what_waits_is_found_by_its_class(model_path: Path, rng: np.random.Generator) -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.rules import OneThreshold, changed
 from refineloc.runtime.segments.values import Scores
 from refineloc.training.data.truth import true_foreground
 from refineloc.training.pseudo_labels import generate, precision_and_recall, sample
-from refineloc.training.settings.config import DetectionConfig, PseudoConfig
+from refineloc.training.settings.config import PseudoConfig
 
 LENGTHS = np.array([6, 4], dtype=np.int64)
 # class 0 on:       . # # . # .   . . . #
@@ -27,11 +28,11 @@ SCORES = Scores(
 )
 
 
-PAPER = DetectionConfig()
+PAPER = OneThreshold()
 
 
 def labels(profile: Any = "paper", max_gap: int = 1, **settings: Any) -> list[int]:
-    config, detection = PseudoConfig(**settings), DetectionConfig(profile=profile, max_gap=max_gap)
+    config, detection = PseudoConfig(**settings), changed(PAPER, {"profile": profile, "max_gap": max_gap})
     return generate(config, detection, SCORES, LENGTHS, np.random.default_rng(0)).labels.tolist()
 
 

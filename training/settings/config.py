@@ -10,10 +10,11 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.features.streams import Stream, StreamOrder
-from refineloc.runtime.segments.postprocess import THRESHOLDS, PostProcess, Profile, Scoring
+from refineloc.runtime.segments.rules import OneThreshold, Rules, settings_of
+from refineloc.training.settings.detection import Detection, replaced
 from refineloc.training.settings.model import ModelConfig, find_base
 from refineloc.training.settings.presets import find_preset
-from refineloc.training.settings.section import Layer, Section
+from refineloc.training.settings.section import OF_A_KEY, Layer, Section
 
 __all__ = [
     "Arithmetic",
@@ -41,33 +42,6 @@ class FeatureConfig(Section):
         "temporal-spatial", description="how the streams lie in the files; RefineLoc's have the temporal first"
     )
     snippet_frames: int = Field(16, ge=1, description="H, frames a snippet: 16 for I3D, 15 for TSN (section 4.1)")
-
-
-class DetectionConfig(Section):
-    """How scores become detections (section 3.1)."""
-
-    profile: Profile = Field("paper", description="rules of the paper or of the released code (docs/method.md)")
-    alpha_a: Share = Field(0.5, description="α_A: most background Ā^bf_bg of a kept snippet")
-    alpha_c: Share = Field(0.005, description="α_C: least class activation C̄ of a kept snippet")
-    top_k: int = Field(2, ge=1, description="classes a video, by ŷ")
-    max_gap: int = Field(1, ge=0, description="removed snippets that may separate kept ones of a segment")
-    widen: int = Field(2, ge=0, description="snippets added at both ends of a segment")
-    nms: Annotated[Share | None, OrNone] = Field(
-        None, description='tIoU above which the weaker segment of a class is dropped; "none": keep'
-    )
-    thresholds: tuple[Share, ...] = Field(
-        THRESHOLDS,
-        min_length=1,
-        strict=False,  # TOML's lists
-        description="multi-threshold: of the normalised class activation (BaS-Net, section 4.1)",
-    )
-    scoring: Scoring = Field("contrast", description="multi-threshold: inside against outside (BaS-Net), or the peak")
-    outer: float = Field(0.25, ge=0, description="contrast: width of the outside, as a share of the segment's length")
-    video_weight: float = Field(0.2, ge=0, description="multi-threshold: weight of ŷ in a segment's score")
-
-    def post_process(self) -> PostProcess:
-        """The runtime's form of these settings."""
-        return PostProcess(**self.model_dump())
 
 
 class PseudoConfig(Section):
@@ -147,7 +121,7 @@ class Config(Section):
     preset: str = Field("", description="the preset that this began with")
     features: FeatureConfig = FeatureConfig()
     model: ModelConfig = ModelConfig()
-    detection: DetectionConfig = DetectionConfig()
+    detection: Detection = OneThreshold()
     pseudo: PseudoConfig = PseudoConfig()
     training: TrainingConfig = TrainingConfig()
 
@@ -224,6 +198,9 @@ def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[tuple[str, ..
     merged: dict[str, Any] = {"preset": names[0] if names else ""}
     sources: dict[tuple[str, ...], str] = {}
     for source, settings in [*_under(layers, find_preset(names[0]) if names else []), *layers]:
+        for name in replaced(merged.get("detection"), settings.get("detection")):
+            del merged["detection"][name]
+            sources.pop(("detection", name), None)  # a table, which is no setting, has none
         _merge(merged, sources, {key: settings[key] for key in settings if key not in ("preset", "profile")}, source)
     return merged, sources
 
@@ -271,13 +248,16 @@ def _base_of(layers: Sequence[Layer]) -> Any:
     return base
 
 
-def _described(section: Section, table: tuple[str, ...], sources: Mapping[tuple[str, ...], str]) -> Iterator[str]:
+def _described(
+    section: Section | Rules, table: tuple[str, ...], sources: Mapping[tuple[str, ...], str]
+) -> Iterator[str]:
     tables = []
-    for key, value in section:
-        if isinstance(value, Section):
+    for key, description in _descriptions(section):
+        value = getattr(section, key)
+        if isinstance(value, (Section, Rules)):
             tables.append((key, value))
             continue
-        yield f"# {type(section).model_fields[key].description}"
+        yield f"# {description}"
         if (*table, key) in sources:
             yield f"# value: {sources[*table, key]}"
         yield tomli_w.dumps({key: _plain(value)}).strip()
@@ -286,15 +266,21 @@ def _described(section: Section, table: tuple[str, ...], sources: Mapping[tuple[
         yield from _described(value, (*table, key), sources)
 
 
+def _descriptions(section: Section | Rules) -> list[tuple[str, str]]:
+    if isinstance(section, Rules):
+        return [(setting.name, setting.description) for setting in settings_of(type(section))]
+    return [(name, field.description or "") for name, field in type(section).model_fields.items()]
+
+
 def _validated(settings: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         context = first.get("ctx", {})
-        key = [context["key"]] if first["type"] == "unknown_key" else []
+        key = [context["key"]] if first["type"] == OF_A_KEY else []
         where = ".".join(map(str, [*first["loc"], *key]))
-        if first["type"] in ("unknown_key", "value_error"):  # checks of ours, which say all there is to say
+        if first["type"] in (OF_A_KEY, "value_error"):  # checks of ours, which say all there is to say
             raise ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
         raise ConfigError(f"{where}: {first['msg']}, got {first['input']!r}") from error
 

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Layer", "Section"]
+__all__ = ["OF_A_KEY", "Layer", "Section"]
+
+OF_A_KEY = "of_a_key"  # the type of our errors about one key of a table; their context has the key
 
 
 class Layer(NamedTuple):
@@ -34,5 +36,5 @@ class Section(BaseModel):
             for key in settings:
                 if key not in cls.model_fields:
                     known = ", ".join(cls.model_fields)
-                    raise PydanticCustomError("unknown_key", "not known; known: {known}", {"key": key, "known": known})
+                    raise PydanticCustomError(OF_A_KEY, "not known; known: {known}", {"key": key, "known": known})
         return settings

@@ -194,9 +194,9 @@ def test_bad_input_is_one_line(folder: Path) -> None:
     many = ("features.h5", "--profile", "multi-threshold")
     fails(*many, "--thresholds", "low", cwd=folder, message="--thresholds 'low': expected FIRST:LAST:STEP or a list")
     fails(*many, "--thresholds", "0:1:1e-9", cwd=folder, message="--thresholds '0:1:1e-9': expected")
-    fails(*many, "--thresholds", "0.5,1.5", cwd=folder, message="thresholds: expected numbers from 0 to 1, got 1.5")
-    fails(*many, "--alpha-c", 0.5, cwd=folder, message="not of the profile 'multi-threshold', whose are --thresholds")
-    fails("features.h5", "--thresholds", 0.5, cwd=folder, message="--thresholds: not of the profile 'paper'")
+    fails(*many, "--thresholds", "0.5,1.5", cwd=folder, message="thresholds: expected 1 to 1,000 numbers from 0 to 1")
+    fails(*many, "--alpha-c", 0.5, cwd=folder, message="alpha_c: a setting of the profile 'paper' or 'release', not of")
+    fails("features.h5", "--thresholds", 0.5, cwd=folder, message="thresholds: a setting of the profile 'multi-")
     fails("features.h5", "--fps", -1, "--videos", "", cwd=folder, message="give one of them")
 
 
@@ -260,7 +260,7 @@ def test_suppression_of_the_file_can_be_changed_and_turned_off(folder: Path) -> 
         assert run("features.h5", *many, cwd=folder).returncode == 0
         counts.append(sum(map(len, read_detections(folder / "detections.json").values())))
     assert 0 < counts[0] < counts[1]
-    fails("features.h5", "--nms", "all", cwd=folder, message="--nms 'all': expected a tIoU from 0 to 1, or none")
+    fails("features.h5", "--nms", "all", cwd=folder, message="nms: expected a number from 0 to 1, or none, got 'all'")
 
 
 @pytest.mark.parametrize("fps", ["1e-308", "1e300", "nan", "0"])

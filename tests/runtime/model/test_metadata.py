@@ -6,7 +6,7 @@ import pytest
 
 from refineloc.runtime.errors import FeatureError, ModelError
 from refineloc.runtime.model.metadata import ModelMetadata, Parity
-from refineloc.runtime.segments.postprocess import PostProcess
+from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold
 
 PARITY = Parity("val.h5", 3, 100, 1e-7, 2e-7, 3e-9, 0.0, 12, 1, 2, 0.25, 0.2375)
 GOOD = ModelMetadata(
@@ -15,13 +15,7 @@ GOOD = ModelMetadata(
     snippet_frames=16,
     stream="both",
     stream_order="temporal-spatial",
-    profile="paper",
-    alpha_a=0.5,
-    alpha_c=0.1 + 0.2,  # has no short decimal form: must come back as the same float
-    top_k=2,
-    max_gap=1,
-    widen=2,
-    nms=None,
+    detection=OneThreshold(alpha_c=0.1 + 0.2),  # has no short decimal form: must come back as the same float
     preset="activitynet-i3d",
     base="refineloc",
     iteration=3,
@@ -30,12 +24,15 @@ GOOD = ModelMetadata(
     precision="fp32",
     training_data="train.h5",
     producer="refineloc 0.1.0",
+    context_snippets=0,
     parity=PARITY,
 )
 MANY = dataclasses.replace(
-    GOOD, profile="multi-threshold", thresholds=(0.1 + 0.2, 0.0, 1e-9), scoring="peak", outer=1.5, video_weight=0.7
+    GOOD,
+    detection=ManyThresholds(
+        thresholds=(0.1 + 0.2, 0.0, 1e-9), scoring="peak", outer=1.5, video_weight=0.7, nms=0.7, max_gap=3, top_k=9
+    ),
 )
-ADDED = ("thresholds", "scoring", "outer", "video_weight")
 
 
 @pytest.mark.parametrize(
@@ -44,10 +41,11 @@ ADDED = ("thresholds", "scoring", "outer", "video_weight")
         GOOD,
         MANY,
         dataclasses.replace(GOOD, base="basnet", context_snippets=2),
-        dataclasses.replace(GOOD, base="mine", context_snippets=None),
-        dataclasses.replace(MANY, profile="release"),  # kept for who changes the profile
-        dataclasses.replace(GOOD, nms=0.7, parity=None, preset="", training_data=""),
-        dataclasses.replace(GOOD, alpha_c=1e-7, parity=dataclasses.replace(PARITY, reference_map=None, map=None)),
+        dataclasses.replace(GOOD, detection=OneThreshold(profile="release", nms=0.7, widen=0)),
+        dataclasses.replace(GOOD, parity=None, preset="", training_data=""),
+        dataclasses.replace(
+            GOOD, detection=OneThreshold(alpha_c=1e-7), parity=dataclasses.replace(PARITY, reference_map=None, map=None)
+        ),
     ],
 )
 def test_comes_back_as_it_was_written(metadata: ModelMetadata) -> None:
@@ -56,28 +54,22 @@ def test_comes_back_as_it_was_written(metadata: ModelMetadata) -> None:
     assert ModelMetadata.from_props({**props, "someone.else": "x"}) == metadata
 
 
-@pytest.mark.parametrize("key", sorted(GOOD.to_props().keys() - {"refineloc.parity", "refineloc.context_snippets"}))
-def test_a_missing_key_is_named(key: str) -> None:
-    props = GOOD.to_props()
+@pytest.mark.parametrize(
+    ("metadata", "key"),
+    [(metadata, key) for metadata in (GOOD, MANY) for key in sorted(metadata.to_props().keys() - {"refineloc.parity"})],
+)
+def test_a_missing_key_is_named(metadata: ModelMetadata, key: str) -> None:
+    props = metadata.to_props()
     del props[key]
     with pytest.raises(ModelError, match=key):
         ModelMetadata.from_props(props)
 
 
-def without(props: dict[str, str], *keys: str) -> dict[str, str]:
-    return {key: text for key, text in props.items() if key.removeprefix("refineloc.") not in keys}
-
-
-def test_a_file_from_before_many_thresholds_is_read() -> None:
-    assert ModelMetadata.from_props(without(GOOD.to_props(), *ADDED)) == GOOD
-    assert GOOD.post_process() == PostProcess(alpha_c=0.1 + 0.2)
-
-
-@pytest.mark.parametrize(("base", "context"), [("refineloc", 0), ("wtalc", 0), ("basnet", None), ("mine", None)])
-def test_a_file_from_before_context_snippets_is_read(base: str, context: int | None) -> None:
-    """What its base model looks at is known of the two that look at no neighbour; of others it is not guessed."""
-    old = without(dataclasses.replace(GOOD, base=base, context_snippets=7).to_props(), "context_snippets")
-    assert ModelMetadata.from_props(old).context_snippets == context
+def test_a_file_has_the_settings_of_its_kind_of_rule() -> None:
+    ours, many = ({key.removeprefix("refineloc.") for key in each.to_props()} for each in (GOOD, MANY))
+    assert ours - many == {"alpha_a", "alpha_c"}
+    assert many - ours == {"thresholds", "scoring", "outer", "video_weight"}
+    assert ModelMetadata.from_props({**MANY.to_props(), **GOOD.to_props()}) == GOOD, "keys of the other kind"
 
 
 def test_columns_are_all_or_those_of_a_stream() -> None:
@@ -88,30 +80,6 @@ def test_columns_are_all_or_those_of_a_stream() -> None:
     assert (spatial.columns(2048, ""), spatial.columns(4096, "")) == (slice(0, 2048), slice(2048, 4096))
     with pytest.raises(FeatureError, match=r"expects 2048 .or 4096, both streams"):
         spatial.columns(1024, "")
-
-
-@pytest.mark.parametrize("key", ADDED)
-def test_many_thresholds_need_all_their_settings(key: str) -> None:
-    with pytest.raises(ModelError, match=f"{key} is missing"):
-        ModelMetadata.from_props(without(MANY.to_props(), key))
-    with pytest.raises(ModelError, match="is missing"):
-        ModelMetadata.from_props(without(MANY.to_props(), *ADDED))
-
-
-def test_post_processing_is_as_the_file_says() -> None:
-    settings = ModelMetadata.from_props(dataclasses.replace(MANY, nms=0.7, max_gap=3, widen=4, top_k=9).to_props())
-    assert settings.post_process() == PostProcess(
-        profile="multi-threshold",
-        alpha_c=0.1 + 0.2,
-        top_k=9,
-        max_gap=3,
-        widen=4,
-        nms=0.7,
-        thresholds=(0.1 + 0.2, 0.0, 1e-9),
-        scoring="peak",
-        outer=1.5,
-        video_weight=0.7,
-    )
 
 
 @pytest.mark.parametrize(
@@ -143,6 +111,7 @@ def test_post_processing_is_as_the_file_says() -> None:
         ("alpha_c", "-0.1"),
         ("alpha_c", "1e999"),
         ("top_k", "0"),
+        ("top_k", "99999999"),
         ("max_gap", "-1"),
         ("widen", "none"),
         ("nms", "yes"),
@@ -186,8 +155,9 @@ def test_post_processing_is_as_the_file_says() -> None:
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_its_key(key: str, text: str) -> None:
+    props = (GOOD if f"refineloc.{key}" in GOOD.to_props() else MANY).to_props()
     with pytest.raises(ModelError, match=key) as caught:
-        ModelMetadata.from_props({**GOOD.to_props(), f"refineloc.{key}": text})
+        ModelMetadata.from_props({**props, f"refineloc.{key}": text})
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold
 from refineloc.training.settings.config import described_toml, parse_assignment, read_toml, resolve
 from refineloc.training.settings.model import base_names
 from refineloc.training.settings.presets import PRESETS, find_preset
@@ -165,3 +166,35 @@ def test_settings_of_a_base_model_are_read_without_torch(base: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert f'base = "{base}"' in done.stdout
+
+
+def test_another_kind_of_rule_drops_what_was_said_of_the_kind_before() -> None:
+    layers = [{"preset": "thumos14-i3d"}, {"model": {"base": "wtalc"}}]
+    config = resolve(*layers)
+    assert config.detection == ManyThresholds(
+        thresholds=(0.5,), scoring="peak", video_weight=0.7, top_k=2, max_gap=0, widen=0
+    )
+    assert "alpha_a" not in config.to_toml()
+    layers.append({"detection": {"profile": "paper"}})
+    assert resolve(*layers).detection == OneThreshold(top_k=2, max_gap=0, widen=0), "what both kinds have stays"
+    lines = described_toml(*(Layer("mine", layer) for layer in layers)).splitlines()
+    assert not any(line.startswith("thresholds") for line in lines)
+    assert lines[lines.index("alpha_c = 0.005") - 1].startswith("# α_C"), "a default again, not the preset's"
+    assert lines[lines.index("top_k = 2") - 1].startswith("# value: preset thumos14-i3d")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("detection.alpha_a=0.3", r"detection\.alpha_a: a setting of the profile 'paper' or 'release', not of 'multi-"),
+        ("detection.alpha_b=0.3", r"detection\.alpha_b: no setting of detection; known: profile, top_k"),
+        ("detection.outer=-1", r"detection\.outer: expected a finite number of at least 0, got -1$"),
+        ("detection.outer=true", r"detection\.outer: expected"),
+        ("detection.profile=best", r"detection\.profile: expected 'paper' or"),
+        ("detection=3", r"detection: expected a table of settings"),
+    ],
+)
+def test_wrong_settings_of_detection_are_one_line(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}") as caught:
+        resolve({"model": {"base": "wtalc"}}, parse_assignment(assignment))
+    assert "\n" not in str(caught.value)

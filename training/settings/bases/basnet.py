@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from refineloc.runtime.segments.postprocess import THRESHOLDS
+from refineloc.runtime.segments.rules import ManyThresholds
 from refineloc.training.settings.section import Section
 
 __all__ = ["DEFAULTS", "Options"]
@@ -13,7 +13,7 @@ DEFAULTS: dict[str, Any] = {
     # Section 4.1: thresholds from 0 in steps of 0.025, outer-inner contrast, suppression of overlaps at tIoU 0.7.
     "detection": {
         "profile": "multi-threshold",
-        "thresholds": list(THRESHOLDS),
+        "thresholds": ManyThresholds().thresholds,
         "scoring": "contrast",
         "outer": 0.25,
         "video_weight": 0.2,

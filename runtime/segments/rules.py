@@ -1,0 +1,217 @@
+"""The settings of detection, defined once: how scores become segments (docs/method.md, docs/onnx.md).
+
+There are two kinds of rule, a type each. `OneThreshold` keeps a snippet by its foreground and one class threshold
+(RefineLoc: profiles "paper" and "release"). `ManyThresholds` takes the runs of the normalised class activation above
+each of many (BaS-Net, W-TALC: profile "multi-threshold"). The profile tells which kind it is.
+
+A setting is a field of one of them, or of `_Shared`. Its default, bounds and description stand there and nowhere else.
+The checks, the metadata of a model file, the options of refineloc-detect, refineloc-doctor and the section [detection]
+of a run read them. Only the keywords of `Detector` are written out, for readers and type checkers; a test compares.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
+
+from refineloc.runtime.errors import ConfigError
+
+__all__ = [
+    "MAX_THRESHOLDS",
+    "ManyThresholds",
+    "OneThreshold",
+    "Profile",
+    "Rules",
+    "Scoring",
+    "Setting",
+    "changed",
+    "every_setting",
+    "profiles_with",
+    "settings_of",
+]
+
+Profile = Literal["paper", "release", "multi-threshold"]
+Scoring = Literal["contrast", "peak"]
+
+MAX_THRESHOLDS = 1_000  # finer than any curve needs; bounds what a hostile model file can cost
+_MAX_COUNT = 2**24  # far above any real number of classes or snippets
+_FINITE = sys.float_info.max
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting, as its field defines it.
+
+    Attributes:
+        name: of the field.
+        type: of its values: a Literal of texts, int, float, `float | None`, or `tuple[float, ...]`.
+        default: where nothing else is said.
+        description: what it does, with the source of the default.
+        least, most: bounds, both included, of a number or of each number of a list.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    description: str
+    least: float
+    most: float
+
+    @property
+    def expected(self) -> str:
+        """Its values in words."""
+        if get_origin(self.type) is Literal:
+            return " or ".join(map(repr, get_args(self.type)))
+        bounds = f"of at least {self.least:g}" if self.most == _FINITE else f"from {self.least:g} to {self.most:,.10g}"
+        if self.type == tuple[float, ...]:
+            return f"1 to {MAX_THRESHOLDS:,} numbers {bounds}"
+        kind = "a whole number" if self.type is int else "a finite number" if self.most == _FINITE else "a number"
+        return f"{kind} {bounds}" + (", or none" if self.type == float | None else "")
+
+    def checked(self, value: Any) -> Any:
+        """The value in its plain Python type.
+
+        Raises:
+            ConfigError: it is none of this setting.
+        """
+        if get_origin(self.type) is Literal:
+            if isinstance(value, str) and value in get_args(self.type):
+                return value
+        elif self.type == tuple[float, ...]:
+            several = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
+            if several and 0 < len(value) <= MAX_THRESHOLDS and all(map(self._is_inside, value)):
+                return tuple(map(float, value))
+        elif value is None and self.type == float | None:
+            return None
+        elif self._is_inside(value):
+            if self.type is not int:
+                return float(value)
+            if isinstance(value, (int, np.integer)):
+                return int(value)
+        raise ConfigError(f"{self.name}: expected {self.expected}, got {value!r:.40}")
+
+    def _is_inside(self, value: Any) -> bool:
+        number = isinstance(value, (float, int, np.floating, np.integer)) and not isinstance(value, bool)
+        return number and bool(self.least <= value <= self.most)  # NaN fails every comparison
+
+
+def _about(description: str, least: float = 0, most: float = _FINITE) -> dict[str, Any]:
+    return {"description": description, "least": least, "most": most}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """What both kinds have."""
+
+    profile: str
+    top_k: int = field(default=2, metadata=_about("classes a video, by ŷ", 1, _MAX_COUNT))
+    max_gap: int = field(
+        default=1, metadata=_about("removed snippets that may separate kept ones of a segment", 0, _MAX_COUNT)
+    )
+    widen: int = field(
+        default=2, metadata=_about("snippets added at both ends of a segment, within the video", 0, _MAX_COUNT)
+    )
+    nms: float | None = field(
+        default=None,
+        metadata=_about(
+            "tIoU above which the weaker of two segments of a class is dropped; none keeps all, as the paper does", 0, 1
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        for setting in settings_of(type(self)):  # type: ignore[arg-type]
+            object.__setattr__(self, setting.name, setting.checked(getattr(self, setting.name)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneThreshold(_Shared):
+    """RefineLoc's rules: a snippet is kept by its foreground and by one threshold on its class activation.
+
+    Attributes: see the descriptions of the fields; `max_gap` is not used by "release", which joins dilated runs.
+
+    Raises:
+        ConfigError: a value of another type, or out of range.
+    """
+
+    profile: Literal["paper", "release"] = field(
+        default="paper", metadata=_about("rules of the paper or of the released code (docs/method.md)")
+    )
+    alpha_a: float = field(default=0.5, metadata=_about("α_A: most background Ā^bf_bg of a kept snippet", 0, 1))
+    alpha_c: float = field(default=0.005, metadata=_about("α_C: least class activation C̄ of a kept snippet", 0, 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManyThresholds(_Shared):
+    """Rules of BaS-Net and W-TALC: runs of the class activation, min-max normalised over the video, above thresholds.
+
+    A run that several thresholds give is one segment. The score adds `video_weight` times ŷ to the contrast (the mean
+    inside, less that in a ring outside: AutoLoc, BaS-Net) or to the peak (the largest C̄ inside: W-TALC).
+
+    Attributes: see the descriptions of the fields.
+
+    Raises:
+        ConfigError: a value of another type, or out of range.
+    """
+
+    profile: Literal["multi-threshold"] = field(
+        default="multi-threshold",
+        metadata=_about("runs of the normalised class activation above each of many thresholds (docs/method.md)"),
+    )
+    thresholds: tuple[float, ...] = field(
+        default=tuple(step / 40 for step in range(10)),
+        metadata=_about("of the normalised class activation; 0, 0.025, ... 0.225 in BaS-Net, section 4.1", 0, 1),
+    )
+    scoring: Scoring = field(
+        default="contrast", metadata=_about("inside against outside (AutoLoc, BaS-Net), or the peak (W-TALC)")
+    )
+    outer: float = field(
+        default=0.25, metadata=_about("contrast: width of the outside at each side, as a share of the segment's length")
+    )
+    video_weight: float = field(default=0.2, metadata=_about("weight of ŷ in a segment's score"))
+
+
+Rules = OneThreshold | ManyThresholds
+_KINDS: tuple[type[Rules], ...] = get_args(Rules)
+
+
+def settings_of(kind: type[Rules]) -> tuple[Setting, ...]:
+    """The settings of a kind of rule, in the order of its fields; the first is `profile`."""
+    return tuple(
+        Setting(name=each.name, type=each.type, default=each.default, **each.metadata) for each in fields(kind)
+    )
+
+
+def every_setting() -> tuple[Setting, ...]:
+    """The settings of both kinds, each once; the first is `profile`, which takes the profiles of both."""
+    by_name = {setting.name: setting for kind in _KINDS for setting in settings_of(kind)}
+    by_name["profile"] = replace(by_name["profile"], type=Profile, default="paper", description="rules of detection")
+    return tuple(by_name.values())
+
+
+def profiles_with(name: str) -> tuple[str, ...]:
+    """The profiles whose kind of rule has a setting of this name."""
+    return tuple(profile for kind in _KINDS if name in kind.__dataclass_fields__ for profile in _profiles(kind))
+
+
+def changed(rules: Rules, values: Mapping[str, Any]) -> Rules:
+    """The rules with other values; where `profile` asks for the other kind, what both kinds share is kept.
+
+    Raises:
+        ConfigError: there is no such setting, it is one of the other kind, or its value is out of range.
+    """
+    profile = every_setting()[0].checked(values.get("profile", rules.profile))
+    kind = next(kind for kind in _KINDS if profile in _profiles(kind))
+    known = [setting.name for setting in settings_of(kind)]
+    for name in sorted(values.keys() - set(known)):
+        if not profiles_with(name):
+            raise ConfigError(f"{name}: no setting of detection; known: {', '.join(known)}")
+        others = " or ".join(map(repr, profiles_with(name)))
+        raise ConfigError(f"{name}: a setting of the profile {others}, not of {profile!r}")
+    kept = {name: getattr(rules, name) for name in known if hasattr(rules, name)}
+    return kind(**{**kept, **values, "profile": profile})
+
+
+def _profiles(kind: type[Rules]) -> tuple[str, ...]:
+    return get_args(settings_of(kind)[0].type)
