@@ -14,7 +14,7 @@ from refineloc.runtime import read_annotations, read_detections
 DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.py"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_demo_makes_what_it_promises(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(DEMO)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

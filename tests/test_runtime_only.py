@@ -17,7 +17,7 @@ from small_model import WIDTH, write_model
 from refineloc.evaluation import evaluate, match_detections
 from refineloc.runtime import Detector, open_features, read_annotations, read_detections
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = ("numpy", "onnxruntime", "h5py", "typer", "rich")

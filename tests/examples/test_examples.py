@@ -320,7 +320,7 @@ def service_code() -> Any:
     return module
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_javascript_gives_the_same_video_scores(
     model_path: Path, tmp_path: Path, features: npt.NDArray[np.float32]
 ) -> None:
