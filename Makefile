@@ -1,5 +1,6 @@
 # make setup   .venv with everything          make demo    the main job on sample data
-# make test    set up, run all tests          make check   formatting, lints, types
+# make test    set up, run the tests          make check   formatting, lints, types
+# make test-all   the tests, then their long forms: whole demo, wheel in an environment of its own, torchrun
 # make test-bounds   the kernels' tests on a build with bounds checks
 # make fuzz    10,000 damaged or hostile files, each read in a process of its own (minutes)
 # make bench   ratios against named peers     make help    this list
@@ -12,7 +13,7 @@ ENGINE := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),gpu,cpu)
 SOURCES := $(wildcard _ext/*.pyx _ext/*.pxi setup.py)
 TREES := _ext benchmarks evaluation examples export refineloc runtime tests training setup.py
 
-.PHONY: help setup demo test test-bounds check typing fuzz bench clean
+.PHONY: help setup demo test test-all test-bounds check typing fuzz bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -38,7 +39,10 @@ demo: setup
 	$(BIN)/python examples/demo.py
 
 test: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not long"
+
+test-all: test
+	$(BIN)/python -m pytest -n auto --dist loadfile -m long
 
 # The kernels' tests on a build with bounds checks, beside the usual one (docs/memory-safety.md).
 CHECKED := $(CURDIR)/build/checked/lib

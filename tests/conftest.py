@@ -1,6 +1,9 @@
 """Fixtures that every part of the test suite shares."""
 
+import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +12,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import hypothesis
 import numpy as np
 import pytest
 from small_model import write_model
@@ -24,7 +28,15 @@ if "REFINELOC_EXT_DIR" in os.environ:
         if Path(kernel.__file__).parent != Path(os.environ["REFINELOC_EXT_DIR"]):
             pytest.exit(f"REFINELOC_EXT_DIR: {kernel.__file__} was loaded instead", returncode=2)
 
-SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+# The same examples on every run, however slow the machine; REFINELOC_HYPOTHESIS=random looks for new ones.
+hypothesis.settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("random", deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("REFINELOC_HYPOTHESIS", "same"))
+
+SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +57,29 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def model_path(make_model: Callable[..., Path]) -> Path:
     """A model of five classes on 24 features."""
     return make_model()
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist of this tree, and the wheel that it builds (so an sdist that lacks a file cannot pass)."""
+    # Built once for all processes of the test run, whose folders are beside each other.
+    base = tmp_path_factory.getbasetemp()
+    beside = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out = beside / "dist"
+    with (beside / "dist.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not list(out.glob("*.whl")):
+            # Not in the source tree, where the build would leave files.
+            _python("-m", "build", "--sdist", "--no-isolation", "--outdir", out, ROOT)
+            (sdist,) = out.glob("*.tar.gz")
+            _python("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", out, sdist)
+    (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
+    return sdist, wheel
+
+
+def _python(*arguments: object) -> None:
+    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture

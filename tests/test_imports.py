@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from small_model import WIDTH, write_model
 
 import refineloc.evaluation
 import refineloc.runtime
+from refineloc.runtime import read_detections
 
 ROOT = Path(__file__).resolve().parents[1]
 ABOVE_RUNTIME = ("refineloc.evaluation", "refineloc.training", "refineloc.export")
@@ -70,6 +73,22 @@ def test_embedding_loads_of_the_runtime_what_a_detector_needs() -> None:
 def bare() -> list[str]:
     """What NumPy and ONNX Runtime load of themselves."""
     return run_python("import sys, numpy, numpy.typing, onnxruntime; print(*sys.modules)").split()
+
+
+def test_detect_runs_where_no_package_of_training_can_be_imported(tmp_path: Path) -> None:
+    """tests/test_runtime_only.py, a long test, installs it where there are none."""
+    write_model(tmp_path / "model.onnx")
+    np.save(tmp_path / "v.npy", np.random.default_rng(0).standard_normal((60, WIDTH)).astype(np.float32))
+    # typer imports pydantic where it is installed.
+    absent = {*TRAINING_PACKAGES, "matplotlib"} - {"pydantic"}
+    arguments = [".", "--model", "model.onnx", "--fps", "25", "--provider", "cpu"]
+    code = (
+        f"import os, sys; sys.modules |= dict.fromkeys({absent!r})\n"
+        f"os.chdir({str(tmp_path)!r}); sys.argv = ['refineloc-detect', *{arguments}]\n"
+        "from refineloc.runtime.cli.detect import main; main()"
+    )
+    run_python(code)
+    assert len(read_detections(tmp_path / "detections.json")["v"]) > 0
 
 
 def test_the_runtime_s_tests_need_no_torch() -> None:

@@ -37,7 +37,7 @@ def command(*arguments: object, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory, built: tuple[Path, Path]) -> Run:
     """Runs a program of an environment that has the wheel and what the runtime needs."""
     work = tmp_path_factory.mktemp("runtime-only")
     place = work / "venv"
@@ -50,13 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     if got.returncode and UNREACHABLE.search(got.stderr):
         pytest.skip(f"pip reaches no index: {got.stderr.strip().splitlines()[-1]}")
     assert got.returncode == 0, got.stderr[-3000:]
-    # The wheel of an sdist: building in the source tree would leave files there.
-    command(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", work, ROOT, cwd=work)
-    (sdist,) = work.glob("*.tar.gz")
-    wheel = ("wheel", "-q", "--no-deps", "--no-build-isolation", "-w", work, sdist)
-    command(sys.executable, "-m", "pip", *wheel, cwd=work)
-    (built,) = work.glob("*.whl")
-    command(*pip, "install", "-q", "--no-deps", built, cwd=work)
+    command(*pip, "install", "-q", "--no-deps", built[1], cwd=work)
     return lambda program, *arguments: command(place / "bin" / program, *arguments, cwd=work)
 
 
