@@ -16,7 +16,7 @@ import pytest
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.session import Session
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "triton" / "write_repository.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "triton_server" / "write_repository.py"
 
 
 @pytest.fixture(scope="module")

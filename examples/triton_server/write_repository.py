@@ -1,6 +1,6 @@
 """A model repository for NVIDIA Triton Inference Server, from a file that refineloc-export wrote.
 
-    python examples/triton/write_repository.py model.onnx DIR [NAME]
+    python examples/triton_server/write_repository.py model.onnx DIR [NAME]
 
 README.md beside this file says what it writes. No Triton server was ever run on it.
 """
