@@ -7,11 +7,7 @@ the folder is not there). Trains two runs at a time into FOLDER (an hour on two 
 again) and prints the tables as Markdown.
 """
 
-import os
-import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,42 +19,47 @@ from refineloc.evaluation import evaluate, match_detections
 from refineloc.runtime import Annotations, read_annotations
 from refineloc.runtime.annotations import write_annotations_csv
 from refineloc.runtime.detections import read_detections
+from refineloc.training.data.inputs import Files
+from refineloc.training.sample.cli import synth
 from refineloc.training.sample.synth import World
+from refineloc.training.settings.config import parse_assignment, resolve
+from refineloc.training.study.display import show
+from refineloc.training.study.jobs import Job, run_jobs
 
 TIOUS = [0.3, 0.4, 0.5, 0.6, 0.7]
 ITERATIONS, SEEDS = 6, (0, 1, 2)
 RELEASE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refineloc-release"
 TIME_LINES = {"train": "thumos14_valid_groundtruth.csv", "val": "thumos14_test_groundtruth.csv"}
 TIME_LINES_WIDTH = 64
-DATA = {"sample": "the sample data", "thumos14": "simulated features along THUMOS14's time lines"}
+DATA = {"sample": "The sample data", "thumos14": "Simulated features along THUMOS14's time lines"}
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base model: its title, and what differs from the preset `sample` and its own defaults."""
+    """A base model: its title, and settings that differ from the preset `sample` and the base model's own."""
 
     title: str
-    options: tuple[str, ...]
-    thumos14: tuple[str, ...] = ()  # along THUMOS14's time lines as well; chosen there with seed 0
+    settings: tuple[str, ...]
+    thumos14: tuple[str, ...] = ()  # further ones along THUMOS14's time lines; chosen there with seed 0
 
 
 BASES = {
-    "refineloc": Base("RefineLoc", ("--epochs", "30"), ("--set", "pseudo.foreground=0.7")),
-    "wtalc": Base("W-TALC", ("--epochs", "40", "--set", "training.learning_rate=1e-3")),
-    "basnet": Base("BaS-Net", ("--epochs", "40", "--set", "training.learning_rate=2e-4")),
+    "refineloc": Base("RefineLoc", ("training.epochs=30",), ("pseudo.foreground=0.7",)),
+    "wtalc": Base("W-TALC", ("training.epochs=40", "training.learning_rate=1e-3")),
+    "basnet": Base("BaS-Net", ("training.epochs=40", "training.learning_rate=2e-4")),
 }
 
 
-def main() -> None:
+def main(folder: Path) -> None:
     """Train what is missing, then print the tables."""
-    folder = Path(sys.argv[1])
     made = [data for data in DATA if make(data, folder / data)]
-    jobs = [(data, base, seed) for data in made for base in BASES for seed in SEEDS]
-    with ThreadPoolExecutor(2) as pool:
-        for job in [pool.submit(train, folder, *job) for job in jobs]:
-            job.result()
+    jobs = [job(folder, data, base, seed) for data in made for base in BASES for seed in SEEDS]
+    missing = [job for job in jobs if not job.finished]
+    failed = show(run_jobs(missing, at_a_time=2, threads=1), len(jobs), len(jobs) - len(missing))
+    if failed:
+        sys.exit("\n".join(f"{name}: {error}" for name, error in failed.items()))
     for data in made:
-        print(f"\n{DATA[data][0].upper()}{DATA[data][1:]}:\n")
+        print(f"\n{DATA[data]}:\n")
         print(table(folder, data))
 
 
@@ -67,7 +68,7 @@ def make(data: str, folder: Path) -> bool:
     if (folder / "val.csv").exists():
         return True
     if data == "sample":
-        subprocess.run([command("refineloc-synth"), str(folder)], check=True)
+        synth(folder)
         return True
     if not RELEASE.is_dir():
         return False
@@ -82,18 +83,21 @@ def make(data: str, folder: Path) -> bool:
     return True
 
 
-def train(folder: Path, data: str, base: str, seed: int) -> None:
-    """One run of all iterations; one that is there goes on, or ends at once."""
-    files = [str(folder / data / name) for name in ("train.h5", "train.csv", "val.h5", "val.csv")]
-    line = [command("refineloc-train"), *files[:2], "--val-features", files[2], "--val-labels", files[3]]
-    own = BASES[base].options + (BASES[base].thumos14 if data == "thumos14" else ())
-    line += ["--preset", "sample", "--base", base, *own, "--iterations", str(ITERATIONS)]
-    line += ["--set", "training.evaluate_every=0", "--seed", str(seed), "--run", str(run(folder, data, base, seed))]
-    done = subprocess.run(
-        [*line, "--resume"], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+def job(folder: Path, data: str, base: str, seed: int) -> Job:
+    """One run of all iterations."""
+    train, val = folder / data / "train", folder / data / "val"
+    settings = [f"model.base={base}", *BASES[base].settings, *(BASES[base].thumos14 if data == "thumos14" else ())]
+    settings += [f"training.iterations={ITERATIONS}", "training.evaluate_every=0", f"training.seed={seed}"]
+    return Job(
+        run(folder, data, base, seed),
+        resolve({"preset": "sample"}, *map(parse_assignment, settings)),
+        Files(train.with_suffix(".h5"), train.with_suffix(".csv"), val.with_suffix(".h5"), val.with_suffix(".csv")),
     )
-    if done.returncode:
-        sys.exit(f"{data}, {base}, seed {seed}: {done.stderr}")
+
+
+def run(folder: Path, data: str, base: str, seed: int) -> Path:
+    """The folder of one run."""
+    return folder / "runs" / f"{data}-{base}-seed{seed}"
 
 
 def table(folder: Path, data: str) -> str:
@@ -103,32 +107,21 @@ def table(folder: Path, data: str) -> str:
         "|---|--:|" + "--:|" * (len(TIOUS) + 1),
     ]
     truth = read_annotations(folder / data / "val.csv")
-    for base, what in BASES.items():
-        scores = np.array([[_map(run(folder, data, base, s), i, truth) for i in range(ITERATIONS)] for s in SEEDS])
+    for base, settings in BASES.items():
         for iteration in range(ITERATIONS):
-            own = 100 * scores[:, iteration]
-            cells: Sequence[float] = own.mean(axis=0).tolist()
-            spread = own.mean(axis=1).std(ddof=1)
-            title = what.title if not iteration else ""
-            figures = " | ".join(f"{cell:.1f}" for cell in cells)
-            lines.append(f"| {title} | {iteration} | {figures} | {own.mean():.1f} ± {spread:.1f} |")
+            scores = np.array([mean_ap(run(folder, data, base, seed), iteration, truth) for seed in SEEDS])
+            figures = " | ".join(f"{score:.1f}" for score in scores.mean(axis=0))
+            spread = scores.mean(axis=1).std(ddof=1)
+            title = settings.title if not iteration else ""
+            lines.append(f"| {title} | {iteration} | {figures} | {scores.mean():.1f} ± {spread:.1f} |")
     return "\n".join(lines)
 
 
-def _map(folder: Path, iteration: int, truth: Annotations) -> npt.NDArray[np.float64]:
-    found = read_detections(folder / f"iter_{iteration}" / "detections.json")
-    return evaluate(match_detections(found, truth, TIOUS)).mAP
-
-
-def run(folder: Path, data: str, base: str, seed: int) -> Path:
-    """The folder of one run."""
-    return folder / "runs" / f"{data}-{base}-seed{seed}"
-
-
-def command(name: str) -> str:
-    """A program of this environment."""
-    return str(Path(sys.executable).with_name(name))
+def mean_ap(run: Path, iteration: int, truth: Annotations) -> npt.NDArray[np.float64]:
+    """mAP in percent at each threshold."""
+    detections = read_detections(run / f"iter_{iteration}" / "detections.json")
+    return 100 * evaluate(match_detections(detections, truth, TIOUS)).mAP
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -6,12 +6,11 @@ Makes the data and trains every variant into FOLDER (about a quarter of an hour;
 be stopped and started again), prints the tables as Markdown and draws two pictures into IMAGES (default: FOLDER).
 """
 
-import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,45 +19,51 @@ from matplotlib.figure import Figure
 from refineloc.evaluation import DEFAULT_TIOUS, evaluate, match_detections
 from refineloc.runtime import Annotations, Scores, read_annotations
 from refineloc.runtime.segments.rules import changed
+from refineloc.training.data.inputs import Files
 from refineloc.training.data.split import Split, load_split
 from refineloc.training.data.truth import true_foreground
-from refineloc.training.run.files import LoadedIteration, load_iteration
+from refineloc.training.run.files import LoadedIteration, load_iteration, read_records
+from refineloc.training.sample.cli import synth
 from refineloc.training.scoring import detect, predict
+from refineloc.training.settings.config import parse_assignment, resolve
+from refineloc.training.study.display import show
+from refineloc.training.study.jobs import Job, run_jobs, share_of_cores
 
 TIOUS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # THUMOS14's
+BOUNDARY_ITERATIONS = (0, 1, 3, 5)
 BACKGROUND = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # values of α_A
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 # Options of refineloc-synth, by data set.
-DATA: dict[str, tuple[str, ...]] = {
-    "sample": (),
-    "seed1": ("--seed", "1"),
-    "twenty": ("--classes", "20", "--videos", "200"),
-    "wide": ("--dim", "512"),
+DATA: dict[str, dict[str, Any]] = {
+    "sample": {},
+    "seed1": {"seed": 1},
+    "twenty": {"classes": 20, "videos": 200},
+    "wide": {"dim": 512},
 }
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train: a title, a data set, the models to train, the seeds and options of refineloc-train."""
+    """One way to train: a title, a data set, the number of models, the seeds, and settings over the preset's."""
 
-    what: str
+    title: str
     data: str = "sample"
     iterations: int = 6
     seeds: tuple[int, ...] = (0, 1, 2)
-    options: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 VARIANTS = {
     "sample": Variant("the preset"),
-    "widen": Variant("pseudo labels widened by 2 snippets", options=("--set", "pseudo.widen=2")),
-    "loose": Variant("pseudo labels from foreground >= 0.5", iterations=4, options=("--set", "pseudo.foreground=0.5")),
+    "widen": Variant("pseudo labels widened by 2 snippets", settings=("pseudo.widen=2",)),
+    "loose": Variant("pseudo labels from foreground >= 0.5", iterations=4, settings=("pseudo.foreground=0.5",)),
     "unweighted": Variant(
         "the same, not weighted (foreground >= 0.5)",
         iterations=4,
-        options=("--set", "pseudo.foreground=0.5", "--set", "pseudo.weighted=false"),
+        settings=("pseudo.foreground=0.5", "pseudo.weighted=false"),
     ),
-    "oracle": Variant("pseudo labels from the true times", iterations=2, options=("--generator", "oracle")),
+    "oracle": Variant("pseudo labels from the true times", iterations=2, settings=("pseudo.generator=oracle",)),
     "seed1": Variant("other videos and classes (data seed 1)", data="seed1", iterations=5, seeds=(0,)),
     "twenty": Variant("20 classes, 200 videos", data="twenty", iterations=5, seeds=(0,)),
     "wide": Variant("512 features", data="wide", iterations=5, seeds=(0,)),
@@ -74,14 +79,20 @@ class Data:
     truth: npt.NDArray[np.bool_]
 
 
-def main() -> None:
+def main(folder: Path, images: Path) -> None:
     """Train what is missing, then tell what came of it."""
-    folder = Path(sys.argv[1])
-    images = Path(sys.argv[2]) if len(sys.argv) > 2 else folder
+    for name in sorted({variant.data for variant in VARIANTS.values()}):
+        if not (folder / name / "val.csv").exists():
+            synth(folder / name, **DATA[name])
+    jobs = [job(folder, name, seed) for name, variant in VARIANTS.items() for seed in variant.seeds]
+    missing = [job for job in jobs if not job.finished]
+    failed = show(run_jobs(missing, *share_of_cores(None)), len(jobs), len(jobs) - len(missing))
+    if failed:
+        sys.exit("\n".join(f"{name}: {error}" for name, error in failed.items()))
     results = {}
     for name, variant in VARIANTS.items():
-        train(folder, name, variant)
-        print(f"\n## {variant.what}: {' '.join((*DATA[variant.data], *variant.options)) or 'no further options'}\n")
+        options = [f"--{key} {value}" for key, value in DATA[variant.data].items()]
+        print(f"\n## {variant.title}: {', '.join([*options, *variant.settings]) or 'nothing else'}\n")
         results[name] = table(folder, name, variant)
     for name in ("sample", "oracle"):
         sweep(folder, name)
@@ -89,27 +100,16 @@ def main() -> None:
     draw_boundaries(images / "sample-boundaries.png", folder)
 
 
-def train(folder: Path, name: str, variant: Variant) -> None:
-    """Run refineloc-synth where its files are missing, and refineloc-train, which goes on with what is there."""
+def job(folder: Path, name: str, seed: int) -> Job:
+    """A run of a variant."""
+    variant = VARIANTS[name]
     data = folder / variant.data
-    if not (data / "val.csv").exists():
-        program("refineloc-synth", data, *DATA[variant.data])
-    for seed in variant.seeds:
-        # fmt: off
-        program(
-            "refineloc-train", data / "train.h5", data / "train.csv",
-            "--val-features", data / "val.h5", "--val-labels", data / "val.csv",
-            "--preset", "sample", "--iterations", variant.iterations, "--seed", seed, *variant.options,
-            "--set", "training.evaluate_every=0",
-            "--run", folder / f"runs/{name}-{seed}", "--resume",
-        )
-        # fmt: on
-
-
-def program(name: str, *arguments: object) -> None:
-    """Run one of our programs; its table is not wanted here."""
-    command = [str(Path(sys.executable).with_name(name)), *map(str, arguments)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    length = (f"training.iterations={variant.iterations}", "training.evaluate_every=0", f"training.seed={seed}")
+    return Job(
+        folder / f"runs/{name}-{seed}",
+        resolve({"preset": "sample"}, *map(parse_assignment, (*length, *variant.settings))),
+        Files(data / "train.h5", data / "train.csv", data / "val.h5", data / "val.csv"),
+    )
 
 
 def read_data(folder: Path, name: str) -> Data:
@@ -137,10 +137,10 @@ def mean_ap(
     config = loaded.config
     if alpha_a is not None:
         config = config.model_copy(update={"detection": changed(config.detection, {"alpha_a": alpha_a})})
-    found = detect(config, data.split, scores)
-    if found is None:
+    detections = detect(config, data.split, scores)
+    if detections is None:
         raise SystemExit("the sample data has lost its fps")
-    return 100 * evaluate(match_detections(found, data.annotations, tious)).mAP
+    return 100 * evaluate(match_detections(detections, data.annotations, tious)).mAP
 
 
 def area_under_roc(score: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_]) -> float:
@@ -162,9 +162,9 @@ def table(folder: Path, name: str, variant: Variant) -> npt.NDArray[np.float64]:
     for row, seed in enumerate(variant.seeds):
         for iteration in range(variant.iterations):
             loaded, scores = scores_of(folder, name, seed, iteration, data)
-            at, strict = mean_ap(loaded, scores, data, TIOUS), mean_ap(loaded, scores, data, DEFAULT_TIOUS)
-            averages[row, iteration] = at.mean()
-            percents = [*at[::2], at.mean(), strict.mean()]
+            scored, strict = mean_ap(loaded, scores, data, TIOUS), mean_ap(loaded, scores, data, DEFAULT_TIOUS)
+            averages[row, iteration] = scored.mean()
+            percents = [*scored[::2], scored.mean(), strict.mean()]
             foreground = scores.foreground
             shares = [foreground[data.truth].mean(), foreground[~data.truth].mean()]
             cells = [str(seed), str(iteration), *(f"{value:.1f}" for value in percents)]
@@ -176,13 +176,13 @@ def table(folder: Path, name: str, variant: Variant) -> npt.NDArray[np.float64]:
 
 def taught_with(run: Path, iteration: int) -> list[str]:
     """Precision and recall, on the training videos, of the pseudo labels that taught an iteration."""
-    labels = json.loads((run / "iterations.json").read_text())[iteration]["pseudo_labels"]
+    labels = read_records(run)[iteration]["pseudo_labels"]
     return [f"{labels['train'][name]:.2f}" if labels else "-" for name in ("precision", "recall")]
 
 
 def sweep(folder: Path, name: str) -> None:
     """Print average mAP of each iteration by α_A: what the choice of the threshold alone would do."""
-    print(f"\n## {VARIANTS[name].what}: average mAP 0.1-0.7 by α_A at detection, mean of the seeds\n")
+    print(f"\n## {VARIANTS[name].title}: average mAP 0.1-0.7 by α_A at detection, mean of the seeds\n")
     print("| iteration |" + "".join(f" {value:g} |" for value in BACKGROUND))
     print("|--:" * (len(BACKGROUND) + 1) + "|")
     data = read_data(folder, name)
@@ -202,10 +202,10 @@ def draw_curves(path: Path, results: dict[str, npt.NDArray[np.float64]]) -> None
     for colour, marker, (name, averages) in zip(COLOURS, "osvD^", shown.items(), strict=False):
         for seed_averages in averages:
             axes.plot(seed_averages, color=colour, linewidth=0.7, alpha=0.6)
-        axes.plot(averages.mean(axis=0), color=colour, linewidth=2, marker=marker, label=VARIANTS[name].what)
+        axes.plot(averages.mean(axis=0), color=colour, linewidth=2, marker=marker, label=VARIANTS[name].title)
     axes.set_xlabel("iteration")
     axes.set_ylabel("average mAP 0.1-0.7 (%)")
-    axes.set_xticks(range(6))
+    axes.set_xticks(range(max(averages.shape[1] for averages in shown.values())))
     axes.set_ylim(0)
     figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
@@ -228,11 +228,11 @@ def draw_boundaries(path: Path, folder: Path) -> None:
         ("first snippet of an action", "first snippet after an action"),
         strict=True,
     ):
-        at = np.flatnonzero(steps == sign)
-        at = at[(at - starts[video_of[at]] >= reach) & (starts[video_of[at]] + lengths[video_of[at]] - at > reach)]
-        around = at[:, None] + offsets
+        bounds = np.flatnonzero(steps == sign)
+        first, past = starts[video_of[bounds]], starts[video_of[bounds]] + lengths[video_of[bounds]]
+        around = bounds[(bounds - first >= reach) & (past - bounds > reach), None] + offsets
         axes.plot(offsets, data.truth[around].mean(axis=0), color="black", linestyle=":", label="truth")
-        for iteration, colour in zip((0, 1, 3, 5), COLOURS, strict=False):
+        for iteration, colour in zip(BOUNDARY_ITERATIONS, COLOURS, strict=False):
             _, scores = scores_of(folder, "sample", 0, iteration, data)
             axes.plot(
                 offsets, scores.foreground[around].mean(axis=0), color=colour, label=f"Ā_fg, iteration {iteration}"
@@ -246,4 +246,4 @@ def draw_boundaries(path: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), Path(sys.argv[-1]))  # the last is the only one where IMAGES is left out

@@ -1,0 +1,76 @@
+"""The studies behind the documentation's tables, in a tiny form: a few videos, one epoch, no processes."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from refineloc.training.sample.cli import synth
+from refineloc.training.study.jobs import Ended, Job
+from refineloc.training.train_run import train_run
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def study(name: str) -> ModuleType:
+    """The module, whose jobs are trained in this process."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run_here(jobs: Sequence[Job], at_a_time: int, threads: int) -> Iterator[tuple[list[Job], list[Ended]]]:
+        for job in jobs:
+            training = job.config.training.model_copy(update={"epochs": 1})
+            config = job.config.model_copy(update={"training": training})
+            train_run(lambda config=config: config, job.files, job.folder, memory_gib=0.1)
+            yield [], [Ended(job, 0.0, "")]
+
+    def synth_few(folder: Path, **options: Any) -> None:
+        synth(folder, **{"videos": 6, "classes": 2, "dim": 8, **options})
+
+    vars(module).update(run_jobs=run_here, synth=synth_few)
+    return module
+
+
+def test_no_example_hides_a_package() -> None:
+    """A script's folder is the first place where Python looks for imports; torch looks for triton."""
+    names = {path.stem for path in EXAMPLES.iterdir()}
+    assert not names & {"triton", *sys.stdlib_module_names, *packages_distributions()}
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of all rows of Markdown tables."""
+    return [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+
+
+def test_base_models_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = study("base_models_study")
+    vars(module).update(DATA={"sample": "The sample data"}, ITERATIONS=2, SEEDS=(0, 1))
+    module.main(tmp_path)
+    table = rows(capsys.readouterr().out.split("The sample data:")[1])
+    assert [row[0].strip() for row in table[2:]] == ["RefineLoc", "", "W-TALC", "", "BaS-Net", ""]
+    assert {len(row) for row in table} == {8}
+    module.main(tmp_path)
+    assert rows(capsys.readouterr().out) == table, "a finished study trains nothing and says the same"
+
+
+def test_sample_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = study("sample_study")
+    variants = {
+        name: replace(module.VARIANTS[name], iterations=2, seeds=(0,)) for name in ("sample", "unweighted", "oracle")
+    }
+    vars(module).update(VARIANTS=variants, BOUNDARY_ITERATIONS=(0, 1), BACKGROUND=(0.5, 0.1))
+    module.main(tmp_path, tmp_path)
+    text = capsys.readouterr().out
+    assert "## the same, not weighted (foreground >= 0.5): pseudo.foreground=0.5, pseudo.weighted=false" in text
+    assert len(rows(text)) == 3 * 4 + 2 * 4
+    for name in ("sample-map.png", "sample-boundaries.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
