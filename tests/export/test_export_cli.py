@@ -71,7 +71,7 @@ def test_an_iteration_of_a_run(export: Export, tmp_path: Path) -> None:
     ]  # fmt: skip
     metadata = Session(tmp_path / "zero.onnx", provider="cpu").metadata
     assert metadata.classes == CLASSES
-    assert (metadata.iteration, metadata.training_data, metadata.alpha_c) == (0, "train.h5", 0.3)
+    assert (metadata.iteration, metadata.training_data, metadata.detection.alpha_c) == (0, "train.h5", 0.3)
     assert metadata.parity is not None
     assert metadata.parity.map is not None
 
@@ -121,8 +121,17 @@ def test_the_released_checkpoint(export: Export, tmp_path: Path, shared_data: Pa
     assert out.startswith("released.onnx: refineloc iteration 4, 20 classes, 1024 features, fp32, ")
     metadata = Session(tmp_path / "released.onnx", provider="cpu").metadata
     assert metadata.classes == tuple(str(number) for number in range(20))
-    assert (metadata.profile, metadata.stream, metadata.stream_order) == ("release", "temporal", "temporal-spatial")
-    assert (metadata.snippet_frames, metadata.alpha_a, metadata.alpha_c, metadata.top_k) == (15, 0.5, 0.02, 2)
+    assert (metadata.detection.profile, metadata.stream, metadata.stream_order) == (
+        "release",
+        "temporal",
+        "temporal-spatial",
+    )
+    assert (
+        metadata.snippet_frames,
+        metadata.detection.alpha_a,
+        metadata.detection.alpha_c,
+        metadata.detection.top_k,
+    ) == (15, 0.5, 0.02, 2)
     assert (metadata.layers, metadata.attention_values) == (1, 1)
     (tmp_path / "ten.txt").write_text("\n".join("abcdefghij"))
     code, _, err = export("--checkpoint", checkpoint, "--classes", "ten.txt")
@@ -146,7 +155,7 @@ def test_a_checkpoint_without_its_settings_needs_a_preset(export: Export, tmp_pa
     code, _, err = export(*arguments, "--preset", "thumos14-tsn")
     assert (code, err) == (0, "")
     metadata = Session(tmp_path / "m.onnx", provider="cpu").metadata
-    assert (metadata.snippet_frames, metadata.alpha_c, metadata.profile) == (15, 0.02, "release")
+    assert (metadata.snippet_frames, metadata.detection.alpha_c, metadata.detection.profile) == (15, 0.02, "release")
 
 
 @pytest.mark.parametrize(
