@@ -152,7 +152,7 @@ def test_splits_of_different_width(data: Path) -> None:
         ([*FILES, *SHORT, "--preset", "thumos"], "preset 'thumos': not known; there are"),
         ([*FILES, *SHORT, "--set", "training.epoch=3"], "training.epoch"),
         ([*FILES, *SHORT, "--set", "features.stream=temporal", "--set", "features.snippet_frames=0"], "snippet_frames"),
-        ([*FILES, *SHORT, "--config", "absent.toml"], "absent.toml: no such file"),
+        ([*FILES, *SHORT, "--config", "absent.toml"], "absent.toml: no such file (--show-config prints"),
         ([*FILES, *SHORT, "--device", "cuda:7"], "--device cuda:7: cannot be used here"),
         ([*FILES, *SHORT, "--generator", "magic"], "pseudo.generator"),
         ([*FILES, "--resume"], "--resume: give the run"),

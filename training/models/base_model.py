@@ -1,12 +1,11 @@
 """The seam between a base model and all that surrounds it: refinement, export, runtime.
 
-A base model has two files, both named as `--base` names it. training/models/bases/ has its network, with
+The refinement needs logits, the loss of video labels, and logits that pseudo labels can supervise. The exporter and the
+runtime need C̄, Ā^bf, Ā^time and ŷ of a packed batch. `BaseModel` asks for no more.
 
-    build       (options, width, classes) -> BaseModel
-
-and training/settings/bases/ its settings, which are read without loading torch. The loop needs logits, the loss of
-video labels, and logits that pseudo labels can supervise; the exporter and the runtime need C̄, Ā^bf, Ā^time and ŷ of a
-packed batch. That is all that `BaseModel` asks for. docs/base-models.md shows how to add one.
+A base model has two files of the same name: its network in training/models/bases/, with a function
+`build(options, width, classes) -> BaseModel`, and its settings in training/settings/bases/, which are read without
+loading torch. docs/base-models.md shows how to add one.
 """
 
 import importlib
@@ -29,7 +28,7 @@ class Outputs(NamedTuple):
     Attributes:
         class_logits: C [S, N], or more columns (a background class).
         attention_logits: A [S, 2] (background, foreground) or [S, 1] (foreground): pseudo labels supervise them.
-        other: what only the model's own loss looks at, such as a hidden layer or another branch.
+        other: tensors for the model's own loss, such as a hidden layer or another branch.
     """
 
     class_logits: Tensor
@@ -46,12 +45,11 @@ class BaseModel(nn.Module, ABC):
     """A network that scores the snippets of packed videos, and how it learns from video labels.
 
     Attributes:
-        layers, attention_values: for the model file's metadata: fully connected or convolution layers on the way to the
-            class logits, and columns of the attention logits.
-        unit_videos: neighbours in `order` that must stay in one batch, and in one process: 2 for losses of pairs.
-        longest: snippets a video in training, a window drawn anew each time; None takes the whole video.
-        context_snippets: how many snippets to each side a snippet's logits depend on: what can be known of a video that
-            is still running.
+        layers: fully connected or convolution layers on the way to the class logits, for the model file's metadata.
+        attention_values: columns of the attention logits, for the model file's metadata.
+        unit_videos: neighbours in `order` that must stay in one batch and in one process; 2 for losses of pairs.
+        longest: snippets of a video that training sees at once, a window drawn anew each epoch; None: the whole video.
+        context_snippets: snippets to each side that a snippet's logits depend on. Live video waits for that many.
     """
 
     layers: int
@@ -66,17 +64,20 @@ class BaseModel(nn.Module, ABC):
 
     @abstractmethod
     def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
-        """C̄, Ā^bf_fg, Ā^time and ŷ; `exact`: sums over time that no order of videos can change, for export."""
+        """C̄ [S, N], Ā^bf_fg [S], Ā^time [S] and ŷ [V, N] from the outputs of `forward`.
+
+        With `exact`, which the exporter asks for, sums over time must not depend on what a video is packed with.
+        """
 
     @abstractmethod
     def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
-        """The loss of each video against its labels, [V]; `targets` float [V, N], each row sums to 1.
+        """The loss of each video against its labels, [V]; `targets` is float [V, N], and each row sums to 1.
 
-        In evaluation mode, where videos come in no chosen order, without what compares videos.
+        In evaluation mode videos come in any order, so terms that compare videos are left out.
         """
 
     def order(self, targets: Tensor, generator: torch.Generator) -> Tensor:
-        """The training videos in the order of an epoch, int64: cut into batches from its beginning."""
+        """The training videos in the order of an epoch, int64 [V]. Batches are cut from its beginning."""
         return torch.randperm(len(targets), generator=generator)
 
 

@@ -1,4 +1,4 @@
-"""The settings of a run, each with its unit and its source; layers of them make one configuration."""
+"""The settings of a run, each with its unit and its source, and how layers of settings make one configuration."""
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ __all__ = [
 Generator = Literal["uniform", "distribution-aware", "class-activation", "attention", "segment", "oracle"]
 Arithmetic = Literal["float32", "bf16", "tf32"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-# TOML has no value for "none", so it is a word there.
+# TOML has no null, so the word "none" stands for it.
 OrNone = BeforeValidator(lambda value: None if value == "none" else value)
 
 
@@ -50,7 +50,7 @@ class PseudoConfig(Section):
     generator: Generator = Field("segment", description="of the five of section 3.2; oracle: from the true times")
     beta: float = Field(4.0, ge=0, description="β, weight of the pseudo loss (section 3.2)")
     sampled: Share = Field(0.8, description="S, share of each video's snippets that keep their pseudo label")
-    weighted: bool = Field(True, description="weigh background and foreground by [1-w, w], w = share of background")
+    weighted: bool = Field(True, description="weigh background and foreground by [1-w, w]; w: share of background")
     foreground: Share = Field(0.5, description="segment: least foreground of a kept snippet (1 - α_A)")
     class_activation: Share = Field(0.005, description="segment: least class activation C̄_n of a kept snippet (α_C)")
     normalised: Share = Field(
@@ -71,7 +71,7 @@ class PseudoConfig(Section):
 class TrainingConfig(Section):
     """The optimisation of one iteration, and of the loop (section 4.1)."""
 
-    iterations: int = Field(4, ge=1, description="models to train: M_0 .. M_(iterations-1)")
+    iterations: int = Field(4, ge=1, description="models to train, M_0 .. M_(iterations-1)")
     epochs: int = Field(50, ge=1, description="epochs an iteration")
     batch_videos: int = Field(32, ge=1, description="videos a batch")
     learning_rate: float = Field(1e-4, gt=0, description="Adam's, at the start of each iteration")
@@ -82,7 +82,7 @@ class TrainingConfig(Section):
     patience: int = Field(
         1,
         ge=0,
-        description="epochs without a lower validation loss, lower by 1e-4 of it, before a decay (released code)",
+        description="epochs without a lower validation loss (by 1e-4 of it) before a decay (released code)",
     )
     select: Literal["best", "last"] = Field(
         "best",
@@ -102,23 +102,23 @@ class TrainingConfig(Section):
         1, ge=0, description="epochs between scores (mAP) on the validation videos; 0: once an iteration"
     )
     checkpoint_s: float = Field(
-        30.0, ge=0, description="least seconds between checkpoints of an unfinished iteration; 0: every epoch"
+        30.0, ge=0, description="least time between checkpoints of an unfinished iteration, seconds; 0: every epoch"
     )
     stop_after: int = Field(
-        0, ge=0, description="end the loop after so many iterations without a better one; 0: never (released code: 3)"
+        0, ge=0, description="iterations without a better one that end the loop; 0: never ends it (released code: 3)"
     )
     stop_by: Literal["loss", "mAP"] = Field(
         "loss",
         description="what is better, for stop_after: a lower validation loss (of those after iteration 0), or a higher "
         "average mAP, which needs times in the validation labels (released code)",
     )
-    seed: int = Field(0, ge=0, description="of weights, order of videos, sampling and random labels")
+    seed: int = Field(0, ge=0, description="of the initial weights, the order of videos, sampling and random labels")
 
 
 class Config(Section):
     """All settings of a run."""
 
-    preset: str = Field("", description="the preset that this began with")
+    preset: str = Field("", description="the preset that these settings began with")
     features: FeatureConfig = FeatureConfig()
     model: ModelConfig = ModelConfig()
     detection: Detection = OneThreshold()
@@ -130,7 +130,7 @@ class Config(Section):
         return {name: _plain(value) for name, value in self.model_dump().items()}
 
     def to_toml(self) -> str:
-        """The resolved configuration; `read_toml` and `resolve` give it again."""
+        """The settings as TOML; `read_toml` and `resolve` make the same configuration of it."""
         return tomli_w.dumps(self.document())
 
 
@@ -156,23 +156,27 @@ _RELEASE = Layer(
 
 
 def resolve(*layers: Mapping[str, Any]) -> Config:
-    """One configuration from layers of settings; later ones win.
+    """One configuration from layers of settings; later layers win.
 
-    Two keys at the top of a layer stand for other settings, which lie under those of all layers: `preset` (its name is
-    recorded) and, under it, `profile` ("release": all that the released code does differently). What the base model
-    changes lies between the preset and the layers.
+    Two keys at the top of a layer stand for other settings: `preset`, whose name is recorded, and `profile` ("release":
+    all that the released code does differently). Their settings lie under all layers. The order, from the lowest: the
+    defaults, the profile, the preset, what the base model changes, the layers.
+
+    Args:
+        layers: settings by section and key, as TOML has them.
 
     Raises:
-        ConfigError: an unknown key, preset or base model, two presets, or a value out of range; one line for the first
-            of them.
+        ConfigError: an unknown key, preset or base model, two presets, or a value out of range. The message is one line
+            and names the first of them.
     """
     return _validated(_merged([Layer("", layer) for layer in layers])[0])
 
 
 def described_toml(*layers: Layer) -> str:
-    """The configuration that `resolve` makes of these layers, as TOML that says what each setting means.
+    """The configuration that `resolve` makes of these layers, as TOML with comments.
 
-    Above each setting are its meaning, with the source of its default, and the source of a value that a layer set.
+    Above each setting is its meaning, with the source of its default. Where a layer set the value, the source of that
+    layer follows.
 
     Raises:
         ConfigError: as for `resolve`.
@@ -182,16 +186,16 @@ def described_toml(*layers: Layer) -> str:
 
 
 def recorded(document: Mapping[str, Any]) -> Config:
-    """The settings that a run has recorded: all of them, so its preset adds nothing.
+    """The settings that a run has recorded. They are complete, so its preset is not applied again.
 
     Raises:
-        ConfigError: not such settings.
+        ConfigError: an unknown key, or a value out of range.
     """
     return _validated(document)
 
 
 def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """The settings of all layers and of what lies under them, and the source of each value by its path of keys."""
+    """The settings of all layers and of what lies under them; the source of each value, by its path of keys."""
     names = [name for layer in layers if (name := layer.settings.get("preset", "")) != ""]
     if any(name != names[0] for name in names):
         raise ConfigError(f"preset: given as {' and as '.join(map(repr, names))}; settings begin with one")
@@ -206,9 +210,9 @@ def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[tuple[str, ..
 
 
 def _under(layers: Sequence[Layer], preset: Sequence[Layer]) -> list[Layer]:
-    """What lies under the layers, the lowest first: of their profile, of the preset, of their base model."""
+    """What lies under the layers, the lowest first: the profile, the preset, what the base model changes."""
     base = find_base(_base_of([*preset, *layers]))
-    if _base_of(preset) != base.name:  # the preset's options are those of another base model
+    if _base_of(preset) != base.name:  # then the preset's options are those of another base model
         preset = [Layer(source, {**settings, "model": {}}) for source, settings in preset]
     profile = next((layer.settings["profile"] for layer in reversed(layers) if "profile" in layer.settings), "paper")
     if profile not in ("paper", "release"):
@@ -240,7 +244,7 @@ def _merge(
 
 
 def _base_of(layers: Sequence[Layer]) -> Any:
-    """The base model that the last layer names that names one; it may be anything that a TOML file can hold."""
+    """The base model that the last of the layers names; not validated, so it may be any value that TOML has."""
     base = ModelConfig().base
     for layer in layers:
         model = layer.settings.get("model")
@@ -280,21 +284,21 @@ def _validated(settings: Mapping[str, Any]) -> Config:
         context = first.get("ctx", {})
         key = [context["key"]] if first["type"] == OF_A_KEY else []
         where = ".".join(map(str, [*first["loc"], *key]))
-        if first["type"] in (OF_A_KEY, "value_error"):  # checks of ours, which say all there is to say
+        if first["type"] in (OF_A_KEY, "value_error"):  # our own checks, whose messages are complete
             raise ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
         raise ConfigError(f"{where}: {first['msg']}, got {first['input']!r}") from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The settings of a TOML file; of a run's config.toml without what it says of its data.
+    """The settings of a TOML file. The table [data] of a run's config.toml describes its data, and is left out.
 
     Raises:
-        ConfigError: missing or not TOML.
+        ConfigError: the file is missing or not TOML.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; --show-config prints one to begin with") from None
+        raise ConfigError(f"{path}: no such file", parameter="settings") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not a readable TOML file: {error}") from error
     if isinstance(document.get("data"), dict):
@@ -303,10 +307,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_assignment(text: str) -> dict[str, Any]:
-    """`training.epochs=20` as settings; the value is read as TOML, and as plain text where it is none.
+    """`training.epochs=20` as settings. The value is read as TOML, or else taken as plain text.
 
     Raises:
-        ConfigError: not of the form KEY=VALUE.
+        ConfigError: the text has not the form KEY=VALUE.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():

@@ -1,4 +1,4 @@
-"""Which base model a run has, and the settings of that base model."""
+"""Which base model a run trains, and the settings of that base model."""
 
 import importlib
 import pkgutil
@@ -22,7 +22,7 @@ class Base:
     Attributes:
         name: of the file, and for `--base`.
         options: its own settings.
-        defaults: what it changes of the other settings, as a layer under whatever the user says.
+        defaults: the other settings that it changes. They lie over a preset and under the user's settings.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Base:
 
 
 def base_names() -> tuple[str, ...]:
-    """The base models that there are."""
+    """The names of all base models."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(bases.__path__)))
 
 
@@ -39,7 +39,7 @@ def find_base(name: str) -> Base:
     """The settings of a base model by name.
 
     Raises:
-        ConfigError: there is none of this name; the message lists them.
+        ConfigError: no such base model. The message lists those that there are.
     """
     if name not in base_names():
         raise ConfigError(f"base model {name!r}: not known; there are {', '.join(base_names())}")
@@ -50,13 +50,15 @@ def find_base(name: str) -> Base:
 class ModelConfig(Section):
     """The base model."""
 
-    base: str = Field("refineloc", description="base model (section 3.1; Table 5): a file of training/models/bases/")
+    base: str = Field(
+        "refineloc", description="base model (section 3.1; Table 5), by the name of its file in training/models/bases/"
+    )
     options: SerializeAsAny[Section] = Field(Section(), description="of the base model (docs/base-models.md)")
 
     @field_validator("options", mode="before")
     @classmethod
     def _those_of_the_base(cls, options: Any, info: ValidationInfo) -> Any:
-        if "base" not in info.data:  # not valid itself, which is the error to report
+        if "base" not in info.data:  # the base is not valid itself, and that is the error to report
             return Section()
         settings = dict(options) if isinstance(options, Section) else options
         return find_base(info.data["base"]).options.model_validate(settings)

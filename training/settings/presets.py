@@ -9,7 +9,7 @@ __all__ = ["PRESETS", "find_preset"]
 
 _PAPER = "paper, section 4.1, and"
 
-# Of each preset: its settings, in layers that have one source each. Later ones lie over earlier ones.
+# The layers of each preset; each layer has one source, and later layers win.
 PRESETS: Mapping[str, Sequence[Layer]] = {
     "activitynet-i3d": [
         Layer(
@@ -72,11 +72,11 @@ PRESETS: Mapping[str, Sequence[Layer]] = {
 
 
 def find_preset(name: str) -> Sequence[Layer]:
-    """The settings of one preset, in layers that each have one source.
+    """The layers of one preset, each with its source.
 
     Raises:
-        ConfigError: no such preset; the message lists them.
+        ConfigError: no such preset. The message lists those that there are.
     """
-    if name not in list(PRESETS):  # a TOML file may hold a value without a hash here
+    if name not in list(PRESETS):  # not `in PRESETS`: TOML may have a value here that has no hash
         raise ConfigError(f"preset {name!r}: not known; there are {', '.join(PRESETS)}")
     return [Layer(f"preset {name}: {source}", settings) for source, settings in PRESETS[name]]

@@ -1,4 +1,4 @@
-"""What all tables of settings share, and settings with their source."""
+"""What all tables of settings share: strict values, known keys, and the source of a layer of settings."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,11 +12,11 @@ OF_A_KEY = "of_a_key"  # the type of our errors about one key of a table; their 
 
 
 class Layer(NamedTuple):
-    """Settings that lie over others.
+    """Settings that lie over other settings.
 
     Attributes:
-        source: where they are from, for people.
-        settings: by section and key; a layer need not have them all.
+        source: where they are from, in words.
+        settings: by section and key. A layer need not be complete.
     """
 
     source: str
@@ -24,7 +24,7 @@ class Layer(NamedTuple):
 
 
 class Section(BaseModel):
-    """A table of settings: unknown keys are refused, and so are values of another type, infinity and NaN."""
+    """A table of settings. Unknown keys, values of another type, infinity and NaN are refused."""
 
     # Strict: `true` and "3" are not numbers.
     model_config = ConfigDict(frozen=True, validate_default=True, strict=True, allow_inf_nan=False)

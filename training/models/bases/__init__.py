@@ -1,1 +1,1 @@
-"""The networks of the base models, one a file; training/models/base_model.py says what a file has to hold."""
+"""The networks of the base models, one base model a file (training/models/base_model.py)."""

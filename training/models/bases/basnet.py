@@ -1,8 +1,9 @@
 """BaS-Net (Lee, Uh, Byun, AAAI 2020): a class for the background, and a branch in which it is suppressed.
 
-Both branches classify with the same temporal convolutions. The base branch sees a video as it is, so its labels are
-the video's and background; the suppressed one sees features multiplied with the foreground weights of a filtering
-module, and its labels are the video's alone. The weights are Ā^bf_fg: what the refinement supervises.
+Both branches classify with the same temporal convolutions. The base branch sees the features as they are; its labels
+are the video's labels and background. The suppressed branch sees features multiplied with the foreground weights of a
+filtering module; its labels are the video's labels alone. The foreground weights are Ā^bf_fg, which the refinement
+supervises.
 """
 
 import torch
@@ -18,7 +19,7 @@ from refineloc.training.settings.bases.basnet import Options
 
 __all__ = ["BaSNet", "build"]
 
-_SLOPE = 0.01  # of all its leaky rectifiers, as in the released code
+_SLOPE = 0.01  # of all leaky rectifiers, as in the released code
 
 
 class BaSNet(BaseModel):
@@ -50,35 +51,35 @@ class BaSNet(BaseModel):
         self.classifier = nn.Linear(hidden, classes + 1, bias=False)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
-        """Of the suppressed branch; in training mode also of the base branch, as `other`."""
+        """Logits of the suppressed branch; in training mode those of the base branch too, as `other`."""
         foreground = self.filtering(features)
         suppressed = torch.sigmoid(foreground) * features
         if not self.training:
             return Outputs(self._classify(suppressed, lengths), foreground)
-        # Both branches in one pass: twice the videos.
+        # Both branches in one pass, as twice as many videos.
         both = self._classify(torch.cat([suppressed, features]), torch.cat([lengths, lengths]))
         class_logits, base_logits = both.chunk(2)
         return Outputs(class_logits, foreground, (base_logits,))
 
     def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
-        """Softmaxes over N + 1 classes, without their last: a snippet's C̄ and a video's ŷ sum to less than 1."""
+        """Softmaxes over N + 1 classes without the last, so a snippet's C̄ and a video's ŷ sum to less than 1."""
         foreground = torch.sigmoid(outputs.attention_logits[:, 0])
         video_logits = top_mean(outputs.class_logits, lengths, self._options.one_of, exact=exact)
-        there = (lengths > 0)[:, None]
+        has_snippets = (lengths > 0)[:, None]
         return Activations(
             torch.softmax(outputs.class_logits, dim=1)[:, :-1],
             foreground,
             time_attention(foreground, lengths, exact=exact),
-            torch.softmax(video_logits, dim=1)[:, :-1] * there.to(video_logits.dtype),
+            torch.softmax(video_logits, dim=1)[:, :-1] * has_snippets.to(video_logits.dtype),
         )
 
     def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
-        """Binary cross-entropy of both branches, each the mean over N + 1 classes, and the foreground's L1 norm.
+        """Binary cross-entropy of both branches, each a mean over N + 1 classes, and the foreground's L1 norm.
 
-        In evaluation mode of the suppressed branch alone.
+        In evaluation mode only the suppressed branch counts.
         """
-        without = F.pad(targets, (0, 1))
-        losses = self._cross_entropy(outputs.class_logits, without, lengths)
+        without_background = F.pad(targets, (0, 1))
+        losses = self._cross_entropy(outputs.class_logits, without_background, lengths)
         foreground = (
             membership(lengths, activations.foreground).to(activations.foreground.dtype) @ activations.foreground
         )
@@ -86,7 +87,7 @@ class BaSNet(BaseModel):
         if not outputs.other:
             return losses
         (base_logits,) = outputs.other
-        # The labels and the background, each of the same weight.
+        # The labels and the background have equal weights.
         count = (targets > 0).sum(dim=1, keepdim=True)
         labels_and_background = F.pad(targets * count, (0, 1), value=1.0) / (count + 1)
         return losses + self._cross_entropy(base_logits, labels_and_background, lengths)

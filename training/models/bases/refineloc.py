@@ -17,9 +17,9 @@ __all__ = ["RefineLoc", "build", "video_losses_paper", "video_losses_release"]
 class RefineLoc(BaseModel):
     """Class and attention logits of each snippet.
 
-    Each of the two has `layers` fully connected layers with ReLU between them; layer i maps D/2^i to D/2^(i+1), never
-    below the output width, and the last one to the outputs. State-dict keys: `classifier.{0,2,4..}.{weight,bias}` and
-    `attention.{0,2,4..}.{weight,bias}` (the odd numbers are the ReLUs).
+    Both branches have `layers` fully connected layers with ReLU between them. Layer i maps D/2^i to D/2^(i+1), never
+    below the output width, and the last layer maps to the outputs. State-dict keys:
+    `classifier.{0,2,4..}.{weight,bias}` and `attention.{0,2,4..}.{weight,bias}` (the odd numbers are the ReLUs).
 
     Args:
         width: D.
@@ -44,11 +44,11 @@ class RefineLoc(BaseModel):
         self.attention = _perceptron(width, attention_values, layers)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
-        """Snippets are scored one by one: `lengths` does not matter."""
+        """Each snippet is scored by itself, so `lengths` does not matter."""
         return Outputs(self.classifier(features), self.attention(features))
 
     def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
-        """Those of section 3.1."""
+        """The activations of section 3.1."""
         return activations(outputs.class_logits, outputs.attention_logits, lengths, exact=exact)
 
     def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def video_losses_paper(activations: Activations, targets: Tensor) -> Tensor:
         activations: of V videos.
         targets: float [V, N], each row sums to 1.
     """
-    # ŷ is a mean of softmaxes: above 0 but where float32 runs out, and there the gradient would be infinite.
+    # ŷ is above 0 unless float32 underflows; there the logarithm's gradient would be infinite.
     smallest = torch.finfo(activations.video_scores.dtype).tiny
     return -(targets * activations.video_scores.clamp_min(smallest).log()).sum(dim=1)
 

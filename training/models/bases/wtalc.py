@@ -1,9 +1,9 @@
 """W-TALC (Paul, Roy, Roy-Chowdhury, ECCV 2018), with a background-foreground head for the refinement to supervise.
 
-Its class activations come from one hidden layer and a linear one; it learns from the mean of each class's highest
-logits (multiple-instance learning) and from pairs of videos that share a class (co-activity similarity). It has no
-attention, so a head of its own gives Ā^bf, whose foreground is multiplied with the class logits where a video's score
-is made of them, and with C̄ where segments are: docs/base-models.md says why.
+Its class activations come from a hidden layer and a linear layer. It learns from the mean of each class's highest
+logits (multiple-instance learning) and from pairs of videos that share a class (co-activity similarity). W-TALC has no
+attention, so we add a head that gives Ā^bf. The head's foreground is multiplied with the class logits that make the
+video score, and with the C̄ that makes segments; docs/base-models.md says why.
 """
 
 import torch
@@ -18,7 +18,7 @@ from refineloc.training.settings.bases.wtalc import Options
 
 __all__ = ["WTALC", "build", "similarity_losses"]
 
-_UNSEEN = 3.0  # the head's first foreground logit: 0.95, so that an untaught head leaves W-TALC as it is
+_UNSEEN = 3.0  # initial foreground logit of the head: a foreground of 0.95 leaves W-TALC nearly as it is
 
 
 class WTALC(BaseModel):
@@ -42,7 +42,7 @@ class WTALC(BaseModel):
         self.hidden = nn.Linear(width, width)
         self.dropout = nn.Dropout(options.dropout)
         self.classifier = nn.Linear(width, classes)
-        # A hidden layer of its own: on a shared one, pseudo labels cost more of the classification than they brought.
+        # The head does not share the hidden layer: with a shared layer, pseudo labels made the classification worse.
         half = max(width // 2, 1)
         self.head_hidden = nn.Linear(width, half)
         self.head = nn.Linear(half, 2)
@@ -50,7 +50,7 @@ class WTALC(BaseModel):
             self.head.bias.copy_(torch.tensor([0.0, _UNSEEN]))
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
-        """Logits of each snippet alone, and the hidden layer, which pairs of videos are compared by."""
+        """Logits of each snippet by itself, and the hidden layer, by which pairs of videos are compared."""
         hidden = self.dropout(F.relu(self.hidden(features)))
         head = self.head(self.dropout(F.relu(self.head_hidden(features))))
         return Outputs(self.classifier(hidden), head, (hidden,))
@@ -59,18 +59,18 @@ class WTALC(BaseModel):
         """C̄ of a snippet sums to its foreground; ŷ is the softmax of the mean of the highest gated logits."""
         foreground = torch.softmax(outputs.attention_logits, dim=1)[:, 1]
         video_logits = self._video_logits(outputs, lengths, exact)
-        there = (lengths > 0)[:, None]
+        has_snippets = (lengths > 0)[:, None]
         return Activations(
             torch.softmax(outputs.class_logits, dim=1) * foreground[:, None],
             foreground,
             time_attention(foreground, lengths, exact=exact),
-            torch.softmax(video_logits, dim=1) * there.to(video_logits.dtype),
+            torch.softmax(video_logits, dim=1) * has_snippets.to(video_logits.dtype),
         )
 
     def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
         """λ · multiple-instance loss + (1 - λ) · co-activity similarity loss of the pair that a video is in.
 
-        In evaluation mode the first term alone: pseudo labels then weigh as in training.
+        In evaluation mode the first term alone, with the same weight against the pseudo loss as in training.
         """
         options = self._options
         video_logits = self._video_logits(outputs, lengths)
@@ -82,9 +82,9 @@ class WTALC(BaseModel):
         return losses + options.similarity * similarity
 
     def _video_logits(self, outputs: Outputs, lengths: Tensor, exact: bool = False) -> Tensor:
-        # Of a negative logit a shut gate would make a high one, so each video's are counted from its least.
-        above = outputs.class_logits - _least(outputs.class_logits, lengths)
-        gated = torch.softmax(outputs.attention_logits, dim=1)[:, 1:] * above
+        # Logits are counted from the least of their video: a gate near 0 would otherwise raise negative logits.
+        above_least = outputs.class_logits - _least(outputs.class_logits, lengths)
+        gated = torch.softmax(outputs.attention_logits, dim=1)[:, 1:] * above_least
         return top_mean(gated, lengths, self._options.one_of, exact=exact)
 
     def order(self, targets: Tensor, generator: torch.Generator) -> Tensor:
@@ -92,28 +92,28 @@ class WTALC(BaseModel):
         shuffled = torch.randperm(len(targets), generator=generator).tolist()
         labels = [set(torch.nonzero(row).flatten().tolist()) for row in targets]
         pairs: list[list[int]] = []
-        alone: dict[int, int] = {}  # label -> a video that waits for another of it
+        unpaired: dict[int, int] = {}  # label -> a video that has it and no partner yet
         for video in shuffled:
-            partner = next((alone[label] for label in sorted(labels[video]) if label in alone), None)
+            partner = next((unpaired[label] for label in sorted(labels[video]) if label in unpaired), None)
             if partner is None:
-                alone |= dict.fromkeys(labels[video], video)
+                unpaired |= dict.fromkeys(labels[video], video)
                 continue
             pairs.append([partner, video])
-            alone = {label: waiting for label, waiting in alone.items() if waiting != partner}
-        rest = list(dict.fromkeys(alone.values()))
+            unpaired = {label: other for label, other in unpaired.items() if other != partner}
+        rest = list(dict.fromkeys(unpaired.values()))
         paired = {video for pair in pairs for video in pair}
         rest += [video for video in shuffled if video not in paired and video not in rest]
-        pairs += [rest[at : at + 2] for at in range(0, len(rest) - 1, 2)]
+        pairs += [rest[index : index + 2] for index in range(0, len(rest) - 1, 2)]
         order = torch.randperm(len(pairs), generator=generator).tolist()
         last = rest[-1:] if len(rest) % 2 else []
         return torch.tensor([video for index in order for video in pairs[index]] + last, dtype=torch.int64)
 
 
 def _least(class_logits: Tensor, lengths: Tensor) -> Tensor:
-    """The least logit of all classes in each snippet's video, [S, 1]; a constant: nothing is learned through it."""
+    """The least logit of any class in each snippet's video, [S, 1]. No gradient flows through it."""
     inside = membership(lengths, class_logits)
-    of_video = torch.where(inside, class_logits.detach().amin(dim=1), torch.inf).amin(dim=1)
-    return of_video[video_of(lengths, class_logits)][:, None]
+    least = torch.where(inside, class_logits.detach().amin(dim=1), torch.inf).amin(dim=1)
+    return least[video_of(lengths, class_logits)][:, None]
 
 
 def similarity_losses(hidden: Tensor, class_logits: Tensor, targets: Tensor, lengths: Tensor, margin: float) -> Tensor:
@@ -122,12 +122,13 @@ def similarity_losses(hidden: Tensor, class_logits: Tensor, targets: Tensor, len
     Args:
         hidden: [S, D], compared by cosine distance.
         class_logits: [S, N]; a softmax over a video's time makes them attention.
-        targets: above 0 where a label is a video's, [V, N]; videos 0 and 1, 2 and 3, ... are pairs.
+        targets: [V, N], above 0 where a video has a label; videos 0 and 1, 2 and 3, ... are pairs.
         lengths: int64 [V]; a video of a pair that shares a label has at least one snippet.
         margin: δ.
 
-    For each label that a pair shares: its high-attention features should be nearer to each other than the one's high-
-    to the other's low-attention features, by the margin. Mean over the two ways, and over the labels a pair shares.
+    For each label that a pair shares, the high-attention features of the two videos should be nearer to each other, by
+    the margin, than the high-attention features of one are to the low-attention features of the other. The loss is the
+    mean over both directions and over the shared labels.
     """
     videos = len(lengths) // 2 * 2
     shared = (targets[0:videos:2] > 0) & (targets[1:videos:2] > 0)
@@ -138,17 +139,17 @@ def similarity_losses(hidden: Tensor, class_logits: Tensor, targets: Tensor, len
     inside = membership(lengths, hidden)[both]  # [2, K, S]
     attention = torch.where(inside, class_logits.T[label], -torch.inf).softmax(dim=2)
     high = attention @ hidden
-    others = (lengths[both] - 1).clamp_min(1)[:, :, None]
-    low = (inside.to(hidden.dtype) @ hidden - high) / others
+    other_snippets = (lengths[both] - 1).clamp_min(1)[:, :, None]
+    low = (inside.to(hidden.dtype) @ hidden - high) / other_snippets
 
     def distance(first: Tensor, second: Tensor) -> Tensor:
         return 1 - F.cosine_similarity(first, second, dim=1)
 
     near = distance(high[0], high[1])
     hinges = F.relu(near - distance(high[0], low[1]) + margin) + F.relu(near - distance(low[0], high[1]) + margin)
-    of_label = 0.5 * hinges / shared.sum(dim=1)[pair]
+    loss_of_label = 0.5 * hinges / shared.sum(dim=1)[pair]
     losses = torch.zeros(len(lengths), dtype=hidden.dtype, device=hidden.device)
-    return losses.index_add(0, both.flatten(), of_label.repeat(2))
+    return losses.index_add(0, both.flatten(), loss_of_label.repeat(2))
 
 
 def build(options: Options, width: int, classes: int) -> WTALC:

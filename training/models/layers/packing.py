@@ -10,11 +10,11 @@ __all__ = ["membership", "video_of"]
 
 
 def membership(lengths: Tensor, snippets: Tensor) -> Tensor:
-    """Which snippet belongs to which video, as a one-hot.
+    """Which snippet belongs to which video, as a one-hot matrix.
 
     Args:
         lengths: int64 [V], which sum to S; a video may have none.
-        snippets: anything of first dimension S (its values are not used).
+        snippets: any tensor whose first dimension is S; its values are not used.
 
     Returns:
         bool [V, S].

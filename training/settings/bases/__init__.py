@@ -1,5 +1,5 @@
-"""The settings of base models, one a file, named as `--base` names it; nothing here imports torch.
+"""The settings of the base models, one base model a file. Nothing here imports torch.
 
-A file has `Options`, the settings under [model.options], and `DEFAULTS`, what the base model changes of the other
-settings. The network is the file of the same name in training/models/bases/ (docs/base-models.md).
+A file has `Options`, the settings under [model.options], and `DEFAULTS`, the other settings that the base model
+changes. The network is in the file of the same name in training/models/bases/ (docs/base-models.md).
 """

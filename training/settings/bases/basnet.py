@@ -21,7 +21,8 @@ DEFAULTS: dict[str, Any] = {
         "max_gap": 0,
         "widen": 0,
     },
-    # Of the refinement, not BaS-Net's (docs/base-models.md); β is low, as the video loss is a mean over classes.
+    # BaS-Net has no refinement; these values were chosen on the sample data (docs/base-models.md). β is low because the
+    # video loss is a mean over classes.
     "pseudo": {"beta": 0.5, "normalised": 0.5, "top_k": 1},
     "training": {"learning_rate": 1e-4, "weight_decay": 5e-4},
 }

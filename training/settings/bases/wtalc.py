@@ -9,7 +9,7 @@ from refineloc.training.settings.section import Section
 __all__ = ["DEFAULTS", "Options"]
 
 DEFAULTS: dict[str, Any] = {
-    # Its detections: activations above the middle between their least and their largest; score: the peak (section 3.5).
+    # Section 3.5: activations above the middle between their least and their largest; the score is the peak.
     "detection": {
         "profile": "multi-threshold",
         "thresholds": [0.5],
@@ -18,7 +18,7 @@ DEFAULTS: dict[str, Any] = {
         "max_gap": 0,
         "widen": 0,
     },
-    # Of the refinement, which is not W-TALC's: chosen on the sample data (docs/base-models.md).
+    # W-TALC has no refinement; these values were chosen on the sample data (docs/base-models.md).
     "pseudo": {"beta": 0.3, "normalised": 0.5, "top_k": 1},
     "training": {"learning_rate": 1e-4, "weight_decay": 5e-4},
 }

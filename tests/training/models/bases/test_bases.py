@@ -48,29 +48,31 @@ def log_of_top_mean(logits: F64) -> F64:
     return np.log(softmax(top, 0))
 
 
-def test_a_wrong_one_is_told() -> None:
+def test_an_unknown_base_model_is_refused() -> None:
     assert {"basnet", "refineloc", "wtalc"} <= set(base_names())
     with pytest.raises(ConfigError, match=f"base model 'i3d': not known; there are {', '.join(base_names())}"):
         resolve({"model": {"base": "i3d"}})
 
 
-def test_their_numbers_are_those_of_the_papers() -> None:
-    wtalc, basnet = (resolve({"model": {"base": base}}) for base in ("wtalc", "basnet"))
-    own = WTALCOptions()
-    assert (own.dropout, own.one_of, own.similarity, own.margin, own.longest) == (0.7, 8, 0.5, 0.5, 750)
-    assert (wtalc.training.learning_rate, wtalc.training.weight_decay) == (1e-4, 5e-4)
-    found = wtalc.detection
-    assert (found.profile, found.thresholds, found.scoring, found.nms) == ("multi-threshold", (0.5,), "peak", None)
-    assert (found.video_weight, found.max_gap, found.widen) == (0.7, 0, 0)
-    assert (wtalc.pseudo.beta, wtalc.pseudo.normalised, wtalc.pseudo.top_k) == (0.3, 0.5, 1)
-    other = BaSNetOptions()
-    assert (other.dropout, other.one_of, other.filter_width, other.sparsity) == (0.7, 8, 512, 1e-4)
-    assert (basnet.training.learning_rate, basnet.training.weight_decay) == (1e-4, 5e-4)
-    found = basnet.detection
-    assert found.thresholds == pytest.approx([0.025 * step for step in range(10)])
-    assert (found.profile, found.scoring, found.outer) == ("multi-threshold", "contrast", 0.25)
-    assert (found.video_weight, found.nms, found.max_gap, found.widen) == (0.2, 0.7, 0, 0)
-    assert (basnet.pseudo.beta, basnet.pseudo.normalised, basnet.pseudo.top_k) == (0.5, 0.5, 1)
+def test_wtalc_has_the_numbers_of_its_paper() -> None:
+    config = resolve({"model": {"base": "wtalc"}})
+    assert config.model.options == WTALCOptions(dropout=0.7, one_of=8, similarity=0.5, margin=0.5, longest=750)
+    assert (config.training.learning_rate, config.training.weight_decay) == (1e-4, 5e-4)
+    rule = config.detection
+    assert (rule.profile, rule.thresholds, rule.scoring, rule.nms) == ("multi-threshold", (0.5,), "peak", None)
+    assert (rule.video_weight, rule.max_gap, rule.widen) == (0.7, 0, 0)
+    assert (config.pseudo.beta, config.pseudo.normalised, config.pseudo.top_k) == (0.3, 0.5, 1)
+
+
+def test_basnet_has_the_numbers_of_its_paper() -> None:
+    config = resolve({"model": {"base": "basnet"}})
+    assert config.model.options == BaSNetOptions(hidden=0, filter_width=512, dropout=0.7, one_of=8, sparsity=1e-4)
+    assert (config.training.learning_rate, config.training.weight_decay) == (1e-4, 5e-4)
+    rule = config.detection
+    assert rule.thresholds == pytest.approx([0.025 * step for step in range(10)])
+    assert (rule.profile, rule.scoring, rule.outer) == ("multi-threshold", "contrast", 0.25)
+    assert (rule.video_weight, rule.nms, rule.max_gap, rule.widen) == (0.2, 0.7, 0, 0)
+    assert (config.pseudo.beta, config.pseudo.normalised, config.pseudo.top_k) == (0.5, 0.5, 1)
 
 
 @pytest.mark.parametrize(
@@ -128,23 +130,23 @@ def test_similarity_of_pairs_by_hand(rng: np.random.Generator) -> None:
     spans = list(itertools.pairwise(np.cumsum([0, *lengths]).tolist()))
 
     def features(video: int, label: int) -> tuple[F64, F64]:
-        own = slice(*spans[video])
-        attention = softmax(logits[own, label], 0)
-        return attention @ hidden[own], (1 - attention) @ hidden[own] / max(lengths[video] - 1, 1)
+        rows = slice(*spans[video])
+        attention = softmax(logits[rows, label], 0)
+        return attention @ hidden[rows], (1 - attention) @ hidden[rows] / max(lengths[video] - 1, 1)
 
-    def distance(one: F64, other: F64) -> float:
-        size = np.linalg.norm(one) * np.linalg.norm(other)
-        return 1 - float(one @ other / size) if size > 1e-12 else 1.0
+    def distance(first: F64, second: F64) -> float:
+        size = np.linalg.norm(first) * np.linalg.norm(second)
+        return 1 - float(first @ second / size) if size > 1e-12 else 1.0
 
     expected = np.zeros(5)
-    for one, other, shared in ((0, 1, [0, 1]), (2, 3, [2])):
+    for video, partner, shared in ((0, 1, [0, 1]), (2, 3, [2])):
         for label in shared:
-            (high, low), (high_other, low_other) = features(one, label), features(other, label)
+            (high, low), (high_other, low_other) = features(video, label), features(partner, label)
             near = distance(high, high_other)
             hinges = max(near - distance(high, low_other) + margin, 0) + max(
                 near - distance(low, high_other) + margin, 0
             )
-            expected[[one, other]] += 0.5 * hinges / len(shared)
+            expected[[video, partner]] += 0.5 * hinges / len(shared)
     got = similarity_losses(
         torch.from_numpy(hidden), torch.from_numpy(logits), torch.from_numpy(targets), torch.tensor(lengths), margin
     )
@@ -167,21 +169,21 @@ def test_wtalc_by_hand(rng: np.random.Generator) -> None:
     gated = foreground[:, None] * (logits - np.repeat([logits[:30].min(), logits[30:].min()], lengths)[:, None])
     packed, targets = torch.tensor(lengths), torch.tensor([[1.0, 0, 0], [0, 0.5, 0.5]])
     outputs = model(torch.from_numpy(features), packed)
-    found = model.activations(outputs, packed)
-    np.testing.assert_allclose(found.class_scores.detach(), foreground[:, None] * softmax(logits, 1), rtol=1e-6)
-    np.testing.assert_allclose(found.foreground.detach(), foreground, rtol=1e-6)
+    activations = model.activations(outputs, packed)
+    np.testing.assert_allclose(activations.class_scores.detach(), foreground[:, None] * softmax(logits, 1), rtol=1e-6)
+    np.testing.assert_allclose(activations.foreground.detach(), foreground, rtol=1e-6)
     logs = np.stack([log_of_top_mean(gated[:30]), log_of_top_mean(gated[30:])])
-    np.testing.assert_allclose(found.video_scores.detach(), np.exp(logs), rtol=1e-6)
+    np.testing.assert_allclose(activations.video_scores.detach(), np.exp(logs), rtol=1e-6)
     multiple_instance = -torch.from_numpy((targets.numpy() * logs).sum(axis=1))
     # In evaluation it weighs as in training, against the same β; the pair's loss is left out.
-    torch.testing.assert_close(model.video_losses(outputs, found, targets, packed), 0.7 * multiple_instance)
+    torch.testing.assert_close(model.video_losses(outputs, activations, targets, packed), 0.7 * multiple_instance)
     model.train()
     targets = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0]])
     multiple_instance = -torch.from_numpy((targets.numpy() * logs).sum(axis=1))
     (hidden,) = outputs.other
     similar = similarity_losses(hidden, outputs.class_logits, targets, packed, 0.5)
     assert (similar > 0).all()
-    both = model.video_losses(outputs, found, targets, packed)
+    both = model.video_losses(outputs, activations, targets, packed)
     torch.testing.assert_close(both, 0.7 * multiple_instance + 0.3 * similar)
 
 
@@ -192,8 +194,10 @@ def test_a_shut_gate_takes_no_part_in_a_video_s_class() -> None:
     logits[3:6] = torch.tensor([-0.2, -1.0, -1.5])
     gate = torch.full((16, 1), -9.0)
     gate[3:6] = 9.0
-    found = model.activations(Outputs(logits, torch.cat([-gate, gate], dim=1)), lengths)
-    np.testing.assert_allclose(found.video_scores[0].detach(), softmax(np.array([-0.2, -1.0, -1.5]), 0), rtol=1e-4)
+    activations = model.activations(Outputs(logits, torch.cat([-gate, gate], dim=1)), lengths)
+    np.testing.assert_allclose(
+        activations.video_scores[0].detach(), softmax(np.array([-0.2, -1.0, -1.5]), 0), rtol=1e-4
+    )
 
 
 def test_basnet_by_hand(rng: np.random.Generator) -> None:
@@ -229,12 +233,14 @@ def test_basnet_by_hand(rng: np.random.Generator) -> None:
     without = np.array([binary(suppressed[0], [1, 0, 0, 0]), binary(suppressed[1], [0, 1 / 2, 1 / 2, 0])])
     without += 1e-4 * np.array([foreground[part].sum() for part in parts])
     outputs = model(torch.from_numpy(features), packed)
-    found = model.activations(outputs, packed)
-    np.testing.assert_allclose(found.foreground.detach(), foreground, rtol=1e-6)
-    np.testing.assert_allclose(found.class_scores.detach(), softmax(np.concatenate(suppressed), 1)[:, :-1], rtol=1e-6)
-    expected = np.exp([log_of_top_mean(own)[:-1] for own in suppressed])
-    np.testing.assert_allclose(found.video_scores.detach(), expected, rtol=1e-6)
-    np.testing.assert_allclose(model.video_losses(outputs, found, targets, packed).detach(), without, rtol=1e-6)
+    activations = model.activations(outputs, packed)
+    np.testing.assert_allclose(activations.foreground.detach(), foreground, rtol=1e-6)
+    np.testing.assert_allclose(
+        activations.class_scores.detach(), softmax(np.concatenate(suppressed), 1)[:, :-1], rtol=1e-6
+    )
+    expected = np.exp([log_of_top_mean(logits)[:-1] for logits in suppressed])
+    np.testing.assert_allclose(activations.video_scores.detach(), expected, rtol=1e-6)
+    np.testing.assert_allclose(model.video_losses(outputs, activations, targets, packed).detach(), without, rtol=1e-6)
     model.train()
     outputs = model(torch.from_numpy(features), packed)
     third = 1 / 3
@@ -281,12 +287,12 @@ def test_long_videos_are_seen_through_windows(data: Path) -> None:
     on_disk = load_split(data / "train.h5", read_labels(data / "train.csv"), config, memory=0)
     windows = torch.stack([torch.arange(len(train)), torch.full((len(train),), 8)], dim=1)
     group = [torch.tensor([3, 0, 7])]
-    (one,), (other,) = train.batches(group, windows), on_disk.batches(group, windows)
-    assert one.lengths.tolist() == [8, 8, 8]
-    assert torch.equal(one.features, other.features)
+    (in_memory,), (from_disk,) = train.batches(group, windows), on_disk.batches(group, windows)
+    assert in_memory.lengths.tolist() == [8, 8, 8]
+    assert torch.equal(in_memory.features, from_disk.features)
     starts = torch.cumsum(train.lengths, 0) - train.lengths
-    assert one.rows.tolist() == [int(starts[v]) + v + t for v in (3, 0, 7) for t in range(8)]
-    assert torch.equal(one.features, train.features[one.rows])  # type: ignore[index]
+    assert in_memory.rows.tolist() == [int(starts[v]) + v + t for v in (3, 0, 7) for t in range(8)]
+    assert torch.equal(in_memory.features, train.features[in_memory.rows])  # type: ignore[index]
 
 
 def test_widths_of_basnet() -> None:

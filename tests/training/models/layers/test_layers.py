@@ -31,9 +31,9 @@ def test_mean_of_the_highest(lengths: list[int], seed: int, one_of: int, ties: b
     values = np.random.default_rng(seed).standard_normal((sum(lengths), 3)) * scale
     values = (values.round() if ties else values).astype(np.float32)
     expected = np.zeros((len(lengths), 3))
-    for video, own in enumerate(np.split(values.astype(np.float64), np.cumsum(lengths)[:-1])):
-        if len(own):
-            expected[video] = np.sort(own, axis=0)[::-1][: math.ceil(len(own) / one_of)].mean(axis=0)
+    for video, rows in enumerate(np.split(values.astype(np.float64), np.cumsum(lengths)[:-1])):
+        if len(rows):
+            expected[video] = np.sort(rows, axis=0)[::-1][: math.ceil(len(rows) / one_of)].mean(axis=0)
     packed, lengths_t = torch.from_numpy(values), torch.tensor(lengths)
     np.testing.assert_allclose(top_mean(packed, lengths_t, one_of), expected, rtol=1e-5, atol=1e-5 * scale)
     exact = top_mean(packed, lengths_t, one_of, exact=True)
@@ -69,7 +69,7 @@ def test_convolution_over_time_is_that_of_each_video_alone(lengths: list[int], s
     values = torch.randn(sum(lengths), 5)
     with torch.no_grad():
         got = ours(values, torch.tensor(lengths))
-        expected = [theirs(own.T[None])[0].T for own in values.split(lengths) if len(own)]
+        expected = [theirs(rows.T[None])[0].T for rows in values.split(lengths) if len(rows)]
     torch.testing.assert_close(got, torch.cat(expected), rtol=1e-5, atol=1e-5)
 
 
