@@ -3,16 +3,16 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import numpy as np
 import typer
 
-from refineloc.evaluation import Matching, diagnose, match_detections
+from refineloc.evaluation import Diagnosis, diagnose, match_detections
 from refineloc.evaluation.cli.common import DropRepeated, Subset, Tiou, parse_tious, warn_of_unknown
 from refineloc.evaluation.diagnosis import Bins
 from refineloc.evaluation.pictures.diagnosis import write_diagnosis
-from refineloc.evaluation.pictures.timeline import FORMATS, draw_timeline, score_curves
+from refineloc.evaluation.pictures.timeline import FORMATS, Curves, draw_timeline, score_curves
 from refineloc.evaluation.report import report_data, write_report
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
 from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
@@ -20,9 +20,6 @@ from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.errors import ConfigError, InputError, OutputError
 from refineloc.runtime.files import check_writable
 from refineloc.runtime.segments.grid import SnippetGrid
-
-if TYPE_CHECKING:
-    from refineloc.evaluation.pictures.timeline import Curves
 
 __all__ = ["main"]
 
@@ -115,19 +112,19 @@ def report_command(
     for name, matching in matchings.items():
         warn_of_unknown(matching, name)
     groups: Bins | None = None if bins == "auto" else bins
+    diagnoses = {name: diagnose(matching, bins=groups) for name, matching in matchings.items()}
     if diagnosis is not None:
-        _write_diagnoses(diagnosis, matchings, groups)
+        _write_diagnoses(diagnosis, diagnoses)
     if out is not None:
         data = report_data(
             matchings,
             title=f"{list(named)[-1]} on {annotations.path.stem}",
-            bins=groups,
             resamples=bootstrap,
             seed=seed,
             films=films,
             relative_to=out.parent,
         )
-        write_report(out, data)
+        write_report(out, data, diagnoses)
         linked = sum("file" in row for row in data["videos"])
         note(f"{out}: report of {len(annotations)} videos" + (f", {linked} with a film" if films is not None else ""))
 
@@ -188,11 +185,11 @@ def _read_named(texts: Sequence[str]) -> dict[str, ByVideo]:
     return named
 
 
-def _write_diagnoses(folder: Path, matchings: Mapping[str, Matching], bins: Bins | None) -> None:
+def _write_diagnoses(folder: Path, diagnoses: Mapping[str, Diagnosis]) -> None:
     """The diagnosis of each set of detections: in the folder where there is one, else in a folder of its name."""
-    for name, matching in matchings.items():
-        target = folder if len(matchings) == 1 else folder / _file_name(name)
-        written = write_diagnosis(target, diagnose(matching, bins=bins), title=name)
+    for name, diagnosis in diagnoses.items():
+        target = folder if len(diagnoses) == 1 else folder / _file_name(name)
+        written = write_diagnosis(target, diagnosis, title=name)
         note(f"{target}: {', '.join(path.name for path in written)}")
 
 
@@ -215,7 +212,7 @@ def _write_timeline(
     note(f"{out}: time line of {video}")
 
 
-def _curves(model: Path, features: Path, video: VideoAnnotation) -> "Curves":
+def _curves(model: Path, features: Path, video: VideoAnnotation) -> Curves:
     # Imported here: only curves need the engine and HDF5.
     from refineloc.runtime.detector import Detector
     from refineloc.runtime.features.opening import open_features

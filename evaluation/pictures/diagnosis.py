@@ -1,4 +1,4 @@
-"""The three analyses as pictures, PNG and SVG, and as one JSON file.
+"""The three analyses as pictures, PNG and SVG, as one JSON file, and as elements of an HTML page.
 
 Matplotlib is imported inside, so that nothing else needs it (install `refineloc[plot]`).
 """
@@ -13,21 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.evaluation.diagnosis import ERROR_TYPES, Diagnosis
-from refineloc.evaluation.pictures.timeline import pictures, save_picture
-from refineloc.runtime.errors import MissingExtraError, OutputError
+from refineloc.evaluation.pictures.common import inline_svg, new_figure, pictures, save_picture
+from refineloc.runtime.errors import OutputError
 from refineloc.runtime.files import atomic_path, atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_false_negatives", "draw_false_positives", "draw_sensitivity", "write_diagnosis"]
+__all__ = ["diagnosis_svg", "draw_false_negatives", "draw_false_positives", "draw_sensitivity", "write_diagnosis"]
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; background in grey, as it is the rest.
 TYPE_COLOURS = dict(zip(ERROR_TYPES, ("#009E73", "#56B4E9", "#CC79A7", "#E69F00", "#D55E00", "#BBBBBB"), strict=True))
 GROUP_COLOURS = {"coverage": "#0072B2", "length": "#D55E00", "instances": "#009E73"}
 _FORMATS = ("png", "svg")
 _NONE = "–"  # in the place of a number, where nothing is there to count
+_ON_COLOUR = "#111111"  # numbers on a bar: dark on a dark page too, as its colours are the same there
 
 
 def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, *, title: str = "") -> list[Path]:
@@ -44,11 +45,7 @@ def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, *, tit
         raise OutputError(f"{target}: cannot be made a folder: {(error.strerror or str(error)).lower()}") from error
     written = [target / "diagnosis.json"]
     with pictures(math=True):
-        drawn = {
-            "false_positives": draw_false_positives(diagnosis, title=title),
-            "sensitivity": draw_sensitivity(diagnosis, title=title),
-            "false_negatives": draw_false_negatives(diagnosis, title=title),
-        }
+        drawn = {name: draw(diagnosis, title=title) for name, draw in _FIGURES.items()}
         with atomic_write(written[0]) as handle:
             json.dump(diagnosis.to_json(), handle, indent=1, allow_nan=False)
             handle.write("\n")
@@ -61,37 +58,49 @@ def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, *, tit
     return written
 
 
+def diagnosis_svg(diagnosis: Diagnosis, salt: str) -> dict[str, str]:
+    """The figures as <svg> elements, by name: false_positives, sensitivity, false_negatives; salt as in `inline_svg`.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed.
+    """
+    with pictures(math=True):
+        return {name: inline_svg(draw(diagnosis), f"{salt} {name}") for name, draw in _FIGURES.items()}
+
+
 def draw_false_positives(diagnosis: Diagnosis, *, title: str = "") -> "Figure":
     """The profile, a stacked bar a group, and beside it what removing each type would gain."""
-    found = diagnosis.false_positives
+    analysis = diagnosis.false_positives
     figure = _figure(11.5, 4.0, title)
     profile, impact = figure.subplots(1, 2, width_ratios=(2, 1))
 
-    share = 100 * np.nan_to_num(found.share)
+    share = 100 * np.nan_to_num(analysis.share)
     top = np.zeros(len(share))
     names = [f"{index + 1}G" for index in range(len(share))]
     for index, kind in enumerate(ERROR_TYPES):
         profile.bar(
             names, share[:, index], bottom=top, width=0.86, color=TYPE_COLOURS[kind], label=kind, edgecolor="white"
         )
-        for at, value in enumerate(share[:, index]):
+        for group, value in enumerate(share[:, index]):
             if value >= 6:  # a number has room in its part of the bar
-                profile.text(at, top[at] + value / 2, f"{value:.0f}", ha="center", va="center", fontsize=8)
+                height = top[group] + value / 2
+                profile.text(group, height, f"{value:.0f}", ha="center", va="center", fontsize=8, color=_ON_COLOUR)
         top += share[:, index]
-    for at in np.flatnonzero(found.predictions == 0).tolist():
-        profile.text(at, 1, _NONE, ha="center", fontsize=8, color="0.4")
+    for group in np.flatnonzero(analysis.predictions == 0).tolist():
+        profile.text(group, 1, _NONE, ha="center", fontsize=8, color="0.4")
     profile.set_ylim(0, 100)
     profile.set_ylabel("detections (%)")
     profile.set_xlabel("each class's detections by score, G at a time (G: its number of annotations)")
     profile.set_title("what the detections are", loc="left", fontsize=10)
     profile.legend(*_reversed_legend(profile), loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
 
-    gain = 100 * found.gain
+    gain = 100 * analysis.gain
     impact.barh(ERROR_TYPES[1:], gain, height=0.7, color=[TYPE_COLOURS[kind] for kind in ERROR_TYPES[1:]])
-    for at, value in enumerate(gain):
-        impact.annotate(f"{value:.1f}", (value, at), xytext=(3, 0), textcoords="offset points", va="center", fontsize=9)
+    for row, value in enumerate(gain):
+        text = f"{value:.1f}"
+        impact.annotate(text, (value, row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=9)
     impact.set_xlabel("gain in average mAP$_N$ (points)")
-    impact.set_title(f"what removing a type gains (now {100 * found.average_mAP_N:.1f})", loc="left", fontsize=10)
+    impact.set_title(f"removing a type gains (now {100 * analysis.average_mAP_N:.1f})", loc="left", fontsize=10)
     impact.set_xlim(0, max(float(gain.max()) * 1.18, 0.1))
     _plain(profile, "y")
     _plain(impact, "x")
@@ -100,24 +109,32 @@ def draw_false_positives(diagnosis: Diagnosis, *, title: str = "") -> "Figure":
 
 def draw_sensitivity(diagnosis: Diagnosis, *, title: str = "") -> "Figure":
     """Average mAP_N of each group of annotations, against that of all, and how far the groups lie from it."""
-    found = diagnosis.sensitivity
+    analysis = diagnosis.sensitivity
     return _draw_groups(
         diagnosis,
-        found.by_group,
-        found.average_mAP_N,
+        analysis.by_group,
+        analysis.average_mAP_N,
         "average mAP$_N$ (%)",
         title,
         "how well annotations are found",
-        changes=found.relative_change(),
+        changes=analysis.relative_change(),
     )
 
 
 def draw_false_negatives(diagnosis: Diagnosis, *, title: str = "") -> "Figure":
     """The share of annotations of each group that no detection finds, against that of all."""
-    found = diagnosis.false_negatives
+    analysis = diagnosis.false_negatives
     return _draw_groups(
-        diagnosis, found.by_group, found.rate, "annotations missed (%)", title, "how many annotations are missed"
+        diagnosis, analysis.by_group, analysis.rate, "annotations missed (%)", title, "how many annotations are missed"
     )
+
+
+# The figures, by the names of their files.
+_FIGURES = {
+    "false_positives": draw_false_positives,
+    "sensitivity": draw_sensitivity,
+    "false_negatives": draw_false_negatives,
+}
 
 
 def _draw_groups(
@@ -130,8 +147,8 @@ def _draw_groups(
     changes: Mapping[str, tuple[float, float]] | None = None,
 ) -> "Figure":
     kinds = diagnosis.characteristics
-    widths = [len(kind.sizes) + 1.0 for kind in kinds] + ([len(kinds) + 2.0] if changes else [])
-    figure = _figure(2.0 + 0.62 * sum(widths), 3.4, title)
+    widths = [len(kind.sizes) + 1.0 for kind in kinds] + ([len(kinds) + 0.8] if changes else [])
+    figure = _figure(1.5 + 0.6 * sum(widths), 3.4, title)
     panels = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
     highest = 100 * max(overall, *(float(np.nanmax(by_group[kind.name])) for kind in kinds))
     limit = min(max(highest * 1.15, 1.0), 112)
@@ -145,7 +162,8 @@ def _draw_groups(
         count = np.bincount(kind.group[kind.group >= 0], minlength=len(kind.sizes))
         parts = 100 * count / max(count.sum(), 1)
         ticks = [
-            f"{size}\n{text}\n({part:.0f} %)" for size, text, part in zip(kind.sizes, kind.ranges, parts, strict=True)
+            "\n".join(dict.fromkeys((size, text, f"({part:.0f} %)")))  # a group of all has one name
+            for size, text, part in zip(kind.sizes, kind.ranges, parts, strict=True)
         ]
         axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
         axes.set_title(kind.title, loc="left", fontsize=10)
@@ -153,18 +171,13 @@ def _draw_groups(
     panels[0].set_ylabel(label)
     if changes:
         _draw_changes(panels[-1], changes)
-    figure.supxlabel(
-        f"{what}, by group (its share of annotations); dashed: all, {100 * overall:.1f}", fontsize=9, color="0.3"
-    )
+    legend = f"{what}, by group (its share of annotations); dashed: all, {100 * overall:.1f}"
+    figure.supxlabel(legend + ("; right: groups against all" if changes else ""), fontsize=9, color="0.3")
     return figure
 
 
 def _figure(width: float, height: float, title: str) -> "Figure":
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("pictures of the diagnosis need Matplotlib: pip install 'refineloc[plot]'") from error
-    figure = Figure(figsize=(width, height), dpi=140, layout="constrained")
+    figure = new_figure(width, height, 140)
     if title:
         figure.suptitle(title, parse_math=False, x=0.01, ha="left", fontsize=11)
     return figure
@@ -172,29 +185,22 @@ def _figure(width: float, height: float, title: str) -> "Figure":
 
 def _draw_changes(axes: "Axes", changes: Mapping[str, tuple[float, float]]) -> None:
     """From the worst to the best group of each characteristic, relative to all: what the detector is sensitive to."""
-    for at, (name, change) in enumerate(changes.items()):
+    offset: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
+    for position, (name, change) in enumerate(changes.items()):
         low, high = (100 * value for value in change)
         if np.isnan(low):
-            axes.annotate(_NONE, (at, 0), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
+            axes.annotate(_NONE, (position, 0), xytext=(0, 3), **offset)
             continue
-        axes.bar(at, high - low, bottom=low, width=0.6, color=GROUP_COLOURS[name])
-        for value, place, side in ((low, -3, "top"), (high, 3, "bottom")):
-            axes.annotate(
-                f"{value:+.0f}",
-                (at, value),
-                xytext=(0, place),
-                textcoords="offset points",
-                ha="center",
-                va=side,
-                fontsize=8,
-            )
+        axes.bar(position, high - low, bottom=low, width=0.6, color=GROUP_COLOURS[name])
+        axes.annotate(f"{low:+.0f}", (position, low), xytext=(0, -3), va="top", **offset)
+        axes.annotate(f"{high:+.0f}", (position, high), xytext=(0, 3), va="bottom", **offset)
     axes.axhline(0, color="black", linewidth=1, linestyle=(0, (4, 3)))
     axes.set_xticks(range(len(changes)), changes, fontsize=8)
     axes.set_xlim(-0.6, len(changes) - 0.4)
     known = [100 * value for change in changes.values() for value in change if not np.isnan(value)]
     low, high = min([-10.0, *known]), max([10.0, *known])
     axes.set_ylim(low - 0.12 * (high - low), high + 0.12 * (high - low))  # with room for the numbers
-    axes.set_title("least and greatest, against all (%)", loc="left", fontsize=10)
+    axes.set_title("least and greatest (%)", loc="left", fontsize=10)
     _plain(axes, "y")
 
 
@@ -204,10 +210,16 @@ def _bars(axes: "Axes", values: npt.NDArray[np.float64], colour: str) -> None:
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=2.5, foreground="white")]  # readable where the dashed line crosses a number
-    for at, value in enumerate(values.tolist()):
+    for position, value in enumerate(values.tolist()):
         text, height = (_NONE, 0.0) if np.isnan(value) else (f"{value:.1f}", value)
         axes.annotate(
-            text, (at, height), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8, path_effects=halo
+            text,
+            (position, height),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            path_effects=halo,
         )
 
 

@@ -9,20 +9,19 @@
 Matplotlib is imported inside, so that nothing else needs it (install `refineloc[plot]`).
 """
 
-import contextlib
 import os
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from refineloc.evaluation.pictures.common import new_figure, pictures, save_picture
 from refineloc.runtime.annotations import VideoAnnotation
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.errors import InputError, MissingExtraError
+from refineloc.runtime.errors import InputError
 from refineloc.runtime.files import atomic_path, check_writable
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.values import Scores
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DRAWN", "FORMATS", "Curves", "draw_timeline", "natural", "pictures", "save_picture", "score_curves"]
+__all__ = ["DRAWN", "FORMATS", "Curves", "draw_timeline", "natural", "score_curves"]
 
 DRAWN = 60  # detections of a row, the best ones: more of them hide each other
 
@@ -43,7 +42,6 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _HATCHES = ("", "////", "....", "xxxx")  # for the seventh class on
 _OTHER = "#777777"
 FORMATS = (".png", ".svg", ".pdf")
-_NO_GLYPH = re.compile(r"Glyph (\d+) .*missing from")
 
 # Inches; a row has a lane for each annotated class and a thinner one for all others.
 _WIDTH, _LANE, _OTHER_LANE, _ROW_GAP, _MARGIN = 11.0, 0.34, 0.17, 0.14, 1.1
@@ -51,14 +49,6 @@ _CURVE = 0.62
 _OUTLINE = 0.7  # points
 _CURVE_POINTS = 500  # about two dots each
 _LANE_NAME = 28  # letters
-
-# Fonts with the letters that Matplotlib's own one lacks; those that are installed follow it.
-_MORE_FONTS = (
-    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR", "Source Han Sans",
-    "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "IPAGothic", "TakaoGothic", "UnBatang",
-    "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "MS Gothic", "Malgun Gothic", "Arial Unicode MS", "Noto Sans",
-    "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji", "Symbola",
-)  # fmt: skip
 
 # Steps of a time axis that counts minutes, seconds.
 _MINUTES = (60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 36000)
@@ -94,51 +84,8 @@ def draw_timeline(
     check_writable(path, FORMATS)
     if not rows:
         raise InputError(f"timeline of {video.name!r}: expected at least one row of detections, got none")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("a timeline needs Matplotlib: pip install 'refineloc[plot]'") from error
-
     with pictures(), atomic_path(path) as aside:
-        save_picture(_draw(Figure, video, rows, title, curves or {}), aside, Path(path).suffix[1:].lower())
-
-
-@contextlib.contextmanager
-def pictures(*, math: bool = False) -> Iterator[None]:
-    """Matplotlib's settings for texts from files, of any script; around making figures and writing them.
-
-    Args:
-        math: whether "$" begins a formula; in names it does not.
-
-    Raises:
-        MissingExtraError: Matplotlib is not installed.
-    """
-    try:
-        from matplotlib import font_manager, rc_context, rcParams
-    except ImportError as error:
-        raise MissingExtraError("pictures need Matplotlib: pip install 'refineloc[plot]'") from error
-    installed = set(font_manager.get_font_names())
-    families = [*rcParams["font.family"], *(name for name in _MORE_FONTS if name in installed)]
-    with rc_context({"text.parse_math": math, "font.family": families}):
-        yield
-
-
-def save_picture(figure: "Figure", path: Path, kind: str) -> None:
-    """Write a figure; all letters that no installed font has are one warning, not one each."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        figure.savefig(path, format=kind)
-    missing = {found[1] for warning in caught if (found := _NO_GLYPH.match(str(warning.message)))}
-    for warning in caught:
-        if not _NO_GLYPH.match(str(warning.message)):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    if missing:
-        letters = "".join(chr(int(code)) for code in sorted(missing, key=int)[:5])
-        warnings.warn(
-            f"no installed font has {letters!r}{' and others' * (len(missing) > 5)}: boxes in the picture; "
-            "install one that has, such as Noto Sans CJK",
-            stacklevel=2,
-        )
+        save_picture(_draw(video, rows, title, curves or {}), aside, Path(path).suffix[1:].lower())
 
 
 def natural(name: str) -> list[tuple[int, int | str]]:
@@ -170,7 +117,6 @@ def score_curves(scores: Scores, grid: SnippetGrid, video: VideoAnnotation, clas
 
 
 def _draw(
-    figure_class: "type[Figure]",
     video: VideoAnnotation,
     rows: Mapping[str, Detections],
     title: str | None,
@@ -179,14 +125,14 @@ def _draw(
     labels = sorted(video.labels, key=natural)
     lanes = {label: _COLOURS[index % len(_COLOURS)] for index, label in enumerate(labels)}
     hatches = {label: _HATCHES[index // len(_COLOURS) % len(_HATCHES)] for index, label in enumerate(labels)}
-    drawn = {name: _best(found) for name, found in rows.items()}
-    has_others = any(label not in lanes for found in drawn.values() for label in set(found.label.tolist()))
+    drawn = {name: _best(detections) for name, detections in rows.items()}
+    has_others = any(label not in lanes for detections in drawn.values() for label in set(detections.label.tolist()))
     lanes_height = _LANE * max(len(lanes), 1)
     row_height = lanes_height + _ROW_GAP + (_OTHER_LANE if has_others else 0)
     body = (lanes_height + _ROW_GAP) + row_height * len(rows)
 
     total = body + _MARGIN + _CURVE * len(strips)
-    figure = figure_class(figsize=(_WIDTH, total), dpi=130, layout="constrained")
+    figure = new_figure(_WIDTH, total, 130)
     panels = figure.subplots(
         1 + len(strips), sharex=True, squeeze=False, height_ratios=[body] + [_CURVE] * len(strips)
     )[:, 0]
@@ -199,8 +145,8 @@ def _draw(
 
     ticks, names, top = [], [], 0.0
     for label, colour in lanes.items():
-        mine = annotated == label
-        start, end = video.start[mine], video.end[mine]
+        chosen = annotated == label
+        start, end = video.start[chosen], video.end[chosen]
         _lane(axes, label, start, end, np.ones(len(start)), top + _LANE, _LANE, colour, hatches[label])
         top += _LANE
     top = lanes_height
@@ -208,22 +154,18 @@ def _draw(
     names.append(f"ground truth ({len(video.start)})")
     axes.axhline(top + _ROW_GAP / 2, color="black", linewidth=0.8)
     top += _ROW_GAP
-    for name, found in drawn.items():
+    for name, detections in drawn.items():
         ticks.append(top + lanes_height / 2)
-        names.append(f"{name} ({len(found)})" if len(found) == len(rows[name]) else f"{name} ({len(rows[name])})")
-        own = found.label
+        names.append(f"{name} ({len(rows[name])})")
+        row_label = detections.label
         for label, colour in lanes.items():
-            mine = own == label
-            height = _scaled(found.score[mine])
-            bars = found.start[mine], found.end[mine], height
+            bars = _selected(detections, row_label == label)
             _lane(axes, label, *bars, top + _LANE, _LANE, colour, hatches[label])
             top += _LANE
         if not lanes:
             top += _LANE
         if has_others:
-            mine = ~np.isin(own, list(lanes))
-            height = _scaled(found.score[mine])
-            bars = found.start[mine], found.end[mine], height
+            bars = _selected(detections, ~np.isin(row_label, list(lanes)))
             _lane(axes, "other classes", *bars, top + _OTHER_LANE, _OTHER_LANE, _OTHER, "")
             top += _OTHER_LANE
         axes.axhline(top + _ROW_GAP / 2, color="0.85", linewidth=0.6)
@@ -241,7 +183,7 @@ def _draw(
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_title(video.name if title is None else title, loc="left", fontsize=11)
-    capped = any(len(found) > DRAWN for found in rows.values())
+    capped = any(len(detections) > DRAWN for detections in rows.values())
     axes.set_title(
         "taller and darker: a higher score within its row and class"
         + (f"; the best {DRAWN} of a row" if capped else ""),
@@ -252,12 +194,22 @@ def _draw(
     return figure
 
 
-def _best(found: Detections) -> Detections:
+def _best(detections: Detections) -> Detections:
     """The best of a row, so many that they can be told apart."""
-    best = np.sort(np.argsort(-found.score, kind="stable")[:DRAWN])
+    best = np.sort(np.argsort(-detections.score, kind="stable")[:DRAWN])
     return Detections(
-        found.start[best], found.end[best], found.score[best], found.label_index[best], found.classes, found.provider
+        detections.start[best],
+        detections.end[best],
+        detections.score[best],
+        detections.label_index[best],
+        detections.classes,
+        detections.provider,
     )
+
+
+def _selected(detections: Detections, chosen: npt.NDArray[np.bool_]) -> tuple[Array, Array, Array]:
+    """Start, end and strength of some detections of a row."""
+    return detections.start[chosen], detections.end[chosen], _scaled(detections.score[chosen])
 
 
 def _lane(
@@ -348,5 +300,5 @@ def _scaled(score: Array) -> Array:
 
 def _length(video: VideoAnnotation, rows: Mapping[str, Detections]) -> float:
     """The right end of the axis, seconds: the duration, and the end of any segment that is later."""
-    ends = [*video.end.tolist(), *(end for found in rows.values() for end in found.end.tolist())]
+    ends = [*video.end.tolist(), *(end for detections in rows.values() for end in detections.end.tolist())]
     return max([video.duration_s or 0.0, *ends]) or 1.0

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from refineloc.evaluation.average_precision import evaluate, video_scores
 from refineloc.evaluation.bootstrap import bootstrap
-from refineloc.evaluation.diagnosis import Bins, diagnose
 from refineloc.evaluation.matching import Matching
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
@@ -29,19 +28,17 @@ def report_data(
     matchings: Mapping[str, Matching],
     *,
     title: str,
-    bins: Bins | None = None,
     resamples: int = 1000,
     seed: int = 0,
     films: str | os.PathLike[str] | None = None,
     relative_to: str | os.PathLike[str] = ".",
 ) -> dict[str, Any]:
-    """Evaluate and diagnose detections, for `write_report`.
+    """Evaluate detections, for `write_report`.
 
     Args:
         matchings: sets of detections by name, at least one, all matched with the same annotations at the same
             thresholds; the last is the one whose best and worst videos are shown.
         title: of the page.
-        bins: groups of annotations (`refineloc.evaluation.diagnosis`).
         resamples: of the bootstrap; 0: no confidence intervals.
         seed: of the resamples.
         films: a folder of video files that are called as the videos are, those with "/" in folders below; links then
@@ -54,7 +51,7 @@ def report_data(
     if not matchings:
         raise InputError("report: expected at least one set of detections")
     files = {} if films is None else _film_addresses(Path(films), Path(relative_to))
-    runs, scores, ap, class_intervals = [], [], [], []
+    sets, scores, ap, class_intervals = [], [], [], []
     for name, matching in matchings.items():
         evaluation = evaluate(matching)
         entry = {
@@ -63,14 +60,13 @@ def report_data(
             "videos": len(matching.detections),
             "average_mAP": evaluation.average_mAP,
             "mAP": evaluation.mAP.tolist(),
-            "diagnosis": diagnose(matching, bins=bins).to_json(),
             "interval": None,
         }
         if resamples:
             intervals = bootstrap(matching, resamples=resamples, seed=seed)
             class_intervals.append(intervals.classes.T.tolist())
             entry["interval"] = {"average_mAP": list(intervals.average_mAP), "mAP": intervals.mAP.tolist()}
-        runs.append(entry)
+        sets.append(entry)
         scores.append(video_scores(matching))
         ap.append(evaluation.ap)
     annotations = matching.annotations
@@ -80,7 +76,7 @@ def report_data(
         "tious": matching.tious.tolist(),
         "resamples": resamples,
         "drawn": DRAWN,
-        "runs": runs,
+        "sets": sets,
         "classes": [
             {
                 "name": name,
@@ -122,7 +118,7 @@ def _videos(
                 )
             ],
             "counts": [len(by_video.get(video.name, ())) for by_video in sets],
-            "found": [_best(by_video.get(video.name)) for by_video in sets] if index in drawn else None,
+            "detections": [_best(by_video.get(video.name)) for by_video in sets] if index in drawn else None,
         }
         if video.name in files:
             row["file"] = files[video.name]

@@ -3,9 +3,8 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
-const TYPES = ["true positive", "double detection", "wrong label", "localization", "confusion", "background"];
 const LINKS = 12; // of a video's annotations in words
-const last = data.runs.length - 1;
+const last = data.sets.length - 1;
 const percent = (value, digits = 1) => (value === null ? "–" : (100 * value).toFixed(digits));
 const byId = (id) => document.getElementById(id);
 // Six colours, then the same darker, then paler (the paper has up to 15 iterations); lines differ in their dashes too.
@@ -13,9 +12,8 @@ const SHADES = ["", "var(--text)", "var(--page)"];
 const DASHES = ["none", "7 3", "2 3"];
 const turn = (index) => Math.floor(index / 6) % 3;
 const colour = (index) => (turn(index) ? `color-mix(in srgb, var(--c${index % 6}) 52%, ${SHADES[turn(index)]})` : `var(--c${index % 6})`);
-const runColour = colour;
+const setColour = colour;
 const natural = new Intl.Collator(undefined, { numeric: true }).compare; // class 2 before class 10
-const typeColour = (type) => `var(--${type.replace(" ", "-")})`;
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 // An element with attributes and children; strings become text.
@@ -75,21 +73,21 @@ function table(place, columns, rows, { filter, search, sort, page = 100, detail 
   }
 
   function render() {
-    const wanted = filter ? filter.value.trim().toLowerCase() : "";
-    const found = rows.filter((row) => !wanted || search(row).toLowerCase().includes(wanted)).sort(compare);
+    const text = filter ? filter.value.trim().toLowerCase() : "";
+    const matches = rows.filter((row) => !text || search(row).toLowerCase().includes(text)).sort(compare);
     heads.forEach((head, index) => {
       head.setAttribute("aria-sort", index !== column ? "none" : down ? "descending" : "ascending");
     });
     body.replaceChildren(
-      ...found.slice(0, limit).flatMap((row) => {
+      ...matches.slice(0, limit).flatMap((row) => {
         const cells = columns.map((entry) => make("td", { class: entry.text ? "text" : "" }, entry.show(row)));
         const line = make("tr", {}, ...cells);
         return detail ? openable(line, cells[0], row, detail, columns.length, open) : [line];
       }),
     );
-    count.textContent = `${found.length} of ${rows.length}`;
-    more.hidden = found.length <= limit;
-    more.textContent = `Show ${Math.min(page, found.length - limit)} more`;
+    count.textContent = `${matches.length} of ${rows.length}`;
+    more.hidden = matches.length <= limit;
+    more.textContent = `Show ${Math.min(page, matches.length - limit)} more`;
   }
 
   more.addEventListener("click", () => { limit += page; render(); });
@@ -129,25 +127,25 @@ function withInterval(value, interval) {
 function scores() {
   const names = data.tious.map((tiou) => tiou.toFixed(2));
   const columns = [
-    { title: "run", text: true, value: (run) => run.name, show: (run) => run.name },
+    { title: "name", text: true, value: (set) => set.name, show: (set) => set.name },
     {
-      title: "average", value: (run) => run.average_mAP,
-      show: (run) => withInterval(run.average_mAP, run.interval && run.interval.average_mAP),
+      title: "average", value: (set) => set.average_mAP,
+      show: (set) => withInterval(set.average_mAP, set.interval && set.interval.average_mAP),
     },
     ...names.map((name, k) => ({
-      title: name, value: (run) => run.mAP[k],
-      show: (run) => withInterval(run.mAP[k], run.interval && [run.interval.mAP[0][k], run.interval.mAP[1][k]]),
+      title: name, value: (set) => set.mAP[k],
+      show: (set) => withInterval(set.mAP[k], set.interval && [set.interval.mAP[0][k], set.interval.mAP[1][k]]),
     })),
-    { title: "detections", value: (run) => run.detections, show: (run) => String(run.detections) },
+    { title: "detections", value: (set) => set.detections, show: (set) => String(set.detections) },
   ];
-  table(byId("score-table"), columns, [...data.runs], { sort: [0, false] });
+  table(byId("score-table"), columns, [...data.sets], { sort: [0, false] });
   if (data.tious.length > 1) byId("score-chart").append(scoreChart(names));
 }
 
-// mAP over thresholds, a line a run, its confidence interval as a band.
+// mAP over thresholds, a line a set, its confidence interval as a band.
 function scoreChart(names) {
   const [width, height, left, bottom] = [roomFor(640), 250, 40, 30];
-  const highest = Math.max(...data.runs.flatMap((run) => (run.interval ? run.interval.mAP[1] : run.mAP)), 0.01) * 1.06;
+  const highest = Math.max(...data.sets.flatMap((set) => (set.interval ? set.interval.mAP[1] : set.mAP)), 0.01) * 1.06;
   const x = (k) => left + ((width - left - 10) * k) / (names.length - 1);
   const y = (value) => height - bottom - (height - bottom - 10) * (value / highest);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "mAP by tIoU threshold" });
@@ -160,101 +158,23 @@ function scoreChart(names) {
   names.forEach((name, k) => {
     svg.append(draw("text", { class: "quiet", x: x(k), y: height - bottom + 16, "text-anchor": "middle" }, name));
   });
-  data.runs.forEach((run, index) => {
+  data.sets.forEach((set, index) => {
     const path = (values) => values.map((value, k) => `${x(k)},${y(value)}`);
-    if (run.interval) {
-      const [low, high] = run.interval.mAP;
+    if (set.interval) {
+      const [low, high] = set.interval.mAP;
       const points = [...path(high), ...path(low).reverse()].join(" ");
-      svg.append(draw("polygon", { points, fill: runColour(index), opacity: 0.15 }));
+      svg.append(draw("polygon", { points, fill: setColour(index), opacity: 0.15 }));
     }
-    const points = path(run.mAP).join(" ");
-    svg.append(draw("polyline", { points, fill: "none", stroke: runColour(index), "stroke-width": 2, "stroke-dasharray": DASHES[turn(index)] }));
+    const points = path(set.mAP).join(" ");
+    svg.append(draw("polyline", { points, fill: "none", stroke: setColour(index), "stroke-width": 2, "stroke-dasharray": DASHES[turn(index)] }));
   });
   const box = make("div", {}, svg);
   const what = "mAP (%) over tIoU" + (data.resamples ? "; bands: 95 % over resampled videos" : "");
-  box.append(keys(...data.runs.map((run, index) => key(runColour(index), run.name)), make("span", { class: "quiet" }, what)));
+  box.append(keys(...data.sets.map((set, index) => key(setColour(index), set.name)), make("span", { class: "quiet" }, what)));
   return box;
 }
 
-function errors() {
-  for (const run of data.runs) byId("profile").append(make("div", {}, make("h3", {}, run.name), profile(run), gains(run)));
-  byId("profile").after(keys(...TYPES.map((type) => key(typeColour(type), type))));
-}
-
-function profile(run) {
-  const found = run.diagnosis.false_positives;
-  const [width, height, left, bottom] = [420, 220, 30, 20];
-  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `error types of ${run.name}` });
-  const y = (value) => (height - bottom) * (1 - value);
-  const groups = found.predictions.length;
-  const wide = (width - left) / groups;
-  for (const value of [0, 0.25, 0.5, 0.75, 1]) {
-    svg.append(draw("line", { class: "grid", x1: left, x2: width, y1: y(value), y2: y(value) }));
-    svg.append(draw("text", { class: "quiet", x: left - 5, y: y(value) + 4, "text-anchor": "end" }, percent(value, 0)));
-  }
-  for (let group = 0; group < groups; group += 1) {
-    const x = left + group * wide;
-    svg.append(draw("text", { class: "quiet", x: x + wide / 2, y: height - 5, "text-anchor": "middle" }, `${group + 1}G`));
-    let below = 0;
-    for (const type of TYPES) {
-      const share = found.share[type][group];
-      if (!share) continue;
-      const box = { x: x + 1.5, width: wide - 3, y: y(below + share), height: y(below) - y(below + share), fill: typeColour(type) };
-      const text = `${type}, ${group + 1}G: ${percent(share)} % of ${found.predictions[group]}`;
-      svg.append(draw("rect", box, draw("title", {}, text)));
-      below += share;
-    }
-  }
-  return svg;
-}
-
-function gains(run) {
-  const highest = Math.max(...data.runs.flatMap((other) => Object.values(other.diagnosis.false_positives.gain)), 0.01);
-  const { gain } = run.diagnosis.false_positives;
-  return bars(TYPES.slice(1).map((type) => [type, gain[type], typeColour(type)]), highest);
-}
-
-// Horizontal bars: [name, value, colour]; the longest leaves room for its number, and what is not known has none.
-function bars(entries, highest) {
-  const box = make("div", { class: "bars" });
-  for (const [name, value, colour] of entries) {
-    const width = `calc((100% - 3rem) * ${(Math.max(value ?? 0, 0) / highest).toFixed(4)})`;
-    const fill = make("div", { class: value === null ? "" : "fill", style: { width, background: colour } });
-    const number = make("span", { class: "value", style: { left: width } }, percent(value));
-    box.append(make("span", {}, name), make("div", { class: "track" }, fill, number));
-  }
-  return box;
-}
-
-// A characteristic that parts nothing has one group, "all".
-const sizeOf = (entry) => (entry.size === entry.range ? entry.size : `${entry.size}  ${entry.range}`);
-
-function groups() {
-  const parts = [
-    [["Average mAP", make("sub", {}, "N"), " (%) on the annotations of each group"], "sensitivity", "average_mAP_N"],
-    [["Annotations that nothing finds (%)"], "false_negatives", "rate"],
-  ];
-  for (const [title, analysis, overall] of parts) {
-    const of = (run) => run.diagnosis[analysis];
-    const all = data.runs.map((run) => `${run.name}: ${percent(of(run)[overall])}`).join(", ");
-    const side = make("div", { class: "equal" });
-    const every = data.runs.flatMap((run) => Object.values(of(run).by_group).flat());
-    const highest = Math.max(...every.filter((value) => value !== null), 0.01);
-    for (const [name, entries] of Object.entries(data.runs[0].diagnosis.groups)) {
-      const total = entries.reduce((sum, entry) => sum + entry.annotations, 0);
-      const rows = entries.flatMap((entry, group) => data.runs.map((run, index) => {
-        const share = `${percent(entry.annotations / total, 0)} %`;
-        const label = index ? "" : `${sizeOf(entry)}${name === "length" && entry.size !== entry.range ? " s" : ""} (${share})`;
-        return [label, of(run).by_group[name][group], runColour(index)];
-      }));
-      side.append(make("div", {}, make("h3", {}, name), bars(rows, highest)));
-    }
-    byId("groups").append(make("h3", {}, ...title, `; of all: ${all}`), side);
-  }
-  byId("groups").append(keys(...data.runs.map((run, index) => key(runColour(index), run.name))));
-}
-
-// The change from the first run to the last.
+// The change from the first set to the last.
 function change(first, final) {
   if (first === null || final === null) return "–";
   const points = 100 * (final - first);
@@ -267,8 +187,8 @@ function classes() {
   const columns = [
     { title: "class", text: true, value: (row) => row.name, show: (row) => row.name },
     { title: "instances", value: (row) => row.instances, show: (row) => String(row.instances) },
-    ...data.runs.map((run, index) => ({
-      title: last ? run.name : "average AP", value: (row) => average(row, index),
+    ...data.sets.map((set, index) => ({
+      title: last ? set.name : "average AP", value: (row) => average(row, index),
       show: (row) => classCell(row, index),
     })),
     ...changes((row) => average(row, 0), (row) => average(row, last)),
@@ -299,8 +219,8 @@ function videos() {
     { title: "classes", text: true, value: (row) => row.labels.join(", "), show: (row) => row.labels.join(", ") },
     { title: "seconds", value: (row) => row.duration, show: (row) => (row.duration === null ? "–" : row.duration.toFixed(0)) },
     { title: "annotations", value: (row) => row.truth.length, show: (row) => String(row.truth.length) },
-    ...data.runs.map((run, index) => ({
-      title: last ? run.name : "AP", value: (row) => row.scores[index], show: (row) => percent(row.scores[index]),
+    ...data.sets.map((set, index) => ({
+      title: last ? set.name : "AP", value: (row) => row.scores[index], show: (row) => percent(row.scores[index]),
     })),
     ...changes((row) => row.scores[0], (row) => row.scores[last]),
   ];
@@ -310,13 +230,13 @@ function videos() {
 }
 
 function ends() {
-  const known = data.videos.filter((row) => row.scores[last] !== null && row.found);
+  const known = data.videos.filter((row) => row.scores[last] !== null && row.detections);
   known.sort((a, b) => b.scores[last] - a.scores[last] || b.truth.length - a.truth.length);
   const count = Math.min(4, Math.floor(known.length / 2));
   byId("ends-about").textContent =
-    `Of ${data.runs[last].name}: AP within the video, mean over its classes and thresholds; of equal ones, those with more annotations.`;
+    `Of ${data.sets[last].name}: AP within the video, mean over its classes and thresholds; of equal ones, those with more annotations.`;
   const card = (row, what) => {
-    const value = make("span", { class: "quiet" }, `${what} (${data.runs.map((run, k) => `${run.name}: ${percent(row.scores[k])}`).join(", ")})`);
+    const value = make("span", { class: "quiet" }, `${what} (${data.sets.map((set, k) => `${set.name}: ${percent(row.scores[k])}`).join(", ")})`);
     return make("div", { class: "card" }, make("h3", {}, row.name, value), timeline(row));
   };
   const worst = [...known].sort((a, b) => a.scores[last] - b.scores[last] || b.truth.length - a.truth.length);
@@ -327,17 +247,17 @@ function ends() {
   if (!count) for (const part of [byId("ends"), document.querySelector('nav a[href="#ends"]')]) part.remove();
 }
 
-// Ground truth on top, each run below, a lane a class; taller and darker: a higher score within its row.
+// Ground truth on top, each set below, a lane a class; taller and darker: a higher score within its row.
 function timeline(row) {
-  if (!row.found) return make("p", { class: "quiet" }, "This video's time line was left out to keep the page small.");
+  if (!row.detections) return make("p", { class: "quiet" }, "This video's time line was left out to keep the page small.");
   const labels = [...row.labels].sort(natural);
   const lanes = new Map(labels.map((label, index) => [label, index]));
-  const all = [...row.truth, ...row.found.flat()];
+  const all = [...row.truth, ...row.detections.flat()];
   const ends = all.reduce((most, segment) => Math.max(most, segment[1]), 0);
   const length = Math.max(row.duration ?? 0, ends) || 1; // annotations can lie beyond the stated end
   const beyond = row.duration !== null && ends > 1.005 * row.duration; // less cannot be seen
   const [width, left, tall, thin] = [roomFor(1000), roomFor(1000) < 600 ? 78 : 110, labels.length > 2 ? 15 : 24, 8];
-  const rows = [["ground truth", row.truth, row.truth.length], ...data.runs.map((run, k) => [run.name, row.found[k], row.counts[k]])];
+  const rows = [["ground truth", row.truth, row.truth.length], ...data.sets.map((set, k) => [set.name, row.detections[k], row.counts[k]])];
   const body = tall * Math.max(labels.length, 1);
   const room = body + thin + 6;
   const height = rows.length * room + 20;
@@ -410,8 +330,6 @@ byId("about").textContent =
   `${data.videos.length} videos, ${data.classes.length} classes, ${data.classes.reduce((sum, row) => sum + row.instances, 0)} annotations (${data.ground_truth}); ` +
   `scores in percent`;
 scores();
-errors();
-groups();
 ends();
 classes();
 videos();

@@ -1,43 +1,57 @@
-"""The page: the template, its style and its script from beside this file, and the data, as one HTML file."""
+"""The page: the template, its style and its script from beside this file, figures and data, as one HTML file."""
 
 import base64
 import hashlib
 import html
 import json
 import os
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from refineloc.evaluation.diagnosis import Diagnosis
+from refineloc.evaluation.pictures.diagnosis import diagnosis_svg
+from refineloc.runtime.errors import MissingExtraError
 from refineloc.runtime.files import atomic_write
 
 __all__ = ["page_of", "write_report"]
 
 
-def write_report(path: str | os.PathLike[str], data: dict[str, Any]) -> None:
-    """Write the page that shows the data of `report_data`.
+def write_report(path: str | os.PathLike[str], data: dict[str, Any], diagnoses: Mapping[str, Diagnosis]) -> None:
+    """Write the page that shows the data of `report_data`, and the figures of diagnoses.
+
+    Args:
+        path: the HTML file.
+        data: of `report_data`.
+        diagnoses: by the name of their detections; the page has no figures without any, and says so without Matplotlib.
 
     Raises:
         OutputError: the file cannot be written.
     """
+    page = page_of(data, diagnoses)
     with atomic_write(path) as handle:
-        handle.write(page_of(data))
+        handle.write(page)
 
 
-def page_of(data: dict[str, Any]) -> str:
+def page_of(data: dict[str, Any], diagnoses: Mapping[str, Diagnosis]) -> str:
     """The page as text.
 
     The data is JSON inside a <script> element that does not run; "<" is escaped in it, as "</script>" and "<!--" would
-    end or change the element. The policy allows the page's own script by its hash, and no address but local media.
+    end or change the element. Figures hold numbers and our own words only. The policy allows the page's own script by
+    its hash, and no address but local media.
     """
     here = resources.files(__package__)
     template, style, script = (
         (here / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    profiles, groups = _figures(diagnoses)
     parts = {
         "{{POLICY}}": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         "{{TITLE}}": html.escape(str(data["title"])),
         "{{STYLE}}": style,
+        "{{PROFILES}}": profiles,
+        "{{GROUPS}}": groups,
         "{{SCRIPT}}": script,
         "{{DATA}}": json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
             "<", "\\u003c"
@@ -50,3 +64,20 @@ def page_of(data: dict[str, Any]) -> str:
         name, _, rest = after.partition("}}") if mark else ("", "", "")
         page += before + (parts["{{" + name + "}}"] if mark else "")
     return page
+
+
+def _figures(diagnoses: Mapping[str, Diagnosis]) -> tuple[str, str]:
+    """The profiles of all diagnoses, and the figures by group; the first and the last, which compare best, are open."""
+    try:
+        drawn = {name: diagnosis_svg(diagnosis, salt=name) for name, diagnosis in diagnoses.items()}
+    except MissingExtraError as error:
+        return (f'<p class="quiet">{html.escape(str(error))}</p>',) * 2
+    ends = {*list(drawn)[:1], *list(drawn)[-1:]}
+
+    def entry(name: str, *figures: str) -> str:
+        shown = "".join(f'<div class="scroll figure" tabindex="0">{figure}</div>' for figure in figures)
+        return f"<details{' open' * (name in ends)}><summary>{html.escape(name)}</summary>{shown}</details>\n"
+
+    profiles = "".join(entry(name, svg["false_positives"]) for name, svg in drawn.items())
+    groups = "".join(entry(name, svg["sensitivity"], svg["false_negatives"]) for name, svg in drawn.items())
+    return profiles, groups

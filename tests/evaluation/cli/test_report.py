@@ -97,7 +97,7 @@ def test_the_page_compares_and_links_films(here: Path, run: Run) -> None:
     assert code == 0
     assert told == "page.html: report of 4 videos, 1 with a film\n"
     data = page_data(here / "page.html")
-    assert [entry["name"] for entry in data["runs"]] == ["iter_0", "after"]
+    assert [entry["name"] for entry in data["sets"]] == ["iter_0", "after"]
     assert data["resamples"] == 20
     assert {row["name"]: row.get("file") for row in data["videos"]}["clip2"] == "./films/clip2.mp4"
 
@@ -107,7 +107,7 @@ def test_the_pages_resamples_follow_the_seed(here: Path, run: Run) -> None:
     for seed in ("1", "2", "1"):
         assert run(AFTER, "--bootstrap", "20", "--seed", seed)[0] == 0
         data = page_data(here / "report.html")
-        intervals.append(data["runs"][0]["interval"])
+        intervals.append(data["sets"][0]["interval"])
     assert intervals[0] == intervals[2] != intervals[1]
 
 

@@ -405,6 +405,12 @@ def test_a_group_without_annotations_has_a_dash_and_no_bar() -> None:
     assert [text.get_text() for text in profile.texts] == ["100", *["–"] * 9]  # one detection in all, in 1G
 
 
+def test_a_group_of_all_annotations_has_one_name() -> None:
+    pytest.importorskip("matplotlib")
+    axes = draw_false_negatives(diagnosed([], [("v", 0, 20, "x")], [0.5])).axes[-1]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["all\n(100 %)"]
+
+
 def test_the_span_of_each_characteristic_is_drawn() -> None:
     pytest.importorskip("matplotlib")
     truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from refineloc.evaluation.pictures import timeline
-from refineloc.evaluation.pictures.timeline import draw_timeline, pictures, score_curves
+from refineloc.evaluation.pictures.common import pictures
+from refineloc.evaluation.pictures.timeline import draw_timeline, score_curves
 from refineloc.runtime.annotations import VideoAnnotation
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError, MissingExtraError, OutputError
@@ -74,7 +75,7 @@ def test_without_other_classes_there_is_no_lane_for_them(tmp_path):
 def drawn(*arguments, **options):
     """The figure's main axes, drawn and not written."""
     with pictures():
-        return timeline._draw(matplotlib.figure.Figure, *arguments, None, options.get("curves", {})).axes[0]
+        return timeline._draw(*arguments, None, options.get("curves", {})).axes[0]
 
 
 def lanes_of(axes):
