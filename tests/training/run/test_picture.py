@@ -68,7 +68,7 @@ def test_without_matplotlib_there_is_a_line_and_a_finished_run(data: Path) -> No
     (data / "run" / "timeline.png").unlink()
     before = "import sys; sys.modules |= {name: None for name in sys.modules if name.split('.')[0] == 'matplotlib'}"
     line = train(data, "--resume", before=before)
-    assert line == "no time line: a timeline needs Matplotlib: pip install 'refineloc[plot]'"
+    assert line == "no time line: pictures need Matplotlib: pip install 'refineloc[plot]'"
     assert not (data / "run" / "timeline.png").exists()
 
 
