@@ -171,7 +171,7 @@ def _detect(
         _check_length(len(features), max_snippets)
         return {video: detector.detect(features, fps=fps, duration_s=duration)}
     if body.startswith(b"\x89HDF\r\n\x1a\n"):
-        with _as_file(body) as path, open_features(path, max_video_bytes=256 * MEBIBYTE) as store:
+        with _as_file(body) as path, open_features(path, max_video_bytes=256 * MEBIBYTE, untrusted=True) as store:
             _check_length(sum(store.info(name).snippets for name in store.names), max_snippets)
             return dict(detector.detect_many(store, fps=fps))
     raise FeatureError("the body is neither a .npy array nor an HDF5 file")

@@ -100,6 +100,9 @@ def detect(
     leave_out: Annotated[
         list[str] | None, typer.Option(metavar="VIDEO", help="Detect in all videos but this; may be given again.")
     ] = None,
+    untrusted: Annotated[
+        bool, typer.Option("--untrusted", help="FEATURES come from a stranger: unpack HDF5's chunks with more checks.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option(help="Go on with a run that did not end, from the OUT.partial that it left.")
     ] = False,
@@ -130,7 +133,7 @@ def detect(
         engine_cache=engine_cache,
         **given_settings,
     )
-    with open_features(features) as store:
+    with open_features(features, untrusted=untrusted) as store:
         times: Times | None = None
         names = store.names
         if videos is not None:

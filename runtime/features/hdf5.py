@@ -1,8 +1,8 @@
 """Features in an HDF5 file: one dataset a video at the root, or a group a video with a dataset `features` inside.
 
 Links and storage that lead out of the file (external links, external storage, virtual datasets) are refused before they
-are followed, object dtypes before they are read, and a chunk is unpacked to its size and no further
-(`runtime/features/hdf5_chunks.py`).
+are followed, and object dtypes before they are read. HDF5 unpacks compressed chunks; of an untrusted file
+`runtime/features/hdf5_chunks.py` does, each to its size and no further.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError
+from refineloc.runtime.errors import FeatureError, MissingExtraError
 from refineloc.runtime.features.checks import DAMAGED, check_array, first_line
-from refineloc.runtime.features.hdf5_chunks import check_chunks, is_packed, read_packed
+from refineloc.runtime.features.hdf5_chunks import REPACK, check_chunks, check_filters, filters_of, read_packed
 from refineloc.runtime.features.hdf5_virtual import is_virtual
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 
@@ -30,10 +30,11 @@ _TIMES: dict[str, tuple[float, float]] = {
 
 
 class HDF5File(FeatureStore):
-    def __init__(self, path: Path, max_video_bytes: int) -> None:
+    def __init__(self, path: Path, max_video_bytes: int, untrusted: bool) -> None:
         h5py = _h5py()
         self.path = path
         self._max_video_bytes = max_video_bytes
+        self._untrusted = untrusted
         self._checked: dict[str, str] = {}  # video -> path of its dataset, once that was looked at
         try:
             self._file = h5py.File(path, "r")
@@ -74,7 +75,7 @@ class HDF5File(FeatureStore):
         if name not in self._checked:
             self._dataset(name)
         dataset = self._file[self._checked[name]]
-        if is_packed(dataset):
+        if self._untrusted and filters_of(dataset):
             read_packed(dataset, out, columns, f"{self.path}: video {name!r}")
         else:
             dataset.read_direct(out, source_sel=np.s_[:, columns])
@@ -90,6 +91,7 @@ class HDF5File(FeatureStore):
             stored = item.id.get_storage_size()
             if name not in self._checked:
                 check_chunks(item, where, self._max_video_bytes)
+                (check_filters if self._untrusted else _load_filters)(item, where)
         except FeatureError:
             raise
         except DAMAGED as error:
@@ -152,6 +154,20 @@ def _attributes(item: Any) -> dict[str, float | None]:
             is_number = attribute.dtype.kind in "iuf" and attribute.shape in ((), (1,))
             found[key] = float(np.asarray(item.attrs[key]).reshape(())) if is_number else None
     return found
+
+
+def _load_filters(dataset: Any, where: str) -> None:
+    """See that HDF5 has the filters of a dataset, or load those of hdf5plugin."""
+    h5py = _h5py()
+    for number, _, name in filters_of(dataset):
+        if not h5py.h5z.filter_avail(number):
+            packed = f"{where}: is packed with the filter {number} ({name!r}), which HDF5 lacks"
+            try:
+                import hdf5plugin  # noqa: F401 (registers its filters with HDF5)
+            except ImportError:
+                raise MissingExtraError(f"{packed}: pip install hdf5plugin") from None
+            if not h5py.h5z.filter_avail(number):
+                raise FeatureError(f"{packed} and hdf5plugin too; {REPACK}")
 
 
 def _as_int(value: float | None) -> int | None:

@@ -1,8 +1,9 @@
-"""Unpacks the chunks of compressed HDF5 datasets itself, none to more than a chunk's size.
+"""Chunks of HDF5 datasets: their sizes are checked; those of untrusted files are unpacked here, each to its size.
 
 HDF5's own filters unpack for as long as the packed stream goes on, whatever the chunk's size: 1.5 MB of deflate took
 1.5 GB of memory, 7 KB deflated twice as much. And where a stream ends early, HDF5 2.0.0 takes what lies behind it in
-memory for features. So HDF5 only finds the chunks here, and what it wrote is unpacked into the room that a chunk has.
+memory for features. So HDF5 only finds the chunks of an untrusted file. They are unpacked here, into the room that a
+chunk has.
 
 Read are deflate (gzip), LZF, shuffle and Fletcher's checksum; others are refused by name, which also keeps HDF5 from
 loading plugins. LZF is left to HDF5, as Python would unpack 10 MB a second, once each stream was found to unpack to
@@ -19,18 +20,25 @@ import numpy.typing as npt
 
 from refineloc.runtime.errors import FeatureError
 
-__all__ = ["check_chunks", "is_packed", "read_packed"]
+__all__ = ["REPACK", "check_chunks", "check_filters", "filters_of", "read_packed"]
+
+REPACK = "h5repack -f GZIP=4 IN.h5 OUT.h5 packs it with gzip"
 
 _DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000  # HDF5's numbers of filters
 _COMPRESSIONS = (_DEFLATE, _LZF)
+_CHECKSUM = 4  # bytes
 _BLOCK = 1 << 20  # 16-bit words of a checksum at a time
 
 _Filters = list[tuple[int, tuple[int, ...]]]  # number and parameters of each, in the order of writing
 
 
-def is_packed(dataset: Any) -> bool:
-    """Whether the dataset has filters: `read_packed` reads it."""
-    return dataset.chunks is not None and dataset.id.get_create_plist().get_nfilters() > 0
+def filters_of(dataset: Any) -> list[tuple[int, tuple[int, ...], str]]:
+    """Number, parameters and name of each filter of a dataset, in the order of writing; none where it is not packed."""
+    plist = dataset.id.get_create_plist()
+    filters = [plist.get_filter(index) for index in range(plist.get_nfilters())]
+    return [
+        (number, values, name.decode("ascii", "replace")[:40] or "of no name") for number, _, values, name in filters
+    ]
 
 
 def check_chunks(dataset: Any, where: str, limit: int) -> None:
@@ -42,8 +50,7 @@ def check_chunks(dataset: Any, where: str, limit: int) -> None:
         limit: bytes that a chunk may have.
 
     Raises:
-        FeatureError: chunks that are too large; a filter that is not read here; two compressions, one on the other;
-            numbers in a form that NumPy does not have; or a chunk whose size does not fit its shape.
+        FeatureError: chunks that are too large, or a chunk whose size does not fit its shape.
     """
     if dataset.chunks is None:
         return
@@ -52,24 +59,56 @@ def check_chunks(dataset: Any, where: str, limit: int) -> None:
         raise FeatureError(
             f"{where}: its chunks, {dataset.chunks[0]} x {dataset.chunks[1]}, are too large to be read; use h5repack"
         )
-    packed = is_packed(dataset)
-    if packed:
-        _check_filters(dataset, where, size)
-    # HDF5 reads beyond a plain chunk that is stored shorter than its shape. What a filter cannot shrink grows little.
-    low, high = (0, 2 * size + 64) if packed else (size, size)
+    # HDF5 reads beyond a plain chunk that is stored shorter than its shape, and before one that is shorter than its
+    # checksum. What a filter cannot shrink grows little.
+    filters = filters_of(dataset)
+    low, high = (0, 2 * size + 64) if filters else (size, size)
+    if filters and filters[-1][0] == _FLETCHER32:
+        low = _CHECKSUM
     odd: list[int] = []
     dataset.id.chunk_iter(lambda chunk: odd.append(chunk.size) if not low <= chunk.size <= high else None)
     if odd:
         raise FeatureError(f"{where}: damaged: a chunk of {size:,} bytes is stored in {odd[0]:,}")
 
 
+def check_filters(dataset: Any, where: str) -> None:
+    """Refuse a dataset whose chunks cannot be unpacked here.
+
+    Args:
+        dataset: of h5py.
+        where: begins the message: the file and the video.
+
+    Raises:
+        FeatureError: a filter that is not read here; two compressions, one on the other; or numbers in a form that
+            NumPy does not have.
+    """
+    import h5py
+
+    filters = filters_of(dataset)
+    if not filters:
+        return
+    for number, _, name in filters:
+        if number not in (*_COMPRESSIONS, _SHUFFLE, _FLETCHER32):
+            raise FeatureError(
+                f"{where}: is packed with the filter {number} ({name!r}), which is not read from strangers; {REPACK}"
+            )
+    if sum(number in _COMPRESSIONS for number, *_ in filters) > 1:
+        raise FeatureError(f"{where}: is compressed twice, which is not read; {REPACK}")
+    # LZF takes as much memory as it states here, before it unpacks.
+    most = 2 * math.prod(dataset.chunks) * dataset.dtype.itemsize + 64
+    if any(number == _LZF and any(value > most for value in values[2:3]) for number, values, _ in filters):
+        raise FeatureError(f"{where}: damaged: its LZF filter states chunks of another size than the data set's")
+    if h5py.h5t.py_create(dataset.dtype) != dataset.id.get_type():
+        raise FeatureError(f"{where}: its numbers have a form that NumPy lacks; write it as float32 or float16")
+
+
 def read_packed(dataset: Any, out: npt.NDArray[Any], columns: slice, where: str) -> None:
-    """Fill `out` [T, columns] from a dataset [T, D] that `check_chunks` let through.
+    """Fill `out` [T, columns] from a dataset [T, D] that `check_chunks` and `check_filters` let through.
 
     Raises:
         FeatureError: a chunk that does not unpack to exactly its size.
     """
-    filters = [(number, values) for number, values, _ in _filters(dataset)]
+    filters = [(number, values) for number, values, _ in filters_of(dataset)]
     masks: dict[tuple[int, int], int] = {}  # first row and column of each stored chunk -> the filters it went without
     dataset.id.chunk_iter(lambda chunk: masks.__setitem__(chunk.chunk_offset, chunk.filter_mask))
     height, width = dataset.chunks
@@ -97,31 +136,6 @@ def read_packed(dataset: Any, out: npt.NDArray[Any], columns: slice, where: str)
         dataset.read_direct(out, source_sel=np.s_[:, columns])
 
 
-def _filters(dataset: Any) -> list[tuple[int, tuple[int, ...], bytes]]:
-    """Number, parameters and name of each filter."""
-    plist = dataset.id.get_create_plist()
-    found = [plist.get_filter(index) for index in range(plist.get_nfilters())]
-    return [(number, values, name) for number, _, values, name in found]
-
-
-def _check_filters(dataset: Any, where: str, size: int) -> None:
-    import h5py
-
-    filters = _filters(dataset)
-    cure = "h5repack -f GZIP=4 IN.h5 OUT.h5 packs it with gzip"
-    for number, _, name in filters:
-        if number not in (*_COMPRESSIONS, _SHUFFLE, _FLETCHER32):
-            shown = name.decode("ascii", "replace")[:40] or "of no name"
-            raise FeatureError(f"{where}: is packed with the filter {number} ({shown!r}), which is not read; {cure}")
-    if sum(number in _COMPRESSIONS for number, *_ in filters) > 1:
-        raise FeatureError(f"{where}: is compressed twice, which is not read; {cure}")
-    # LZF takes as much memory as it states here, before it unpacks.
-    if any(number == _LZF and any(value > 2 * size + 64 for value in values[2:3]) for number, values, _ in filters):
-        raise FeatureError(f"{where}: damaged: its LZF filter states chunks of another size than the data set's")
-    if h5py.h5t.py_create(dataset.dtype) != dataset.id.get_type():
-        raise FeatureError(f"{where}: its numbers have a form that NumPy lacks; write it as float32 or float16")
-
-
 def _unpacked(data: bytes, filters: _Filters, mask: int, size: int) -> bytes | None:
     """The `size` bytes of a chunk; None where they are LZF's, of which only the length is looked at.
 
@@ -131,7 +145,9 @@ def _unpacked(data: bytes, filters: _Filters, mask: int, size: int) -> bytes | N
         if mask >> index & 1:
             continue
         # What this filter was given to pack: the chunk, and the checksums that were added before it.
-        given = size + 4 * sum(f == _FLETCHER32 and not mask >> i & 1 for i, (f, _) in enumerate(filters[:index]))
+        given = size + _CHECKSUM * sum(
+            f == _FLETCHER32 and not mask >> i & 1 for i, (f, _) in enumerate(filters[:index])
+        )
         if number == _DEFLATE:
             data = _inflated(data, given)
         elif number == _LZF:
@@ -196,9 +212,9 @@ def _unshuffled(data: bytes, width: int) -> bytes:
 
 def _without_checksum(data: bytes) -> bytes:
     """The data before Fletcher's checksum, which is that of their big-endian 16-bit words."""
-    if len(data) < 4:
+    if len(data) < _CHECKSUM:
         raise ValueError("is too short for its checksum")
-    content = data[:-4]
+    content = data[:-_CHECKSUM]
     even = content if len(content) % 2 == 0 else content + b"\0"
     words = np.frombuffer(even, ">u2")
     # The sum of the words, and the sum of all such sums on the way: the word that comes k-th from the end counts k
@@ -208,7 +224,7 @@ def _without_checksum(data: bytes) -> bytes:
         block = words[begin : begin + _BLOCK].astype(np.uint64)
         second += len(block) * first + int(block @ np.arange(len(block), 0, -1, dtype=np.uint64))
         first += int(block.sum())
-    low, high = struct.unpack("<HH", data[-4:])
+    low, high = struct.unpack("<HH", data[-_CHECKSUM:])
     if (first % 65535, second % 65535) != (low % 65535, high % 65535):
         raise ValueError("its checksum is wrong")
     return content

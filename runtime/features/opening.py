@@ -24,12 +24,17 @@ __all__ = ["MAX_VIDEO_BYTES", "open_features"]
 MAX_VIDEO_BYTES = 4 * 2**30
 
 
-def open_features(path: str | os.PathLike[str], *, max_video_bytes: int = MAX_VIDEO_BYTES) -> FeatureStore:
+def open_features(
+    path: str | os.PathLike[str], *, max_video_bytes: int = MAX_VIDEO_BYTES, untrusted: bool = False
+) -> FeatureStore:
     """Open an HDF5 file, or a folder of .npy files, with snippet features.
 
     Args:
         path: the file or folder.
         max_video_bytes: refuse to read a video whose features would take more memory than this.
+        untrusted: the file is from a stranger. Its compressed chunks are then unpacked here, none to more or less than
+            its size, and filters other than gzip, LZF, shuffle and Fletcher's checksum are refused. Otherwise HDF5
+            unpacks them, with the filters of hdf5plugin where that is installed.
 
     Raises:
         FeatureError: missing, not a feature file, cut short, or without any video.
@@ -40,7 +45,7 @@ def open_features(path: str | os.PathLike[str], *, max_video_bytes: int = MAX_VI
     if source.is_dir():
         store: FeatureStore = NpyFolder(source, max_video_bytes)
     elif source.is_file():
-        store = HDF5File(source, max_video_bytes)
+        store = HDF5File(source, max_video_bytes, untrusted)
     else:  # opening a pipe or a device could wait forever
         raise FeatureError(f"{source}: neither a file nor a folder")
     if not store.names:

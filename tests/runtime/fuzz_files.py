@@ -38,7 +38,7 @@ SECONDS = 20
 READ, REFUSED, TRACEBACK, GREEDY = 0, 10, 11, 12
 IN_OPEN = 0x20  # of inotify
 
-open_features = functools.partial(opening.open_features, max_video_bytes=VIDEO)
+open_features = functools.partial(opening.open_features, max_video_bytes=VIDEO, untrusted=True)
 
 
 def read_features(path: Path) -> None:
@@ -74,6 +74,7 @@ def run_detect(path: Path, *, given: Path | None = None) -> None:
     detect.open_features = open_features  # type: ignore[assignment]
     model = path.parent / "model.onnx" if given is None else given.parent / "model.onnx"
     options = ["--model", str(model), "--provider", "cpu", "--threads", "1", "--fps", "25", "--batch-snippets", "8"]
+    options.append("--untrusted")
     out = path.with_suffix("") if given else path.with_suffix(".json")
     sys.argv = ["refineloc-detect", str(given or path), "-o", str(out), *options, *(["--resume"] if given else [])]
     said = path.with_suffix(".said")

@@ -143,6 +143,14 @@ def test_videos_give_fps_and_durations(folder: Path) -> None:
     assert max(d.end for d in found["c"]) > 200 * 16 / 25  # seconds that only 10 frames a second give
 
 
+def test_filters_that_are_not_unpacked_here_are_refused_in_untrusted_files(folder: Path) -> None:
+    with h5py.File(folder / "scaled.h5", "w") as file:
+        file.create_dataset("v", data=np.ones((9, 24), np.float32), scaleoffset=3)
+    line = ("scaled.h5", "--fps", 25, "--provider", "cpu")
+    fails(*line, "--untrusted", cwd=folder, message="which is not read from strangers")
+    assert run(*line, cwd=folder).returncode == 0
+
+
 def test_thresholds_can_be_changed(folder: Path) -> None:
     counts = []
     for alpha_c in ("0.1", "0.9"):

@@ -1,9 +1,10 @@
-"""Compressed HDF5 datasets: what is read equals what HDF5 reads, and no chunk takes more than its size."""
+"""Compressed HDF5 datasets: what is read equals what HDF5 reads, and no untrusted chunk takes more than its size."""
 
 import json
 import subprocess
 import sys
 import textwrap
+import types
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from refineloc.runtime.errors import FeatureError
+from refineloc.runtime.errors import FeatureError, MissingExtraError
 from refineloc.runtime.features.opening import open_features
 
 VALUES = np.random.default_rng(0).standard_normal((37, 23)).round(1)
@@ -21,7 +22,7 @@ SIZE = 64 * 128 * 4
 
 
 def refuse(path: Path, message: str) -> None:
-    with open_features(path) as store, pytest.raises(FeatureError, match=message) as caught:
+    with open_features(path, untrusted=True) as store, pytest.raises(FeatureError, match=message) as caught:
         store.read("v")
     assert str(caught.value).startswith(f"{path}: video 'v': ")
     assert "\n" not in str(caught.value)
@@ -50,7 +51,10 @@ def raw_chunk(path: Path, chunk: bytes, *, mask: int = 0, filters: tuple[str, ..
 @pytest.mark.parametrize("libver", ["earliest", "latest"])
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2", "<f8"])
 @pytest.mark.parametrize("compression", ["gzip", "lzf", None])
-def test_it_reads_what_hdf5_reads(tmp_path: Path, libver: str, dtype: str, compression: str | None) -> None:
+@pytest.mark.parametrize("untrusted", [True, False])
+def test_it_reads_what_hdf5_reads(
+    tmp_path: Path, libver: str, dtype: str, compression: str | None, untrusted: bool
+) -> None:
     path = tmp_path / "f.h5"
     with h5py.File(path, "w", libver=libver) as file:
         for name, shuffle, checksum, chunks in (
@@ -65,7 +69,7 @@ def test_it_reads_what_hdf5_reads(tmp_path: Path, libver: str, dtype: str, compr
             file.create_dataset(name, data=VALUES.astype(dtype), **options)
         file.create_dataset("part", VALUES.shape, dtype, chunks=(5, 7), compression=compression, fillvalue=2.5)
         file["part"][3:9, 2:12] = VALUES[3:9, 2:12]
-    with h5py.File(path) as file, open_features(path) as store:
+    with h5py.File(path) as file, open_features(path, untrusted=untrusted) as store:
         for name in store.names:
             expected = file[name][...].astype(np.float32)
             assert np.array_equal(store.read(name), expected), name
@@ -80,8 +84,10 @@ def test_it_reads_what_hdf5_reads(tmp_path: Path, libver: str, dtype: str, compr
 def test_a_chunk_that_went_without_a_filter_is_read(tmp_path: Path) -> None:
     values = np.arange(SIZE // 4, dtype=np.float32).reshape(CHUNKS)
     for filters in (("deflate",), ("lzf",)):
-        with open_features(raw_chunk(tmp_path / "f.h5", values.tobytes(), mask=1, filters=filters)) as store:
-            assert np.array_equal(store.read("v"), values)
+        path = raw_chunk(tmp_path / "f.h5", values.tobytes(), mask=1, filters=filters)
+        for untrusted in (True, False):
+            with open_features(path, untrusted=untrusted) as store:
+                assert np.array_equal(store.read("v"), values)
 
 
 def inflating(size: int) -> bytes:
@@ -108,9 +114,10 @@ def lzf_zeros(size: int) -> bytes:
         (b"no stream", ("deflate",), "incorrect header check"),
         (b"\x03abcd", ("lzf",), "unpacks to 4 bytes"),
         (b"\x1fabcd", ("lzf",), "unpacks to -1 bytes"),
-        (b"\0", ("deflate", "fletcher32"), "too short for its checksum"),
+        (b"\0", ("deflate", "fletcher32"), "a chunk of 32,768 bytes is stored in 1"),
+        (zlib.compress(b"\0"), ("fletcher32", "deflate"), "too short for its checksum"),
         (zlib.compress(bytes(SIZE)) + b"abcd", ("deflate", "fletcher32"), "its checksum is wrong"),
-        (b"abcd", ("32015",), r"filter 32015 \('of no name'\), which is not read; h5repack -f GZIP=4"),
+        (b"abcd", ("32015",), r"filter 32015 \('of no name'\), which is not read from strangers; h5repack -f"),
         (b"abcd", ("6",), "filter 6 "),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
@@ -151,7 +158,7 @@ def test_numbers_of_no_numpy_type_are_refused(tmp_path: Path) -> None:
 MEASURE = textwrap.dedent(
     """
     import json, resource, sys
-    from refineloc.runtime.errors import FeatureError
+    from refineloc.runtime.errors import FeatureError, MissingExtraError
     from refineloc.runtime.features.opening import open_features
     with open_features(sys.argv[1]) as first:  # HDF5 and all of ours are loaded
         first.read("v")
@@ -159,7 +166,7 @@ MEASURE = textwrap.dedent(
     errors = []
     for path in sys.argv[2:]:
         try:
-            with open_features(path) as store:
+            with open_features(path, untrusted=True) as store:
                 store.read("v")
         except FeatureError as error:
             errors.append(str(error))
@@ -195,3 +202,44 @@ def test_a_plain_chunk_shorter_than_its_shape_is_refused(tmp_path: Path) -> None
     assert content[at : at + 4] == SIZE.to_bytes(4, "little")
     path.write_bytes(content[:at] + (16).to_bytes(4, "little") + content[at + 4 :])
     refuse(path, "a chunk of 32,768 bytes is stored in 16")
+    with open_features(path) as store, pytest.raises(FeatureError, match="a chunk of 32,768 bytes is stored in 16"):
+        store.read("v")
+
+
+@pytest.mark.parametrize(
+    ("chunk", "filters"),
+    [
+        (b"no stream", ("deflate",)),
+        (zlib.compress(bytes(SIZE))[:-2], ("deflate",)),
+        (b"\x1fabcd", ("lzf",)),
+        (zlib.compress(bytes(SIZE)) + b"abcd", ("deflate", "fletcher32")),
+    ],
+    ids=["no stream", "cut", "lzf", "checksum"],
+)
+def test_a_damaged_chunk_of_a_trusted_file_is_one_line(tmp_path: Path, chunk: bytes, filters: tuple[str, ...]) -> None:
+    path = raw_chunk(tmp_path / "f.h5", chunk, filters=filters)
+    with open_features(path) as store, pytest.raises(FeatureError, match="cannot be read") as caught:
+        store.read("v")
+    assert str(caught.value).startswith(f"{path}: video 'v': ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_filter_that_hdf5_lacks_comes_from_hdf5plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = raw_chunk(tmp_path / "f.h5", b"abcd", filters=("32099",))
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    with open_features(path) as store, pytest.raises(MissingExtraError, match=r"32099 .*: pip install hdf5plugin$"):
+        store.read("v")
+    monkeypatch.setitem(sys.modules, "hdf5plugin", types.ModuleType("hdf5plugin"))
+    with open_features(path) as store, pytest.raises(FeatureError, match=r"32099 .* and hdf5plugin too; h5repack"):
+        store.read("v")
+
+
+@pytest.mark.parametrize("name", ["Blosc", "Zstd"])
+def test_filters_of_hdf5plugin_are_read(tmp_path: Path, name: str) -> None:
+    plugins = pytest.importorskip("hdf5plugin")
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("v", data=VALUES, chunks=(5, 23), **getattr(plugins, name)())
+    with open_features(path) as store:
+        assert np.array_equal(store.read("v"), VALUES.astype(np.float32))
+    refuse(path, "not read from strangers")
