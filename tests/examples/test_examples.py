@@ -87,7 +87,7 @@ def test_health_and_model(service: str, model_path: Path) -> None:
     assert httpx.get(f"{service}/health").json() == {"status": "ok", "provider": "cpu"}
     said = httpx.get(f"{service}/model").json()
     assert said["classes"] == list(Detector(model_path, provider="cpu").classes)
-    assert (said["width"], said["alpha_c"]) == (24, 0.3)
+    assert (said["width"], said["detection"]["alpha_c"]) == (24, 0.3)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
