@@ -145,7 +145,8 @@ def measure(model: BaseModel, session: Session, sample: Sample) -> Parity:
     metadata = session.metadata
     model = model.eval()
     largest = dict.fromkeys(Scores._fields, 0.0)
-    found: tuple[dict[str, Segments], dict[str, Segments]] = {}, {}
+    # Of the trained model and of the file: the segments of each video.
+    results: tuple[dict[str, Segments], dict[str, Segments]] = {}, {}
     for which in pack([len(video.features) for video in sample.videos], BATCH_SNIPPETS):
         batch = sample.videos[which]
         names = [f"{sample.source}: video {video.name!r}" for video in batch]
@@ -157,13 +158,13 @@ def measure(model: BaseModel, session: Session, sample: Sample) -> Parity:
             if not math.isfinite(difference):  # max() below would pass over NaN
                 raise ModelError(f"{sample.source}: the trained model's {name} are not finite; nothing to compare with")
             largest[name] = max(largest[name], difference)
-        for scores, detected in zip(both, found, strict=True):
-            own = segments(scores, lengths, metadata.detection).by_video(len(batch))
-            detected.update(zip((video.name for video in batch), own, strict=True))
-    keys = [{(name, *place) for name, one in each.items() for place in _places(one)} for each in found]
-    reference_map, its_map = None, None
+        for scores, result in zip(both, results, strict=True):
+            by_video = segments(scores, lengths, metadata.detection).by_video(len(batch))
+            result.update(zip((video.name for video in batch), by_video, strict=True))
+    keys = [{(name, *place) for name, detected in result.items() for place in _places(detected)} for result in results]
+    reference_map, file_map = None, None
     if sample.annotations is not None:
-        reference_map, its_map = (_average_map(each, sample, metadata.classes) for each in found)
+        reference_map, file_map = (_average_map(result, sample, metadata.classes) for result in results)
     return Parity(
         source=sample.source,
         videos=len(sample.videos),
@@ -173,28 +174,28 @@ def measure(model: BaseModel, session: Session, sample: Sample) -> Parity:
         lost=len(keys[0] - keys[1]),
         gained=len(keys[1] - keys[0]),
         reference_map=reference_map,
-        map=its_map,
+        map=file_map,
     )
 
 
 def problems(parity: Parity, tolerance: Tolerance) -> list[str]:
     """What is beyond the tolerance, in words; empty where nothing is."""
-    found = []
+    too_far = []
     for name in Scores._fields:
         difference = getattr(parity, name)
         if not difference <= tolerance.scores:
-            found.append(f"{name} differs by {difference:.2g} (at most {tolerance.scores:g})")
+            too_far.append(f"{name} differs by {difference:.2g} (at most {tolerance.scores:g})")
     changed = parity.lost + parity.gained
     moved = parity.lost <= 1 and parity.gained <= 1
     if not moved and changed > tolerance.detections * parity.detections:
-        found.append(
+        too_far.append(
             f"{changed} of {parity.detections} detections lost or gained (at most {100 * tolerance.detections:g} %)"
         )
     if parity.reference_map is not None and parity.map is not None:
         fall = parity.reference_map - parity.map
         if fall > tolerance.map:
-            found.append(f"average mAP falls by {100 * fall:.2f} points (at most {100 * tolerance.map:g})")
-    return found
+            too_far.append(f"average mAP falls by {100 * fall:.2f} points (at most {100 * tolerance.map:g})")
+    return too_far
 
 
 def _torch_scores(model: BaseModel, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> Scores:
@@ -204,16 +205,16 @@ def _torch_scores(model: BaseModel, features: npt.NDArray[np.float32], lengths: 
     return Scores(*(output.numpy() for output in outputs))
 
 
-def _places(found: Segments) -> Iterator[tuple[int, int, int]]:
-    return zip(found.label.tolist(), found.first.tolist(), found.last.tolist(), strict=True)
+def _places(segments: Segments) -> Iterator[tuple[int, int, int]]:
+    return zip(segments.label.tolist(), segments.first.tolist(), segments.last.tolist(), strict=True)
 
 
-def _average_map(found: Mapping[str, Segments], sample: Sample, classes: tuple[str, ...]) -> float:
+def _average_map(segments: Mapping[str, Segments], sample: Sample, classes: tuple[str, ...]) -> float:
+    """What refineloc-eval says of the same segments."""
     assert sample.annotations is not None  # for the type checker: the caller looked
-    detections = {}
-    for video in sample.videos:
-        assert video.grid is not None  # and a sample with ground truth knows all fps
-        one = found[video.name]
-        start, end = video.grid.seconds(one.first, one.last)
-        detections[video.name] = Detections(start, end, one.score, one.label, classes)
+    detections = {
+        video.name: Detections.from_segments(video.grid, segments[video.name], classes)
+        for video in sample.videos
+        if video.grid is not None  # all have one: a sample with ground truth knows all fps
+    }
     return float(evaluate(match_detections(detections, sample.annotations)).average_mAP)

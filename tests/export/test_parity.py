@@ -30,6 +30,7 @@ from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.model.metadata import ModelMetadata, Parity
 from refineloc.runtime.model.session import Session
 from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.values import Segments
 from refineloc.training.models.bases.refineloc import RefineLoc
 
 PARITY = Parity("x", 1, 100, 0.01, 0.01, 0.01, 0.01, detections=100, lost=2, gained=3, reference_map=0.5, map=0.49)
@@ -79,6 +80,27 @@ def test_an_equal_file_loses_nothing(model: RefineLoc, session: Session, sample:
     assert parity.reference_map == parity.map
     assert parity.map is not None
     assert problems(parity, TOLERANCES["fp32"]) == []
+
+
+def test_segments_that_clipping_leaves_empty_are_no_detections(
+    model: RefineLoc, session: Session, metadata: ModelMetadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for refineloc-eval: a segment after the video's end, though it scores higher, is not a false positive."""
+
+    def crafted(*_: object) -> Segments:
+        #          0         5         10 seconds, a snippet each
+        # truth    . . T T T . . . . . |
+        # 0.5      . . # # # . . . . . |
+        # 0.9      . . . . . . . . . . | . . # #
+        zeros = np.zeros(2, np.int64)
+        return Segments(zeros, zeros, np.array([2, 12]), np.array([4, 13]), np.array([0.5, 0.9], np.float32))
+
+    monkeypatch.setattr("refineloc.export.parity.segments", crafted)
+    label = metadata.classes[0]
+    truth = VideoAnnotation("v", (label,), start=np.array([2.0]), end=np.array([5.0]), segment_labels=(label,))
+    video = Video("v", np.ones((14, metadata.width), np.float32), SnippetGrid(16.0, 16, 10.0))
+    parity = measure(model, session, Sample("truth.h5", (video,), Annotations({"v": truth})))
+    assert (parity.reference_map, parity.map) == (1.0, 1.0)
 
 
 def test_another_model_is_seen(model: RefineLoc, session: Session, sample: Sample) -> None:
