@@ -22,3 +22,6 @@ def detect_segments(
     npt.NDArray[np.int64],
     npt.NDArray[np.float64],
 ]: ...
+def segment_score(
+    profile: str, class_mean: float, foreground_mean: float, attention_mean: float, video_score: float
+) -> float: ...

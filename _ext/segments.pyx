@@ -144,6 +144,21 @@ def detect_segments(
     return segments[VIDEO], segments[LABEL], segments[FIRST], segments[LAST], scores
 
 
+def segment_score(profile, double class_mean, double foreground_mean, double attention_mean, double video_score):
+    """The score of one segment, for callers that follow its means themselves.
+
+    Args:
+        profile: "paper" or "release".
+        class_mean, foreground_mean, attention_mean: of C̄_n, Ā^bf_fg and Ā^time over the segment before widening.
+        video_score: ŷ_n.
+    """
+    return _score(class_mean, foreground_mean if profile == "release" else attention_mean, video_score)
+
+
+cdef inline double _score(double class_mean, double weight_mean, double video_score) noexcept nogil:
+    return class_mean + weight_mean + video_score
+
+
 cdef i64 _video(
     const float[:, ::1] c, const float[::1] f, const float[::1] weight, const float[:, ::1] y,
     const i64[:, ::1] ranked, Py_ssize_t v, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t offset,
@@ -180,7 +195,7 @@ cdef i64 _video(
             found[LABEL, at] = n
             found[FIRST, at] = max(first - rules.widen, begin) - begin
             found[LAST, at] = min(last + rules.widen, end - 1) - begin
-            score[at] = classes / size + weights / size + y[v, n]
+            score[at] = _score(classes / size, weights / size, y[v, n])
             if score[at] != score[at]:
                 return -1
             at += 1

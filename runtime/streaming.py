@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from refineloc._ext.segments import segment_score
 from refineloc.runtime.detections import Detection, Detections
 from refineloc.runtime.detector import Detector
 from refineloc.runtime.errors import ConfigError, FeatureError
@@ -74,7 +75,7 @@ class StreamingDetector:
         self._max_open = max_open_snippets
         classes = len(detector.classes)
         # Every class's runs are followed, and widening waits: which classes count, and the video's end, come later.
-        self._runs = replace(detector.settings, top_k=classes, widen=0)
+        self._rules = replace(detector.settings, top_k=classes, widen=0)
         joined = detector.settings.max_gap + 1 if detector.settings.profile == "paper" else 2  # past a (dilated) run
         self._settled_after = max(joined, detector.settings.widen)
         self._attention = _RunningAttention(classes)
@@ -137,14 +138,14 @@ class StreamingDetector:
         rank = {label: place for place, label in enumerate(top)}
         kept = sorted((run for run in self._settled if run.label in rank), key=lambda run: (rank[run.label], run.first))
         bounds = np.array([self._widened(run) for run in kept], dtype=np.int64).reshape(-1, 2)
-        found = Segments(
+        settled = Segments(
             video=np.zeros(len(kept), dtype=np.int64),
             label=np.array([run.label for run in kept], dtype=np.int64),
             first=bounds[:, 0],
             last=bounds[:, 1],
             score=np.array([self._score(run) for run in kept], dtype=np.float64),
         )
-        return Detections.from_segments(self._grid, found, self._detector.classes, self._detector.provider)
+        return Detections.from_segments(self._grid, settled, self._detector.classes, self._detector.provider)
 
     def _settle(self, longest: int | None = None) -> None:
         """Take the runs that can no longer change out of the window, and from the window what no open run needs.
@@ -157,23 +158,28 @@ class StreamingDetector:
             return
         none = np.zeros(size, dtype=np.float32)
         video = np.zeros((1, self._open.shape[1]), dtype=np.float32)
-        found = segments(
-            Scores(self._open, self._foreground, none, video), np.array([size], dtype=np.int64), self._runs
+        runs = segments(
+            Scores(self._open, self._foreground, none, video), np.array([size], dtype=np.int64), self._rules
         )
-        settled = found.last + self._settled_after < size
+        settled = runs.last + self._settled_after < size
         if longest is not None:
-            settled |= size - found.first > longest
-        for label, first, last, score in zip(*(column[settled] for column in found[1:]), strict=True):
+            settled |= size - runs.first > longest
+        for label, first, last in zip(runs.label[settled], runs.first[settled], runs.last[settled], strict=True):
             inside = slice(first, last + 1)
-            # What follows a cut reaches back into it by the dilation of "release": that snippet counts as it is.
-            score += (self._class_scores[inside, label] - self._open[inside, label]).mean()
-            weight = float(self._weight[inside].mean())
-            run = _Run(int(label), self._begin + int(first), self._begin + int(last), float(score), weight)
+            run = _Run(
+                label=int(label),
+                first=self._begin + int(first),
+                last=self._begin + int(last),
+                # Not of `_open`: what follows a cut reaches back into it by the dilation of "release".
+                class_mean=float(self._class_scores[inside, label].mean(dtype=np.float64)),
+                foreground_mean=float(self._foreground[inside].mean(dtype=np.float64)),
+                weight_mean=float(self._weight[inside].mean()),
+            )
             self._settled.append(run)
             self._waiting.setdefault(run.label, []).append(run)
-            self._open[inside, label] = -1.0  # not found again
+            self._open[inside, label] = -1.0  # so that it is not detected again
         # A later run may reach as far back as the dilation of the "release" profile, one snippet.
-        needed = max(0, min([size - self._settled_after - 1, *found.first[~settled].tolist()]))
+        needed = max(0, min([size - self._settled_after - 1, *runs.first[~settled].tolist()]))
         self._begin += needed
         self._class_scores = self._class_scores[needed:].copy()
         self._open = self._open[needed:].copy()
@@ -200,11 +206,14 @@ class StreamingDetector:
         return max(run.first - widen, 0), min(run.last + widen, self.snippets - 1)
 
     def _score(self, run: "_Run") -> float:
-        """With the running attention (in the "paper" profile) and the running ŷ."""
-        score = run.score + float(self._attention.video_scores()[run.label])
-        if self._detector.settings.profile == "paper":
-            score += run.weight / self._attention.total
-        return score
+        """With the running attention and the running ŷ."""
+        return segment_score(
+            self._detector.settings.profile,
+            run.class_mean,
+            run.foreground_mean,
+            run.weight_mean / self._attention.total,
+            float(self._attention.video_scores()[run.label]),
+        )
 
 
 def _check_streamable(detector: Detector) -> None:
@@ -231,13 +240,17 @@ def _check_streamable(detector: Detector) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A segment before it is widened: snippets of the video, the score without attention and ŷ, its mean weight."""
+    """A segment before it is widened: snippets of the video, and means over them.
+
+    `weight_mean` is of the weights whose share of the video's sum is the attention.
+    """
 
     label: int
     first: int
     last: int
-    score: float
-    weight: float
+    class_mean: float
+    foreground_mean: float
+    weight_mean: float
 
 
 class _RunningAttention:

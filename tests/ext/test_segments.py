@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins import segments as twin
 
-from refineloc._ext.segments import detect_segments
+from refineloc._ext.segments import detect_segments, segment_score
 
 F32 = npt.NDArray[np.float32]
 
@@ -271,3 +271,23 @@ def test_settings_beyond_all_snippets_do_not_overflow() -> None:
     most = 2**63 - 1
     assert run("#..#......", max_gap=most, widen=most) == [(0, 9)]
     assert run("", max_gap=most, widen=most, top_k=most, threads=2**31 - 1) == []
+
+
+@pytest.mark.parametrize("profile", ["paper", "release"])
+def test_the_score_of_a_segment_from_its_means(profile: str) -> None:
+    rng = np.random.default_rng(3)
+    class_scores, foreground, attention = (0.5 + 0.5 * rng.random((3, 9), np.float32)).astype(np.float32)
+    video_scores = np.array([[0.3]], np.float32)
+    (score,) = detect_segments(
+        class_scores[:, None],
+        foreground,
+        attention,
+        video_scores,
+        np.array([9]),
+        profile=profile,
+        alpha_a=1,
+        alpha_c=0,
+        top_k=1,
+    )[4]
+    means = [array.mean(dtype=np.float64) for array in (class_scores, foreground, attention)]
+    assert segment_score(profile, *means, video_scores[0, 0]) == pytest.approx(score, rel=1e-14)

@@ -173,8 +173,8 @@ def test_a_cut_touches_no_other_segment_and_costs_no_score(
     parts = [run for run in stream._settled if run.label == 4]
     assert len(parts) == 6
     assert (parts[0].first, parts[-1].last) == (0, 599)
-    mean = 0.75 if profile == "paper" else 0.75 + 1.0  # of C̄, and of the foreground
-    assert [run.score for run in parts] == pytest.approx([mean] * 6, abs=1e-5)
+    assert [run.class_mean for run in parts] == pytest.approx([0.75] * 6, abs=1e-5)
+    assert [run.foreground_mean for run in parts] == [1.0] * 6
 
 
 @pytest.mark.parametrize(
