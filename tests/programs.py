@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from waiting import LAST_RESORT_S, wait_until
 
 # Loaded once by the server; absent ones are left out.
 PRELOADED = [
@@ -37,9 +38,6 @@ PRELOADED = [
 ]
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(PRELOADED)
-
-
-_LAST_RESORT_S = 600.0  # a program that hangs fails its test, whatever the machine
 
 
 class Program:
@@ -75,18 +73,21 @@ class Program:
 
     def wait(self) -> subprocess.CompletedProcess[str]:
         """Its end: exit code (minus the number of the signal that ended it), stdout and stderr."""
-        self._process.join(_LAST_RESORT_S)
+        self._process.join(LAST_RESORT_S)
         code = self._process.exitcode
         assert code is not None, f"{self._arguments} hangs"
         return subprocess.CompletedProcess(self._arguments, code, self._out.read_text(), self._err.read_text())
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait for what it does while it runs; an error if it ends before."""
-        last = time.monotonic() + _LAST_RESORT_S
-        while not condition():
-            assert self._process.exitcode is None, f"ended too early: {self.wait()}"
-            assert time.monotonic() < last, f"{self._arguments} hangs"
-            time.sleep(0.002)
+
+        def holds() -> bool:
+            # Its end is asked for first: what it did last counts.
+            ended = self._process.exitcode is not None
+            return condition() or ended
+
+        wait_until(holds, f"{self._arguments} hangs")
+        assert condition(), f"ended too early: {self.wait()}"
 
     def send_signal(self, number: signal.Signals) -> None:
         """Nothing happens where it has ended."""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import wait_until
 
 from refineloc.runtime import Detector, EngineError, FeatureError, SnippetGrid, open_features
 from refineloc.runtime.batches import Planned, ahead, pack, read_batches
@@ -48,10 +49,8 @@ def test_runs_ahead_by_its_depth_and_no_further() -> None:
     seen: list[str] = []
     items = ahead(count(seen, 50), depth=2)
     next(items)
-    deadline = time.monotonic() + 5
-    while len(seen) < 4 and time.monotonic() < deadline:
-        time.sleep(0.001)
-    time.sleep(0.05)
+    wait_until(lambda: len(seen) >= 4, "the reader fills its queue")
+    time.sleep(0.05)  # for one that would go further
     assert seen == ["made 0", "made 1", "made 2", "made 3"]  # one taken, two waiting, one in the hand
     items.close()
 
@@ -178,10 +177,7 @@ def test_leaving_detect_many_early_leaves_no_thread(model_path: Path, store_path
         for name, _ in detector.detect_many(store, fps=25.0):
             assert name == "v00"
             break
-        deadline = time.monotonic() + 5
-        while running() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not running()
+        wait_until(lambda: not running(), "the threads end")
 
 
 def test_an_error_of_the_engine_leaves_no_thread_and_then_the_store_is_closed(

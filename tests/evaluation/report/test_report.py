@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import LAST_RESORT_S
 
 from refineloc.evaluation import Matching, diagnose, evaluate, match_detections, video_scores
 from refineloc.evaluation.report import report_data, write_report
@@ -363,7 +364,9 @@ def test_a_link_plays_the_file_from_its_segment_on(opened: Any) -> None:
     opened.switch_to.window(next(handle for handle in opened.window_handles if handle != page))
     try:
         now = "return document.querySelector('video')?.currentTime ?? 0"
-        second = wait(opened, 60, 0.05).until(lambda browser: (value := browser.execute_script(now)) >= start and value)
+        second = wait(opened, LAST_RESORT_S, 0.05).until(
+            lambda browser: (value := browser.execute_script(now)) >= start and value
+        )
         assert 5 < start <= second <= end + 0.5  # it began at the segment, not at 0, and ends with it
     finally:
         opened.close()
