@@ -19,7 +19,7 @@ from refineloc.runtime.cli.common import new_app, note, run_app, version_callbac
 from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.errors import ConfigError, InputError, OutputError
 from refineloc.runtime.files import check_writable
-from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.times import video_times
 
 __all__ = ["main"]
 
@@ -64,6 +64,9 @@ def report_command(
         typer.Option(help="With --timeline and --features: draw this model's attention and class scores too."),
     ] = None,
     features: Annotated[Path | None, typer.Option(help="With --timeline and --model: the video's features.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="With --features: frames a second, where neither they nor LABELS state it.")
+    ] = None,
     films: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Video files, which the page then opens at a segment.")
     ] = None,
@@ -102,7 +105,7 @@ def report_command(
         _check_timeline(timeline[0], annotations, model, features)
     named = _read_named(detections)
     if timeline is not None:
-        _write_timeline(*timeline, named, annotations, model=model, features=features)
+        _write_timeline(*timeline, named, annotations, model=model, features=features, fps=fps)
     if out is None and diagnosis is None:
         return
     matchings = {
@@ -201,18 +204,19 @@ def _write_timeline(
     *,
     model: Path | None,
     features: Path | None,
+    fps: float | None,
 ) -> None:
     """One video's ground truth, its detections of each set, and, with a model and features, its scores by snippet."""
     curves = None
     if model is not None and features is not None:
-        curves = _curves(model, features, annotations[video])
+        curves = _curves(model, features, annotations[video], fps)
     nothing = Detections(np.empty(0), np.empty(0), np.empty(0), np.empty(0, dtype=np.int64), ())
     rows = {name: by_video.get(video, nothing) for name, by_video in named.items()}
     draw_timeline(out, annotations[video], rows, curves=curves)
     note(f"{out}: time line of {video}")
 
 
-def _curves(model: Path, features: Path, video: VideoAnnotation) -> Curves:
+def _curves(model: Path, features: Path, video: VideoAnnotation, fps: float | None) -> Curves:
     # Imported here: only curves need the engine and HDF5.
     from refineloc.runtime.detector import Detector
     from refineloc.runtime.features.opening import open_features
@@ -222,10 +226,9 @@ def _curves(model: Path, features: Path, video: VideoAnnotation) -> Curves:
         if video.name not in store.names:
             raise InputError(f"{features}: has no video {video.name!r}")
         scores = detector.scores(store.read(video.name))
-        fps = store.info(video.name).fps or video.fps
-    if fps is None:
-        raise InputError(f"video {video.name!r}: its fps is in neither {features} nor the annotations")
-    grid = SnippetGrid(fps, detector.metadata.snippet_frames, video.duration_s)
+        grid = video_times(store.info(video.name), video, fps=fps).grid(detector.metadata.snippet_frames)
+    if grid is None:
+        raise InputError(f"video {video.name!r}: its fps is in neither {features} nor the labels; give --fps X")
     return score_curves(scores, grid, video, detector.classes)
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from refineloc.evaluation import matching
+from refineloc.evaluation.cli import report
 from refineloc.evaluation.cli.report import main
+from refineloc.runtime import Detector, open_features, read_annotations, read_detections, write_detections
 
 pytest.importorskip("matplotlib", reason="pictures need refineloc[plot]")
 
@@ -129,6 +131,38 @@ def test_timeline_with_curves_of_the_model(here: Path, run: Run, model_path: Pat
     heights = [matplotlib.image.imread(here / name).shape[0] for name in ("plain.png", "line.png")]
     # Two strips more (foreground, and the class "run" of the video), of 0.62 inches at 130 dots each.
     assert heights[1] - heights[0] == pytest.approx(2 * 0.62 * 130, abs=2)
+
+
+def test_curves_and_detections_have_one_frame_rate(
+    here: Path, run: Run, model_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The features' own attributes go before the labels' (25 frames a second, 60 s), for both."""
+    with h5py.File(here / "features.h5", "w") as file:
+        file["clip1"] = rng.standard_normal((90, 24)).astype(np.float32)
+        file["clip1"].attrs.update(fps=50.0, duration=28.6)
+    labels = read_annotations(here / "truth.csv")["clip1"]
+    with open_features(here / "features.h5") as store:
+        times = {"clip1": (labels.fps, labels.duration_s)}
+        write_detections(here / "found.json", Detector(model_path, provider="cpu").detect_many(store, times=times))
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(report, "draw_timeline", lambda *_, **options: drawn.update(options))
+    options = ("--model", str(model_path), "--features", "features.h5")
+    assert run("found.json", "--timeline", "clip1", "line.png", *options)[0] == 0
+    ends = read_detections(here / "found.json")["clip1"].end
+    seconds, _ = drawn["curves"]["foreground"]
+    assert 20 < ends.max() <= 28.6
+    assert len(seconds) == 90
+    assert seconds[-1] == pytest.approx((89 * 16 / 50 + 28.6) / 2)  # the last snippet ends with the video
+
+
+def test_the_frame_rate_can_be_an_option(here: Path, run: Run, model_path: Path, rng: np.random.Generator) -> None:
+    (here / "truth.csv").write_text("video-name,t-start,t-end,label\nclip1,1,4,run\n")
+    with h5py.File(here / "features.h5", "w") as file:
+        file["clip1"] = rng.standard_normal((90, 24)).astype(np.float32)
+    options = (AFTER, "--timeline", "clip1", "line.png", "--model", str(model_path), "--features", "features.h5")
+    code, told = run(*options)
+    assert (code, told.count("its fps is in neither features.h5 nor the labels; give --fps X")) == (2, 1)
+    assert run(*options, "--fps", "25")[0] == 0
 
 
 @pytest.mark.parametrize(
