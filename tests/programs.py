@@ -36,8 +36,8 @@ PRELOADED = [
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
 ]
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(PRELOADED)
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(PRELOADED)
 
 
 class Program:
@@ -58,7 +58,7 @@ class Program:
         self._out, self._err = (Path(self._folder.name, kind) for kind in ("out", "err"))
         (program,) = entry_points(group="console_scripts", name=name)
         given = (program.value, self._arguments, str(cwd), dict(env or {}), before, str(self._out), str(self._err))
-        self._process = _SERVER.Process(target=_run, args=given)
+        self._process = SERVER.Process(target=_run, args=given)
         self._process.start()
 
     def __enter__(self) -> Self:

@@ -228,4 +228,14 @@ def _interrupted(folder: Path | None) -> Iterator[None]:
 def main() -> NoReturn:
     """Entry point of the console script."""
     keep_freed_memory()
-    run_app(app, {"allow_missing": "--allow-missing", "settings": "--show-config prints a file to begin with"})
+    run_app(
+        app,
+        {
+            "allow_missing": "--allow-missing",
+            "betas": "--betas B,B,...",
+            "folder": "--run NAME",
+            "resume": "--resume",
+            "seeds": "--seeds S,S,...",
+            "settings": "--show-config prints a file to begin with",
+        },
+    )

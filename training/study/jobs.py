@@ -22,6 +22,7 @@ from refineloc.training.train_run import train_run
 
 __all__ = ["Ended", "Job", "run_jobs", "share_of_cores"]
 
+_CONTEXT = multiprocessing.get_context("spawn")
 _STEP_S = 1.0
 _LOG = "log.txt"
 
@@ -133,7 +134,7 @@ def _start(job: Job, threads: int) -> SpawnProcess:
         (job.folder / _LOG).write_bytes(b"")
     except OSError as error:
         raise OutputError(f"{job.folder}: cannot be written: {error.strerror or error}") from error
-    process = multiprocessing.get_context("spawn").Process(target=_train, args=(job,), name=job.name, daemon=True)
+    process = _CONTEXT.Process(target=_train, args=(job,), name=job.name, daemon=True)
     with _inherited({"OMP_NUM_THREADS": str(threads)}):
         process.start()
     return process

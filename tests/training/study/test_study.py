@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import programs
 import pytest
 from typer.testing import CliRunner
 
@@ -25,6 +26,7 @@ from refineloc.training.data.split import load_split, read_labels
 from refineloc.training.data.truth import true_foreground
 from refineloc.training.run.files import load_iteration, locked, read_records
 from refineloc.training.settings.config import resolve
+from refineloc.training.study import jobs
 from refineloc.training.study.curves import draw_curves
 from refineloc.training.study.grid import GENERATORS, Cell, Grid
 from refineloc.training.study.jobs import Ended, Job, run_jobs, share_of_cores
@@ -80,7 +82,7 @@ import sys, threading
 from pathlib import Path
 from refineloc.training.run.files import Run
 
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:3]
 import test_study
 
 add_iteration = Run.add_iteration
@@ -93,7 +95,7 @@ def add_and_stop(run, *arguments):
 Run.add_iteration = add_and_stop
 
 if __name__ == "__main__":
-    test_study.study(Path(sys.argv[2]))
+    test_study.study(Path(sys.argv[3]))
 """
 
 
@@ -103,16 +105,19 @@ def killed(tmp_path_factory: pytest.TempPathFactory, write_data: Callable[[Path,
     data = write_data(tmp_path_factory.mktemp("data"), np.random.default_rng(11))
     script = data / "stopping.py"
     script.write_text(STOPPING)
-    command = [sys.executable, str(script), str(Path(__file__).parent), str(data)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    command = [sys.executable, str(script), str(Path(__file__).parent), str(Path(__file__).parents[2]), str(data)]
+    process = subprocess.Popen(command)
     runs = [data / "study" / cell.name for cell in GRID.cells()]
     wait_for(lambda: all(len(read_records(run)) == 2 for run in runs) or process.poll() is not None)
-    assert not any(map(is_free, runs)), "both are trained at the same time, and wait"
+    assert process.poll() is None
+    assert not any(map(is_free, runs))  # both are trained at the same time
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     wait_for(lambda: all(map(is_free, runs)))  # they ended with the study
     assert not (data / "study/table.md").exists()
-    study(data, resume=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "_CONTEXT", programs.SERVER)
+        study(data, resume=True)
     return data
 
 
@@ -220,18 +225,19 @@ def test_other_settings_are_refused(killed: Path) -> None:
     assert not (killed / "new").exists()
 
 
-def test_jobs_that_fail_are_told_apart(data: Path) -> None:
+def test_jobs_that_fail_are_told_apart(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One has no data, and one is killed, as the system does where memory ends; the third is trained."""
+    monkeypatch.setattr(jobs, "_CONTEXT", programs.SERVER)
     config = resolve(SETTINGS, {"training": {"iterations": 1, "epochs": 1}})
     os.mkfifo(data / "endless.csv")  # whoever reads it waits
     given = files(data)
-    jobs = [
+    given_jobs = [
         Job(data / "killed", config, replace(given, labels=data / "endless.csv")),
         Job(data / "without", config, files(data / "nothing")),
         Job(data / "trained", config, given),
     ]
     errors = {}
-    for running, ended in run_jobs(jobs, 2, 1):
+    for running, ended in run_jobs(given_jobs, 2, 1):
         assert len(running) <= 2
         errors |= {end.job.name: end.error for end in ended}
         for process in multiprocessing.active_children():
@@ -241,7 +247,7 @@ def test_jobs_that_fail_are_told_apart(data: Path) -> None:
     assert errors["without"].startswith(f"{data / 'nothing'}")
     assert (data / "without/log.txt").read_text() == f"error: {errors['without']}\n"
     assert errors["trained"] == ""
-    assert [job.finished for job in jobs] == [False, False, True]
+    assert [job.finished for job in given_jobs] == [False, False, True]
     assert not multiprocessing.active_children()
 
 
@@ -250,8 +256,8 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Jobs one after another, without processes. Gives the names of the jobs that fail, to be added to."""
     names: set[str] = set()
 
-    def run_here(jobs: Sequence[Job], at_a_time: int, threads: int) -> Iterator[tuple[list[Job], list[Ended]]]:
-        for job in jobs:
+    def run_here(given: Sequence[Job], at_a_time: int, threads: int) -> Iterator[tuple[list[Job], list[Ended]]]:
+        for job in given:
             error = "refused" if job.name in names else ""
             try:
                 if not error:
@@ -364,6 +370,17 @@ def test_wrong_options(data: Path, options: list[str], message: str) -> None:
     assert isinstance(error, ConfigError)
     assert message in str(error)
     assert not folder.exists()
+
+
+def test_an_error_names_the_option(data: Path) -> None:
+    command = [*data_options(data), "--study", "generators-beta", "--run", "study"]
+    done = programs.run("refineloc-train", *command, "--betas", "1,x", cwd=data)
+    assert done.returncode == 2
+    assert done.stderr.endswith("such as 1,2,4; got '1,x' (--betas B,B,...)\n")
+    (data / "study").mkdir()
+    (data / "study/config.toml").touch()
+    done = programs.run("refineloc-train", *command, cwd=data)
+    assert done.stderr == "error: study: holds a run; a study needs a folder of its own (--run NAME)\n"
 
 
 def test_what_the_command_asks_for(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
