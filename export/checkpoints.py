@@ -153,18 +153,18 @@ def _unpickle(source: Path) -> Any:
 
 def _layers(source: Path, state: Mapping[Any, Any], branch: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Weight [out, in] and bias [out] of each fully connected layer of a branch, in order."""
-    found: dict[tuple[int, str], torch.Tensor] = {}
+    tensors: dict[tuple[int, str], torch.Tensor] = {}
     for key, value in state.items():
         match = _WEIGHT.fullmatch(key) if isinstance(key, str) else None
         if match is None or not isinstance(value, torch.Tensor):
             raise ModelError(f"{source}: not a RefineLoc checkpoint: unexpected entry {str(key)[:60]!r} in the model")
         if match[1] == branch:
-            found[int(match[2]), match[3]] = value
-    count = len(found) // 2
+            tensors[int(match[2]), match[3]] = value
+    count = len(tensors) // 2
     wanted = {(index, kind) for index in range(count) for kind in ("weight", "bias")}
-    if not count or found.keys() != wanted:
+    if not count or tensors.keys() != wanted:
         raise ModelError(f"{source}: not a RefineLoc checkpoint: the layers of {branch} are not complete")
-    layers = [(found[index, "weight"], found[index, "bias"]) for index in range(count)]
+    layers = [(tensors[index, "weight"], tensors[index, "bias"]) for index in range(count)]
     if any(weight.dim() != 2 or not all(weight.shape) or bias.dim() != 1 for weight, bias in layers):
         raise ModelError(f"{source}: {branch}: expected weights [out, in] and biases [out]")
     return layers
@@ -176,13 +176,13 @@ def _load(source: Path, branch: nn.Sequential, layers: list[tuple[torch.Tensor, 
         if weight.shape != target.weight.shape or bias.shape != target.bias.shape:
             expected, got = tuple(target.weight.shape), tuple(weight.shape)
             raise ModelError(f"{source}: {name}.linear_{index}: expected shape {expected}, got {got}")
-        if not all(one.is_floating_point() and bool(one.isfinite().all()) for one in (weight, bias)):
+        if not all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in (weight, bias)):
             raise ModelError(f"{source}: {name}.linear_{index}: expected finite numbers")
         target.weight, target.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())
 
 
-def _check_stated(source: Path, config: Mapping[str, Any], found: Mapping[str, int]) -> None:
-    for key, value in found.items():
+def _check_stated(source: Path, config: Mapping[str, Any], weights: Mapping[str, int]) -> None:
+    for key, value in weights.items():
         if key in config and _number(source, config, key) != value:
             raise ModelError(f"{source}: its config says {key} = {config[key]}, its weights say {value}")
 

@@ -58,8 +58,8 @@ def build_graph(model: BaseModel, width: int, *, half: bool = False) -> onnx.Mod
     Raises:
         ModelError: the model's forward pass cannot be traced into a graph that passes the checker.
     """
-    own = copy.deepcopy(model).to("cpu", torch.float16 if half else torch.float32)  # .to() acts in place
-    packed = _PackedModel(own, half).eval()
+    copied = copy.deepcopy(model).to("cpu", torch.float16 if half else torch.float32)  # .to() acts in place
+    packed = _PackedModel(copied, half).eval()
     example = (torch.zeros(sum(_EXAMPLE_LENGTHS), width), torch.tensor(_EXAMPLE_LENGTHS))
     sizes = {"features": {0: torch.export.Dim("snippets")}, "lengths": {0: torch.export.Dim("videos")}}
     with _quiet(), torch.inference_mode():

@@ -11,11 +11,10 @@ from refineloc.runtime.errors import ModelError
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
 from refineloc.training.run.files import load_iteration
-from refineloc.training.settings.config import resolve
+from refineloc.training.settings.config import Config, resolve
 
 __all__ = ["Trained", "from_checkpoint", "from_run"]
 
-_PRODUCER = f"refineloc {__version__}"
 # What a checkpoint's own config has to say, and the place of each in our configuration.
 _STATED = {
     "snippet_frames": "features",
@@ -63,21 +62,7 @@ def from_run(folder: Path | None, iteration: int | None) -> Trained:
     config, data = loaded.config, loaded.data
     return Trained(
         loaded.model,
-        ModelMetadata(
-            classes=data.classes,
-            width=data.width,
-            **config.features.model_dump(),
-            detection=config.detection,
-            preset=config.preset,
-            base=config.model.base,
-            iteration=loaded.iteration,
-            layers=loaded.model.layers,
-            attention_values=loaded.model.attention_values,
-            precision="fp32",
-            training_data=Path(data.train_features).name,
-            producer=_PRODUCER,
-            context_snippets=loaded.model.context_snippets,
-        ),
+        _metadata(config, loaded.model, data.classes, data.width, loaded.iteration, Path(data.train_features).name),
         Path(data.val_features) if data.val_features else None,
         Path(data.val_labels) if data.val_labels else None,
         data.fps or None,
@@ -103,27 +88,33 @@ def from_checkpoint(path: Path, classes: Path, preset: str | None = None) -> Tra
         raise ModelError(
             f"{path}: its config does not state {', '.join(missing)}; give a preset for them", parameter="preset"
         )
-    own: dict[str, dict[str, Any]] = {"features": {}, "detection": {"profile": "release"}}
+    stated: dict[str, dict[str, Any]] = {"features": {}, "detection": {"profile": "release"}}
     for key, value in checkpoint.config.items():
-        own[_STATED[key]][key] = value
-    config = resolve({"preset": preset} if preset else {}, own)
+        stated[_STATED[key]][key] = value
+    config = resolve({"preset": preset} if preset else {}, stated)
     return Trained(
         checkpoint.model,
-        ModelMetadata(
-            classes=names,
-            width=checkpoint.width,
-            **config.features.model_dump(),
-            detection=config.detection,
-            preset=config.preset,
-            base="refineloc",
-            iteration=checkpoint.iteration,
-            layers=checkpoint.model.layers,
-            attention_values=checkpoint.model.attention_values,
-            precision="fp32",
-            training_data="",
-            producer=_PRODUCER,
-            context_snippets=checkpoint.model.context_snippets,
-        ),
+        _metadata(config, checkpoint.model, names, checkpoint.width, checkpoint.iteration),
+    )
+
+
+def _metadata(
+    config: Config, model: BaseModel, classes: tuple[str, ...], width: int, iteration: int, training_data: str = ""
+) -> ModelMetadata:
+    return ModelMetadata(
+        classes=classes,
+        width=width,
+        **config.features.model_dump(),
+        detection=config.detection,
+        preset=config.preset,
+        base=config.model.base,
+        iteration=iteration,
+        layers=model.layers,
+        attention_values=model.attention_values,
+        context_snippets=model.context_snippets,
+        precision="fp32",
+        training_data=training_data,
+        producer=f"refineloc {__version__}",
     )
 
 

@@ -44,18 +44,18 @@ app = new_app("refineloc-doctor")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         level: "ok"; "warn", detection runs, though not as it could; "fail", detection cannot run.
-        what: was looked at.
-        found: in one line.
+        subject: what was checked.
+        result: one line.
         cure: what to do, "" where nothing is to be done.
     """
 
     level: Level
-    what: str
-    found: str
+    subject: str
+    result: str
     cure: str = ""
 
 
@@ -93,7 +93,7 @@ def _kernels() -> Finding:
 
 def _packages() -> Finding:
     # A name can be found twice on the path (a folder of a build beside site-packages); that is one installation.
-    names = {str(one.metadata["Name"]).lower().replace("_", "-"): one.version for one in distributions()}
+    names = {str(each.metadata["Name"]).lower().replace("_", "-"): each.version for each in distributions()}
     engines = {name: names[name] for name in _ENGINES if name in names}
     listed = ", ".join(f"{name} {version}" for name, version in engines.items())
     if len(engines) > 1:
@@ -138,19 +138,19 @@ def _providers(engine: Any) -> Iterator[Finding]:
     else:
         yield Finding("ok", "NVIDIA GPU", "visible")
     for name in reversed(ONNX_NAMES):  # the CPU first: the others matter less
-        what = f"provider {name}"
+        subject = f"provider {name}"
         if ONNX_NAMES[name] not in listed:
             if name == "cpu":
-                yield Finding("fail", what, "is not in the installed ONNX Runtime", _REINSTALL)
+                yield Finding("fail", subject, "is not in the installed ONNX Runtime", _REINSTALL)
             continue
         problem = _why_not(engine, name) if name == "cpu" or gpu is None else gpu
         if problem is None:
-            yield Finding("ok", what, "starts")
+            yield Finding("ok", subject, "starts")
         elif name == "cpu":
-            yield Finding("fail", what, f"does not start: {problem}", _REINSTALL)
+            yield Finding("fail", subject, f"does not start: {problem}", _REINSTALL)
         else:
             cure = "detection runs on the CPU; provider='cpu' asks for that without a warning"
-            yield Finding("warn", what, f"is listed, does not start: {problem}", cure)
+            yield Finding("warn", subject, f"is listed, does not start: {problem}", cure)
     others = sorted(set(listed) - set(ONNX_NAMES.values()))
     if others:
         yield Finding("ok", "other providers", f"listed and not used by refineloc: {', '.join(others)}")
@@ -177,8 +177,8 @@ def _model(path: Path, engine: Any) -> Iterator[Finding]:
         return
     yield Finding("ok", "model", f"{path}, {path.stat().st_size:,} bytes")
     if metadata.precision == "int8" and ONNX_NAMES["cuda"] in engine.get_available_providers() and not gpu_problem():
-        found = "is int8, of which CUDA has no products: with a GPU, too, they run on the CPU"
-        yield Finding("warn", "model", found, "refineloc-export --precision fp16 for the GPU, or provider='cpu'")
+        result = "is int8, of which CUDA has no products: they run on the CPU also where there is a GPU"
+        yield Finding("warn", "model", result, "refineloc-export --precision fp16 for the GPU, or provider='cpu'")
     for name, value in _facts(metadata):
         yield Finding("ok", f"  {name}", value)
 
@@ -219,11 +219,11 @@ def doctor(
     if sys.stdout.isatty():
         _print_rich(findings)
     else:
-        for one in findings:
-            print(f"{one.level:<4}  {one.what:<22}  {' '.join(one.found.split())}")
-            if one.cure:
-                print(f"{'':<4}  {'':<22}  cure: {one.cure}")
-    if any(one.level == "fail" for one in findings):
+        for finding in findings:
+            print(f"{finding.level:<4}  {finding.subject:<22}  {' '.join(finding.result.split())}")
+            if finding.cure:
+                print(f"{'':<4}  {'':<22}  cure: {finding.cure}")
+    if any(finding.level == "fail" for finding in findings):
         raise typer.Exit(2)
 
 
@@ -235,11 +235,11 @@ def _print_rich(findings: list[Finding]) -> None:
 
     colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     table = Table(box=None, show_header=False, pad_edge=False)
-    for one in findings:
-        found = Text(" ".join(one.found.split()))  # Text, so that a bracket in a file's name is no markup
-        if one.cure:
-            found.append(f"\ncure: {one.cure}", style="bold")
-        table.add_row(Text(one.level, style=colours[one.level]), Text(one.what), found)
+    for finding in findings:
+        result = Text(" ".join(finding.result.split()))  # Text, so that a bracket in a file's name is not markup
+        if finding.cure:
+            result.append(f"\ncure: {finding.cure}", style="bold")
+        table.add_row(Text(finding.level, style=colours[finding.level]), Text(finding.subject), result)
     Console().print(table)
 
 

@@ -29,8 +29,8 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def found(model: Path | None = None) -> dict[str, Finding]:
-    return {one.what.strip(): one for one in examine(model)}
+def findings(model: Path | None = None) -> dict[str, Finding]:
+    return {finding.subject.strip(): finding for finding in examine(model)}
 
 
 def installed(*names: str) -> Callable[[], list[Any]]:
@@ -113,7 +113,7 @@ def test_it_shows_what_a_model_says_of_itself(model_path: Path) -> None:
 def test_settings_that_the_profile_does_not_use_are_not_told(
     make_model: Callable[..., Path], profile: str, told: str, not_told: str
 ) -> None:
-    seen = found(make_model(profile=profile))
+    seen = findings(make_model(profile=profile))
     assert not set(told.split()) - seen.keys()
     assert not set(not_told.split()) & seen.keys()
 
@@ -123,13 +123,13 @@ def test_an_int8_model_on_a_machine_with_a_gpu_is_told_where_it_runs(
 ) -> None:
     engine(monkeypatch, [CUDA, CPU], starting=[CUDA, CPU])
     whole, int8 = make_model(), make_model(precision="int8")
-    findings = [one for one in examine(int8) if one.what == "model"]
-    assert [one.level for one in findings] == ["ok", "warn"]
-    assert "run on the CPU" in findings[1].found
-    assert "--precision fp16" in findings[1].cure
-    assert [one.level for one in examine(whole) if one.what == "model"] == ["ok"]
+    of_model = [one for one in examine(int8) if one.subject == "model"]
+    assert [one.level for one in of_model] == ["ok", "warn"]
+    assert "run on the CPU" in of_model[1].result
+    assert "--precision fp16" in of_model[1].cure
+    assert [one.level for one in examine(whole) if one.subject == "model"] == ["ok"]
     engine(monkeypatch, [CUDA, CPU], starting=[CPU], gpu_problem="no driver")
-    assert [one.level for one in examine(int8) if one.what == "model"] == ["ok"]
+    assert [one.level for one in examine(int8) if one.subject == "model"] == ["ok"]
 
 
 def test_a_model_that_cannot_be_used_fails(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_without_an_engine_detection_cannot_run(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(module, "load_engine", absent)
     monkeypatch.setattr(module, "distributions", installed("numpy"))
-    seen = found()
+    seen = findings()
     assert seen["engine"].level == "fail"
     assert "pip install 'refineloc[cpu]'" in seen["engine"].cure
     assert seen["packages"].level == "warn"
@@ -159,48 +159,48 @@ def test_two_engines_in_one_folder_are_told_with_the_cure(
     monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(module, "distributions", installed("numpy", *names))
-    packages = found()["packages"]
+    packages = findings()["packages"]
     assert packages.level == "warn"
-    assert "onnxruntime 1.0, onnxruntime-gpu 1.0" in packages.found
+    assert "onnxruntime 1.0, onnxruntime-gpu 1.0" in packages.result
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in packages.cure
 
 
 def test_one_engine_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "distributions", installed("numpy", "onnxruntime", "onnxruntime-extensions"))
-    assert found()["packages"] == Finding("ok", "packages", "onnxruntime 1.0")
+    assert findings()["packages"] == Finding("ok", "packages", "onnxruntime 1.0")
 
 
 def test_a_listed_provider_that_falls_back_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     engine(monkeypatch, [TENSORRT, CUDA, CPU], starting=[CUDA, CPU])
-    seen = found()
+    seen = findings()
     assert seen["provider cpu"].level == "ok"
     assert seen["provider cuda"] == Finding("ok", "provider cuda", "starts")
     assert seen["provider tensorrt"].level == "warn"
-    assert "is listed, does not start" in seen["provider tensorrt"].found
+    assert "is listed, does not start" in seen["provider tensorrt"].result
     assert seen["NVIDIA GPU"] == Finding("ok", "NVIDIA GPU", "visible")
 
 
 def test_missing_libraries_of_cuda_are_told_with_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     engine(monkeypatch, [CUDA, CPU], starting=[CPU])
-    cuda = found()["provider cuda"]
+    cuda = findings()["provider cuda"]
     assert cuda.level == "warn"
-    assert "pip install 'onnxruntime-gpu[cuda,cudnn]'" in cuda.found
+    assert "pip install 'onnxruntime-gpu[cuda,cudnn]'" in cuda.result
 
 
 def test_without_a_gpu_none_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     engine(monkeypatch, [CUDA, CPU], starting=[CUDA, CPU], gpu_problem="no NVIDIA driver in this test")
-    seen = found()
+    seen = findings()
     assert seen["provider cuda"].level == "warn"
-    assert "no NVIDIA driver in this test" in seen["provider cuda"].found
+    assert "no NVIDIA driver in this test" in seen["provider cuda"].result
     assert seen["NVIDIA GPU"].level == "ok"
 
 
 def test_a_gpu_that_the_engine_cannot_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     engine(monkeypatch, [CPU, "AzureExecutionProvider"], starting=[CPU])
-    seen = found()
+    seen = findings()
     assert seen["NVIDIA GPU"].level == "warn"
     assert "pip install 'refineloc[gpu]'" in seen["NVIDIA GPU"].cure
-    assert "AzureExecutionProvider" in seen["other providers"].found
+    assert "AzureExecutionProvider" in seen["other providers"].result
     assert "provider cuda" not in seen
 
 
@@ -209,12 +209,12 @@ def test_an_engine_without_a_cpu_provider_fails(
     monkeypatch: pytest.MonkeyPatch, listed: list[str], starting: list[str]
 ) -> None:
     engine(monkeypatch, listed, starting)
-    assert found()["provider cpu"].level == "fail"
+    assert findings()["provider cpu"].level == "fail"
 
 
 def test_kernels_that_do_not_load_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "refineloc._ext.nms", None)
-    kernels = found()["kernels"]
+    kernels = findings()["kernels"]
     assert kernels.level == "fail"
     assert "build_ext" in kernels.cure
 
@@ -225,7 +225,7 @@ def test_a_container_that_has_less_than_its_cores_is_told(
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota)
     monkeypatch.setattr(module, "_CPU_MAX", tmp_path / "cpu.max")
-    cpu = found()["CPU"]
+    cpu = findings()["CPU"]
     assert cpu.level == level
     assert ("--threads 1" in cpu.cure) == (level == "warn")
 
