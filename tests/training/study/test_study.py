@@ -32,6 +32,7 @@ from refineloc.training.study.grid import GENERATORS, Cell, Grid
 from refineloc.training.study.jobs import Ended, Job, run_jobs, share_of_cores
 from refineloc.training.study.run_study import StudyError, run_study
 from refineloc.training.study.summary import Result, Summary
+from refineloc.training.study.tables import write_tables
 from refineloc.training.train_run import train_run
 
 SETTINGS: dict[str, Any] = {
@@ -309,7 +310,7 @@ def result(generator: str, beta: float, seed: int, *scores: float) -> Result:
     return Result(Cell(generator, beta, seed), records)
 
 
-def test_means_over_seeds() -> None:
+def test_means_over_seeds(tmp_path: Path) -> None:
     """By hand: the iteration is chosen by the mean of the seeds, not for each of them; one has stopped early."""
     grid = Grid(betas=(1.0, 2.0), seeds=(0, 1), generators=("uniform", "segment"))
     results = [
@@ -335,6 +336,11 @@ def test_means_over_seeds() -> None:
     assert summary.best_beta("uniform") == 2.0
     assert summary.missing == {}
     assert Summary(grid, results[1:]).missing == {("uniform", 1.0): [0]}
+    write_tables(tmp_path, grid, results, 5, "val.csv")
+    by_beta, by_iteration = (tmp_path / "table.md").read_text().split("By iteration")
+    assert "| segment | 17.50 ± 3.54 (1) | 12.00 ± 2.83 (0); then 11.00 ± 1.41 (1) |" in by_beta
+    assert "| segment | 1 | 12.00 ± 2.83 | 17.50 ± 3.54 | 16.00 ± 2.83 |" in by_iteration
+    assert "| uniform | 2 | 12.00 ± 2.83 | 8.25 ± 1.77 | 3.00 ± 0.00 |" in by_iteration
     labels = [text.get_text() for text in draw_curves(summary).legends[0].get_texts()]
     assert labels == ["uniform (β = 2)", "segment (β = 1)"]
 
