@@ -31,12 +31,12 @@ __all__ = ["main"]
 app = new_app("refineloc-detect")
 
 
-# Values of types that typer has not are texts, which `_parsed` reads.
+# Typer has no options of these types: their values are texts, which `_parsed` reads.
 _METAVARS = {float | None: "NUMBER|none", tuple[float, ...]: "FIRST:LAST:STEP|LIST"}
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each setting of detection, in the place of its `**settings`."""
+    """Give a command an option for each setting of detection, which take the place of its `**settings`."""
     signature = inspect.signature(command)
     parameters = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
     for setting in every_setting():
@@ -55,7 +55,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parsed(setting: Setting, value: Any) -> Any:
-    """The value of an option: `none`, and lists of numbers, are texts on a command line."""
+    """The value of an option, as the library takes it."""
     if setting.type == tuple[float, ...]:
         numbers = parse_numbers(value)
         if not numbers:
@@ -120,7 +120,7 @@ def detect(
     if fps is not None and videos is not None:
         raise InputError("--fps and --videos: give one of them")
     check_writable(out, suffixes=(".json", ".csv", ".jsonl"))
-    given_settings = {
+    stated = {
         setting.name: _parsed(setting, settings[setting.name])
         for setting in every_setting()
         if settings[setting.name] is not None
@@ -131,7 +131,7 @@ def detect(
         threads=threads,
         batch_snippets=batch_snippets,
         engine_cache=engine_cache,
-        **given_settings,
+        **stated,
     )
     with open_features(features, untrusted=untrusted) as store:
         times: Times | None = None

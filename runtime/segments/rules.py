@@ -32,7 +32,9 @@ __all__ = [
     "settings_of",
 ]
 
-Profile = Literal["paper", "release", "multi-threshold"]
+_OneProfile = Literal["paper", "release"]
+_ManyProfile = Literal["multi-threshold"]
+Profile = Literal[_OneProfile, _ManyProfile]
 Scoring = Literal["contrast", "peak"]
 
 MAX_THRESHOLDS = 1_000  # finer than any curve needs; bounds what a hostile model file can cost
@@ -47,7 +49,7 @@ class Setting:
     Attributes:
         name: of the field.
         type: of its values: a Literal of texts, int, float, `float | None`, or `tuple[float, ...]`.
-        default: where nothing else is said.
+        default: its value where nobody gives one.
         description: what it does, with the source of the default.
         least, most: bounds, both included, of a number or of each number of a list.
     """
@@ -74,7 +76,7 @@ class Setting:
         """The value in its plain Python type.
 
         Raises:
-            ConfigError: it is none of this setting.
+            ConfigError: the value is of another type, or out of range.
         """
         if get_origin(self.type) is Literal:
             if isinstance(value, str) and value in get_args(self.type):
@@ -135,7 +137,7 @@ class OneThreshold(_Shared):
         ConfigError: a value of another type, or out of range.
     """
 
-    profile: Literal["paper", "release"] = field(
+    profile: _OneProfile = field(
         default="paper", metadata=_about("rules of the paper or of the released code (docs/method.md)")
     )
     alpha_a: float = field(default=0.5, metadata=_about("α_A: most background Ā^bf_bg of a kept snippet", 0, 1))
@@ -155,7 +157,7 @@ class ManyThresholds(_Shared):
         ConfigError: a value of another type, or out of range.
     """
 
-    profile: Literal["multi-threshold"] = field(
+    profile: _ManyProfile = field(
         default="multi-threshold",
         metadata=_about("runs of the normalised class activation above each of many thresholds (docs/method.md)"),
     )
