@@ -33,10 +33,12 @@ from refineloc.evaluation.matching import DEFAULT_TIOUS
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.training.data.split import Split
+from refineloc.training.data.truth import true_foreground
 from refineloc.training.fit import Labelled, fit
 from refineloc.training.machine.malloc import keep_freed_memory
 from refineloc.training.models.base_model import build_model
 from refineloc.training.run.checkpoint import Checkpoint
+from refineloc.training.scoring import detect, quality
 from refineloc.training.settings.config import Config, resolve
 
 RELEASE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refineloc-release"
@@ -119,38 +121,16 @@ def time_lines(name: str, width: int, classes: tuple[str, ...] = ()) -> tuple[Sp
     return Split(names, features, lengths, targets, known, grids, width, width, RELEASE / name), annotations
 
 
-def true_labels(split: Split, annotations: Annotations) -> Tensor:
-    """Pseudo labels for the benchmark: the true foreground."""
-    own = [annotations[name] for name in split.names]
-    parts = [
-        grid.foreground(video.start, video.end, length)
-        for video, grid, length in zip(own, split.grids, split.lengths.tolist(), strict=True)
-        if grid is not None
-    ]
-    return torch.from_numpy(np.concatenate(parts)).long()
-
-
-class Memory:
-    """A run that keeps its last checkpoint, and a reporter that says nothing."""
-
-    folder = Path()
-
-    def __init__(self, checkpoint: Checkpoint | None = None) -> None:
-        self.checkpoint = checkpoint
-
-    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-
-    def add_epoch(self, record: Any) -> None: ...
-
-    def epoch(self, record: Any) -> None: ...
-
-
-def ours(config: Config, train: Labelled, val: Labelled, times: Annotations, checkpoint: Checkpoint | None) -> Memory:
-    """The epochs that a checkpoint has not behind it, as `refineloc-train` does them."""
-    memory: Any = Memory(checkpoint)
-    fit(config, train, val, 1, memory, memory, times)
-    return memory  # type: ignore[no-any-return]
+def ours(
+    config: Config, train: Labelled, val: Labelled, times: Annotations, checkpoint: Checkpoint | None
+) -> list[Checkpoint]:
+    """The epochs that a checkpoint has not behind it, as `refineloc-train` does them; the states after them."""
+    states = []
+    for epoch in fit(config, train, val, 1, checkpoint, scored=True):
+        if epoch.scores is not None:
+            quality(detect(config, val.split, epoch.scores), times)
+        states.append(epoch.pack())
+    return states
 
 
 class Theirs:
@@ -298,12 +278,16 @@ def main() -> None:
         return
     train, times_of_train = time_lines("thumos14_valid_groundtruth.csv", options.width)
     val, times = time_lines("thumos14_test_groundtruth.csv", options.width, train.classes)
-    labels = [true_labels(split, own) for split, own in ((train, times_of_train), (val, times))]
+    labels = []
+    for split, annotations in ((train, times_of_train), (val, times)):
+        foreground = true_foreground(split, annotations)
+        assert foreground is not None
+        labels.append(torch.from_numpy(foreground).long())
     data = [Labelled(split, own, torch.ones(2)) for split, own in zip((train, val), labels, strict=True)]
-    warm = {"training": {"epochs": 6, "checkpoint_s": 0.0}}
+    warm = {"training": {"epochs": 6}}
     config, fast = resolve(SETTINGS, warm), resolve(SETTINGS, warm, {"training": {"precision": "bf16"}})
-    checkpoint = ours(config, data[0], data[1], times, None).checkpoint
-    assert checkpoint is not None
+    # The last but one: one epoch is left to measure.
+    checkpoint = ours(config, data[0], data[1], times, None)[-2]
     assert checkpoint.epochs == 5
     state = {key.removeprefix("model."): one for key, one in checkpoint.tensors.items() if key.startswith("model.")}
     known = times_of_train, times

@@ -118,7 +118,7 @@ def read_data(folder: Path, name: str) -> Data:
     any_run = load_iteration(folder / f"runs/{name}-0", 0)
     annotations = read_annotations(data / "val.csv")
     split = load_split(data / "val.h5", annotations, any_run.config, classes=any_run.data.classes)
-    truth = true_foreground(annotations, split.names, split.grids, split.lengths.numpy())
+    truth = true_foreground(split, annotations)
     if truth is None:
         raise SystemExit("the sample data has lost its times")
     return Data(split, annotations, truth)

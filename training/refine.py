@@ -1,108 +1,134 @@
 """The refinement loop (RefineLoc, section 3.2): train M_η, label with it, train M_(η+1) from scratch, and so on."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from refineloc.evaluation import evaluate, match_detections
 from refineloc.runtime.annotations import Annotations
-from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.detections import Detections
+from refineloc.runtime.segments.values import Scores
 from refineloc.training.data.split import Split
-from refineloc.training.data.truth import Truth, foreground_of, true_share
-from refineloc.training.fit import Labelled, Reporter, TrainingError, fit, scores_of, seed_of
+from refineloc.training.data.truth import Truth, true_foreground
+from refineloc.training.fit import Epoch, Labelled, fit, seed_of
 from refineloc.training.losses import class_weights
-from refineloc.training.machine.parallel import ALONE, Group
-from refineloc.training.models.base_model import BaseModel, build_model
-from refineloc.training.pseudo_labels import generate, precision_and_recall, sample
-from refineloc.training.run.files import Run, best_iteration, load_weights
-from refineloc.training.scoring import detect, predict
+from refineloc.training.models.base_model import BaseModel
+from refineloc.training.pseudo_labels import PseudoLabels, generate, precision_and_recall, sample
+from refineloc.training.run.checkpoint import Checkpoint
+from refineloc.training.run.files import best_iteration
+from refineloc.training.scoring import detect, predict, quality
 from refineloc.training.settings.config import Config
 
-__all__ = ["Reporter", "TrainingError", "refine", "settled"]
+__all__ = ["Begun", "Iteration", "Warned", "refine"]
 
 Labels = npt.NDArray[np.int64]
-_UNKNOWN = Truth()
+_SPLITS = ("training", "validation")
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What there is already, where training goes on.
+
+    Attributes:
+        records: of the finished iterations.
+        model: of the last of them, in float32 on the device of training; None where there is none.
+        checkpoint: of the iteration after them; None where it has not begun.
+    """
+
+    records: Sequence[Mapping[str, Any]] = ()
+    model: BaseModel | None = None
+    checkpoint: Checkpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """An iteration that was trained.
+
+    Attributes:
+        record: its losses, mAP where times are known, and how good its pseudo labels were.
+        model: M_η.
+        detections: of the validation videos; None where their fps is not known.
+    """
+
+    record: dict[str, Any]
+    model: BaseModel
+    detections: dict[str, Detections] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something the user should know."""
+
+    message: str
+
+
+_UNKNOWN, _NOTHING = Truth(), Begun()
 
 
 def refine(
-    config: Config,
-    train: Split,
-    val: Split,
-    run: Run,
-    reporter: Reporter,
-    truth: Truth = _UNKNOWN,
-    group: Group = ALONE,
-) -> None:
-    """Train M_0 .. M_(iterations-1) and write them to `run`; finished iterations of a resumed run are read instead.
+    config: Config, train: Split, val: Split, truth: Truth = _UNKNOWN, begun: Begun = _NOTHING
+) -> Iterator[Warned | Epoch | Iteration]:
+    """Train M_0, M_1, ...: as many as `training.iterations`, or until `training.stop_after` ends it.
+
+    Args:
+        config: settled with the data (`settled`).
+        train, val: the splits, on the device of training.
+        truth: their true times: for mAP, for the figures of the pseudo labels, and for the oracle. Nothing else
+            depends on them.
+        begun: what need not be trained again.
+
+    Yields:
+        Each epoch and each iteration when it was trained, and warnings.
 
     Raises:
-        ConfigError: settings that need times which are not known (`settled`).
-        TrainingError: a loss that is not finite; the iterations before are kept.
-        OutputError: a file of the run cannot be written.
+        TrainingError: a loss is not finite.
+        ConfigError: the generator needs times that are not known (`settled` says so earlier).
         SharedError: one of these, in one of several processes.
     """
-    config = settled(config, train, val, truth)
+    splits, times = (train, val), (truth.train, truth.val)
+    records, model, checkpoint = list(begun.records), begun.model, begun.checkpoint
     precision = config.training.precision
-    # 1. M_0 has video labels only.
-    train_pseudo: Labels | None = None
-    val_pseudo: Labels | None = None
-    for iteration in range(config.training.iterations):
-        if iteration < len(run.records):
-            record = run.records[iteration]
-            model = build_model(config.model, train.width, len(train.classes)).to(train.device)
-            group.agree(partial(load_weights, run.iteration_folder(iteration) / "model.safetensors", model))
-        else:
-            # 2. A fresh network learns the video labels, and the pseudo labels that its predecessor gave.
-            labels = {"train": train_pseudo, "val": val_pseudo}
-            model, record = fit(
-                config,
-                _sampled(config, train, train_pseudo, iteration, 0),
-                _sampled(config, val, val_pseudo, iteration, 1),
-                iteration,
-                run,
-                reporter,
-                truth.val,
-                group,
-            )
-            record["pseudo_labels"] = _describe(labels, {"train": train, "val": val}, truth)
-            # 3. Its detections are what the run is for; they need seconds, so every video's fps.
-            detections = detect(config, val, predict(model, val, precision, group))
-            if detections is not None and truth.val is not None:
-                record |= scores_of(evaluate(match_detections(detections, truth.val)))
-            group.agree(partial(run.add_iteration, record, model, detections))
-        group.agree(partial(reporter.iteration, record))
-        if iteration + 1 == config.training.iterations or _stops(config, run.records[: iteration + 1]):
-            break
-        # 4. Its scores become the pseudo labels of the next.
-        train_pseudo = _label(config, model, train, iteration, 0, reporter, truth.train, group)
-        val_pseudo = _label(config, model, val, iteration, 1, reporter, truth.val, group)
+    scores = None if model is None else predict(model, val, precision)
+    while len(records) < config.training.iterations and not _stops(config, records):
+        iteration = len(records)
+        # 1. The scores of the last model become pseudo labels; M_0 has video labels only.
+        labels: list[Labels | None] = [None, None]
+        if model is not None and scores is not None:
+            made = [
+                _label(config, iteration - 1, which, splits[which], split_scores, times[which])
+                for which, split_scores in enumerate((predict(model, train, precision), scores))
+            ]
+            for name, pseudo in zip(_SPLITS, made, strict=True):
+                if pseudo.warning:
+                    yield Warned(f"iteration {iteration - 1}, {name} videos: {pseudo.warning}")
+            labels = [pseudo.labels for pseudo in made]
+        # 2. A fresh network learns the video labels and, of the pseudo labels, a random sample.
+        learned = [_sampled(config, iteration, which, splits[which], labels[which]) for which in (0, 1)]
+        scored = truth.val is not None and None not in val.grids
+        model, record = yield from fit(config, learned[0], learned[1], iteration, checkpoint, scored=scored)
+        # 3. Its scores become detections, which are what a run is for, and the next pseudo labels.
+        scores = predict(model, val, precision)
+        detections = detect(config, val, scores)
+        record["pseudo_labels"] = _describe(labels, splits, times)
+        record |= quality(detections, truth.val)
+        records.append(record)
+        checkpoint = None
+        yield Iteration(record, model, detections)
 
 
 def _label(
-    config: Config,
-    model: BaseModel,
-    split: Split,
-    iteration: int,
-    which: int,
-    reporter: Reporter,
-    annotations: Annotations | None,
-    group: Group,
-) -> Labels:
-    lengths = split.lengths.numpy()
-    true = foreground_of(split, annotations) if config.pseudo.generator == "oracle" else None
+    config: Config, iteration: int, which: int, split: Split, scores: Scores, annotations: Annotations | None
+) -> PseudoLabels:
+    """Pseudo labels of a split from an iteration's scores."""
+    foreground = true_foreground(split, annotations) if config.pseudo.generator == "oracle" else None
     rng = np.random.default_rng(seed_of(config, iteration, 4 + which))
-    scores = predict(model, split, config.training.precision, group)
-    made = generate(config.pseudo, config.detection, scores, lengths, rng, true)
-    if made.warning:
-        reporter.warning(f"iteration {iteration}, {('training', 'validation')[which]} videos: {made.warning}")
-    return made.labels
+    return generate(config.pseudo, config.detection, scores, split.lengths.numpy(), rng, foreground)
 
 
-def _sampled(config: Config, split: Split, labels: Labels | None, iteration: int, which: int) -> Labelled:
+def _sampled(config: Config, iteration: int, which: int, split: Split, labels: Labels | None) -> Labelled:
     """The pseudo labels that an iteration sees: a share of each video's snippets, drawn anew (S of section 3.2)."""
     if labels is None:
         return Labelled(split, None, torch.ones(2, device=split.device))
@@ -112,52 +138,24 @@ def _sampled(config: Config, split: Split, labels: Labels | None, iteration: int
     return Labelled(split, torch.from_numpy(kept), weights)
 
 
-def _describe(labels: Mapping[str, Labels | None], splits: Mapping[str, Split], truth: Truth) -> dict[str, Any] | None:
-    """Of the pseudo labels an iteration was trained with: share of foreground, precision and recall where known."""
-    out: dict[str, Any] = {}
-    for name, annotations in (("train", truth.train), ("val", truth.val)):
-        pseudo, split = labels[name], splits[name]
+def _describe(
+    labels: Sequence[Labels | None], splits: Sequence[Split], times: Sequence[Annotations | None]
+) -> dict[str, Any] | None:
+    """The pseudo labels of both splits in figures: share of foreground; precision and recall where times are known."""
+    figures: dict[str, Any] = {}
+    for name, pseudo, split, annotations in zip(("train", "val"), labels, splits, times, strict=True):
         if pseudo is None:
             return None
-        out[name] = {"foreground": float((pseudo == 1).mean())}
-        true = foreground_of(split, annotations)
-        if true is not None:
-            out[name]["precision"], out[name]["recall"] = precision_and_recall(pseudo, true)
-    return out
+        figures[name] = {"foreground": float((pseudo == 1).mean())}
+        foreground = true_foreground(split, annotations)
+        if foreground is not None:
+            figures[name]["precision"], figures[name]["recall"] = precision_and_recall(pseudo, foreground)
+    return figures
 
 
-def settled(config: Config, train: Split, val: Split, truth: Truth) -> Config:
-    """The settings with what the data alone can tell: the true share of foreground, for the generator that has it.
-
-    Raises:
-        ConfigError: a generator or a rule that needs times which are not known; better before hours than after.
-    """
-    pseudo = config.pseudo
-    if pseudo.generator == "oracle":
-        for split, times in ((train, truth.train), (val, truth.val)):
-            if foreground_of(split, times) is None:
-                raise ConfigError(
-                    f"pseudo.generator: oracle needs times and fps of every video, and those of {split.source} are not "
-                    "all known"
-                )
-    if config.training.stop_after and config.training.stop_by == "mAP" and (truth.val is None or None in val.grids):
-        raise ConfigError(
-            "training.stop_by: mAP needs times in the validation labels and every video's fps; "
-            "--set training.stop_by=loss, or --set training.stop_after=0 for all iterations"
-        )
-    if pseudo.generator != "distribution-aware" or pseudo.foreground_share is not None:
-        return config
-    share = true_share(train, truth.train)
-    if share is None:
-        raise ConfigError(
-            "pseudo.generator: distribution-aware takes the share of foreground from the times of the training videos, "
-            "which are not all known; give --set pseudo.foreground_share=SHARE"
-        )
-    known = pseudo.model_copy(update={"foreground_share": share})
-    return config.model_copy(update={"pseudo": known})
-
-
-def _stops(config: Config, records: list[dict[str, Any]]) -> bool:
+def _stops(config: Config, records: Sequence[Mapping[str, Any]]) -> bool:
     """Early stop of refinement: after so many iterations without a better one."""
     settings = config.training
-    return 0 < settings.stop_after <= len(records) - 1 - best_iteration(records, settings.stop_by)
+    if not records or not settings.stop_after:
+        return False
+    return len(records) - 1 - best_iteration(records, settings.stop_by) >= settings.stop_after

@@ -1,20 +1,23 @@
-"""What a model says about a split: scores, and the detections that they become."""
+"""What a model says about a split: scores, the detections that they become, and how good these are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from refineloc.evaluation import evaluate, match_detections
+from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.values import Scores
 from refineloc.training.data.split import Batch, Split
-from refineloc.training.machine.parallel import ALONE, Group
+from refineloc.training.machine import parallel
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations
 from refineloc.training.settings.config import Arithmetic, Config
 
-__all__ = ["Gathered", "detect", "in_chunks", "outputs_of", "predict"]
+__all__ = ["Gathered", "detect", "in_chunks", "outputs_of", "predict", "quality"]
 
 _SNIPPETS_A_CALL = 16_384  # bounds the memory, and fills the matrix products
 
@@ -26,15 +29,15 @@ def outputs_of(model: BaseModel, batch: Batch, precision: Arithmetic = "float32"
     return outputs.float()
 
 
-def predict(model: BaseModel, split: Split, precision: Arithmetic = "float32", group: Group = ALONE) -> Scores:
+def predict(model: BaseModel, split: Split, precision: Arithmetic = "float32") -> Scores:
     """C̄, Ā and ŷ of a whole split, as arrays."""
     model.eval()
     gathered = Gathered(split)
     with torch.inference_mode():
-        for batch in split.batches(group.share(in_chunks(split.lengths))):
+        for batch in split.batches(parallel.share(in_chunks(split.lengths))):
             outputs = outputs_of(model, batch, precision)
             gathered.put(batch.videos, batch.rows, model.activations(outputs, batch.lengths))
-    return gathered.scores(group)
+    return gathered.scores()
 
 
 class Gathered:
@@ -49,25 +52,37 @@ class Gathered:
         self._parts = [torch.zeros(snippets, classes), torch.zeros(snippets), torch.zeros(snippets)]
         self._videos = torch.zeros(videos, classes)
 
-    def put(self, videos: Tensor, rows: Tensor, found: Activations) -> None:
+    def put(self, videos: Tensor, rows: Tensor, activations: Activations) -> None:
         """Those of a batch: indices of its videos and of its snippets in the split, and its activations."""
-        for whole, part in zip(self._parts, found[:3], strict=True):
+        for whole, part in zip(self._parts, activations[:3], strict=True):
             whole[rows] = part.cpu()
-        self._videos[videos] = found.video_scores.cpu()
+        self._videos[videos] = activations.video_scores.cpu()
 
-    def scores(self, group: Group = ALONE) -> Scores:
-        """All of them; what other processes of the group have put is added to the zeros here."""
-        return Scores(*(group.add(part).numpy() for part in (*self._parts, self._videos)))
+    def scores(self) -> Scores:
+        """All of them; what other processes have put is added to the zeros here."""
+        return Scores(*(parallel.add(part).numpy() for part in (*self._parts, self._videos)))
 
 
 def detect(config: Config, split: Split, scores: Scores) -> dict[str, Detections] | None:
-    """The detections of a split, best first; None where the fps of a video is not known."""
+    """The detections of a split by video, best first; None where the fps of a video is not known."""
     grids = [grid for grid in split.grids if grid is not None]
     if len(grids) < len(split):
         return None
-    found = segments(scores, split.lengths.numpy(), config.detection)
-    videos = zip(split.names, grids, found.by_video(len(split)), strict=True)
-    return {name: Detections.from_segments(grid, own, split.classes) for name, grid, own in videos}
+    by_video = segments(scores, split.lengths.numpy(), config.detection).by_video(len(split))
+    videos = zip(split.names, grids, by_video, strict=True)
+    return {name: Detections.from_segments(grid, parts, split.classes) for name, grid, parts in videos}
+
+
+def quality(detections: Mapping[str, Detections] | None, truth: Annotations | None) -> dict[str, Any]:
+    """mAP as records have it: the average, and by tIoU; nothing where detections or true times are not known."""
+    if detections is None or truth is None:
+        return {}
+    evaluation = evaluate(match_detections(detections, truth))
+    by_threshold = zip(evaluation.tious, evaluation.mAP, strict=True)
+    return {
+        "average_mAP": float(evaluation.average_mAP),
+        "mAP": {f"{tiou:.2f}": float(value) for tiou, value in by_threshold},
+    }
 
 
 def in_chunks(lengths: Tensor) -> Sequence[Tensor]:

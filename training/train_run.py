@@ -3,9 +3,10 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -13,15 +14,21 @@ from rich.console import Console
 from refineloc.runtime.cli.common import note, progress
 from refineloc.runtime.errors import ConfigError, InputError
 from refineloc.training.data.inputs import Files, Inputs, read_inputs
+from refineloc.training.data.split import Split
+from refineloc.training.data.truth import Truth, settled
+from refineloc.training.fit import Epoch, TrainingError
+from refineloc.training.machine import parallel
 from refineloc.training.machine.device import choose_device, feature_budget, room_on
-from refineloc.training.machine.parallel import Group, join, one_voice
-from refineloc.training.refine import refine, settled
+from refineloc.training.machine.parallel import one_voice
+from refineloc.training.refine import Begun, Iteration, refine
+from refineloc.training.run.checkpoint import Checkpoint
 from refineloc.training.run.display import RunReporter, Silent, iterations_table
 from refineloc.training.run.files import Run, locked
 from refineloc.training.run.picture import draw_run
+from refineloc.training.scoring import detect, quality
 from refineloc.training.settings.config import Config
 
-__all__ = ["enough_memory", "train_run"]
+__all__ = ["enough_memory", "train_into", "train_run"]
 
 
 def train_run(
@@ -48,57 +55,113 @@ def train_run(
     """
     with one_voice():
         chosen = choose_device(device)
-        group = join(chosen)
+        parallel.join(chosen)
         # 1. All that can be refused is, before anything is written.
-        config = group.agree(settings)
+        config = parallel.agree(settings)
         with enough_memory(chosen):
-            config, inputs = group.agree(partial(_prepared, config, files, chosen, memory_gib, group))
+            config, inputs = parallel.agree(partial(_prepared, config, files, chosen, memory_gib))
             # 2. The folder is this run's alone.
             folder = folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
             with contextlib.ExitStack() as held:
-                group.agree(
-                    partial(held.enter_context, locked(folder) if group.rank == 0 else contextlib.nullcontext())
-                )
-                _train(config, inputs, folder, chosen, resume, group)
-        group.leave()
+                lock = contextlib.nullcontext() if parallel.rank() else locked(folder)
+                parallel.agree(partial(held.enter_context, lock))
+                _train(config, inputs, folder, chosen, resume)
 
 
-def _prepared(
-    config: Config, files: Files, chosen: torch.device, memory_gib: float | None, group: Group
-) -> tuple[Config, Inputs]:
+def _prepared(config: Config, files: Files, chosen: torch.device, memory_gib: float | None) -> tuple[Config, Inputs]:
     if config.training.precision == "tf32" and chosen.type != "cuda":
         raise ConfigError("training.precision: tf32 needs a CUDA GPU; on a CPU there are float32 and bf16")
     budget = feature_budget(memory_gib)
-    if group.rank:
+    if parallel.rank():
         inputs = read_inputs(files, config, budget)
     else:
         inputs = read_inputs(files, config, budget, lambda total: progress("reading features", total, "videos"))
     return settled(config, inputs.train, inputs.val, inputs.truth), inputs
 
 
-def _train(config: Config, inputs: Inputs, folder: Path, chosen: torch.device, resume: bool, group: Group) -> None:
-    first = group.rank == 0
+def _train(config: Config, inputs: Inputs, folder: Path, chosen: torch.device, resume: bool) -> None:
+    first = parallel.rank() == 0
     begins = resume and not (folder / "config.toml").exists()
     # All look at the folder before the first process writes there.
-    opened = partial(Run, folder, config, inputs.record, resume=resume)
-    run = group.agree(partial(opened, writes=group.size == 1))
-    if group.size > 1:
-        run = group.agree(opened if first else lambda: run)
+    run = parallel.agree(partial(Run, folder, config, inputs.record, resume=resume))
+    parallel.agree(run.begin)
     if first:
         if begins:
-            note(f"{folder}: holds no run that --resume could go on with; one begins")
-        _tell(run, inputs, chosen, group)
-    settings = config.training
-    reporter = group.agree(lambda: RunReporter(settings.iterations, settings.epochs, run) if first else Silent())
+            note(f"{folder}: holds no run to resume; one begins")
+        _tell(run, inputs, chosen)
+    display = parallel.agree(
+        lambda: RunReporter(config.training.iterations, config.training.epochs, run) if first else Silent()
+    )
     train, val = (split.to(chosen, room_on(chosen)) for split in (inputs.train, inputs.val))
-    with reporter, _products(settings.precision):
-        refine(config, train, val, run, reporter, inputs.truth, group)
+    with display, _products(config.training.precision):
+        train_into(run, train, val, inputs.truth, display)
     if first:
         Console(width=None if sys.stdout.isatty() else 120).print(iterations_table(run.records))
-        note(draw_run(config, val, run, inputs.truth.val or inputs.labels))
+        note(draw_run(run, val, inputs.truth.val or inputs.labels))
 
 
-def _tell(run: Run, inputs: Inputs, chosen: torch.device, group: Group) -> None:
+def train_into(run: Run, train: Split, val: Split, truth: Truth, display: RunReporter | Silent) -> None:
+    """Train what a run has not yet, keep it in the run's folder, and show it.
+
+    Args:
+        run: its settings are settled with the data (`settled`), and its folder has them (`begin`).
+        train, val: the splits, on the device of training.
+        truth: their true times.
+        display: of this process.
+
+    Raises:
+        TrainingError: a loss is not finite; the last good state is kept as the run's checkpoint.
+        ModelError: files of the run are damaged.
+        OutputError: a file cannot be written.
+        SharedError: one of these, in one of several processes.
+    """
+    config = run.config
+    for record in run.records:
+        parallel.agree(partial(display.iteration, record))
+    finished = len(run.records)
+    model = parallel.agree(lambda: run.model(finished - 1).to(train.device) if finished else None)
+    last, saved = run.checkpoint, time.monotonic()
+    try:
+        for event in refine(config, train, val, truth, Begun(run.records, model, run.checkpoint)):
+            if isinstance(event, Epoch):
+                record = dict(event.record)
+                if event.scores is not None:
+                    record["average_mAP"] = quality(detect(config, val, event.scores), truth.val)["average_mAP"]
+                last = event.pack()
+                goes_on = record["epoch"] + 1 < config.training.epochs
+                due = goes_on and time.monotonic() - saved >= config.training.checkpoint_s
+                parallel.agree(partial(_keep, run, display, record, last if due else None))
+                saved = time.monotonic() if due else saved
+            elif isinstance(event, Iteration):
+                parallel.agree(partial(run.add_iteration, event.record, event.model, event.detections))
+                parallel.agree(partial(display.iteration, event.record))
+                last, saved = None, time.monotonic()
+            else:
+                display.warning(event.message)
+    except TrainingError as error:
+        parallel.agree(partial(_give_up, run, last, error))
+
+
+def _keep(run: Run, display: RunReporter | Silent, record: Mapping[str, Any], checkpoint: Checkpoint | None) -> None:
+    run.add_epoch(record)
+    display.epoch(record)
+    if checkpoint is not None:
+        run.save_checkpoint(checkpoint)
+
+
+def _give_up(run: Run, last: Checkpoint | None, error: TrainingError) -> None:
+    """End with the last good state in the run's folder."""
+    if last is not None:
+        run.save_checkpoint(last)
+    raise TrainingError(
+        f"{run.folder}: {error}; {len(run.records)} finished iterations "
+        f"{'and the state before this epoch ' if last is not None else ''}are kept; begin another run with a lower "
+        "training.learning_rate or pseudo.beta: a resumed run takes the same settings only",
+        parameter="folder",
+    ) from error
+
+
+def _tell(run: Run, inputs: Inputs, chosen: torch.device) -> None:
     """What is about to be trained."""
     train, val, files = inputs.train, inputs.val, inputs.record
     if inputs.dropped:
@@ -112,7 +175,7 @@ def _tell(run: Run, inputs: Inputs, chosen: torch.device, group: Group) -> None:
             f"warning: {files.val_labels}: video {without!r}: its fps is not known, so no detections.json and no mAP; "
             "give --fps X, or a column fps in the labels"
         )
-    processes = f" in {group.size} processes" if group.size > 1 else ""
+    processes = f" in {parallel.size()} processes" if parallel.size() > 1 else ""
     stored = [split.source.name for split in (train, val) if not split.bytes_held]
     read = f"; read from disk: {', '.join(stored)}" if stored else ""
     note(

@@ -53,6 +53,7 @@ def make_run(folder: Path, iterations: int = 2) -> None:
     config = resolve({"detection": {"alpha_c": 0.3}, "training": {"iterations": iterations}})
     data = DataRecord("train.h5", "train.csv", str(parent / "val.h5"), str(parent / "val.csv"), CLASSES, 16)
     run = Run(folder, config, data)
+    run.begin()
     for iteration in range(iterations):
         torch.manual_seed(iteration)
         run.add_iteration({"iteration": iteration}, build_model(config.model, 16, 3), None)

@@ -234,7 +234,7 @@ def test_a_preset_in_a_file_is_one_and_a_run_s_settings_are_a_file(data: Path) -
 def test_resuming_what_is_not_there_begins_and_says_so(data: Path) -> None:
     done = run(*FILES, *SHORT, "--resume", cwd=data)
     assert done.returncode == 0
-    assert done.stderr.splitlines()[0] == "run: holds no run that --resume could go on with; one begins"
+    assert done.stderr.splitlines()[0] == "run: holds no run to resume; one begins"
     assert "one begins" not in run(*FILES, *SHORT, "--resume", cwd=data).stderr
     assert not (data / "run/lock").exists()
 

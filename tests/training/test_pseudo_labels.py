@@ -1,9 +1,12 @@
 """The generators, on hand-computed time lines and by their properties."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +15,7 @@ from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.rules import OneThreshold, changed
 from refineloc.runtime.segments.values import Scores
+from refineloc.training.data.split import Split
 from refineloc.training.data.truth import true_foreground
 from refineloc.training.pseudo_labels import generate, precision_and_recall, sample
 from refineloc.training.settings.config import PseudoConfig
@@ -134,13 +138,21 @@ def test_precision_and_recall() -> None:
     assert precision_and_recall(np.array([1, -1, -1, -1]), truth) == (1.0, 1.0)
 
 
+def split_of(videos: Mapping[str, int], grid: SnippetGrid | None) -> Split:
+    """Videos of so many snippets, without anything else that matters."""
+    lengths = torch.tensor(list(videos.values()))
+    nothing = torch.zeros(int(lengths.sum()), 1)
+    return Split(tuple(videos), nothing, lengths, nothing, ("x",), (grid,) * len(videos), 1, 1, Path("f.h5"))
+
+
 def test_truth_needs_every_video() -> None:
     video = VideoAnnotation("v", ("x",), start=np.array([1.0]), end=np.array([3.0]), segment_labels=("x",))
     weak = VideoAnnotation("w", ("x",))
     grid = SnippetGrid(16.0, 16)
     annotations = Annotations({"v": video, "w": weak})
-    mask = true_foreground(annotations, ("v",), (grid,), np.array([4]))
+    mask = true_foreground(split_of({"v": 4}, grid), annotations)
     assert mask is not None
     assert mask.tolist() == [False, True, True, False]
-    assert true_foreground(annotations, ("v", "w"), (grid, grid), np.array([4, 2])) is None
-    assert true_foreground(annotations, ("v",), (None,), np.array([4])) is None
+    assert true_foreground(split_of({"v": 4, "w": 2}, grid), annotations) is None
+    assert true_foreground(split_of({"v": 4}, None), annotations) is None
+    assert true_foreground(split_of({"v": 4}, grid), None) is None

@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from refineloc.training.data.inputs import Files, read_inputs
+from refineloc.training.data.truth import Truth
 from refineloc.training.fit import seed_of
 from refineloc.training.models.base_model import build_model
-from refineloc.training.refine import refine
 from refineloc.training.run.display import Silent
 from refineloc.training.run.files import Run
 from refineloc.training.settings.config import resolve
+from refineloc.training.train_run import train_into
 
 BETA, SHARE, RATE, EPOCHS, BATCH = 3.0, 0.8, 0.02, 12, 5
 FOREGROUND, CLASS = 0.45, 0.4
@@ -97,7 +98,8 @@ def test_training_is_what_the_equations_say(
     files = Files(data / "train.h5", data / "train.csv", data / "val.h5", data / "val.csv")
     inputs = read_inputs(files, config, 2**30)
     run = Run(tmp_path / "run", config, inputs.record)
-    refine(config, inputs.train, inputs.val, run, Silent())
+    run.begin()
+    train_into(run, inputs.train, inputs.val, Truth(), Silent())
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     (train, labels), (val, val_labels) = read(data, "train"), read(data, "val")
     taught: list[Any] = [None, None]

@@ -20,12 +20,13 @@ from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.errors import ConfigError, ModelError, OutputError, RefineLocError
 from refineloc.training import fit
 from refineloc.training.data.record import DataRecord
-from refineloc.training.data.split import load_split, read_labels
-from refineloc.training.data.truth import Truth
-from refineloc.training.machine.parallel import ALONE, Group
-from refineloc.training.refine import TrainingError, refine
+from refineloc.training.data.split import Split, load_split, read_labels
+from refineloc.training.data.truth import Truth, settled
+from refineloc.training.fit import Labelled, TrainingError
+from refineloc.training.run.display import Silent
 from refineloc.training.run.files import Run, load_iteration
 from refineloc.training.settings.config import Config, resolve
+from refineloc.training.train_run import train_into
 
 SETTINGS: dict[str, Any] = {
     "detection": {"alpha_c": 0.4, "widen": 0},
@@ -34,15 +35,11 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-class Quiet:
+class Quiet(Silent):
     """Remembers what it is told."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
-
-    def epoch(self, record: Any) -> None: ...
-
-    def iteration(self, record: Any) -> None: ...
 
     def warning(self, message: str) -> None:
         self.warnings.append(message)
@@ -55,7 +52,6 @@ def train(
     truth: bool = True,
     resume: bool = False,
     memory: int | None = None,
-    group: Group = ALONE,
 ) -> tuple[Run, Quiet]:
     config = resolve(SETTINGS, *layers)
     splits = {}
@@ -65,10 +61,11 @@ def train(
         splits[name] = load_split(data / f"{name}.h5", labels, config, classes=classes, memory=memory)
     digests = splits["train"].digest, splits["val"].digest
     record = DataRecord("train.h5", "train.csv", "val.h5", "val.csv", splits["train"].classes, 16, 0.0, *digests)
-    run = Run(folder, config, record, resume=resume, writes=group.rank == 0)
     known = Truth(*(read_annotations(data / f"{name}.csv") for name in ("train", "val"))) if truth else Truth()
+    run = Run(folder, settled(config, splits["train"], splits["val"], known), record, resume=resume)
+    run.begin()
     quiet = Quiet()
-    refine(config, splits["train"], splits["val"], run, quiet, known, group)
+    train_into(run, splits["train"], splits["val"], known, quiet)
     return run, quiet
 
 
@@ -117,6 +114,46 @@ def test_the_best_weights_are_those_of_the_best_epoch(data: Path, tmp_path: Path
     assert not equal(weights(tmp_path / "best", 0), weights(tmp_path / "last", 0))
 
 
+def test_the_validation_videos_are_scored_once_an_iteration(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Besides the pass for each epoch's loss: its scores become the detections and the pseudo labels."""
+    passes: list[str] = []
+    batches = Split.batches
+
+    def counted(split: Split, *arguments: Any) -> Any:
+        passes.append(split.source.stem)
+        return batches(split, *arguments)
+
+    monkeypatch.setattr(Split, "batches", counted)
+    train(data, tmp_path / "run", {"training": {"iterations": 3, "epochs": 2, "evaluate_every": 1, "stop_after": 0}})
+    assert passes.count("val") == 3 * (2 + 1)
+    # The training videos are scored where pseudo labels follow, which is not after the last iteration.
+    assert passes.count("train") == 3 * 2 + 2
+    # A run that goes on scores what its last finished iteration says, and no other.
+    passes.clear()
+    train(data, tmp_path / "run", {"training": {"iterations": 4, "epochs": 2, "evaluate_every": 1}}, resume=True)
+    assert (passes.count("val"), passes.count("train")) == (1 + 2 + 1, 1 + 2)
+
+
+def test_what_others_draw_between_epochs_changes_nothing(data: Path) -> None:
+    """And an iteration leaves torch's global generator as it was; W-TALC draws from it (dropout)."""
+    settings = {"model": {"base": "wtalc"}, "training": {"epochs": 3}}
+    config = resolve(settings)
+    split = load_split(data / "train.h5", read_labels(data / "train.csv"), config)
+    learned = Labelled(split, None, torch.ones(2))
+    whole = [epoch.record for epoch in fit.fit(config, learned, learned, 0)]
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    records = []
+    for epoch in fit.fit(config, learned, learned, 0):
+        assert torch.equal(torch.get_rng_state(), state)
+        records.append(epoch.record)
+        torch.rand(3)
+        state = torch.get_rng_state()
+    assert records == whole
+
+
 def test_the_same_seed_gives_the_same_weights(data: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(data, tmp_path / name, {"training": {"seed": seed}})
@@ -163,7 +200,7 @@ def test_labels_of_one_kind_warn_and_go_on(data: Path, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_ends_with_one_line_and_keeps_what_was_done(data: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        TrainingError, match=r"iteration 0, epoch 0: the loss is .*--run NAME\) with a lower training\.lea"
+        TrainingError, match=r"iteration 0, epoch 0: the loss is .*begin another run with a lower training\.lea"
     ):
         train(data, tmp_path / "at once", {"training": {"learning_rate": 1e30}})
     assert not (tmp_path / "at once/iter_0").exists()
@@ -219,7 +256,10 @@ def test_refinement_stops_early(data: Path, tmp_path: Path) -> None:
 
 
 def test_what_needs_times_is_refused_before_anything_is_trained(data: Path, tmp_path: Path) -> None:
-    for generator, message in (("oracle", "oracle needs times"), ("distribution-aware", "give --set pseudo")):
+    for generator, message in (
+        ("oracle", "oracle needs times"),
+        ("distribution-aware", "set pseudo\\.foreground_share"),
+    ):
         with pytest.raises(ConfigError, match=message):
             train(data, tmp_path / generator, {"pseudo": {"generator": generator}}, truth=False)
         assert not (tmp_path / generator / "metrics.jsonl").exists()

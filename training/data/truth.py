@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.annotations import Annotations
-from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.errors import ConfigError
 from refineloc.training.data.split import Split
+from refineloc.training.settings.config import Config
 
-__all__ = ["Truth", "foreground_of", "true_foreground", "true_share"]
+__all__ = ["Truth", "settled", "true_foreground", "true_share"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,29 +25,64 @@ class Truth:
     val: Annotations | None = None
 
 
-def true_share(split: Split, annotations: Annotations | None) -> float | None:
-    """The true share of foreground; None where not every video's times and fps are known."""
-    true = foreground_of(split, annotations)
-    return None if true is None else float(true.mean())
+def true_foreground(split: Split, annotations: Annotations | None) -> npt.NDArray[np.bool_] | None:
+    """Which snippets of a split lie in an action.
 
+    Args:
+        split: of S snippets.
+        annotations: of its videos, with times; None where there are none.
 
-def foreground_of(split: Split, annotations: Annotations | None) -> npt.NDArray[np.bool_] | None:
+    Returns:
+        bool [S]; None where the times or the fps of a video are not known.
+    """
     if annotations is None:
         return None
-    return true_foreground(annotations, split.names, split.grids, split.lengths.numpy())
-
-
-def true_foreground(
-    annotations: Annotations,
-    names: tuple[str, ...],
-    grids: tuple[SnippetGrid | None, ...],
-    lengths: npt.NDArray[np.int64],
-) -> npt.NDArray[np.bool_] | None:
-    """The true foreground of each snippet, bool [S]; None where any video's times or fps are not known."""
     masks = []
-    for name, grid, length in zip(names, grids, lengths.tolist(), strict=True):
+    for name, grid, length in zip(split.names, split.grids, split.lengths.tolist(), strict=True):
         video = annotations[name]
         if grid is None or not len(video.start):
             return None
         masks.append(grid.foreground(video.start, video.end, length))
     return np.concatenate(masks)
+
+
+def true_share(split: Split, annotations: Annotations | None) -> float | None:
+    """The true share of foreground; None where the times or the fps of a video are not known."""
+    foreground = true_foreground(split, annotations)
+    return None if foreground is None else float(foreground.mean())
+
+
+def settled(config: Config, train: Split, val: Split, truth: Truth) -> Config:
+    """The settings with what only the data can tell: the true share of foreground, for the generator that uses it.
+
+    Args:
+        config: as the user gave it.
+        train, val: the splits.
+        truth: their times.
+
+    Raises:
+        ConfigError: a generator or a rule needs times that are not known. Call this before training, not hours later.
+    """
+    pseudo = config.pseudo
+    if pseudo.generator == "oracle":
+        for split, annotations in ((train, truth.train), (val, truth.val)):
+            if true_foreground(split, annotations) is None:
+                raise ConfigError(
+                    f"pseudo.generator: oracle needs times and fps of every video, and those of {split.source} are not "
+                    "all known"
+                )
+    if config.training.stop_after and config.training.stop_by == "mAP" and (truth.val is None or None in val.grids):
+        raise ConfigError(
+            "training.stop_by: mAP needs times in the validation labels and every video's fps; set training.stop_by to "
+            "loss, or training.stop_after to 0 for all iterations"
+        )
+    if pseudo.generator != "distribution-aware" or pseudo.foreground_share is not None:
+        return config
+    share = true_share(train, truth.train)
+    if share is None:
+        raise ConfigError(
+            "pseudo.generator: distribution-aware takes the share of foreground from the times of the training videos, "
+            "which are not all known; set pseudo.foreground_share"
+        )
+    known = pseudo.model_copy(update={"foreground_share": share})
+    return config.model_copy(update={"pseudo": known})

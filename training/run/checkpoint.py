@@ -4,8 +4,12 @@ Tensors: `model.*`, `best.*` (the weights with the lowest validation loss so far
 and the states of the random generators. JSON: everything that is a number.
 """
 
+import contextlib
+import copy
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from refineloc.runtime.errors import ModelError
 from refineloc.training.models.base_model import BaseModel
 
-__all__ = ["Checkpoint", "State"]
+__all__ = ["Checkpoint", "Draws", "State"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,39 @@ class Checkpoint:
         return int(json.loads(self.numbers)["epochs"])
 
 
+class Draws:
+    """torch's global generators as one iteration has them: initial weights and dropout draw from them.
+
+    They are this iteration's inside `with draws.active()` only, so that nothing else that draws can change a run.
+
+    Args:
+        seed: of all of them.
+        device: of training.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(self._devices):
+            torch.manual_seed(seed)
+            self.states = self._read()
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Draw from them, and remember how far they came."""
+        with torch.random.fork_rng(self._devices):
+            torch.set_rng_state(self.states["random.cpu"])
+            for device in self._devices:
+                torch.cuda.set_rng_state(self.states["random.cuda"], device)
+            yield
+            self.states = self._read()
+
+    def _read(self) -> dict[str, Tensor]:
+        states = {"random.cpu": torch.get_rng_state()}
+        for device in self._devices:
+            states["random.cuda"] = torch.cuda.get_rng_state(device)
+        return states
+
+
 @dataclass(slots=True)
 class State:
     """What changes from epoch to epoch.
@@ -44,6 +81,7 @@ class State:
     Attributes:
         model, optimizer, scheduler: trained so far.
         shuffle: draws the order of the videos.
+        draws: all other draws.
         epochs: behind us.
         best_loss, best_epoch, best_weights: of the lowest validation loss so far.
     """
@@ -52,20 +90,28 @@ class State:
     optimizer: Optimizer
     scheduler: ReduceLROnPlateau
     shuffle: torch.Generator
-    epochs: int
-    best_loss: float
-    best_epoch: int
-    best_weights: dict[str, Tensor]
+    draws: Draws
+    epochs: int = 0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def end_epoch(self, validation_loss: float) -> None:
+        """Count an epoch, remember the weights if they are the best so far, and adapt the learning rate."""
+        self.scheduler.step(validation_loss)
+        if validation_loss < self.best_loss:
+            # A copy: state_dict() alone would follow the weights to the last epoch, as in the released code.
+            self.best_loss, self.best_epoch = validation_loss, self.epochs
+            self.best_weights = copy.deepcopy(self.model.state_dict())
+        self.epochs += 1
 
     def pack(self) -> Checkpoint:
-        """All of it, with the states of torch's global generators (dropout draws from them)."""
+        """All of it."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": tensor for name, tensor in moments.items()}
-        tensors |= {"random.shuffle": self.shuffle.get_state(), "random.cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        tensors |= {"random.shuffle": self.shuffle.get_state(), **self.draws.states}
         numbers = {
             "epochs": self.epochs,
             "best_loss": self.best_loss,
@@ -74,7 +120,7 @@ class State:
             "scheduler": {key: value for key, value in self.scheduler.state_dict().items() if _plain(value)},
         }
         # Copies on their device: they are made after every epoch, and most are never written.
-        return Checkpoint({name: one.detach().clone() for name, one in tensors.items()}, json.dumps(numbers))
+        return Checkpoint({name: tensor.detach().clone() for name, tensor in tensors.items()}, json.dumps(numbers))
 
     def unpack(self, checkpoint: Checkpoint) -> None:
         """Set all of it, bit for bit.
@@ -106,9 +152,7 @@ class State:
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.scheduler.load_state_dict(numbers["scheduler"])
         self.shuffle.set_state(checkpoint.tensors["random.shuffle"])
-        torch.set_rng_state(checkpoint.tensors["random.cpu"])
-        if "random.cuda" in checkpoint.tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"])
+        self.draws.states = {name: checkpoint.tensors[name] for name in self.draws.states}
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

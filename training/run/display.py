@@ -6,7 +6,7 @@ Iterations and epochs have the numbers that they have in the files: from 0 on.
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -24,7 +24,7 @@ _WIDE, _BAR, _TIME_LEFT = 100, 16, 7  # columns of a terminal that has room for 
 
 
 class Silent:
-    """Tells nobody."""
+    """Shows nothing."""
 
     def __enter__(self) -> "Silent":
         return self
@@ -164,7 +164,7 @@ def _loss_text(record: Mapping[str, Any], split: str, *, parts: bool) -> str:
     return text
 
 
-def iterations_table(records: list[dict[str, Any]]) -> Table:
+def iterations_table(records: Sequence[Mapping[str, Any]]) -> Table:
     """The table at the end of a run, 80 columns at most: a row an iteration.
 
     Columns: validation loss and its epoch; mAP at a few tIoU thresholds and its average over all, where times are

@@ -20,7 +20,7 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from refineloc.runtime.detections import Detections, write_detections
 from refineloc.runtime.errors import ConfigError, ModelError, OutputError
 from refineloc.runtime.files import atomic_write
 from refineloc.training.data.record import DataRecord
+from refineloc.training.machine import parallel
 from refineloc.training.models.base_model import BaseModel, build_model
 from refineloc.training.run.checkpoint import Checkpoint
 from refineloc.training.settings.config import Config, recorded
@@ -78,13 +79,14 @@ class LoadedIteration:
 
 
 class Run:
-    """The folder of one run.
+    """The folder of one run. Nothing is written before `begin`.
+
+    Of several processes that train together only the first writes; all remember.
 
     Args:
-        folder: created if it is not there.
+        folder: of the run; it need not exist.
         config, data: what is about to be trained.
         resume: go on with what is there; without it a folder that holds a run is refused.
-        writes: False in all but one of several processes that train together: nothing is written, all is remembered.
 
     Attributes:
         records: of the finished iterations.
@@ -93,36 +95,40 @@ class Run:
     Raises:
         ConfigError: the folder holds a run and `resume` is False, or a run of other settings or data.
         ModelError: its files are damaged.
-        OutputError: the folder cannot be written.
     """
 
-    def __init__(
-        self, folder: Path, config: Config, data: DataRecord, *, resume: bool = False, writes: bool = True
-    ) -> None:
-        self.folder = folder
-        self._writes = writes
+    def __init__(self, folder: Path, config: Config, data: DataRecord, *, resume: bool = False) -> None:
+        self.folder, self.config, self.data = folder, config, data
         settings = folder / "config.toml"
-        document = config.document() | {"data": data.to_dict()}
         if settings.exists():
             if not resume:
                 raise ConfigError(f"{folder}: holds a run already; --resume goes on with it, --run NAME begins another")
             _refuse_other_settings(folder, settings, config, data)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
         self.records: list[dict[str, Any]] = read_records(folder)[: config.training.iterations]
         if not all({"validation_loss", "best_epoch"} <= record.keys() for record in self.records):
             raise ModelError(f"{folder / 'iterations.json'}: a record has no validation_loss or best_epoch; {_CURE}")
         self.checkpoint = self._read_checkpoint()
         now, epochs = len(self.records), self.checkpoint.epochs if self.checkpoint else 0
-        # Lines of epochs that will be made again are dropped.
+        # Lines of epochs that will be trained again are dropped.
         self._epochs = [
             line
             for line in read_epochs(folder)
             if line["iteration"] < now or (line["iteration"] == now and line["epoch"] < epochs)
         ]
-        self._write(settings, tomli_w.dumps(document))
+
+    def begin(self) -> None:
+        """Write the settings into the folder, which is made where it is not there.
+
+        Raises:
+            OutputError: it cannot be written; so do all methods that write.
+        """
+        if parallel.rank():
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be written: {error.strerror}") from error
+        self._write(self.folder / "config.toml", tomli_w.dumps(self.config.document() | {"data": self.data.to_dict()}))
 
     def add_epoch(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
@@ -131,7 +137,7 @@ class Run:
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Keep the state of the iteration that is under way; its epochs have been added."""
-        if self._writes:
+        if not parallel.rank():
             stated = _stated(len(self.records), numbers=checkpoint.numbers)
             with atomic_write(self.checkpoint_file, "wb") as handle:
                 handle.write(save(checkpoint.tensors, metadata=stated))
@@ -140,7 +146,7 @@ class Run:
         self, record: Mapping[str, Any], model: nn.Module, detections: Mapping[str, Detections] | None
     ) -> None:
         """Write the files of a finished iteration, its record last."""
-        if self._writes:
+        if not parallel.rank():
             folder = self.iteration_folder(len(self.records))
             _make(folder)
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -151,8 +157,16 @@ class Run:
         self.records.append(dict(record))
         self._write(self.folder / "iterations.json", json.dumps(self.records, indent=1) + "\n")
         self.checkpoint = None
-        if self._writes:
+        if not parallel.rank():
             self.checkpoint_file.unlink(missing_ok=True)
+
+    def model(self, iteration: int) -> BaseModel:
+        """The model of a finished iteration, on the CPU, in evaluation mode.
+
+        Raises:
+            ModelError: its weights are damaged, or do not fit the settings.
+        """
+        return _load_model(self.iteration_folder(iteration) / "model.safetensors", self.config, self.data)
 
     @property
     def checkpoint_file(self) -> Path:
@@ -174,7 +188,7 @@ class Run:
         return checkpoint
 
     def _write(self, path: Path, text: str) -> None:
-        if self._writes:
+        if not parallel.rank():
             with atomic_write(path) as handle:
                 handle.write(text)
 
@@ -202,9 +216,15 @@ def load_iteration(folder: Path, iteration: int) -> LoadedIteration:
     if not 0 <= iteration < len(records):
         there = f"0 to {len(records) - 1}" if records else "none"
         raise ModelError(f"{folder}: has no finished iteration {iteration}; finished: {there}")
+    model = _load_model(folder / f"iter_{iteration}" / "model.safetensors", config, data)
+    return LoadedIteration(model, config, data, iteration)
+
+
+def _load_model(weights: Path, config: Config, data: DataRecord) -> BaseModel:
+    """On the CPU, in evaluation mode."""
     model = build_model(config.model, data.width, len(data.classes))
-    load_weights(folder / f"iter_{iteration}" / "model.safetensors", model)
-    return LoadedIteration(model.eval(), config, data, iteration)
+    load_weights(weights, model)
+    return model.eval()
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -404,7 +424,7 @@ def _make(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
-def best_iteration(records: list[dict[str, Any]], by: str) -> int:
+def best_iteration(records: Sequence[Mapping[str, Any]], by: str) -> int:
     """The index of the best of some finished iterations, the first of equals.
 
     By "mAP" the highest average; by "loss" the lowest validation loss of those after iteration 0, whose loss has no

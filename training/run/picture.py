@@ -13,24 +13,23 @@ from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.values import Scores
 from refineloc.training.data.split import Split
-from refineloc.training.models.base_model import build_model
-from refineloc.training.run.files import Run, load_weights
+from refineloc.training.models.base_model import BaseModel
+from refineloc.training.run.files import Run
 from refineloc.training.scoring import outputs_of
-from refineloc.training.settings.config import Config
+from refineloc.training.settings.config import Arithmetic
 
 __all__ = ["draw_run"]
 
 
-def draw_run(config: Config, val: Split, run: Run, annotations: Annotations) -> str:
+def draw_run(run: Run, val: Split, annotations: Annotations) -> str:
     """Draw `timeline.png` in the folder of a finished run: truth, detections by iteration, the last one's scores.
 
     The video is no chosen one: it is in the middle when all are sorted by their number of annotated segments, then by
     the last iteration's number of detections, then by name. Videos without segments count where none has any.
 
     Args:
-        config: of the run.
-        val: the validation videos.
         run: with at least one iteration.
+        val: the validation videos.
         annotations: of the validation videos; without times the row of the truth is empty.
 
     Returns:
@@ -41,40 +40,42 @@ def draw_run(config: Config, val: Split, run: Run, annotations: Annotations) -> 
         return "no time line: a video's fps is not known"
     path = run.folder / "timeline.png"
     try:
-        _draw(path, config, val, grids, run, annotations)
+        _draw(path, run, val, grids, annotations)
     except RefineLocError as error:
         return f"no time line: {error}"
     return f"{path}: time line of a validation video"
 
 
-def _draw(
-    path: Path, config: Config, val: Split, grids: Sequence[SnippetGrid], run: Run, annotations: Annotations
-) -> None:
-    found = [read_detections(run.iteration_folder(index) / "detections.json") for index in range(len(run.records))]
-    at = _typical(val, annotations, found[-1])
-    name, grid = val.names[at], grids[at]
-    scores = _scores(config, val, at, run.iteration_folder(len(found) - 1) / "model.safetensors")
+def _draw(path: Path, run: Run, val: Split, grids: Sequence[SnippetGrid], annotations: Annotations) -> None:
+    by_iteration = [
+        read_detections(run.iteration_folder(iteration) / "detections.json") for iteration in range(len(run.records))
+    ]
+    last = len(by_iteration) - 1
+    index = _typical(val, annotations, by_iteration[last])
+    name, grid = val.names[index], grids[index]
+    scores = _scores(run.model(last).to(val.device), val, index, run.config.training.precision)
     video = annotations[name]
     if video.duration_s is None:
-        _, end = grid.seconds(val.lengths[at].numpy() - 1, val.lengths[at].numpy() - 1)
+        last_snippet = val.lengths[index].numpy() - 1
+        _, end = grid.seconds(last_snippet, last_snippet)
         video = dataclasses.replace(video, duration_s=grid.duration_s or float(end))
-    rows = {f"iteration {index}": of_all[name] for index, of_all in enumerate(found) if name in of_all}
-    title = f"{name}; curves: iteration {len(found) - 1}"
+    rows = {f"iteration {k}": detections[name] for k, detections in enumerate(by_iteration) if name in detections}
+    title = f"{name}; curves: iteration {last}"
     draw_timeline(path, video, rows, title=title, curves=score_curves(scores, grid, video, val.classes))
 
 
-def _typical(val: Split, annotations: Annotations, found: Mapping[str, Detections]) -> int:
+def _typical(val: Split, annotations: Annotations, detections: Mapping[str, Detections]) -> int:
     """The index of the video in the middle; names are sorted already."""
-    ranked = sorted((len(annotations[name].start), len(found.get(name, ())), at) for at, name in enumerate(val.names))
+    ranked = sorted(
+        (len(annotations[name].start), len(detections.get(name, ())), index) for index, name in enumerate(val.names)
+    )
     counted = [entry for entry in ranked if entry[0]] or ranked
     return counted[len(counted) // 2][-1]
 
 
-def _scores(config: Config, split: Split, video: int, weights: Path) -> Scores:
-    """What a model of the run says about one video."""
-    model = build_model(config.model, split.width, len(split.classes)).to(split.device).eval()
-    load_weights(weights, model)
+def _scores(model: BaseModel, split: Split, video: int, precision: Arithmetic) -> Scores:
+    """What a model says about one video."""
     (batch,) = split.batches([torch.tensor([video])])
     with torch.inference_mode():
-        found = model.activations(outputs_of(model, batch, config.training.precision), batch.lengths)
-    return Scores(*(part.cpu().numpy() for part in found))
+        activations = model.activations(outputs_of(model, batch, precision), batch.lengths)
+    return Scores(*(part.cpu().numpy() for part in activations))

@@ -12,8 +12,7 @@ from refineloc.runtime.errors import ConfigError, RefineLocError
 from refineloc.runtime.files import atomic_write
 from refineloc.training.data.inputs import Files, read_inputs
 from refineloc.training.data.record import DataRecord
-from refineloc.training.data.truth import true_share
-from refineloc.training.refine import settled
+from refineloc.training.data.truth import settled, true_share
 from refineloc.training.run.files import Run, copy_first_iteration, locked
 from refineloc.training.settings.config import Config, PseudoConfig
 from refineloc.training.study.display import show
@@ -142,4 +141,4 @@ def _check_folder(folder: Path, config: Config, record: DataRecord, resume: bool
     for first in sorted(folder.glob(f"{stem}*/config.toml")):
         seed = first.parent.name.removeprefix(stem)
         if seed.isdecimal():
-            Run(first.parent, _first_config(config, int(seed)), record, resume=True, writes=False)
+            Run(first.parent, _first_config(config, int(seed)), record, resume=True)

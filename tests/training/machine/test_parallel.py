@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -25,13 +26,18 @@ def alone(data: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@contextlib.contextmanager
-def started(data: Path, *arguments: str, before: str = "") -> Iterator[list[Program]]:
-    """Two processes as torchrun starts them; but it would end the one that waits for another."""
+def environments() -> list[dict[str, str]]:
+    """What torchrun tells each of two processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [world | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+
+
+@contextlib.contextmanager
+def started(data: Path, *arguments: str, before: str = "") -> Iterator[list[Program]]:
+    """Two processes as torchrun starts them; but it would end the one that waits for another."""
     with contextlib.ExitStack() as stack:
         yield [
             stack.enter_context(
@@ -41,11 +47,11 @@ def started(data: Path, *arguments: str, before: str = "") -> Iterator[list[Prog
                     *SETTINGS,
                     *arguments,
                     cwd=data,
-                    env=world | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    env=environment,
                     before=before,
                 )
             )
-            for rank in range(2)
+            for environment in environments()
         ]
 
 
@@ -140,3 +146,33 @@ def test_torchrun_starts_them(data: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "in 2 processes" in done.stderr
     assert done.stdout.count("Refinement") == 1, "one process writes"
+
+
+TELLS = """
+import atexit, os
+
+def tell():
+    names = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
+    print("left:", [name for name in names if "gloo" in name])
+
+atexit.register(tell)  # registered first, called last
+from refineloc.training.cli import main
+main()
+"""
+
+
+def test_no_thread_of_gloo_is_left_when_python_ends(data: Path) -> None:
+    """One that lets go of a tensor then aborts the process, after its work (exit code -6)."""
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", TELLS, *FILES, *SETTINGS, "--iterations", "1", "--run", "run"],
+            cwd=data,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for environment in environments()
+    ]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert [text.splitlines()[-1] for text in said] == ["left: []"] * 2

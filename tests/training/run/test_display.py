@@ -42,7 +42,9 @@ def record(iteration: int, **further: Any) -> dict[str, Any]:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     config = resolve({"training": {"iterations": 2, "epochs": 1}})
-    return Run(tmp_path / "run", config, DataRecord("", "", "", "", ("a", "b"), 4))
+    made = Run(tmp_path / "run", config, DataRecord("", "", "", "", ("a", "b"), 4))
+    made.begin()
+    return made
 
 
 def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:

@@ -82,7 +82,7 @@ class Drawer:
         self.val = load_split(data / "val.h5", labels, self.last.config, classes=self.last.data.classes)
 
     def draw(self, annotations: Annotations) -> str:
-        return draw_run(self.last.config, self.val, self.run, annotations)
+        return draw_run(self.run, self.val, annotations)
 
     def asked(self, annotations: Annotations, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         """What is asked of `draw_timeline`."""

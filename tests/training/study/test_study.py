@@ -162,7 +162,7 @@ def test_the_generator_of_known_share_has_the_true_one(killed: Path) -> None:
     config = load_iteration(killed / "study/distribution-aware-beta4-seed3", 0).config
     labels = read_labels(killed / "train.csv")
     split = load_split(killed / "train.h5", labels, config)
-    true = true_foreground(read_annotations(killed / "train.csv"), split.names, split.grids, split.lengths.numpy())
+    true = true_foreground(split, read_annotations(killed / "train.csv"))
     assert true is not None
     assert config.pseudo.foreground_share == true.mean() != 0.5
 

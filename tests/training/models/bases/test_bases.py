@@ -14,7 +14,7 @@ import torch
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.data.split import load_split, read_labels
-from refineloc.training.machine.parallel import Group
+from refineloc.training.machine import parallel
 from refineloc.training.models.base_model import BaseModel, Outputs, build_model
 from refineloc.training.models.bases.basnet import BaSNet
 from refineloc.training.models.bases.wtalc import WTALC, similarity_losses
@@ -249,7 +249,7 @@ def test_basnet_by_hand(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(losses, without + with_background, rtol=1e-6)
 
 
-def test_pairs_of_one_class_stay_together() -> None:
+def test_pairs_of_one_class_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
     targets = torch.zeros(11, 4)
     for video, labels in enumerate([[0], [0], [0], [1], [1], [2], [2], [2], [2], [3], [0, 3]]):
         targets[video, labels] = 1 / len(labels)
@@ -264,21 +264,13 @@ def test_pairs_of_one_class_stay_together() -> None:
     assert len({tuple(order) for order in orders}) > 15
     # In two processes each has whole pairs, and together they have all.
     batch = torch.tensor(orders[0][:7])
-    shares = [Group(rank, 2).share_of(batch, 2).tolist() for rank in (0, 1)]
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    shares = []
+    for rank in (0, 1):
+        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        shares.append(parallel.share_of_batch(batch, 2).tolist())
     assert shares[0] == [*orders[0][0:2], *orders[0][4:6]]
     assert shares[1] == [*orders[0][2:4], orders[0][6]]
-
-
-class Quiet:
-    """A reporter that remembers warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def epoch(self, record: object) -> None: ...
-    def iteration(self, record: object) -> None: ...
-    def warning(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 def test_long_videos_are_seen_through_windows(data: Path) -> None:

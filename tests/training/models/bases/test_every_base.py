@@ -20,10 +20,11 @@ from refineloc.training.data.split import Batch, Split, load_split, read_labels
 from refineloc.training.data.truth import Truth
 from refineloc.training.fit import Labelled, fit
 from refineloc.training.models.base_model import BaseModel, build_model
-from refineloc.training.refine import refine
+from refineloc.training.run.display import Silent
 from refineloc.training.run.files import Run, load_iteration
 from refineloc.training.settings.config import Config, resolve
 from refineloc.training.settings.model import base_names
+from refineloc.training.train_run import train_into
 
 WIDTH, CLASSES = 16, 3
 BASES = pytest.mark.parametrize("base", base_names())
@@ -123,12 +124,11 @@ def test_gradients_are_those_of_differences(base: str) -> None:
     assert torch.autograd.gradcheck(losses, features.requires_grad_(), atol=1e-4)
 
 
-class Quiet:
-    """A reporter that says nothing."""
-
-    def epoch(self, record: Mapping[str, Any]) -> None: ...
-    def iteration(self, record: Mapping[str, Any]) -> None: ...
-    def warning(self, message: str) -> None: ...
+def new_run(folder: Path, config: Config, train: Split, *, resume: bool = False) -> Run:
+    record = DataRecord("train.h5", "train.csv", "val.h5", "val.csv", train.classes, WIDTH)
+    run = Run(folder, config, record, resume=resume)
+    run.begin()
+    return run
 
 
 def splits(data: Path, config: Config) -> tuple[Split, Split]:
@@ -140,9 +140,9 @@ def splits(data: Path, config: Config) -> tuple[Split, Split]:
 def test_a_run_learns_and_is_the_same_again(base: str, data: Path, tmp_path: Path) -> None:
     config = settings_of(base, epochs=15, iterations=2, learning_rate=1e-2, batch_videos=4)
     train, val = splits(data, config)
-    record = DataRecord("train.h5", "train.csv", "val.h5", "val.csv", train.classes, WIDTH)
     for name in ("one", "two"):
-        refine(config, train, val, Run(tmp_path / name, config, record), Quiet(), Truth())
+        run = new_run(tmp_path / name, config, train)
+        train_into(run, train, val, Truth(), Silent())
     for iteration in range(2):
         one, two = (load_iteration(tmp_path / name, iteration).model.state_dict() for name in ("one", "two"))
         assert all(torch.equal(one[name], two[name]) for name in one)
@@ -157,19 +157,18 @@ def test_a_killed_run_goes_on_bit_for_bit(base: str, data: Path, tmp_path: Path)
     """Dropout, windows and pairs are drawn after a checkpoint as they would have been without it."""
     config = settings_of(base, epochs=6, iterations=1, batch_videos=4, checkpoint_s=0.0)
     train, val = splits(data, config)
-    record = DataRecord("train.h5", "train.csv", "val.h5", "val.csv", train.classes, WIDTH)
 
-    class Killed(Quiet):
+    class Killed(Silent):
         def epoch(self, record: Mapping[str, Any]) -> None:
             if record["epoch"] == 3:
                 raise KeyboardInterrupt
 
-    refine(config, train, val, Run(tmp_path / "whole", config, record), Quiet(), Truth())
+    train_into(new_run(tmp_path / "whole", config, train), train, val, Truth(), Silent())
     with pytest.raises(KeyboardInterrupt):
-        refine(config, train, val, Run(tmp_path / "killed", config, record), Killed(), Truth())
-    resumed = Run(tmp_path / "killed", config, record, resume=True)
+        train_into(new_run(tmp_path / "killed", config, train), train, val, Truth(), Killed())
+    resumed = new_run(tmp_path / "killed", config, train, resume=True)
     assert resumed.checkpoint is not None
-    refine(config, train, val, resumed, Quiet(), Truth())
+    train_into(resumed, train, val, Truth(), Silent())
     whole, killed = (load_iteration(tmp_path / name, 0).model.state_dict() for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
 
@@ -177,19 +176,21 @@ def test_a_killed_run_goes_on_bit_for_bit(base: str, data: Path, tmp_path: Path)
 @BASES
 @pytest.mark.parametrize("batch_videos", [4, 5])
 def test_batches_are_as_the_base_model_asks(
-    base: str, batch_videos: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: str, batch_videos: int, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Videos come in the order of `order`, units whole, each at most `longest` snippets of it."""
     config = settings_of(base, epochs=3, iterations=1, batch_videos=batch_videos)
     train, val = splits(data, config)
     seen: list[Batch] = []
     asked: list[list[int]] = []
+    models: list[BaseModel] = []
     build_model = fitting.build_model
 
     def observed(*arguments: Any) -> BaseModel:
         model = build_model(*arguments)
         order = model.order
         model.longest = 8
+        models.append(model)
 
         def remembered(targets: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
             asked.append(order(targets, generator).tolist())
@@ -206,16 +207,16 @@ def test_batches_are_as_the_base_model_asks(
     own_loss = fitting._loss
     monkeypatch.setattr(fitting, "build_model", observed)
     monkeypatch.setattr(fitting, "_loss", loss)
-    run = Run(tmp_path / "run", config, DataRecord("", "", "", "", train.classes, WIDTH))
     nothing = torch.ones(2)
-    model, _ = fit(config, Labelled(train, None, nothing), Labelled(val, None, nothing), 0, run, Quiet())
+    epochs = list(fit(config, Labelled(train, None, nothing), Labelled(val, None, nothing), 0))
+    assert [epoch.record["epoch"] for epoch in epochs] == [0, 1, 2]
     assert len(asked) == 3
     assert [video for batch in seen for video in batch.videos.tolist()] == [v for epoch in asked for v in epoch]
     starts = torch.cumsum(train.lengths, 0) - train.lengths
     first_rows = []
     for batch in seen:
         assert len(batch.videos) <= batch_videos
-        assert len(batch.videos) % model.unit_videos == 0
+        assert len(batch.videos) % models[0].unit_videos == 0
         assert batch.lengths.tolist() == [min(8, int(train.lengths[video])) for video in batch.videos]
         first_rows += (batch.rows[torch.cumsum(batch.lengths, 0) - batch.lengths] - starts[batch.videos]).tolist()
     assert len(set(first_rows)) > 5, "windows are drawn"
