@@ -1,8 +1,8 @@
 """What an annotation is like: its coverage, its length, and how many of its class its video has (DETAD, section 3).
 
-The groups of ActivityNet and THUMOS14 have the bounds of DETAD's tool. Its figures differ a little all the same, as it
-drops annotations longer than their video (docs/diagnosis.md has the numbers); it analyses THUMOS14 at tIoU 0.5 alone.
-For other data the bounds are quantiles, so that the groups are about equally large.
+The groups of ActivityNet and THUMOS14 have the bounds of DETAD's tool. Its figures differ a little, because it drops
+annotations longer than their video; docs/diagnosis.md has the numbers. For other data the bounds are quantiles, so that
+the groups are about equally large.
 """
 
 import itertools

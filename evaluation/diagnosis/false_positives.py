@@ -1,15 +1,15 @@
-"""What the detections are that find nothing, and what each kind of error costs (DETAD, section 4: false positives).
+"""What kinds of errors the false positives are, and what each kind costs (DETAD, section 4).
 
-A detection that takes no annotation is, by the annotation of its video that it overlaps most (of any class; of equal
-overlaps, one of its own class first) and their tIoU:
+The kind of a detection that takes no annotation depends on the annotation of its video that it overlaps most, of any
+class, and on their tIoU. Of equal overlaps, one of the detection's class goes first.
 
-                      its own class        another class
-    tIoU >= evaluated double detection     wrong label
-    tIoU >= 0.1       localization         confusion
-    below                       background
+                       the same class       another class
+    tIoU >= evaluated  double detection     wrong label
+    tIoU >= 0.1        localization         confusion
+    below                        background
 
-With G the number of annotations of a class, the profile looks at the best G detections of each class (1G), the next G
-(2G) and so on to 10G; weaker ones are left out of this analysis.
+G is the number of annotations of a class. The profile looks at the best G detections of each class (1G), the next G
+(2G) and so on to 10G. Weaker detections are left out of this analysis.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.evaluation.diagnosis.precision import normalised_average_precision
+from refineloc.evaluation.diagnosis.normalised_precision import normalised_average_precision
 from refineloc.evaluation.matching import Matching
 
 __all__ = ["ERROR_TYPES", "FalsePositives", "analyse_false_positives"]
@@ -72,8 +72,8 @@ def analyse_false_positives(matching: Matching) -> FalsePositives:
     predictions = np.bincount(group, minlength=GROUPS)
     share = np.full((GROUPS, len(ERROR_TYPES)), np.nan)
     for index in np.flatnonzero(predictions):
-        own = errors[:, group == index]
-        share[index] = np.bincount(own.ravel(), minlength=len(ERROR_TYPES)) / own.size
+        members = errors[:, group == index]
+        share[index] = np.bincount(members.ravel(), minlength=len(ERROR_TYPES)) / members.size
 
     class_bounds = np.append(0, np.cumsum(np.minimum(counts, GROUPS * truth.instances)))
     instances = float(truth.instances.mean())
@@ -89,35 +89,34 @@ def analyse_false_positives(matching: Matching) -> FalsePositives:
 
 def _error_types(matching: Matching, kept: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """Index into `ERROR_TYPES` of the kept detections at every threshold, [K, kept]."""
-    tiou, own_class = _largest_overlap(matching, kept)
+    tiou, same_class = _largest_overlap(matching, kept)
     above = tiou >= matching.tious[:, None]
-    near = np.where(own_class, np.uint8(_LOCALIZATION), np.uint8(_CONFUSION))
+    near = np.where(same_class, np.uint8(_LOCALIZATION), np.uint8(_CONFUSION))
     errors = np.where(tiou >= LEAST_TIOU, near, np.uint8(_BACKGROUND))
-    errors = np.where(above, np.where(own_class, np.uint8(_DOUBLE), np.uint8(_WRONG)), errors)
+    errors = np.where(above, np.where(same_class, np.uint8(_DOUBLE), np.uint8(_WRONG)), errors)
     return np.where(matching.annotation[:, kept] >= 0, np.uint8(_TRUE), errors)
 
 
 def _largest_overlap(
     matching: Matching, kept: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """The largest tIoU of each kept detection with an annotation of its video, and whether its own class reaches it."""
+    """The largest tIoU of each kept detection with an annotation of its video, and whether its class reaches it."""
     truth, label = matching.truth, matching.label[kept]
-    truth_label = truth.label
-    of_video = truth.video
-    first = np.searchsorted(of_video, matching.video[kept], side="left")
-    count = np.searchsorted(of_video, matching.video[kept], side="right") - first
+    truth_video, truth_label = truth.video, truth.label
+    first = np.searchsorted(truth_video, matching.video[kept], side="left")
+    count = np.searchsorted(truth_video, matching.video[kept], side="right") - first
 
-    largest, own_largest = np.zeros(len(kept)), np.zeros(len(kept))
+    largest, same_largest = np.zeros(len(kept)), np.zeros(len(kept))
     rows = np.flatnonzero(count)  # a detection in a video without annotations overlaps nothing
     for part in np.split(rows, np.flatnonzero(np.diff(np.cumsum(count[rows]) // _PAIRS)) + 1):
         if not len(part):
             continue
         bounds = np.append(0, np.cumsum(count[part]))
         row = np.repeat(part, count[part])
-        at = np.arange(bounds[-1]) - np.repeat(bounds[:-1] - first[part], count[part])
+        index = np.arange(bounds[-1]) - np.repeat(bounds[:-1] - first[part], count[part])
         start, end = matching.start[kept[row]], matching.end[kept[row]]
-        inside = np.maximum(np.minimum(end, truth.end[at]) - np.maximum(start, truth.start[at]), 0.0)
-        tiou = inside / ((truth.end[at] - truth.start[at]) + (end - start) - inside)
+        inside = np.maximum(np.minimum(end, truth.end[index]) - np.maximum(start, truth.start[index]), 0.0)
+        tiou = inside / ((truth.end[index] - truth.start[index]) + (end - start) - inside)
         largest[part] = np.maximum.reduceat(tiou, bounds[:-1])
-        own_largest[part] = np.maximum.reduceat(np.where(truth_label[at] == label[row], tiou, 0.0), bounds[:-1])
-    return largest, own_largest >= largest
+        same_largest[part] = np.maximum.reduceat(np.where(truth_label[index] == label[row], tiou, 0.0), bounds[:-1])
+    return largest, same_largest >= largest

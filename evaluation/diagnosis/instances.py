@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.evaluation.diagnosis.characteristics import Characteristic
-from refineloc.evaluation.diagnosis.precision import normalised_average_precision, normalised_precision
+from refineloc.evaluation.diagnosis.normalised_precision import normalised_average_precision, normalised_precision
 from refineloc.evaluation.matching import Matching
 
 __all__ = ["FalseNegatives", "Sensitivity", "analyse_false_negatives", "analyse_sensitivity"]
@@ -28,14 +28,14 @@ class Sensitivity:
     by_group: dict[str, npt.NDArray[np.float64]]
 
     def relative_change(self) -> dict[str, tuple[float, float]]:
-        """By how much the worst and the best group lie off all, relative to it: -0.4 is 40 % below.
+        """How far the worst and the best group are from all, relative to all: -0.4 is 40 % below.
 
         NaN for both where average mAP_N is 0.
         """
         if self.average_mAP_N == 0:
             return dict.fromkeys(self.by_group, (np.nan, np.nan))
         changes = {name: values / self.average_mAP_N - 1 for name, values in self.by_group.items()}
-        return {name: (float(np.nanmin(own)), float(np.nanmax(own))) for name, own in changes.items()}
+        return {name: (float(np.nanmin(change)), float(np.nanmax(change))) for name, change in changes.items()}
 
     def to_json(self) -> dict[str, Any]:
         """{"average_mAP_N", "by_group": {characteristic: [groups]}, "relative_change": {characteristic: [min, max]}}.
@@ -54,8 +54,8 @@ class Sensitivity:
 class FalseNegatives:
     """The share of annotations that no detection finds, mean over thresholds.
 
-    A detection counts while the precision_N of its class, up to it, is above 0.05: otherwise any detector that lists
-    enough segments would find everything.
+    A detection counts while the precision_N of its class, up to this detection, is above 0.05. Without this rule, a
+    detector that lists enough segments would find everything.
 
     Attributes:
         rate: of all annotations.
@@ -74,7 +74,7 @@ def analyse_sensitivity(matching: Matching, characteristics: tuple[Characteristi
     """Average mAP_N on each group: with its annotations alone, and without the detections that find others.
 
     A detection that takes an annotation of another group at any threshold is left out at all of them, as in DETAD's
-    tool; classes without annotations in the group do not count in its mean.
+    tool. Classes without annotations in the group do not count in its mean.
     """
     truth = matching.truth
     instances = float(truth.instances.mean())
@@ -100,8 +100,8 @@ def analyse_false_negatives(matching: Matching, characteristics: tuple[Character
     instances = float(truth.instances.mean())
     missed = np.ones((len(matching.tious), len(truth.start)), dtype=np.bool_)
     for index, count in enumerate(truth.instances.tolist()):
-        own = slice(matching.class_bounds[index], matching.class_bounds[index + 1])
-        taken = matching.annotation[:, own]
+        rows = slice(matching.class_bounds[index], matching.class_bounds[index + 1])
+        taken = matching.annotation[:, rows]
         precision = normalised_precision(taken >= 0, taken < 0, count, instances)
         threshold, detection = np.nonzero((taken >= 0) & (precision > LEAST_PRECISION))
         missed[threshold, taken[threshold, detection]] = False

@@ -27,7 +27,7 @@ __all__ = ["diagnosis_svg", "draw_false_negatives", "draw_false_positives", "dra
 TYPE_COLOURS = dict(zip(ERROR_TYPES, ("#009E73", "#56B4E9", "#CC79A7", "#E69F00", "#D55E00", "#BBBBBB"), strict=True))
 GROUP_COLOURS = {"coverage": "#0072B2", "length": "#D55E00", "instances": "#009E73"}
 _FORMATS = ("png", "svg")
-_NONE = "–"  # in the place of a number, where nothing is there to count
+_NONE = "–"  # instead of a number, where there is nothing to count
 _ON_COLOUR = "#111111"  # numbers on a bar: dark on a dark page too, as its colours are the same there
 
 
@@ -205,7 +205,7 @@ def _draw_changes(axes: "Axes", changes: Mapping[str, tuple[float, float]]) -> N
 
 
 def _bars(axes: "Axes", values: npt.NDArray[np.float64], colour: str) -> None:
-    """A bar a group; a group without annotations, NaN, has none, and a dash: 0.0 missed would read as perfect."""
+    """A bar for each group; one without annotations (NaN) has a dash and no bar: 0.0 missed would read as perfect."""
     axes.bar(np.arange(len(values)), np.nan_to_num(values), width=0.8, color=colour)
     from matplotlib.patheffects import withStroke
 

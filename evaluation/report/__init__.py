@@ -1,10 +1,10 @@
 """One HTML file that shows what a detector does: scores, diagnosis, every video's time line; it opens offline.
 
-    figures of one run or several (iterations)   data     numbers in, plain values out
-    page.html, page.css, page.js                 page     plain values in, one file out
+    matched detections, one set or several (iterations)   data     plain values for the script
+    page.html, page.css, page.js, figures as SVG          page     one file
 
-Everything that comes from outside (labels, video names, file names) reaches the page as JSON and is shown as text: the
-page never builds markup from strings, and its policy lets no script run but its own.
+What comes from outside (labels, video names, file names) reaches the script as JSON, and the script shows it as text.
+The policy of the page lets no other script run.
 """
 
 from refineloc.evaluation.report.data import report_data

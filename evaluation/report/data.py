@@ -18,8 +18,8 @@ from refineloc.runtime.errors import InputError
 
 __all__ = ["report_data"]
 
-DRAWN = 60  # detections of a video and run on its time line, the best ones
-DRAWN_IN_ALL = 300_000  # beyond it, only the videos at both ends keep theirs: the page would take too long to open
+DRAWN = 60  # the best detections of a video and set, on its time line
+DRAWN_IN_ALL = 300_000  # with more, only the best and worst videos have a time line: the page would open too slowly
 _ENDS = 50
 _FILMS = (".mp4", ".webm", ".m4v", ".mov", ".mkv", ".ogv")
 
@@ -143,12 +143,12 @@ def _best(detections: Detections | None) -> list[list[Any]]:
 
 
 def _film_addresses(folder: Path, page_folder: Path) -> dict[str, str]:
-    """Addresses of the video files, relative to the page, by name; in a folder below, by that and the name ("a/b")."""
+    """Addresses of the films, relative to the page, by the name of the video; "a/b" for b in the folder a."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of films")
     files: dict[str, str] = {}
-    # Names are looked up among what the folder holds, never made into paths: one such as "../x" finds nothing.
-    for place, folders, names in os.walk(folder):  # which goes into no linked folder
+    # Names of videos are looked up in what the folder holds and never made into paths: "../x" finds nothing.
+    for place, folders, names in os.walk(folder):  # which does not follow links
         folders.sort()
         for path in (Path(place, name) for name in sorted(names)):
             if path.suffix.lower() in _FILMS:

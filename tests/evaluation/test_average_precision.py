@@ -4,45 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from by_hand import Row, Span, annotations_of, detections_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins import evaluation as twin
 
 from refineloc.evaluation import evaluate, match_detections
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
-from refineloc.runtime.detections import Detections, read_detections
+from refineloc.runtime.detections import read_detections
 from refineloc.runtime.errors import AnnotationError, ConfigError
-
-Truth = list[tuple[str, float, float, str]]
-
-
-def annotations_of(rows: Truth, videos: tuple[str, ...] = ()) -> Annotations:
-    built = {}
-    for name in dict.fromkeys([*(row[0] for row in rows), *videos]):
-        own = [row for row in rows if row[0] == name]
-        built[name] = VideoAnnotation(
-            name,
-            tuple(sorted({row[3] for row in own})),
-            start=np.array([row[1] for row in own]),
-            end=np.array([row[2] for row in own]),
-            segment_labels=tuple(row[3] for row in own),
-        )
-    return Annotations(built)
-
-
-def detections_of(rows: list[twin.Row]) -> dict[str, Detections]:
-    classes = tuple(sorted({row[3] for row in rows}))
-    built = {}
-    for name in dict.fromkeys(row[0] for row in rows):
-        own = [row for row in rows if row[0] == name]
-        built[name] = Detections(
-            np.array([row[1] for row in own]),
-            np.array([row[2] for row in own]),
-            np.array([row[4] for row in own]),
-            np.array([classes.index(row[3]) for row in own]),
-            classes,
-        )
-    return built
 
 
 def test_a_hand_computed_time_line() -> None:
@@ -52,8 +22,8 @@ def test_a_hand_computed_time_line() -> None:
     # 0.8        [====]                   a second for the same annotation: miss
     # 0.7                  [==]           tIoU 0.6: hit at 0.5, miss at 0.7
     truth = annotations_of([("v", 0, 5, "x"), ("v", 10, 15, "x")])
-    found = detections_of([("v", 0, 5, "x", 0.9), ("v", 0, 5, "x", 0.8), ("v", 10, 13, "x", 0.7)])
-    result = evaluate(match_detections(found, truth, [0.5, 0.7]))
+    detections = detections_of([("v", 0, 5, "x", 0.9), ("v", 0, 5, "x", 0.8), ("v", 10, 13, "x", 0.7)])
+    result = evaluate(match_detections(detections, truth, [0.5, 0.7]))
     # At 0.5: recall steps at precision 1 and max(2/3). At 0.7: only the first.
     assert result.mAP.tolist() == pytest.approx([0.5 * 1 + 0.5 * 2 / 3, 0.5])
     assert result.average_mAP == pytest.approx((0.5 + 1 / 3 + 0.5) / 2)
@@ -61,16 +31,16 @@ def test_a_hand_computed_time_line() -> None:
 
 def test_the_threshold_itself_counts() -> None:
     truth = annotations_of([("v", 0, 4, "x")])
-    found = detections_of([("v", 0, 2, "x", 1.0)])
-    assert evaluate(match_detections(found, truth, [0.5, np.nextafter(0.5, 1)])).mAP.tolist() == [1.0, 0.0]
+    detections = detections_of([("v", 0, 2, "x", 1.0)])
+    assert evaluate(match_detections(detections, truth, [0.5, np.nextafter(0.5, 1)])).mAP.tolist() == [1.0, 0.0]
 
 
 def test_what_is_left_out_and_what_counts_as_false() -> None:
     truth = annotations_of([("v", 0, 5, "x"), ("v", 3, 3, "x"), ("v", 3, 3, "zero")], videos=("empty",))
-    found = detections_of(
+    detections = detections_of(
         [("v", 0, 5, "x", 0.5), ("v", 0, 5, "other", 0.9), ("empty", 0, 5, "x", 0.9), ("absent", 0, 5, "x", 0.8)]
     )
-    result = evaluate(match_detections(found, truth, [0.5]))
+    result = evaluate(match_detections(detections, truth, [0.5]))
     assert result.classes == ("x",)  # all of "zero" has length zero
     assert result.instances.tolist() == [1]
     assert result.mAP.tolist() == pytest.approx([1 / 3])  # two false positives stand before the hit
@@ -87,19 +57,19 @@ span = st.tuples(st.sampled_from("uvw"), bound, st.integers(0, 8).map(float), st
 
 @given(
     truth=st.lists(span, min_size=1, max_size=12),
-    found=st.lists(st.tuples(span, st.integers(0, 6)), max_size=20),
+    detections=st.lists(st.tuples(span, st.integers(0, 6)), max_size=20),
     thresholds=st.lists(st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=3),
 )
 @settings(max_examples=300, deadline=None)
 def test_equals_its_twin(
     truth: list[tuple[str, float, float, str]],
-    found: list[tuple[tuple[str, float, float, str], int]],
+    detections: list[tuple[tuple[str, float, float, str], int]],
     thresholds: list[float],
 ) -> None:
     truth_rows = [(video, start, start + length, label) for video, start, length, label in truth]
     # Grouped by video, as the files are, so that "the later row" means the same in both.
     rows = sorted(
-        ((video, start, start + length + 0.5, label, score / 6) for (video, start, length, label), score in found),
+        ((video, start, start + length + 0.5, label, score / 6) for (video, start, length, label), score in detections),
         key=lambda row: row[0],
     )
     if not any(end > start for _, start, end, _ in truth_rows):
@@ -112,16 +82,16 @@ def test_equals_its_twin(
 
 def test_order_of_videos_does_not_matter() -> None:
     rng = np.random.default_rng(0)
-    rows: list[twin.Row] = []
-    truth: Truth = []
+    rows: list[Row] = []
+    truth: list[Span] = []
     for video in "abcdefgh":
         for _ in range(10):
             start = float(rng.uniform(0, 50))
             truth.append((video, start, start + 5, str(rng.choice(["x", "y"]))))
             rows.append((video, start + rng.normal(0, 2), start + 5, str(rng.choice(["x", "y"])), float(rng.random())))
-    found = detections_of(rows)
-    backwards = dict(reversed(list(found.items())))
-    first = evaluate(match_detections(found, annotations_of(truth))).ap
+    detections = detections_of(rows)
+    backwards = dict(reversed(list(detections.items())))
+    first = evaluate(match_detections(detections, annotations_of(truth))).ap
     assert 0 < first.mean() < 1
     assert np.array_equal(first, evaluate(match_detections(backwards, annotations_of(truth[::-1]))).ap)
 
@@ -154,9 +124,9 @@ def test_the_authors_predictions(shared_data: Path, iteration: int, average: flo
 def test_the_authors_predictions_against_the_plain_twin(shared_data: Path) -> None:
     folder = shared_data / "refineloc-release"
     truth = read_annotations(folder / "activitynet_v1-2_valid_groundtruth.csv")
-    found = read_detections(folder / "valid_predictions_iteration_0000.json")
-    result = evaluate(match_detections(found, truth, [0.5, 0.95]))
-    rows = [(name, *record) for name, own in found.items() for record in own]
+    detections = read_detections(folder / "valid_predictions_iteration_0000.json")
+    result = evaluate(match_detections(detections, truth, [0.5, 0.95]))
+    rows = [(name, *record) for name, own in detections.items() for record in own]
     truth_rows = [
         (name, start, end, label)
         for name, video in truth.items()
@@ -168,11 +138,11 @@ def test_the_authors_predictions_against_the_plain_twin(shared_data: Path) -> No
 
 def test_published_conventions(shared_data: Path) -> None:
     folder = shared_data / "refineloc-release"
-    found = read_detections(folder / "valid_predictions_iteration_0000.json")
+    detections = read_detections(folder / "valid_predictions_iteration_0000.json")
     truth = read_annotations(folder / "activitynet_v1-2_valid_groundtruth.csv")
-    assert round(100 * evaluate(match_detections(found, truth, drop_repeated=True)).average_mAP, 4) == 9.6788
+    assert round(100 * evaluate(match_detections(detections, truth, drop_repeated=True)).average_mAP, 4) == 9.6788
     kit = shared_data / "activitynet-sample" / "activity_net.v1-2.min-missing-removed.json"
     assert (
-        round(100 * evaluate(match_detections(found, read_annotations(kit, subset="validation"))).average_mAP, 2)
+        round(100 * evaluate(match_detections(detections, read_annotations(kit, subset="validation"))).average_mAP, 2)
         == 9.19
     )

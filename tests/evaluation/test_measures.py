@@ -8,67 +8,55 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from by_hand import annotations_of, detections_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refineloc._ext.matching import average_precision
 from refineloc.evaluation import average_recall, bootstrap, evaluate, match_detections
-from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations, read_regions
+from refineloc.runtime.annotations import Annotations, read_annotations, read_regions
 from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.errors import AnnotationError, ConfigError
 
-Segments = list[tuple[float, float]]
+Times = list[tuple[float, float]]
+Scored = list[tuple[float, float, float]]
 
 
-def truth_of(videos: Mapping[str, Segments]) -> Annotations:
-    return Annotations(
-        {
-            name: VideoAnnotation(
-                name,
-                ("x",),
-                start=np.array([a for a, _ in segments], dtype=np.float64),
-                end=np.array([b for _, b in segments], dtype=np.float64),
-                segment_labels=("x",) * len(segments),
-            )
-            for name, segments in videos.items()
-        }
+def truth_of(videos: Mapping[str, Times]) -> Annotations:
+    """Segments of one class."""
+    return annotations_of([(name, *times, "x") for name, spans in videos.items() for times in spans], tuple(videos))
+
+
+def scored(videos: Mapping[str, Scored]) -> dict[str, Detections]:
+    """Detections of one class, from (start, end, score)."""
+    return detections_of(
+        [(name, start, end, "x", score) for name, rows in videos.items() for start, end, score in rows]
     )
-
-
-def found_of(videos: Mapping[str, list[tuple[float, float, float]]]) -> dict[str, Detections]:
-    return {
-        name: Detections(
-            *(np.array([row[k] for row in rows], dtype=np.float64) for k in (0, 1, 2)),
-            np.zeros(len(rows), np.int64),
-            ("x",),
-        )
-        for name, rows in videos.items()
-    }
 
 
 def test_without_interpolation() -> None:
     truth = truth_of({"v": [(0, 5), (10, 15)]})
     # hit, miss, miss, hit: precision at the hits is 1 and 2/4.
-    found = found_of({"v": [(0, 5, 0.9), (30, 35, 0.8), (40, 45, 0.7), (10, 15, 0.6)]})
-    assert evaluate(match_detections(found, truth, [0.5]), interpolated=False).mAP.tolist() == [0.75]
+    detections = scored({"v": [(0, 5, 0.9), (30, 35, 0.8), (40, 45, 0.7), (10, 15, 0.6)]})
+    assert evaluate(match_detections(detections, truth, [0.5]), interpolated=False).mAP.tolist() == [0.75]
     # miss, hit, hit: interpolation lifts the first hit's 1/2 to 2/3.
-    found = found_of({"v": [(30, 35, 0.9), (0, 5, 0.8), (10, 15, 0.6)]})
-    assert evaluate(match_detections(found, truth, [0.5]), interpolated=False).mAP.tolist() == pytest.approx(
+    detections = scored({"v": [(30, 35, 0.9), (0, 5, 0.8), (10, 15, 0.6)]})
+    assert evaluate(match_detections(detections, truth, [0.5]), interpolated=False).mAP.tolist() == pytest.approx(
         [(1 / 2 + 2 / 3) / 2]
     )
-    assert evaluate(match_detections(found, truth, [0.5])).mAP.tolist() == pytest.approx([2 / 3])
+    assert evaluate(match_detections(detections, truth, [0.5])).mAP.tolist() == pytest.approx([2 / 3])
 
 
 def test_ambiguous_regions_ignore_false_positives_only() -> None:
     truth = truth_of({"v": [(0, 5)], "w": [(0, 5)]})
-    found = found_of({"v": [(20, 25, 0.9), (0, 5, 0.8), (30, 35, 0.7)], "w": [(20, 25, 0.6), (0, 5, 0.5)]})
-    assert evaluate(match_detections(found, truth, [0.5])).mAP.tolist() == pytest.approx([(1 / 2 + 2 / 5) / 2])
+    detections = scored({"v": [(20, 25, 0.9), (0, 5, 0.8), (30, 35, 0.7)], "w": [(20, 25, 0.6), (0, 5, 0.5)]})
+    assert evaluate(match_detections(detections, truth, [0.5])).mAP.tolist() == pytest.approx([(1 / 2 + 2 / 5) / 2])
     # v's first false positive overlaps a region, and so does its hit, which stays; w's is another video's.
     regions = {"v": [(24.0, 40.0), (0.0, 1.0)], "absent": [(0.0, 99.0)]}
-    ignored = evaluate(match_detections(found, truth, [0.5], ambiguous=regions))
+    ignored = evaluate(match_detections(detections, truth, [0.5], ambiguous=regions))
     assert ignored.mAP.tolist() == pytest.approx([(1 + 2 / 3) / 2])
     # Regions that only touch do not overlap.
-    touching = match_detections(found, truth, [0.5], ambiguous={"v": [(25.0, 30.0)]})
+    touching = match_detections(detections, truth, [0.5], ambiguous={"v": [(25.0, 30.0)]})
     assert evaluate(touching).mAP.tolist() == pytest.approx([9 / 20])
 
 
@@ -99,14 +87,16 @@ def test_weights_are_copies(hits: list[tuple[int, int]], interpolated: bool) -> 
 
 
 def many(rng: np.random.Generator, videos: int) -> tuple[dict[str, Detections], Annotations]:
-    truth, found = {}, {}
+    truth, detections = {}, {}
     for index in range(videos):
         starts = rng.uniform(0, 100, 4)
         truth[f"v{index}"] = [(float(s), float(s) + 5) for s in starts]
         near = np.concatenate([starts + rng.normal(0, 2, 4), rng.uniform(0, 100, 4)])
         scores = rng.random(8)
-        found[f"v{index}"] = [(float(s), float(s) + 5, float(score)) for s, score in zip(near, scores, strict=True)]
-    return found_of(found), truth_of(truth)
+        detections[f"v{index}"] = [
+            (float(s), float(s) + 5, float(score)) for s, score in zip(near, scores, strict=True)
+        ]
+    return scored(detections), truth_of(truth)
 
 
 def test_bootstrap_is_seeded_and_narrows_with_more_videos() -> None:
@@ -135,14 +125,14 @@ def test_bootstrap_covers_what_it_says() -> None:
 
 
 def test_intervals_stay_within_0_and_1() -> None:
-    # Few videos, one of which is found almost rightly: the resamples' scores lie far apart.
-    found, truth = many(np.random.default_rng(1), 3)
+    # Few videos, one of which is detections almost rightly: the resamples' scores lie far apart.
+    detections, truth = many(np.random.default_rng(1), 3)
     for seed in range(5):
-        weak = match_detections(found, truth, [0.5, 0.8, 0.95])
+        weak = match_detections(detections, truth, [0.5, 0.8, 0.95])
         perfect = {
             name: Detections(v.start, v.end, np.ones(4), np.zeros(4, np.int64), ("x",)) for name, v in truth.items()
         }
-        strong = match_detections({**perfect, "v0": found["v0"]}, truth, [0.5, 0.8])
+        strong = match_detections({**perfect, "v0": detections["v0"]}, truth, [0.5, 0.8])
         for matching in (weak, strong):
             intervals = bootstrap(matching, resamples=100, level=0.99, seed=seed)
             for values in (intervals.mAP, intervals.classes, np.array(intervals.average_mAP)):
@@ -160,10 +150,10 @@ def test_bootstrap_refuses_nonsense() -> None:
 
 def test_average_recall_by_hand() -> None:
     truth = truth_of({"v": [(0, 10), (20, 30)], "w": [(0, 10)], "zero": [(3, 3)]})
-    found = found_of({"v": [(0, 6, 0.5), (20, 30, 0.9), (0, 10, 0.1)], "w": []})
+    detections = scored({"v": [(0, 6, 0.5), (20, 30, 0.9), (0, 10, 0.1)], "w": []})
     # Best 1 of v: one of three annotations. Best 2: (0, 6) covers (0, 10) with tIoU 0.6, enough at 0.5 only.
     # Best 3: two of three.
-    matching = match_detections(found, truth, [0.5, 0.75])
+    matching = match_detections(detections, truth, [0.5, 0.75])
     got = average_recall(matching, [1, 2, 3, 99])
     assert got.tolist() == pytest.approx([1 / 3, (2 / 3 + 1 / 3) / 2, 2 / 3, 2 / 3])
     with pytest.raises(ConfigError, match="at least 1"):
@@ -182,10 +172,13 @@ def test_region_files(tmp_path: Path, shared_data: Path) -> None:
 
 def test_the_program_on_the_authors_predictions(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "refineloc-release"
-    truth, found = folder / "activitynet_v1-2_valid_groundtruth.csv", folder / "valid_predictions_iteration_0001.json"
+    truth, detections = (
+        folder / "activitynet_v1-2_valid_groundtruth.csv",
+        folder / "valid_predictions_iteration_0001.json",
+    )
     program = str(Path(sys.executable).with_name("refineloc-eval"))
     options = ["--bootstrap", "100", "--recall", "1,100", "--json", str(tmp_path / "out.json")]
-    done = subprocess.run([program, str(found), str(truth), *options], capture_output=True, text=True)
+    done = subprocess.run([program, str(detections), str(truth), *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     out = json.loads((tmp_path / "out.json").read_text())
     low, high = out["intervals"]["average_mAP"]
@@ -193,5 +186,5 @@ def test_the_program_on_the_authors_predictions(shared_data: Path, tmp_path: Pat
     assert 0.01 < high - low < 0.04
     assert out["intervals"]["shift"] > 0  # 100 classes, few videos each: plain percentiles would leave the figure out
     assert 0 < out["average_recall"]["1"] < out["average_recall"]["100"] < 1
-    plain = evaluate(match_detections(read_detections(found), read_annotations(truth)), interpolated=False)
+    plain = evaluate(match_detections(read_detections(detections), read_annotations(truth)), interpolated=False)
     assert 0.9 * out["average_mAP"] < plain.average_mAP < out["average_mAP"]

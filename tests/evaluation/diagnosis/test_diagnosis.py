@@ -1,62 +1,30 @@
 """DETAD's analyses: hand-computed time lines, the plain twin, and the paper's Figure 3 on the authors' files."""
 
-import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from by_hand import Row, Span, annotations_of, detections_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twins.diagnosis import Row, Span, Twin
+from twins.diagnosis import Twin
 
 from refineloc.evaluation import evaluate, match_detections
 from refineloc.evaluation.diagnosis import ERROR_TYPES, Diagnosis, diagnose
 from refineloc.evaluation.diagnosis.characteristics import characteristics_of, choose_bins
-from refineloc.evaluation.pictures.diagnosis import (
-    draw_false_negatives,
-    draw_false_positives,
-    draw_sensitivity,
-    write_diagnosis,
-)
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
 from refineloc.runtime.detections import Detections, read_detections
-from refineloc.runtime.errors import MissingExtraError, OutputError
 
 
-def annotations_of(rows: list[Span], duration_s: float | None = 100.0) -> Annotations:
-    built = {}
-    for name in dict.fromkeys(row[0] for row in rows):
-        own = [row for row in rows if row[0] == name]
-        built[name] = VideoAnnotation(
-            name,
-            tuple(sorted({row[3] for row in own})),
-            duration_s=duration_s,
-            start=np.array([float(row[1]) for row in own]),
-            end=np.array([float(row[2]) for row in own]),
-            segment_labels=tuple(row[3] for row in own),
-        )
-    return Annotations(built)
-
-
-def detections_of(rows: list[Row]) -> dict[str, Detections]:
-    classes = tuple(sorted({row[3] for row in rows}))
-    return {
-        name: Detections(
-            *(np.array([float(row[k]) for row in rows if row[0] == name]) for k in (1, 2, 4)),
-            np.array([classes.index(row[3]) for row in rows if row[0] == name], dtype=np.int64),
-            classes,
-        )
-        for name in dict.fromkeys(row[0] for row in rows)
-    }
+def truth_of(rows: list[Span]) -> Annotations:
+    return annotations_of(rows, duration_s=100.0)
 
 
 def diagnosed(rows: list[Row], truth: list[Span], tious: list[float], bins: Any = None) -> Diagnosis:
-    return diagnose(match_detections(detections_of(rows), annotations_of(truth), tious), bins=bins)
+    return diagnose(match_detections(detections_of(rows), truth_of(truth), tious), bins=bins)
 
 
 def kinds(diagnosis: Diagnosis, group: int = 0) -> dict[str, float]:
@@ -84,10 +52,10 @@ def test_each_type_on_a_hand_made_time_line() -> None:
         ("v", 30, 34, "x", 0.4),
         ("empty", 30, 34, "x", 0.3),
     ]
-    found = diagnosed(rows, truth, [0.7])
-    assert found.false_positives.predictions.tolist() == [7, *[0] * 9]  # G is 7 for x
-    assert kinds(found) == pytest.approx({**dict.fromkeys(ERROR_TYPES, 1 / 7), "background": 2 / 7})
-    assert np.isnan(found.false_positives.share[1:]).all()
+    result = diagnosed(rows, truth, [0.7])
+    assert result.false_positives.predictions.tolist() == [7, *[0] * 9]  # G is 7 for x
+    assert kinds(result) == pytest.approx({**dict.fromkeys(ERROR_TYPES, 1 / 7), "background": 2 / 7})
+    assert np.isnan(result.false_positives.share[1:]).all()
 
 
 def test_the_bounds_themselves_count() -> None:
@@ -115,10 +83,10 @@ def test_groups_are_g_detections_of_each_class() -> None:
     truth: list[Span] = [("v", 0, 10, "x"), ("v", 0, 10, "y"), ("v", 50, 60, "y")]
     rows: list[Row] = [("v", 80, 90, "x", 0.9), ("v", 0, 10, "x", 0.1)]
     rows += [("v", 0, 10, "y", 0.9), ("v", 50, 60, "y", 0.8), ("v", 80, 90, "y", 0.7)]
-    found = diagnosed(rows, truth, [0.5])
-    assert found.false_positives.predictions.tolist() == [3, 2, *[0] * 8]
-    assert kinds(found)["true positive"] == pytest.approx(2 / 3)
-    assert kinds(found, 1) == pytest.approx(
+    result = diagnosed(rows, truth, [0.5])
+    assert result.false_positives.predictions.tolist() == [3, 2, *[0] * 8]
+    assert kinds(result)["true positive"] == pytest.approx(2 / 3)
+    assert kinds(result, 1) == pytest.approx(
         {**dict.fromkeys(ERROR_TYPES, 0.0), "true positive": 0.5, "background": 0.5}
     )
 
@@ -127,9 +95,9 @@ def test_gain_of_removing_a_type_by_hand() -> None:
     # One class, G = N = 2: a background error stands before the two hits; precision_N 1/2, 2/3: interpolated 2/3 twice.
     truth: list[Span] = [("v", 0, 10, "x"), ("v", 50, 60, "x")]
     rows: list[Row] = [("v", 80, 90, "x", 0.9), ("v", 0, 10, "x", 0.8), ("v", 50, 60, "x", 0.7)]
-    found = diagnosed(rows, truth, [0.5]).false_positives
-    assert found.average_mAP_N == pytest.approx(2 / 3)
-    assert dict(zip(ERROR_TYPES[1:], found.gain, strict=True)) == pytest.approx(
+    result = diagnosed(rows, truth, [0.5]).false_positives
+    assert result.average_mAP_N == pytest.approx(2 / 3)
+    assert dict(zip(ERROR_TYPES[1:], result.gain, strict=True)) == pytest.approx(
         {"double detection": 0, "wrong label": 0, "localization": 0, "confusion": 0, "background": 1 / 3}
     )
 
@@ -150,25 +118,25 @@ def test_sensitivity_and_false_negatives_by_hand() -> None:
     # Short (5 s): found at rank 1 of 2 annotations; long (50 s): found at rank 3, after one false positive. N = 4.
     truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
     rows: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
-    found = diagnosed(rows, truth, [0.5], bins="activitynet")
-    assert found.characteristics[1].name == "length"
-    short, middle, long, *_ = found.sensitivity.by_group["length"].tolist()
+    result = diagnosed(rows, truth, [0.5], bins="activitynet")
+    assert result.characteristics[1].name == "length"
+    short, middle, long, *_ = result.sensitivity.by_group["length"].tolist()
     assert short == pytest.approx(1 / 2)  # recall 1/2 at precision 1; the long one's detection is left out
     # 49 and 50 s are "S" (30 to 60): found at recall 1/2 after one false positive: (1/2 * 4) / (1/2 * 4 + 1).
     assert middle == pytest.approx(1 / 2 * 2 / 3)
     assert math.isnan(long)
-    assert found.false_negatives.by_group["length"][:2].tolist() == [0.5, 0.5]
-    assert found.false_negatives.rate == 0.5
+    assert result.false_negatives.by_group["length"][:2].tolist() == [0.5, 0.5]
+    assert result.false_negatives.rate == 0.5
 
 
 def test_relative_change_by_hand() -> None:
     # As above: short 1/2 and middle 1/3, all: recall 1/4 at precision 1 and 1/2 at 2/3 (N = 4): 1/4 + 1/4 * 2/3.
     truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
     rows: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
-    found = diagnosed(rows, truth, [0.5], bins="activitynet").sensitivity
-    assert found.average_mAP_N == pytest.approx(5 / 12)
-    assert found.relative_change()["length"] == pytest.approx((1 / 3 / (5 / 12) - 1, 1 / 2 / (5 / 12) - 1))
-    assert found.to_json()["relative_change"]["length"] == list(found.relative_change()["length"])
+    result = diagnosed(rows, truth, [0.5], bins="activitynet").sensitivity
+    assert result.average_mAP_N == pytest.approx(5 / 12)
+    assert result.relative_change()["length"] == pytest.approx((1 / 3 / (5 / 12) - 1, 1 / 2 / (5 / 12) - 1))
+    assert result.to_json()["relative_change"]["length"] == list(result.relative_change()["length"])
     nothing = diagnosed([], truth, [0.5], bins="activitynet").sensitivity
     assert nothing.to_json()["relative_change"] == {kind: [None] * 2 for kind in ("coverage", "length", "instances")}
 
@@ -177,8 +145,8 @@ def test_a_find_at_a_hopeless_precision_is_a_false_negative() -> None:
     truth: list[Span] = [("v", 0, 10, "x")]
     for wrong, missed in ((18, 0.0), (19, 1.0)):  # precision_N 1/19 and, exactly the bound, 1/20
         rows: list[Row] = [("v", 50, 60, "x", 1 - k / 100) for k in range(wrong)]
-        found = diagnosed([*rows, ("v", 0, 10, "x", 0.5)], truth, [0.5])
-        assert found.false_negatives.rate == missed
+        result = diagnosed([*rows, ("v", 0, 10, "x", 0.5)], truth, [0.5])
+        assert result.false_negatives.rate == missed
 
 
 @pytest.mark.parametrize(
@@ -208,7 +176,7 @@ def test_quantile_groups_are_about_equal_and_bounds_differ() -> None:
     rng = np.random.default_rng(1)
     truth: list[Span] = [(f"v{k}", 0, float(length), "x") for k, length in enumerate(rng.exponential(8, 1000) + 0.1)]
     coverage, length, instances = characteristics_of(
-        match_detections({}, annotations_of(truth), [0.5]).truth, annotations_of(truth), "quantile"
+        match_detections({}, truth_of(truth), [0.5]).truth, truth_of(truth), "quantile"
     )
     for kind in (coverage, length):
         sizes = np.bincount(kind.group, minlength=5)
@@ -231,10 +199,10 @@ def test_data_sets_are_known_by_their_videos() -> None:
 
 def test_without_durations_coverage_is_left_out() -> None:
     truth: list[Span] = [("v", 0, 20, "x")]
-    found = diagnose(match_detections({}, annotations_of(truth, duration_s=None), [0.5]))
-    assert [kind.name for kind in found.characteristics] == ["length", "instances"]
-    assert found.false_negatives.rate == 1
-    assert found.false_positives.average_mAP_N == 0
+    result = diagnose(match_detections({}, annotations_of(truth), [0.5]))
+    assert [kind.name for kind in result.characteristics] == ["length", "instances"]
+    assert result.false_negatives.rate == 1
+    assert result.false_positives.average_mAP_N == 0
 
 
 span = st.tuples(
@@ -244,19 +212,21 @@ span = st.tuples(
 
 @given(
     truth=st.lists(span, min_size=1, max_size=10),
-    found=st.lists(st.tuples(span, st.integers(0, 6)), max_size=40),
+    detections=st.lists(st.tuples(span, st.integers(0, 6)), max_size=40),
     thresholds=st.sampled_from([[0.5], [0.25, 0.5, 0.75]]),
 )
 @settings(max_examples=150, deadline=None)
 def test_equals_its_twin(
     truth: list[tuple[str, float, float, str]],
-    found: list[tuple[tuple[str, float, float, str], int]],
+    detections: list[tuple[tuple[str, float, float, str], int]],
     thresholds: list[float],
 ) -> None:
     spans: list[Span] = [(video, start, start + length, label) for video, start, length, label in truth]
-    rows: list[Row] = [(video, start, start + size, label, score / 6) for (video, start, size, label), score in found]
+    rows: list[Row] = [
+        (video, start, start + size, label, score / 6) for (video, start, size, label), score in detections
+    ]
     rows.sort(key=lambda row: row[0])
-    annotations = annotations_of(spans)
+    annotations = truth_of(spans)
     # The order of the compiled table: by video as given, then by class.
     order = list(annotations)
     spans.sort(key=lambda row: (order.index(row[0]), row[3]))
@@ -283,9 +253,9 @@ def test_equals_its_twin(
 def authors(shared_data: Path) -> tuple[Diagnosis, Diagnosis, Annotations, dict[str, Detections], Path]:
     release = shared_data / "refineloc-release"
     truth = read_annotations(release / "activitynet_v1-2_valid_groundtruth.csv")
-    found = [read_detections(release / f"valid_predictions_iteration_000{index}.json") for index in (0, 1)]
-    first, second = (diagnose(match_detections(detections, truth)) for detections in found)
-    return first, second, truth, found[0], release / "valid_predictions_iteration_0001.json"
+    both = [read_detections(release / f"valid_predictions_iteration_000{index}.json") for index in (0, 1)]
+    first, second = (diagnose(match_detections(detections, truth)) for detections in both)
+    return first, second, truth, both[0], release / "valid_predictions_iteration_0001.json"
 
 
 def test_the_authors_predictions_show_what_figure_3_shows(authors: tuple[Any, ...]) -> None:
@@ -341,8 +311,8 @@ def test_the_tools_figures_without_annotations_longer_than_their_video(authors: 
 
 
 def test_true_positives_are_those_of_the_evaluation(authors: tuple[Any, ...]) -> None:
-    _, _, truth, found, _ = authors
-    matching = match_detections(found, truth)
+    _, _, truth, detections, _ = authors
+    matching = match_detections(detections, truth)
     # All detections as one class of the profile: the hits per threshold, and the recall that AP rests on.
     hits = (matching.annotation >= 0).sum(axis=1)
     assert (np.diff(hits) < 0).all()  # a stricter threshold finds less
@@ -350,98 +320,3 @@ def test_true_positives_are_those_of_the_evaluation(authors: tuple[Any, ...]) ->
         taken = row[row >= 0]
         assert len(np.unique(taken)) == len(taken)  # nothing is found twice
     assert evaluate(matching).average_mAP == pytest.approx(0.0966033, abs=1e-6)
-
-
-def test_files(tmp_path: Path, authors: tuple[Any, ...]) -> None:
-    pytest.importorskip("matplotlib")
-    written = write_diagnosis(tmp_path / "made" / "here", authors[1], title="<iteration> & 1")
-    assert sorted(path.name for path in written) == sorted(
-        ["diagnosis.json"]
-        + [
-            f"{name}.{kind}"
-            for name in ("false_positives", "sensitivity", "false_negatives")
-            for kind in ("png", "svg")
-        ]
-    )
-    document = json.loads((tmp_path / "made" / "here" / "diagnosis.json").read_text())
-    assert document == json.loads(json.dumps(authors[1].to_json()))
-    short = sum(
-        int(((video.end - video.start <= 30) & (video.end > video.start)).sum()) for video in authors[2].values()
-    )
-    assert document["groups"]["length"][0] == {"size": "XS", "range": "≤ 30", "annotations": short}
-    for path in written[1:]:
-        if path.suffix == ".svg":
-            assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
-        else:
-            assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def test_pictures_of_a_detector_that_finds_nothing(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    nothing = diagnose(match_detections({}, annotations_of([("v", 0, 20, "x")], duration_s=None), [0.5]))
-    assert len(write_diagnosis(tmp_path, nothing)) == 7
-    assert (
-        json.loads((tmp_path / "diagnosis.json").read_text())["false_positives"]["share"]["background"] == [None] * 10
-    )
-
-
-def test_a_group_without_annotations_has_a_dash_and_no_bar() -> None:
-    """0.0 % missed would read as perfect."""
-    pytest.importorskip("matplotlib")
-    truth: list[Span] = [("v", 0, 5, "x"), ("w", 0, 50, "x")]
-    rows: list[Row] = [("v", 0, 5, "x", 0.9)]
-    found = diagnosed(rows, truth, [0.5], bins="activitynet")
-    for draw, values in (
-        (draw_sensitivity, found.sensitivity.by_group),
-        (draw_false_negatives, found.false_negatives.by_group),
-    ):
-        axes = draw(found).axes[1]
-        assert axes.get_title(loc="left") == "length (s)"
-        texts = [text.get_text() for text in axes.texts]
-        assert texts == ["–" if math.isnan(value) else f"{100 * value:.1f}" for value in values["length"]]
-        assert texts[2:] == ["–"] * 3
-        assert [bar.get_height() for bar in axes.patches[2:]] == [0] * 3
-    profile = draw_false_positives(found).axes[0]
-    assert [text.get_text() for text in profile.texts] == ["100", *["–"] * 9]  # one detection in all, in 1G
-
-
-def test_a_group_of_all_annotations_has_one_name() -> None:
-    pytest.importorskip("matplotlib")
-    axes = draw_false_negatives(diagnosed([], [("v", 0, 20, "x")], [0.5])).axes[-1]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["all\n(100 %)"]
-
-
-def test_the_span_of_each_characteristic_is_drawn() -> None:
-    pytest.importorskip("matplotlib")
-    truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
-    rows: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
-    found = diagnosed(rows, truth, [0.5], bins="activitynet")
-    spans = draw_sensitivity(found).axes[-1]
-    assert [label.get_text() for label in spans.get_xticklabels()] == ["coverage", "length", "instances"]
-    for bar, (low, high) in zip(spans.patches, found.sensitivity.relative_change().values(), strict=True):
-        assert (bar.get_y(), bar.get_y() + bar.get_height()) == pytest.approx((100 * low, 100 * high))
-    assert {"-20", "+20"} <= {text.get_text() for text in spans.texts}  # length: 1/3 and 1/2 against 5/12
-    assert spans.get_ylim()[0] < -20
-
-
-def test_a_title_that_no_font_has_is_one_warning_a_picture(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    found = diagnosed([], [("v", 0, 20, "x")], [0.5])
-    with pytest.warns(UserWarning, match="no installed font") as caught:
-        write_diagnosis(tmp_path, found, title="\U00014400\U00014401")
-    assert len(caught) == 6  # and one line of a program, which tells equal ones once
-
-
-def test_without_matplotlib_the_error_has_the_install_line(
-    tmp_path: Path, authors: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'refineloc\[plot\]'"):
-        write_diagnosis(tmp_path, authors[0])
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_that_cannot_be_made(tmp_path: Path, authors: tuple[Any, ...]) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be made a folder"):
-        write_diagnosis(tmp_path / "file" / "below", authors[0])

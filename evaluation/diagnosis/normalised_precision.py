@@ -1,8 +1,8 @@
 """Normalised average precision (AP_N): DETAD (Alwassel et al., ECCV 2018), after Hoiem et al. (ECCV 2012).
 
-Precision depends on how many instances a class or a subset has; for the same recall R, few instances give a low one.
-AP_N takes the same number N of instances everywhere: precision_N = R·N / (R·N + false positives), where N is the mean
-number of instances of a class.
+At the same recall R, a class or group with few instances has a lower precision than one with many, so that their AP
+cannot be compared. AP_N takes the same number N of instances everywhere, the mean of the classes:
+precision_N = R·N / (R·N + false positives).
 """
 
 import numpy as np
@@ -25,10 +25,10 @@ def normalised_precision(true: Flags, false: Flags, positives: int, instances: f
     Returns:
         float64 [K, n]; 0 before the first detection that counts.
     """
-    found = np.cumsum(true, axis=1) * (instances / positives)
-    total = found + np.cumsum(false, axis=1)
-    precision = np.zeros_like(found)
-    np.divide(found, total, out=precision, where=total > 0)
+    hits = np.cumsum(true, axis=1) * (instances / positives)  # R·N
+    total = hits + np.cumsum(false, axis=1)
+    precision = np.zeros_like(hits)
+    np.divide(hits, total, out=precision, where=total > 0)
     return precision
 
 
@@ -55,9 +55,9 @@ def normalised_average_precision(
         if count == 0:
             ap[:, index] = np.nan
             continue
-        own = slice(class_bounds[index], class_bounds[index + 1])
-        precision = normalised_precision(true[:, own], false[:, own], count, instances)
-        # The largest precision here or later stands in the place of each; a true positive adds a step of recall.
+        rows = slice(class_bounds[index], class_bounds[index + 1])
+        precision = normalised_precision(true[:, rows], false[:, rows], count, instances)
+        # Each precision becomes the largest at the same or higher recall; a true positive adds a step of recall.
         highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        ap[:, index] = (highest * true[:, own]).sum(axis=1) / count
+        ap[:, index] = (highest * true[:, rows]).sum(axis=1) / count
     return ap
