@@ -36,9 +36,9 @@ def metadata_with(**changes: Any) -> ModelMetadata:
     return replace(METADATA, detection=changed(METADATA.detection, settings), **changes)
 
 
-def write_model(path: Path, **changes: Any) -> Path:
-    """Write the model to `path`; `changes` as for `metadata_with`."""
-    model = onnx.load(GRAPH)
-    onnx.helper.set_model_props(model, metadata_with(**changes).to_props())
+def write_model(path: Path, graph: onnx.ModelProto | None = None, **changes: Any) -> Path:
+    """Write the model to `path`; `changes` are fields of its metadata, `graph` another than the committed one."""
+    model = onnx.load(GRAPH) if graph is None else graph
+    onnx.helper.set_model_props(model, replace(METADATA, **changes).to_props())
     path.write_bytes(model.SerializeToString())
     return path

@@ -17,15 +17,15 @@ from refineloc.training.models.bases.refineloc import RefineLoc
 WIDTH, CLASSES = 24, 5
 
 
-def make_graph() -> onnx.ModelProto:
-    """The graph without metadata: tests/small_model.py adds them."""
+def make_graph(*, half: bool = False) -> onnx.ModelProto:
+    """The graph without metadata, which tests/small_model.py adds; with float16 weights where `half`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = RefineLoc(WIDTH, CLASSES)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter *= 6.0  # spreads the scores over (0, 1), so that thresholds keep some snippets and not others
-    return build_graph(model, WIDTH)
+    return build_graph(model, WIDTH, half=half)
 
 
 if __name__ == "__main__":

@@ -5,21 +5,24 @@ whatever the other rows; and the graph adds over time without rounding (`trainin
 order of its sums, which does depend on the packing, cannot be seen.
 """
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 import torch
 
-from refineloc.export.graph import save_graph
-from refineloc.export.precision import build
+from refineloc.export.graph import build_graph, save_graph
+from refineloc.export.precision import quantized
 from refineloc.runtime import Detector
 from refineloc.runtime.model.metadata import Precision
 from refineloc.runtime.model.session import Session
 from refineloc.runtime.segments.rules import ManyThresholds
 from refineloc.runtime.segments.values import Scores
+from refineloc.training.models.base_model import BaseModel
 from refineloc.training.models.bases.basnet import BaSNet
 from refineloc.training.models.bases.refineloc import RefineLoc
 from refineloc.training.models.bases.wtalc import WTALC
@@ -30,15 +33,39 @@ ORDERS = [list(range(13)), list(range(13))[::-1], [1, 0], [4, 1, 10], [12, 2, 0]
 KINDS: list[tuple[Precision, int]] = [("fp32", 2), ("fp32", 1), ("fp16", 2), ("int8", 2), ("int8", 1)]
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=[f"{precision}-{values}" for precision, values in KINDS])
-def path(request: pytest.FixtureRequest, model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    precision, values = request.param
+def spread(model: BaseModel, factor: float) -> BaseModel:
+    """The same model with scores that vary more."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= factor
+    return model
+
+
+@functools.cache
+def refineloc_graph(values: int, half: bool) -> onnx.ModelProto:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         model = RefineLoc(WIDTH, CLASSES, 2, values)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter *= 4.0  # spreads the scores
+    return build_graph(spread(model, 4.0), WIDTH, half=half)
+
+
+@functools.cache
+def other_graph(base: type[WTALC | BaSNet]) -> tuple[onnx.ModelProto, int]:
+    """The graph, and how many snippets its scores look around."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = base(WIDTH, CLASSES)
+    return build_graph(spread(model, 3.0), WIDTH), model.context_snippets
+
+
+def with_precision(graph: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
+    """What `build` does with a traced graph."""
+    return quantized(graph) if precision == "int8" else graph
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=[f"{precision}-{values}" for precision, values in KINDS])
+def path(request: pytest.FixtureRequest, model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    precision, values = request.param
     out = tmp_path_factory.mktemp("packing") / "model.onnx"
     said = replace(
         Session(model_path, "cpu").metadata,
@@ -47,7 +74,7 @@ def path(request: pytest.FixtureRequest, model_path: Path, tmp_path_factory: pyt
         precision=precision,
         attention_values=values,
     )
-    save_graph(out, build(model, WIDTH, precision), said)
+    save_graph(out, with_precision(refineloc_graph(values, precision == "fp16"), precision), said)
     return out
 
 
@@ -94,26 +121,25 @@ def test_exact_sums_are_as_near_to_the_truth_as_float32_can_be(
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("base", [WTALC, BaSNet])
 def test_other_base_models_detect_the_same_in_any_packing(
-    model_path: Path, videos: list[npt.NDArray[np.float32]], tmp_path: Path, base: type[WTALC | BaSNet], precision: str
+    model_path: Path,
+    videos: list[npt.NDArray[np.float32]],
+    tmp_path: Path,
+    base: type[WTALC | BaSNet],
+    precision: Precision,
 ) -> None:
     """Their means of the highest activations, and BaS-Net's convolutions over time, do not see the packing either."""
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        model = base(WIDTH, CLASSES)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter *= 3.0  # spreads the scores
+    graph, context_snippets = other_graph(base)
     said = replace(
         Session(model_path, "cpu").metadata,
         width=WIDTH,
         classes=tuple(f"c{index}" for index in range(CLASSES)),
         base=base.__name__.lower(),
-        context_snippets=model.context_snippets,
+        context_snippets=context_snippets,
         detection=ManyThresholds(thresholds=(0.1, 0.3, 0.5)),
         precision=precision,
         parity=None,
     )
-    save_graph(tmp_path / "m.onnx", build(model, WIDTH, precision), said)
+    save_graph(tmp_path / "m.onnx", with_precision(graph, precision), said)
     named = {f"v{index:02}": features for index, features in enumerate(videos)}
     alone = Detector(tmp_path / "m.onnx", provider="cpu", threads=1)
     expected = {name: list(alone.detect(features, fps=25.0)) for name, features in named.items()}

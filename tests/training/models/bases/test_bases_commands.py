@@ -14,7 +14,7 @@ def run(program: str, *arguments: str, cwd: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("base", ["wtalc", "basnet"])
+@pytest.mark.parametrize("base", ["basnet", pytest.param("wtalc", marks=pytest.mark.long)])
 def test_from_features_to_scores(base: str, data: Path) -> None:
     settings = ["--set", "training.learning_rate=1e-2", "--set", "training.batch_videos=4"]
     run(

@@ -1,5 +1,6 @@
 """What holds for every base model: those in training/settings/bases/ and training/models/bases/ are all tested here."""
 
+import functools
 import itertools
 import json
 from collections.abc import Mapping
@@ -8,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime
 import pytest
 import torch
 
-from refineloc.export.precision import build
+from refineloc.export.graph import build_graph
+from refineloc.export.precision import quantized
 from refineloc.runtime.model.metadata import Precision
 from refineloc.training import fit as fitting
 from refineloc.training.data.record import DataRecord
@@ -44,12 +47,20 @@ def model_of(base: str) -> BaseModel:
     return model
 
 
+@functools.cache
+def graph_of(base: str, half: bool) -> onnx.ModelProto:
+    return build_graph(model_of(base), WIDTH, half=half)
+
+
 @BASES
 @pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 0.2)])
 def test_no_leak_between_videos_of_a_file(base: str, precision: Precision, near: float) -> None:
     """The exported graph scores a video as torch does, and the same to the last bit whatever is packed around it."""
     model, lengths = model_of(base).eval(), [7, 1, 0, 40, 2, 300]
-    session = onnxruntime.InferenceSession(build(model, WIDTH, precision).SerializeToString())
+    graph = graph_of(base, precision == "fp16")
+    if precision == "int8":
+        graph = quantized(graph)
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
     features = np.random.default_rng(1).standard_normal((sum(lengths), WIDTH)).astype(np.float32)
 
     def run(values: npt.NDArray[np.float32], own: list[int]) -> list[npt.NDArray[np.float32]]:
