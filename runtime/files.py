@@ -11,7 +11,7 @@ from typing import IO, Any, Literal
 
 from refineloc.runtime.errors import InputError, OutputError
 
-__all__ = ["atomic_path", "atomic_write", "check_writable", "csv_writer", "is_text"]
+__all__ = ["atomic_path", "atomic_write", "check_writable", "csv_writer", "is_text", "make_folder"]
 
 _TEMPORARY = ".refineloc-"  # and eight characters of mkstemp's
 _SUFFIX = 12  # characters of a suffix that a temporary file keeps; a longer one is no file's type
@@ -66,6 +66,24 @@ def check_writable(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ())
     if suffixes and target.suffix.lower() not in suffixes:
         raise InputError(f"{target}: expected an output name that ends in {', '.join(suffixes)}")
     _temporary(target).unlink()
+
+
+def make_folder(path: str | os.PathLike[str], *, parents: bool = True) -> Path:
+    """Make a folder where there is none yet.
+
+    Args:
+        path: the folder.
+        parents: make the folders that it lies in, too.
+
+    Raises:
+        OutputError: it cannot be made, or a file has its name.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=parents, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made a folder: {_reason(error)}") from error
+    return folder
 
 
 def csv_writer(handle: IO[str], texts: Iterable[str]) -> Any:

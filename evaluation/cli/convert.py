@@ -20,8 +20,8 @@ from refineloc.evaluation.formats.tracks import Track, to_annotations, to_detect
 from refineloc.runtime.annotations import Annotations, read_annotations, write_annotations_csv
 from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
 from refineloc.runtime.detections import write_detections
-from refineloc.runtime.errors import ConfigError, InputError, OutputError
-from refineloc.runtime.files import check_writable
+from refineloc.runtime.errors import ConfigError, InputError
+from refineloc.runtime.files import check_writable, make_folder
 
 __all__ = ["main"]
 
@@ -238,10 +238,7 @@ def _write_each(form: Form, out: Path, tracks: list[Track], media: str) -> str:
     if out.suffix and not out.is_dir():
         raise InputError(f"{out}: expected a name that ends in {ending}, or a folder")
     names = _file_names(out, tracks, ending)  # all of them, before the first file is written
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be made a folder: {(error.strerror or str(error)).lower()}") from error
+    make_folder(out)
     for track, name in zip(tracks, names, strict=True):
         write(out / name, track)
     return f"{out}/*{ending}"

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from refineloc.evaluation.diagnosis import ERROR_TYPES, Diagnosis
 from refineloc.evaluation.pictures.common import inline_svg, new_figure, pictures, save_picture
-from refineloc.runtime.errors import OutputError
-from refineloc.runtime.files import atomic_path, atomic_write
+from refineloc.runtime.files import atomic_path, atomic_write, make_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,11 +37,7 @@ def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, *, tit
         OutputError: the folder or a file cannot be written.
         MissingExtraError: Matplotlib is not installed.
     """
-    target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be made a folder: {(error.strerror or str(error)).lower()}") from error
+    target = make_folder(folder)
     written = [target / "diagnosis.json"]
     with pictures(math=True):
         drawn = {name: draw(diagnosis, title=title) for name, draw in _FIGURES.items()}

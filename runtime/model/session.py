@@ -17,9 +17,9 @@ from refineloc.runtime.errors import (
     FeatureError,
     MissingExtraError,
     ModelError,
-    OutputError,
     RefineLocError,
 )
+from refineloc.runtime.files import make_folder
 from refineloc.runtime.model.gpu import PinnedBuffers, gpu_problem
 from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
 from refineloc.runtime.model.metadata import ModelMetadata
@@ -97,7 +97,7 @@ class Session:
         self.path = Path(path)
         engine = load_engine()
         content = read_model(self.path)
-        cache = None if engine_cache is None else _folder(Path(engine_cache))
+        cache = None if engine_cache is None else make_folder(engine_cache)
         self._session, self.provider = _start(engine, self.path, content, provider, threads, batch_snippets, cache)
         self.metadata = _checked_metadata(self.path, self._session)
         self._outputs = PinnedBuffers()
@@ -426,14 +426,6 @@ def _finite(scores: Scores) -> bool:
 def _check_count(name: str, value: object, low: int, high: int) -> None:
     if not (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and low <= value <= high):
         raise ConfigError(f"{name}: expected a whole number from {low:,} to {high:,}, got {value!r:.40}")
-
-
-def _folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be made: {(error.strerror or str(error)).lower()}") from error
-    return path
 
 
 def _first_line(error: Exception) -> str:

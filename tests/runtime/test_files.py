@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from refineloc.runtime.errors import InputError, OutputError
-from refineloc.runtime.files import atomic_path, atomic_write, check_writable
+from refineloc.runtime.files import atomic_path, atomic_write, check_writable, make_folder
 
 
 def test_the_file_appears_when_the_block_ends_well(tmp_path: Path) -> None:
@@ -104,3 +104,13 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
     )
     assert done.stdout.strip() == f"{target}: cannot be written: file too large"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_are_made_with_their_parents_or_are_one_line(tmp_path: Path) -> None:
+    assert make_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert make_folder(str(tmp_path / "a" / "b")).is_dir()
+    (tmp_path / "file").touch()
+    for path, parents in ((tmp_path / "file", True), (tmp_path / "file" / "c", True), (tmp_path / "no" / "c", False)):
+        with pytest.raises(OutputError, match=r"(file|c): cannot be made a folder: [a-z ]+$") as caught:
+            make_folder(path, parents=parents)
+        assert str(caught.value).startswith(str(path))

@@ -156,7 +156,7 @@ def test_splits_of_different_width(data: Path) -> None:
         ([*FILES, *SHORT, "--device", "cuda:7"], "--device cuda:7: cannot be used here"),
         ([*FILES, *SHORT, "--generator", "magic"], "pseudo.generator"),
         ([*FILES, "--resume"], "--resume: give the run"),
-        ([*FILES, *SHORT[:-1], "/proc/run"], "/proc/run: cannot be written"),
+        ([*FILES, *SHORT[:-1], "/proc/run"], "/proc/run: cannot be made a folder"),
     ],
 )
 def test_wrong_options(data: Path, arguments: list[str], message: str) -> None:

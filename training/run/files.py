@@ -34,7 +34,7 @@ from torch import nn
 
 from refineloc.runtime.detections import Detections, write_detections
 from refineloc.runtime.errors import ConfigError, ModelError, OutputError
-from refineloc.runtime.files import atomic_write
+from refineloc.runtime.files import atomic_write, make_folder
 from refineloc.training.data.record import DataRecord
 from refineloc.training.machine import parallel
 from refineloc.training.models.base_model import BaseModel, build_model
@@ -124,10 +124,7 @@ class Run:
         """
         if parallel.rank():
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be written: {error.strerror}") from error
+        make_folder(self.folder)
         self._write(self.folder / "config.toml", tomli_w.dumps(self.config.document() | {"data": self.data.to_dict()}))
 
     def add_epoch(self, record: Mapping[str, Any]) -> None:
@@ -148,7 +145,7 @@ class Run:
         """Write the files of a finished iteration, its record last."""
         if not parallel.rank():
             folder = self.iteration_folder(len(self.records))
-            _make(folder)
+            make_folder(folder, parents=False)
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
             with atomic_write(folder / "model.safetensors", "wb") as handle:
                 handle.write(save(tensors, metadata=_stated(len(self.records))))
@@ -347,8 +344,8 @@ def copy_first_iteration(source: Path, folder: Path) -> None:
     """
     if read_records(folder):
         return
-    _make(folder)
-    _make(folder / "iter_0")
+    make_folder(folder, parents=False)
+    make_folder(folder / "iter_0", parents=False)
     for name in ("iter_0/model.safetensors", "iter_0/detections.json", "metrics.jsonl", "iterations.json"):
         if (source / name).exists():  # there are no detections where fps is not known
             with atomic_write(folder / name, "wb") as handle:
@@ -378,8 +375,8 @@ def locked(folder: Path) -> Iterator[None]:
     """
     end = time.monotonic() + _LOCK_S
     path = folder / "lock"
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         while True:
             # Opened anew each time: who had it before removes it.
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -415,13 +412,6 @@ def _is(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
 def best_iteration(records: Sequence[Mapping[str, Any]], by: str) -> int:

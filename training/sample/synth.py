@@ -32,8 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.annotations import VideoAnnotation, write_annotations_csv
-from refineloc.runtime.errors import InputError, OutputError
-from refineloc.runtime.files import atomic_path
+from refineloc.runtime.errors import InputError
+from refineloc.runtime.files import atomic_path, make_folder
 
 __all__ = ["Recipe", "SampleVideo", "SplitName", "World", "sample_files", "write_sample"]
 
@@ -330,10 +330,7 @@ def write_sample(
     existing = [path for pair in files.values() for path in pair if path.exists()]
     if existing and not overwrite:
         raise InputError(f"{existing[0]}: exists already; give overwrite to replace it", parameter="overwrite")
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror or error}") from error
+    make_folder(folder)
     for split, (features, labels) in files.items():
         annotations: dict[str, VideoAnnotation] = {}
         with atomic_path(features) as aside, h5py.File(aside, "w") as file:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from refineloc.runtime.cli.common import fail
 from refineloc.runtime.errors import OutputError, RefineLocError
+from refineloc.runtime.files import make_folder
 from refineloc.training.data.inputs import Files
 from refineloc.training.machine.malloc import keep_freed_memory
 from refineloc.training.run.files import read_records
@@ -129,8 +130,8 @@ def _physical_cores() -> int:
 
 
 def _start(job: Job, threads: int) -> SpawnProcess:
+    make_folder(job.folder)
     try:
-        job.folder.mkdir(parents=True, exist_ok=True)
         (job.folder / _LOG).write_bytes(b"")
     except OSError as error:
         raise OutputError(f"{job.folder}: cannot be written: {error.strerror or error}") from error

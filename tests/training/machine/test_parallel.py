@@ -117,7 +117,7 @@ def test_a_file_that_only_the_first_cannot_write_ends_all(data: Path) -> None:
     """The weights of iteration 0 cannot be written, in the midst of a run: a file is where their folder should be."""
     (data / "run").mkdir()
     (data / "run/iter_0").write_text("in the way")
-    assert fails(data, "--run", "run").startswith("error: run/iter_0: cannot be written")
+    assert fails(data, "--run", "run").startswith("error: run/iter_0: cannot be made a folder")
 
 
 def test_with_dropout_a_resumed_run_of_two_ends_as_one_that_was_not_killed(data: Path) -> None:
