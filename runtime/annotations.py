@@ -218,19 +218,19 @@ def _from_rows(source: Path, rows: Any, times: bool) -> dict[str, VideoAnnotatio
             f"{source}: expected a header with the columns video-name and label, "
             f"got {','.join(header) or 'an empty file'}"
         )
-    column = {name: index for index, name in enumerate(header)}
-    name_at, label_at = column["video-name"], column["label"]
-    start_at, end_at = (column.get("t-start"), column.get("t-end")) if times else (None, None)
-    duration_at, fps_at, frames_at = (
-        column.get("video-duration"),
-        column.get("fps"),
-        column.get("video-num-frames"),
+    columns = {name: index for index, name in enumerate(header)}
+    name_column, label_column = columns["video-name"], columns["label"]
+    start_column, end_column = (columns.get("t-start"), columns.get("t-end")) if times else (None, None)
+    duration_column, fps_column, frames_column = (
+        columns.get("video-duration"),
+        columns.get("fps"),
+        columns.get("video-num-frames"),
     )
 
-    def number(row: list[str], at: int | None) -> float | None:
-        if at is None or not row[at].strip():
+    def number(row: list[str], column: int | None) -> float | None:
+        if column is None or not row[column].strip():
             return None
-        return _number(row[at], f"{source}: line {rows.line_num}: column {header[at]!r}")
+        return _number(row[column], f"{source}: line {rows.line_num}: column {header[column]!r}")
 
     builders: dict[str, _Builder] = {}
     for row in rows:
@@ -238,19 +238,19 @@ def _from_rows(source: Path, rows: Any, times: bool) -> dict[str, VideoAnnotatio
             continue
         if len(row) != len(header):
             raise AnnotationError(f"{source}: line {rows.line_num}: expected {len(header)} columns, got {len(row)}")
-        name, label = row[name_at].strip(" \t"), row[label_at].strip(" \t")
+        name, label = row[name_column].strip(" \t"), row[label_column].strip(" \t")
         if not name or not label:
             raise AnnotationError(f"{source}: line {rows.line_num}: a video name or a label is empty")
         builder = builders.get(name)
         if builder is None:
             where = f"{source}: line {rows.line_num}"
-            frames = number(row, frames_at)
+            frames = number(row, frames_column)
             builder = builders[name] = _Builder(
-                duration_s=_positive(number(row, duration_at), f"{where}: video-duration"),
-                fps=_positive(number(row, fps_at), f"{where}: fps"),
+                duration_s=_positive(number(row, duration_column), f"{where}: video-duration"),
+                fps=_positive(number(row, fps_column), f"{where}: fps"),
                 frames=None if frames is None else int(frames),
             )
-        start, end = number(row, start_at), number(row, end_at)
+        start, end = number(row, start_column), number(row, end_column)
         if (start is None) != (end is None):
             raise AnnotationError(f"{source}: line {rows.line_num}: only one of t-start and t-end is given")
         builder.add(label, start, end)
@@ -272,15 +272,15 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
             raise AnnotationError(f"{where}: expected an object with a list of 'annotations'")
         if subset is not None and entry.get("subset") != subset:
             continue
-        own_subset = entry.get("subset")
-        if own_subset is not None and not isinstance(own_subset, str):
-            raise AnnotationError(f"{where}: expected a subset's name, got {own_subset!r}")
+        stated_subset = entry.get("subset")
+        if stated_subset is not None and not isinstance(stated_subset, str):
+            raise AnnotationError(f"{where}: expected a subset's name, got {stated_subset!r}")
         frames = _optional(entry, "frame", where)
         builder = _Builder(
             duration_s=_positive(_optional(entry, "duration", where), f"{where}: duration"),
             fps=_positive(_optional(entry, "fps", where), f"{where}: fps"),
             frames=None if frames is None else int(frames),
-            subset=own_subset,
+            subset=stated_subset,
         )
         for annotation in entry.get("annotations", []):
             label = annotation.get("label") if isinstance(annotation, dict) else None
@@ -293,7 +293,11 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
             if not isinstance(segment, list) or len(segment) != 2:
                 raise AnnotationError(f"{where}: expected a segment [start, end], got {segment!r}")
             builder.add(label, _number(segment[0], f"{where}: segment"), _number(segment[1], f"{where}: segment"))
-        for kind, value in (("name", name), ("subset", own_subset or ""), *(("label", one) for one in builder.labels)):
+        for kind, value in (
+            ("name", name),
+            ("subset", stated_subset or ""),
+            *(("label", label) for label in builder.labels),
+        ):
             if not is_text(value):
                 raise AnnotationError(f"{where}: its {kind} {value!r} holds half a character (a lone surrogate)")
         videos[name] = builder.build(name)

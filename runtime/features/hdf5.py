@@ -91,7 +91,10 @@ class HDF5File(FeatureStore):
             stored = item.id.get_storage_size()
             if name not in self._checked:
                 check_chunks(item, where, self._max_video_bytes)
-                (check_filters if self._untrusted else _load_filters)(item, where)
+                if self._untrusted:
+                    check_filters(item, where)
+                else:
+                    _load_filters(item, where)
         except FeatureError:
             raise
         except DAMAGED as error:
@@ -147,13 +150,13 @@ class HDF5File(FeatureStore):
 
 def _attributes(item: Any) -> dict[str, float | None]:
     """The attributes that are read; None for one that is not a number. Others, and large ones, are not touched."""
-    found: dict[str, float | None] = {}
+    values: dict[str, float | None] = {}
     for key in _TIMES:
         if key in item.attrs:
             attribute = item.attrs.get_id(key)
             is_number = attribute.dtype.kind in "iuf" and attribute.shape in ((), (1,))
-            found[key] = float(np.asarray(item.attrs[key]).reshape(())) if is_number else None
-    return found
+            values[key] = float(np.asarray(item.attrs[key]).reshape(())) if is_number else None
+    return values
 
 
 def _load_filters(dataset: Any, where: str) -> None:

@@ -161,19 +161,19 @@ def _unpacked(data: bytes, filters: _Filters, mask: int, size: int) -> bytes | N
     return data
 
 
-def _check_size(found: int, expected: int) -> None:
-    if found != expected:
-        raise ValueError(f"unpacks to {found:,} bytes, expected {expected:,}")
+def _check_size(size: int, expected: int) -> None:
+    if size != expected:
+        raise ValueError(f"unpacks to {size:,} bytes, expected {expected:,}")
 
 
 def _inflated(data: bytes, size: int) -> bytes:
     stream = zlib.decompressobj()
-    found = stream.decompress(data, size + 1)
-    if len(found) > size:
+    content = stream.decompress(data, size + 1)
+    if len(content) > size:
         raise ValueError(f"unpacks to more than its {size:,} bytes")
     if not stream.eof:
         raise ValueError("its deflate stream is cut short")
-    return found
+    return content
 
 
 def _lzf_size(data: bytes) -> int:
@@ -183,19 +183,19 @@ def _lzf_size(data: bytes) -> int:
     say how many to copy from what is there already, less two, and seven of them that a byte with more follows. A last
     byte says how far back.
     """
-    at = size = 0
-    while at < len(data):
-        control = data[at]
+    position = size = 0
+    while position < len(data):
+        control = data[position]
         if control < 32:
-            at += control + 2
+            position += control + 2
             size += control + 1
         elif control < 224:
-            at += 2
+            position += 2
             size += (control >> 5) + 2
         else:
-            size += data[at + 1] + 9
-            at += 3
-    return size if at == len(data) else -1
+            size += data[position + 1] + 9
+            position += 3
+    return size if position == len(data) else -1
 
 
 def _unshuffled(data: bytes, width: int) -> bytes:

@@ -39,10 +39,10 @@ def _walk(descriptor: int, address: int, base: int) -> bool:
     if second:
         flags = start[5]
         ordered = bool(flags & 0x04)
-        at = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
+        position = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
         width = 1 << (flags & 0x03)
-        size = int.from_bytes(start[at : at + width], "little")
-        blocks = [(address + at + width, size)]
+        size = int.from_bytes(start[position : position + width], "little")
+        blocks = [(address + position + width, size)]
     elif start[0] == 1:
         (size,) = struct.unpack_from("<I", start, 8)
         blocks = [(address + 16, size)]
@@ -54,16 +54,16 @@ def _walk(descriptor: int, address: int, base: int) -> bool:
             break
         where, size = blocks.pop()
         block = os.pread(descriptor, min(size, _MAX_BLOCK), base + where)
-        at = 0
-        while at + 4 < len(block):
+        position = 0
+        while position + 4 < len(block):
             if second:
-                kind, length = struct.unpack_from("<BH", block, at)
-                at += 6 if ordered else 4
+                kind, length = struct.unpack_from("<BH", block, position)
+                position += 6 if ordered else 4
             else:
-                kind, length = struct.unpack_from("<HH", block, at)
-                at += 8
-            data = block[at : at + length]
-            at += length
+                kind, length = struct.unpack_from("<HH", block, position)
+                position += 8
+            data = block[position : position + length]
+            position += length
             if kind == _LAYOUT and data[0] >= 3:  # older layouts are never virtual
                 return data[1] == _VIRTUAL
             if kind == _CONTINUATION:

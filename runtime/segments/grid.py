@@ -40,7 +40,7 @@ class SnippetGrid:
                 f"fps: expected a positive number of frames a second, {_LEAST_FPS:g} to {_MOST_FPS:,.0f}, "
                 f"got {self.fps!r:.40}"
             )
-        # A whole float is no whole number here: it comes from a computation, whose next result may be 15.99.
+        # Refuse 16.0 too: a float was computed, and the next one may be 15.99.
         whole = isinstance(self.snippet_frames, (int, np.integer)) and not isinstance(self.snippet_frames, bool)
         if not (whole and 1 <= self.snippet_frames <= _MOST_FRAMES):
             raise InputError(
