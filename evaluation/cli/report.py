@@ -94,6 +94,8 @@ def report_command(
         out = Path("report.html")
     if (model is None) != (features is None) or (model is not None and timeline is None):
         raise ConfigError("--model and --features: both together, and with --timeline")
+    if fps is not None and features is None:
+        raise ConfigError("--fps: only with --features")
     if films is not None and out is None:
         raise ConfigError("--films: only with the page; give its name with -o")
     if bins != "auto" and out is None and diagnosis is None:
