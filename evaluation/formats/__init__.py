@@ -1,10 +1,10 @@
-"""Other people's formats: what `refineloc-convert` reads and writes (docs/formats.md), one short module a format.
+"""Formats of other tools that `refineloc-convert` reads and writes (docs/formats.md): one module for each.
 
-tracks         what they all hold: labelled segments of videos
-reading        any file in, tracks out
+tracks         the value that all formats share: labelled segments of a video
+reading        any input file to tracks
 subtitles      .srt, .vtt          elan           .eaf
 label_studio   TimelineLabels      parquet        .parquet
 database       ActivityNet JSON; training data for ActionFormer and OpenTAD
-wtalc          W-TALC's folders of .npy (reading)
+wtalc          W-TALC's folders of .npy files (reading only)
 media          file names and addresses of videos
 """

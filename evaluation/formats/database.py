@@ -4,8 +4,8 @@
         "subset": "training", "duration": 171.57, "fps": 30.0, "frame": 5143,
         "annotations": [{"label": "Diving", "segment": [72.8, 76.4], "label_id": 7, "score": 1.2}]}}}
 
-ActionFormer reads "fps" and "label_id"; OpenTAD reads "frame" and finds classes by name in a list of its own; both
-leave other fields alone.
+ActionFormer reads "fps" and "label_id". OpenTAD reads "frame" and has a list of class names of its own. Both ignore
+other fields.
 """
 
 import json
@@ -23,7 +23,7 @@ _VERSION = "refineloc"
 
 
 def write_activitynet(path: str | os.PathLike[str], tracks: Iterable[Track]) -> None:
-    """Write ground truth as ActivityNet's JSON; scores are left out, labels without times are kept as such.
+    """Write ground truth as ActivityNet's JSON, without scores. A label without times has no "segment".
 
     Raises:
         OutputError: the file cannot be written.
@@ -35,31 +35,32 @@ def write_activitynet(path: str | os.PathLike[str], tracks: Iterable[Track]) -> 
             for label, start, end in zip(track.labels, track.start.tolist(), track.end.tolist(), strict=True)
         ]
         annotations += [{"label": label} for label in track.known_labels if label not in track.labels]
-        database[track.video] = {**_about(track), "annotations": annotations}
+        database[track.video] = {**_video_fields(track), "annotations": annotations}
     _write(path, database)
 
 
 def write_training_data(
     path: str | os.PathLike[str], tracks: Iterable[Track], classes: Sequence[str], *, subset: str = "training"
 ) -> list[str]:
-    """Write segments as the training data of fully supervised detectors, pseudo labels with their scores.
+    """Write segments as training data for fully supervised detectors; pseudo labels keep their scores.
 
-    Videos of the subset "training" that have no segment inside them are left out: ActionFormer cannot train on one.
+    Segments are clipped to the video. A video of the subset "training" that is left without a segment is not written,
+    as ActionFormer cannot train on it.
 
     Args:
         path: the .json file.
-        tracks: each with duration and frame rate; one that states a subset keeps it.
-        classes: class names; a class's place is its label_id.
-        subset: of the videos that state none.
+        tracks: each with duration and frame rate.
+        classes: class names; the index of a class is its label_id.
+        subset: the subset of tracks that state none.
 
     Returns:
-        The videos left out.
+        Names of the videos that were not written.
 
     Raises:
         InputError: a video without duration or frame rate, or a label that is not one of the classes.
         OutputError: the file cannot be written.
     """
-    index = {label: at for at, label in enumerate(classes)}
+    label_ids = {label: index for index, label in enumerate(classes)}
     database, left_out = {}, []
     for track in tracks:
         if track.duration_s is None or track.fps is None:
@@ -68,31 +69,31 @@ def write_training_data(
                 f"video {track.video!r}: its {missing} is not known, and training needs it; give the track's",
                 parameter="duration_s" if track.duration_s is None else "fps",
             )
-        unknown = sorted(set(track.labels) - index.keys())
+        unknown = sorted(set(track.labels) - label_ids.keys())
         if unknown:
-            raise InputError(f"video {track.video!r}: label {unknown[0]!r} is not one of the {len(index)} classes")
+            raise InputError(f"video {track.video!r}: label {unknown[0]!r} is not one of the {len(label_ids)} classes")
         annotations = []
-        for at, label in enumerate(track.labels):
-            # Segments are clipped to the video: loaders index features with them.
-            segment = [max(float(track.start[at]), 0.0), min(float(track.end[at]), track.duration_s)]
+        for index, label in enumerate(track.labels):
+            # Clipped to the video: loaders index features with the times.
+            segment = [max(float(track.start[index]), 0.0), min(float(track.end[index]), track.duration_s)]
             if segment[0] >= segment[1]:
                 continue
-            entry = {"label": label, "label_id": index[label], "segment": segment}
+            entry = {"label": label, "label_id": label_ids[label], "segment": segment}
             if track.score is not None:
-                entry["score"] = float(track.score[at])
+                entry["score"] = float(track.score[index])
             annotations.append(entry)
-        about = {"subset": subset, **_about(track)}
-        if not annotations and about["subset"] == "training":
+        fields = {"subset": subset, **_video_fields(track)}
+        if not annotations and fields["subset"] == "training":
             left_out.append(track.video)
             continue
-        about.setdefault("frame", round(track.duration_s * track.fps))
-        database[track.video] = {**about, "annotations": annotations}
+        fields.setdefault("frame", round(track.duration_s * track.fps))
+        database[track.video] = {**fields, "annotations": annotations}
     _write(path, database)
     return left_out
 
 
-def _about(track: Track) -> dict[str, Any]:
-    """What is known of a video."""
+def _video_fields(track: Track) -> dict[str, Any]:
+    """The fields of a video whose values are known."""
     values = {"subset": track.subset, "duration": track.duration_s, "fps": track.fps, "frame": track.frames}
     return {key: value for key, value in values.items() if value is not None}
 

@@ -1,4 +1,4 @@
-"""ELAN (.eaf): segments as time-aligned annotations, a tier a class, one file a video."""
+"""ELAN (.eaf): segments as time-aligned annotations. One file for each video, one tier for each class."""
 
 import os
 from xml.etree import ElementTree as Xml
@@ -11,17 +11,17 @@ __all__ = ["write_elan"]
 
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 _SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
-_DATE = "1970-01-01T00:00:00+00:00"  # the format asks for one; a fixed one, so that equal input gives equal files
+_DATE = "1970-01-01T00:00:00+00:00"  # the format needs a date; a fixed one gives equal files for equal input
 
 
 def write_elan(path: str | os.PathLike[str], track: Track, *, media: str | None = None) -> None:
-    """Write one video's segments. Those of a class that overlap go to further tiers, "jump", "jump (2)", ...
+    """Write the segments of one video. Segments of one class that overlap go to tiers "jump", "jump (2)", ...
 
     Args:
         path: the .eaf file.
-        track: segments; the annotation's text is the label, with the score where there is one.
-        media: the video's address, which ELAN opens ("file:///...", escaped: `media_address`); its ending says of
-            which type it is.
+        track: the segments; an annotation's text is the label, followed by the score if there is one.
+        media: address of the video for ELAN to open, as `media_address` gives it ("file:///..."); its ending
+            gives the MIME type.
 
     Raises:
         OutputError: the file cannot be written.
@@ -50,8 +50,8 @@ def write_elan(path: str | os.PathLike[str], track: Track, *, media: str | None 
             for reference, value in (("TIME_SLOT_REF1", first), ("TIME_SLOT_REF2", last)):
                 slots[reference] = f"ts{len(times) + 1}"
                 Xml.SubElement(times, "TIME_SLOT", {"TIME_SLOT_ID": slots[reference], "TIME_VALUE": str(value)})
-            holder = Xml.SubElement(element, "ANNOTATION")
-            annotation = Xml.SubElement(holder, "ALIGNABLE_ANNOTATION", {"ANNOTATION_ID": f"a{count}", **slots})
+            parent = Xml.SubElement(element, "ANNOTATION")
+            annotation = Xml.SubElement(parent, "ALIGNABLE_ANNOTATION", {"ANNOTATION_ID": f"a{count}", **slots})
             Xml.SubElement(annotation, "ANNOTATION_VALUE").text = text
     Xml.SubElement(
         root,
@@ -64,22 +64,22 @@ def write_elan(path: str | os.PathLike[str], track: Track, *, media: str | None 
 
 
 def _tiers(track: Track) -> dict[str, list[tuple[int, int, str]]]:
-    """Annotations (milliseconds) by tier; no two of a tier overlap, which ELAN does not allow."""
+    """Start, end (milliseconds) and text by tier. Annotations of one tier do not overlap: ELAN does not allow it."""
     ordered = track.by_time()
     tiers: dict[str, list[tuple[int, int, str]]] = {}
-    for at, label in enumerate(ordered.labels):
-        first = max(round(1000 * float(ordered.start[at])), 0)
-        last = max(round(1000 * float(ordered.end[at])), first + 1)
+    for index, label in enumerate(ordered.labels):
+        first = max(round(1000 * float(ordered.start[index])), 0)
+        last = max(round(1000 * float(ordered.end[index])), first + 1)
         clean = _printable(label)
-        text = clean if ordered.score is None else f"{clean} {ordered.score[at]:.2f}"
-        lane, number = clean, 1
-        while tiers.get(lane) and tiers[lane][-1][1] > first:
+        text = clean if ordered.score is None else f"{clean} {ordered.score[index]:.2f}"
+        tier, number = clean, 1
+        while tiers.get(tier) and tiers[tier][-1][1] > first:
             number += 1
-            lane = f"{clean} ({number})"
-        tiers.setdefault(lane, []).append((first, last, text))
+            tier = f"{clean} ({number})"
+        tiers.setdefault(tier, []).append((first, last, text))
     return tiers
 
 
 def _printable(text: str) -> str:
-    """Without the control characters that no XML file can hold."""
+    """The text with a space for each character that cannot be printed: XML cannot hold control characters."""
     return "".join(character if character.isprintable() else " " for character in text)

@@ -1,6 +1,6 @@
-"""Label Studio: detections as predictions of the TimelineLabels tag, to be corrected there; a task a video.
+"""Label Studio: detections as predictions of the TimelineLabels tag, for correction by hand. One task for each video.
 
-The project's labelling configuration names the same tags, with the videos' own frame rate:
+The project's labelling configuration must have these tags, with the frame rate of the videos:
 
     <View>
       <TimelineLabels name="actions" toName="video"><Label value="jump"/><Label value="run"/></TimelineLabels>
@@ -27,14 +27,14 @@ def write_label_studio(
 ) -> None:
     """Write a list of tasks: detections as "predictions", annotations as "annotations".
 
-    Ranges are frames, counted from 1 with both ends inside, as Label Studio has them.
+    A range is in frames counted from 1, both ends included: Label Studio's convention.
 
     Args:
         path: the .json file to import.
         tracks: each with its frame rate.
-        media: put before each video's name to make its address ("/data/local-files/?d=videos/"); names without a
-            media file's ending get ".mp4".
-        model_version: shown beside the predictions.
+        media: put before each video's name to make its address ("/data/local-files/?d=videos/"). A name without the
+            ending of a media file gets ".mp4".
+        model_version: shown with the predictions.
 
     Raises:
         InputError: a video without a frame rate.
@@ -47,7 +47,7 @@ def write_label_studio(
                 f"video {track.video!r}: Label Studio counts frames, and its fps is not known; give the track's fps",
                 parameter="fps",
             )
-        results = [_result(track, at, track.fps) for at in range(len(track))]
+        results = [_result(track, index, track.fps) for index in range(len(track))]
         entry: dict[str, Any] = {"result": results}
         if track.score is not None:
             entry["model_version"] = model_version
@@ -58,18 +58,18 @@ def write_label_studio(
         handle.write("\n")
 
 
-def _result(track: Track, at: int, fps: float) -> dict[str, Any]:
-    # Frame k is on the screen from (k - 1) / fps to k / fps; a hair's breadth is not another frame.
-    first = math.floor(round(max(float(track.start[at]), 0.0) * fps, 6)) + 1
-    last = max(math.ceil(round(float(track.end[at]) * fps, 6)), first)
+def _result(track: Track, index: int, fps: float) -> dict[str, Any]:
+    # Frame k is shown from (k - 1) / fps to k / fps. Rounding keeps a float error from adding a frame.
+    first = math.floor(round(max(float(track.start[index]), 0.0) * fps, 6)) + 1
+    last = max(math.ceil(round(float(track.end[index]) * fps, 6)), first)
     result: dict[str, Any] = {
-        "id": f"segment-{at + 1}",
+        "id": f"segment-{index + 1}",
         "from_name": "actions",
         "to_name": "video",
         "type": "timelinelabels",
-        "value": {"ranges": [{"start": first, "end": last}], "timelinelabels": [track.labels[at]]},
+        "value": {"ranges": [{"start": first, "end": last}], "timelinelabels": [track.labels[index]]},
     }
     if track.score is not None:
-        # In the region's notes: Label Studio's own scores lie in [0, 1], ours (a mean of sums) need not.
-        result["meta"] = {"text": [f"score {track.score[at]:.4f}"]}
+        # In the region's notes, as Label Studio's scores must be in [0, 1] and these can be larger.
+        result["meta"] = {"text": [f"score {track.score[index]:.4f}"]}
     return result

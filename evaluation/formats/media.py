@@ -1,11 +1,11 @@
-"""A video's file and address, for tools that open it: annotations and detections hold its name only."""
+"""File names and addresses of videos, for tools that open them. Annotations and detections have names only."""
 
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
 __all__ = ["MEDIA_TYPES", "media_address", "media_file", "media_type"]
 
-# By ending, which is what makes a name that of a file: "v_1.2" is a name with a dot in it.
+# A name is a file name only if it has one of these endings: "v_1.2" is a name with a dot.
 MEDIA_TYPES = {
     ".mp4": "video/mp4",
     ".m4v": "video/mp4",
@@ -20,23 +20,23 @@ MEDIA_TYPES = {
     ".mp3": "audio/mpeg",
 }
 
-_URL = "/:?#[]@!$&'()*+,;=%~"  # characters of an address that mean something in it, or are part of an escape
+_URL = "/:?#[]@!$&'()*+,;=%~"  # characters with a meaning in an address, and % of escapes
 
 
 def media_file(video: str) -> str:
-    """The file's name: the video's, with .mp4 where it has no ending of a media file."""
+    """The video's file name: its name, with .mp4 added if it does not have the ending of a media file."""
     return video if PurePosixPath(video).suffix.lower() in MEDIA_TYPES else f"{video}.mp4"
 
 
 def media_type(address: str) -> str:
-    """The MIME type by the ending; MP4's where it says nothing."""
+    """The MIME type by the ending; video/mp4 for an unknown one."""
     return MEDIA_TYPES.get(PurePosixPath(address).suffix.lower(), "video/mp4")
 
 
-def media_address(place: str, video: str) -> str:
-    """The address of a video's file: `place` ("file:///my videos/", "/data/local-files/?d=") and the file's name.
+def media_address(base: str, video: str) -> str:
+    """The address of a video's file: `base` ("file:///my videos/", "/data/local-files/?d=") and the file name.
 
-    What an address cannot hold is escaped; escapes that `place` has already stay. Without a place it is the bare name.
+    Characters that an address cannot hold are escaped; escapes in `base` stay. Without a `base` it is the file name.
     """
     name = media_file(video)
-    return quote(place, safe=_URL) + quote(name) if place else name
+    return quote(base, safe=_URL) + quote(name) if base else name

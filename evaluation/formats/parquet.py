@@ -1,4 +1,4 @@
-"""Parquet: a row a segment, for pandas, DuckDB, Spark and the like (install `refineloc[formats]`)."""
+"""Parquet: one row for each segment, for pandas, DuckDB or Spark (install `refineloc[formats]`)."""
 
 import os
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ __all__ = ["write_parquet"]
 
 
 def write_parquet(path: str | os.PathLike[str], tracks: Iterable[Track]) -> None:
-    """Write the columns video, start_s, end_s, label, score, duration_s, fps, subset; null where a value is not known.
+    """Write the columns video, start_s, end_s, label, score, duration_s, fps, subset; null for unknown.
 
     Raises:
         OutputError: the file cannot be written.
@@ -25,26 +25,26 @@ def write_parquet(path: str | os.PathLike[str], tracks: Iterable[Track]) -> None
     except ImportError as error:
         raise MissingExtraError("Parquet needs pyarrow: pip install 'refineloc[formats]'") from error
 
-    every = [track for track in tracks if len(track)]
-    sizes = [len(track) for track in every]
+    tracks = [track for track in tracks if len(track)]
+    sizes = [len(track) for track in tracks]
 
     def column(values: Iterable[object], kind: object) -> object:
-        """One value a video, repeated for its segments."""
+        """One value for each video, repeated for its segments."""
         repeated = [value for value, size in zip(values, sizes, strict=True) for _ in range(size)]
         return pyarrow.array(repeated, kind)
 
     text, number = pyarrow.string(), pyarrow.float64()
-    scores = [[None] * len(t) if t.score is None else t.score.tolist() for t in every]
+    scores = [[None] * len(t) if t.score is None else t.score.tolist() for t in tracks]
     table = pyarrow.table(
         {
-            "video": column((t.video for t in every), text),
-            "start_s": np.concatenate([np.empty(0), *(t.start for t in every)]),
-            "end_s": np.concatenate([np.empty(0), *(t.end for t in every)]),
-            "label": pyarrow.array([label for t in every for label in t.labels], text),
-            "score": pyarrow.array([value for own in scores for value in own], number),
-            "duration_s": column((t.duration_s for t in every), number),
-            "fps": column((t.fps for t in every), number),
-            "subset": column((t.subset for t in every), text),
+            "video": column((t.video for t in tracks), text),
+            "start_s": np.concatenate([np.empty(0), *(t.start for t in tracks)]),
+            "end_s": np.concatenate([np.empty(0), *(t.end for t in tracks)]),
+            "label": pyarrow.array([label for t in tracks for label in t.labels], text),
+            "score": pyarrow.array([score for scores_of_video in scores for score in scores_of_video], number),
+            "duration_s": column((t.duration_s for t in tracks), number),
+            "fps": column((t.fps for t in tracks), number),
+            "subset": column((t.subset for t in tracks), text),
         }
     )
     with atomic_path(path) as aside:

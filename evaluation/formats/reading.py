@@ -1,4 +1,4 @@
-"""Reading any of the formats, by the name and the content of the file."""
+"""Read any of the formats. The name and the content of the file say which it is."""
 
 import contextlib
 import csv
@@ -18,12 +18,12 @@ __all__ = ["Source", "read_source", "read_tracks"]
 
 
 class Source(NamedTuple):
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        tracks: by video.
-        scored: whether it is a file of detections, which it can be without having one.
-        unread_scores: annotations that have a score all the same, as those of `write_training_data`.
+        tracks: one for each video.
+        scored: whether the file holds detections (true for a file of detections without any).
+        unread_scores: how many annotations have a score, as those of `write_training_data`; it is not read.
     """
 
     tracks: list[Track]
@@ -39,15 +39,15 @@ def read_tracks(path: str | os.PathLike[str], *, allow_pickle: bool = False, sub
 def read_source(path: str | os.PathLike[str], *, allow_pickle: bool = False, subset: str | None = None) -> Source:
     """Read detections (.json, .csv, .jsonl) or annotations (released CSV, ActivityNet JSON, a folder of W-TALC's).
 
-    A JSON with a "database" is annotations, also where they have scores: labels to train on, not answers to rank.
+    A JSON with a "database" holds annotations even if they have scores: pseudo labels to train on.
 
     Args:
         path: the file or folder.
-        allow_pickle: read object arrays of W-TALC's folders (`refineloc.evaluation.formats.wtalc`).
-        subset: of annotations that have subsets, keep this one.
+        allow_pickle: read object arrays of W-TALC's folders, which can run any program: trusted files only.
+        subset: keep the videos of this subset only; for annotations that have subsets.
 
     Raises:
-        InputError: missing, none of these forms, or damaged; the message names the file, and the video or line.
+        InputError: the file is missing, of another form or damaged; the message names the file and the video or line.
     """
     source = Path(path)
     if source.is_dir():
@@ -63,9 +63,9 @@ def read_source(path: str | os.PathLike[str], *, allow_pickle: bool = False, sub
 
 
 def _scores_of(source: Path) -> tuple[bool, int]:
-    """Whether a file holds detections, else how many of its annotations have a score.
+    """Whether a file holds detections; if not, how many of its annotations have a score.
 
-    What cannot be read is left to the reader of annotations, which says why.
+    A file that cannot be read counts as annotations: their reader raises the error.
     """
     if source.suffix.lower() == ".jsonl":
         return True, 0
@@ -87,4 +87,6 @@ def _scores_of(source: Path) -> tuple[bool, int]:
     database = document["database"]
     entries = [entry for entry in database.values() if isinstance(entry, dict)] if isinstance(database, dict) else []
     lists = [entry["annotations"] for entry in entries if isinstance(entry.get("annotations"), list)]
-    return False, sum(isinstance(one, dict) and "score" in one for own in lists for one in own)
+    return False, sum(
+        "score" in annotation for annotations in lists for annotation in annotations if isinstance(annotation, dict)
+    )

@@ -1,4 +1,4 @@
-"""Subtitles, SubRip (.srt) and WebVTT (.vtt): watch detections in any player, one file a video."""
+"""Subtitles (SubRip .srt, WebVTT .vtt): detections shown by any player. One file for each video."""
 
 import html
 import os
@@ -11,7 +11,7 @@ __all__ = ["write_subtitles"]
 
 
 def write_subtitles(path: str | os.PathLike[str], track: Track, kind: Literal["srt", "vtt"]) -> None:
-    """Write a cue a segment, in order of time: the label, and the score where there is one.
+    """Write one cue for each segment, in order of time: the label, followed by the score if there is one.
 
     Raises:
         OutputError: the file cannot be written.
@@ -21,16 +21,16 @@ def write_subtitles(path: str | os.PathLike[str], track: Track, kind: Literal["s
     with atomic_write(path) as handle:
         if kind == "vtt":
             handle.write("WEBVTT\n\n")
-        for at, (start, end, label) in enumerate(zip(ordered.start, ordered.end, ordered.labels, strict=True)):
-            # A cue lasts at least a millisecond, which is as fine as the format is.
+        for index, (start, end, label) in enumerate(zip(ordered.start, ordered.end, ordered.labels, strict=True)):
+            # At least a millisecond, the format's resolution: a cue must not be empty.
             first = max(round(1000 * float(start)), 0)
             last = max(round(1000 * float(end)), first + 1)
             text = " ".join(label.split())
-            # WebVTT has markup and so an escape for it; SubRip has no escape, but an arrow would look like a time line.
+            # WebVTT has markup and escapes for it. SubRip has no escapes, and an arrow would look like a line of times.
             text = html.escape(text, quote=False) if kind == "vtt" else text.replace("-->", "→")
             if ordered.score is not None:
-                text += f"  {ordered.score[at]:.2f}"
-            handle.write(f"{at + 1}\n{_time(first, separator)} --> {_time(last, separator)}\n{text}\n\n")
+                text += f"  {ordered.score[index]:.2f}"
+            handle.write(f"{index + 1}\n{_time(first, separator)} --> {_time(last, separator)}\n{text}\n\n")
 
 
 def _time(milliseconds: int, separator: str) -> str:

@@ -1,4 +1,4 @@
-"""What every format holds: the labelled segments of videos, with scores (detections) or without (annotations)."""
+"""The value that all formats share: labelled segments of a video, with scores (detections) or without (annotations)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,13 +17,13 @@ class Track:
     """The segments of one video.
 
     Attributes:
-        video: its name.
+        video: the video's name.
         start, end: seconds, float64 [n].
         labels: class names, n of them.
-        score: float64 [n] of detections, None of annotations.
-        duration_s, fps, frames, subset: where they are known.
-        known_labels: the video's classes, where it has labels without times.
-        left_out: detections of the file that are not here, as they are empty or reversed.
+        score: float64 [n] for detections, None for annotations.
+        duration_s, fps, frames, subset: None if not known.
+        known_labels: the classes of the video, for annotations; some may have no segment.
+        left_out: how many detections of the file are missing here because they end before or at their start.
     """
 
     video: str
@@ -42,12 +42,12 @@ class Track:
         return len(self.start)
 
     def take(self, index: npt.NDArray[np.int64]) -> "Track":
-        """The segments at these places only."""
+        """Only the segments of these indices, in their order."""
         return replace(
             self,
             start=self.start[index],
             end=self.end[index],
-            labels=tuple(self.labels[at] for at in index.tolist()),
+            labels=tuple(self.labels[i] for i in index.tolist()),
             score=None if self.score is None else self.score[index],
         )
 
@@ -57,17 +57,17 @@ class Track:
 
 
 def tracks_of_detections(detections: Mapping[str, Detections]) -> list[Track]:
-    """One track a video; detections that are empty or reversed are left out and counted: no other format has them."""
+    """One track for each video, without detections whose end is not after their start: other formats have none."""
     tracks = []
-    for name, found in detections.items():
-        kept = np.flatnonzero(found.end > found.start)
-        track = Track(name, found.start, found.end, tuple(found.label.tolist()), found.score)
+    for name, video in detections.items():
+        kept = np.flatnonzero(video.end > video.start)
+        track = Track(name, video.start, video.end, tuple(video.label.tolist()), video.score)
         tracks.append(replace(track.take(kept), left_out=len(track) - len(kept)))
     return tracks
 
 
 def tracks_of_annotations(annotations: Mapping[str, VideoAnnotation]) -> list[Track]:
-    """One track a video."""
+    """One track for each video."""
     return [
         Track(
             video.name,
@@ -85,10 +85,10 @@ def tracks_of_annotations(annotations: Mapping[str, VideoAnnotation]) -> list[Tr
 
 
 def to_detections(tracks: Iterable[Track]) -> dict[str, Detections]:
-    """Detections by video; annotations count as detections of score 1."""
-    every = list(tracks)
-    classes = tuple(sorted({label for track in every for label in track.labels}))
-    index = {label: at for at, label in enumerate(classes)}
+    """Detections by video; annotations become detections of score 1."""
+    tracks = list(tracks)
+    classes = tuple(sorted({label for track in tracks for label in track.labels}))
+    index = {label: i for i, label in enumerate(classes)}
     return {
         track.video: Detections(
             track.start,
@@ -97,12 +97,12 @@ def to_detections(tracks: Iterable[Track]) -> dict[str, Detections]:
             np.array([index[label] for label in track.labels], dtype=np.int64),
             classes,
         )
-        for track in every
+        for track in tracks
     }
 
 
 def to_annotations(tracks: Iterable[Track]) -> Annotations:
-    """Annotations, without scores."""
+    """Annotations by video; scores are dropped."""
     return Annotations(
         {
             track.video: VideoAnnotation(

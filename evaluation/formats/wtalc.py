@@ -1,13 +1,12 @@
-"""W-TALC's annotation folders: a .npy for each property, a row a video.
+"""W-TALC's annotation folders: a .npy file for each property, with a row for each video.
 
     videoname, subset          byte strings [V]
-    segments, labels           object arrays [V]: lists of [start, end] in seconds, and byte strings, of each instance
-    labels_all                 object array [V]: the video's labels
+    segments, labels           object arrays [V]: a list of [start, end] in seconds, and one of byte strings
+    labels_all                 object array [V]: lists of the video's labels
     duration                   seconds [V, 1] or [V]
-    original_fps               frames a second [V] (extracted_fps is the rate that W-TALC's features were taken at)
+    original_fps               frames a second [V] (extracted_fps, not read, is the rate of W-TALC's features)
 
-Object arrays are pickles, and unpickling can run any program that the file's author chose. NumPy reads them, and only
-where the caller allows it: for trusted files.
+Object arrays are pickles, and reading a pickle can run any program. They are read only if the caller allows it.
 """
 
 import reprlib
@@ -25,7 +24,7 @@ __all__ = ["is_wtalc_folder", "read_wtalc"]
 
 
 def is_wtalc_folder(path: Path) -> bool:
-    """Whether a folder has the files of this form."""
+    """Whether a folder has videoname.npy and segments.npy."""
     return (path / "videoname.npy").is_file() and (path / "segments.npy").is_file()
 
 
@@ -34,12 +33,11 @@ def read_wtalc(folder: Path, *, allow_pickle: bool = False, subset: str | None =
 
     Args:
         folder: with videoname.npy, segments.npy and labels.npy.
-        allow_pickle: read object arrays, which this form cannot do without. Trusted files only: a pickle can run any
-            program.
+        allow_pickle: read object arrays, which W-TALC's files need. Trusted files only: a pickle can run any program.
         subset: keep only this subset ("validation", "test").
 
     Raises:
-        AnnotationError: a missing or damaged file, object arrays without `allow_pickle`, rows that do not fit together.
+        AnnotationError: a missing or damaged file, object arrays without `allow_pickle`, or rows that do not match.
     """
     names = _strings(folder / "videoname.npy")
     count = len(names)
@@ -65,7 +63,7 @@ def read_wtalc(folder: Path, *, allow_pickle: bool = False, subset: str | None =
         try:
             bounds = np.array([[float(start), float(end)] for start, end in spans], dtype=np.float64).reshape(-1, 2)
         except (TypeError, ValueError, OverflowError):
-            # Not the whole list: nested ones can hold themselves, or each other a million times.
+            # reprlib, not repr: nested lists can contain themselves, or each other a million times.
             raise AnnotationError(f"{where}: expected segments [start, end], got {reprlib.repr(spans)}") from None
         if not np.isfinite(bounds).all():
             raise AnnotationError(f"{where}: a segment's bound is not a finite number")
@@ -87,7 +85,7 @@ def read_wtalc(folder: Path, *, allow_pickle: bool = False, subset: str | None =
 
 
 def _objects(path: Path, allow_pickle: bool, count: int) -> list[Any]:
-    """The rows of an object array (or of a plain one, which needs no permission)."""
+    """The rows of an object array, or of a plain array, which needs no permission."""
     array = _open(path, allow_pickle)
     if array is None:
         raise AnnotationError(
@@ -102,7 +100,7 @@ def _objects(path: Path, allow_pickle: bool, count: int) -> list[Any]:
 
 
 def _open(path: Path, allow_pickle: bool = False) -> npt.NDArray[Any] | None:
-    """The array of a file; None for one of objects that may not be read."""
+    """The array of a file; None for an object array that may not be read."""
     try:
         with path.open("rb") as handle:
             size = path.stat().st_size
@@ -116,13 +114,13 @@ def _open(path: Path, allow_pickle: bool = False) -> npt.NDArray[Any] | None:
     if array is None or array.dtype.kind == "O":
         return array
     if array.dtype.kind not in "SUbiuf" or max(array.nbytes, array.size) > size:
-        # Values of no size at all could be any number of them.
+        # The number of values counts too: zero-byte strings could state any number of them.
         raise AnnotationError(f"{path}: expected strings or numbers, got {array.size} values of type {array.dtype}")
     return array
 
 
 def _read_array(handle: BinaryIO, path: Path, allow_pickle: bool) -> npt.NDArray[Any] | None:
-    """The array of an open file; None for one of objects that may not be read."""
+    """The array of an open file; None for an object array that may not be read."""
     array: npt.NDArray[Any]
     try:
         array = np.lib.format.read_array(handle, allow_pickle=False)
@@ -133,7 +131,7 @@ def _read_array(handle: BinaryIO, path: Path, allow_pickle: bool) -> npt.NDArray
     if not allow_pickle:
         return None
     handle.seek(0)
-    try:  # Python 2 wrote the files that W-TALC's authors released: its strings are bytes
+    try:  # bytes: Python 2 wrote the files that W-TALC's authors released
         array = np.lib.format.read_array(handle, allow_pickle=True, pickle_kwargs={"encoding": "bytes"})
         return array
     except Exception as error:  # a damaged pickle can raise anything
@@ -149,7 +147,7 @@ def _strings(path: Path, count: int | None = None) -> list[Any]:
 
 
 def _numbers(path: Path, count: int) -> list[float]:
-    """One a video; none where the file is absent."""
+    """One number for each video; an empty list if there is no such file."""
     if not path.is_file():
         return []
     array = _open(path)
