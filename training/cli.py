@@ -234,8 +234,10 @@ def main() -> NoReturn:
             "allow_missing": "--allow-missing",
             "betas": "--betas B,B,...",
             "folder": "--run NAME",
+            "memory": "--memory GIB",
             "resume": "--resume",
             "seeds": "--seeds S,S,...",
+            "setting": "--set KEY=VALUE",
             "settings": "--show-config prints a file to begin with",
         },
     )

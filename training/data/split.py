@@ -245,7 +245,8 @@ def _check(infos: Sequence[FeatureInfo], features: Path, config: Config) -> None
         if info.snippet_frames not in (None, config.features.snippet_frames):
             raise FeatureError(
                 f"{where}: its snippets have {info.snippet_frames} frames, the configuration says "
-                f"{config.features.snippet_frames}; give --set features.snippet_frames={info.snippet_frames}"
+                f"{config.features.snippet_frames}; give features.snippet_frames={info.snippet_frames}",
+                parameter="setting",
             )
 
 
@@ -254,7 +255,7 @@ def _packed(file: OnDisk, names: Sequence[str], lengths: Sequence[int], advance:
         packed = np.empty((sum(lengths), file.columns.stop - file.columns.start), file.dtype)
     except MemoryError as error:
         raise FeatureError(
-            f"{file.store.path}: no memory for its features; --memory GIB limits what is held"
+            f"{file.store.path}: no memory for its features; memory limits what is held", parameter="memory"
         ) from error
     at = 0
     for name, length in zip(names, lengths, strict=True):
@@ -274,7 +275,8 @@ def _classes(labels: Annotations, config: Config) -> tuple[str, ...]:
         if unused:
             raise AnnotationError(
                 f"{labels.path}: {len(unused)} classes are never a video's first label, the first is {unused[0]!r}; "
-                "no video would train them: --set training.labels=all"
+                "no video would train them: give training.labels=all",
+                parameter="setting",
             )
     return labels.classes
 
