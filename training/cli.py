@@ -19,10 +19,6 @@ __all__ = ["main"]
 
 app = new_app("refineloc-train")
 
-# OpenMP threads that wait for each other by spinning lose most of their time where other programs use the cores: on two
-# busy cores an iteration of the sample data took 43 s so, and 11 s with threads that sleep. Read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 _LINE = "training needs the train extra: pip install 'refineloc[train]'"
 
 
@@ -228,6 +224,9 @@ def _interrupted(folder: Path | None) -> Iterator[None]:
 def main() -> NoReturn:
     """Entry point of the console script."""
     keep_freed_memory()
+    # OpenMP threads that wait for each other by spinning lose most of their time where other programs use the cores.
+    # Read when torch is loaded, which this module does later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     run_app(
         app,
         {

@@ -293,3 +293,8 @@ def test_too_little_memory_is_one_line(data: Path) -> None:
     done = programs.run("refineloc-train", *FILES, *SHORT, cwd=data, before=before)
     assert done.returncode == 2, done.stderr
     assert "error: out of memory on cpu: lower --memory" in done.stderr
+
+
+def test_importing_the_program_changes_no_environment() -> None:
+    code = "import os; before = dict(os.environ); import refineloc.training.cli; assert dict(os.environ) == before"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from waiting import wait_until
 
 from refineloc.runtime.annotations import read_annotations
@@ -24,7 +24,7 @@ from refineloc.training.data.split import Split, load_split, read_labels
 from refineloc.training.data.truth import Truth, settled
 from refineloc.training.fit import Labelled, TrainingError
 from refineloc.training.run.display import Silent
-from refineloc.training.run.files import Run, load_iteration
+from refineloc.training.run.files import Run, load_iteration, read_epochs
 from refineloc.training.settings.config import Config, resolve
 from refineloc.training.train_run import train_into
 
@@ -295,10 +295,6 @@ def test_other_data_at_the_same_paths_are_refused(data: Path, tmp_path: Path, rn
         file["train00"] = longer
     with pytest.raises(ConfigError, match=r"was begun with other data: train\.h5"):
         train(data, tmp_path / "run", short, resume=True)
-    # A run from before there were digests, and before the share of foreground could be left to the times.
-    older = [line for line in config.read_text().splitlines() if "_digest" not in line and "stop_by" not in line]
-    config.write_text("\n".join(older).replace('foreground_share = "none"', "foreground_share = 0.5") + "\n")
-    train(data, tmp_path / "run", short, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -322,16 +318,13 @@ def test_damaged_files_of_a_run_are_one_line(data: Path, tmp_path: Path, name: s
     assert (tmp_path / "run" / name).read_text() == text
 
 
-def test_equal_runs_have_equal_weight_files_and_older_ones_are_read(data: Path, tmp_path: Path) -> None:
+def test_equal_runs_have_equal_weight_files(data: Path, tmp_path: Path) -> None:
     short = {"training": {"iterations": 1, "epochs": 2}}
     files = []
     for name in "abcd":
         train(data, tmp_path / name, short)
         files.append((tmp_path / name / "iter_0/model.safetensors").read_bytes())
     assert len(set(files)) == 1
-    path = tmp_path / "a/iter_0/model.safetensors"
-    path.write_bytes(save(load_file(path), metadata={"format": "refineloc-1", "iteration": "0"}))
-    assert equal(dict(load_iteration(tmp_path / "a", 0).model.state_dict()), weights(tmp_path / "b", 0))
 
 
 def test_the_learning_rate_falls_when_the_validation_loss_does_not(data: Path, tmp_path: Path) -> None:
@@ -415,6 +408,37 @@ def test_it_goes_on_from_the_checkpoint_and_not_from_the_beginning(
         assert equal(weights(tmp_path / "whole", iteration), weights(tmp_path / "parts", iteration))
     for name in ("iterations.json", "metrics.jsonl"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def test_epochs_are_appended_and_a_torn_line_is_trained_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"training": {"iterations": 2, "epochs": 4, "checkpoint_s": 0.0}}
+    whole, _ = train(data, tmp_path / "whole", settings)
+
+    class Killed(Exception): ...
+
+    def torn(run: Run, record: Any) -> None:
+        path, before = run.folder / "metrics.jsonl", b""
+        if path.exists():
+            before, inode = path.read_bytes(), path.stat().st_ino
+        add_epoch(run, record)
+        assert path.read_bytes().startswith(before)
+        if before:
+            assert path.stat().st_ino == inode, "the same file, longer"
+        if (record["iteration"], record["epoch"]) == (1, 2):
+            path.write_bytes(path.read_bytes()[:-9])
+            raise Killed
+
+    add_epoch = Run.add_epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "add_epoch", torn)
+        with pytest.raises(Killed):
+            train(data, tmp_path / "torn", settings)
+    assert len(read_epochs(tmp_path / "torn")) == 6
+    run, _ = train(data, tmp_path / "torn", settings, resume=True)
+    assert (run.folder / "metrics.jsonl").read_bytes() == (whole.folder / "metrics.jsonl").read_bytes()
+    assert equal(weights(run.folder, 1), weights(whole.folder, 1))
 
 
 @pytest.mark.parametrize("limit", [1_000, 1_900])

@@ -20,7 +20,7 @@ class DataRecord:
         width: D, after the choice of a stream.
         fps: given for videos that do not state it; 0 where none was.
         train_digest, val_digest: of the videos' names, lengths and labels (`Split.digest`), so that a run never goes on
-            with others; "" in runs that are older than this.
+            with others.
     """
 
     train_features: str
@@ -44,8 +44,7 @@ class DataRecord:
             ConfigError: other videos, lengths or labels than `before`, a run's [data], states.
         """
         for split in ("train", "val"):
-            stated = before.get(f"{split}_digest")
-            if stated and stated != getattr(self, f"{split}_digest"):
+            if before.get(f"{split}_digest") != getattr(self, f"{split}_digest"):
                 raise ConfigError(
                     f"{folder}: was begun with other data: {getattr(self, f'{split}_features')} and "
                     f"{getattr(self, f'{split}_labels')} had other videos, lengths or labels then; resume with the "

@@ -1,8 +1,8 @@
-"""The files of a run, each written aside and renamed, so that a kill at any moment leaves a run that can go on.
+"""The files of a run. A kill at any moment leaves a run that can go on: files are written aside and renamed.
 
     runs/NAME/
         config.toml              the resolved settings, and under [data] the files, classes and width
-        metrics.jsonl            a line an epoch
+        metrics.jsonl            a line an epoch, appended
         iterations.json          a record an iteration
         iter_K/model.safetensors
         iter_K/detections.json   of the validation videos, where their fps is known
@@ -126,15 +126,20 @@ class Run:
             return
         make_folder(self.folder)
         self._write(self.folder / "config.toml", tomli_w.dumps(self.config.document() | {"data": self.data.to_dict()}))
+        lines = "".join(json.dumps(line) + "\n" for line in self._epochs)
+        if self._metrics.exists() and self._metrics.read_bytes() != lines.encode():
+            self._write(self._metrics, lines)
 
     def add_epoch(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
-        self._epochs.append(dict(record))
-        self._write(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self._epochs))
+        if not parallel.rank():
+            with _output(self._metrics), self._metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Keep the state of the iteration that is under way; its epochs have been added."""
         if not parallel.rank():
+            self._flush_epochs()
             stated = _stated(len(self.records), numbers=checkpoint.numbers)
             with atomic_write(self.checkpoint_file, "wb") as handle:
                 handle.write(save(checkpoint.tensors, metadata=stated))
@@ -144,6 +149,7 @@ class Run:
     ) -> None:
         """Write the files of a finished iteration, its record last."""
         if not parallel.rank():
+            self._flush_epochs()
             folder = self.iteration_folder(len(self.records))
             make_folder(folder, parents=False)
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -164,6 +170,16 @@ class Run:
             ModelError: its weights are damaged, or do not fit the settings.
         """
         return _load_model(self.iteration_folder(iteration) / "model.safetensors", self.config, self.data)
+
+    @property
+    def _metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    def _flush_epochs(self) -> None:
+        """Their lines are on the disk before anything that they are needed for."""
+        if self._metrics.exists():
+            with _output(self._metrics), self._metrics.open("a") as file:
+                os.fsync(file.fileno())
 
     @property
     def checkpoint_file(self) -> Path:
@@ -242,9 +258,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
 def _read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            stated = file.metadata() or {}
-            # Older files have the parts as keys of their own, whose order in the file was a matter of chance.
-            stated = json.loads(stated[_KEY]) if _KEY in stated else stated
+            stated = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             if stated.get("format") != _FORMAT:
                 raise ModelError(f"{path}: not weights of refineloc-train")
             return {name: file.get_tensor(name) for name in file.keys()}, stated  # noqa: SIM118
@@ -306,7 +320,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
         ModelError: iterations.json is damaged.
     """
     path = folder / "iterations.json"
-    records = _read_json(path, whole=True)
+    records = _parsed(path, _read_text(path) or "[]")
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise ModelError(f"{path}: expected a list of records; {_CURE}")
     if [record.get("iteration") for record in records] != list(range(len(records))):
@@ -317,15 +331,18 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
     """The epochs of a run, in the order in which they were trained; none where it has not begun.
 
+    A last line without an end is left out: a killed process may have written a part of it.
+
     Raises:
         ModelError: metrics.jsonl is damaged.
     """
     path = folder / "metrics.jsonl"
-    lines = _read_json(path, whole=False)
+    text, _, _ = _read_text(path).rpartition("\n")
+    lines = [_parsed(path, line) for line in text.splitlines()]
     for line in lines:
         if not isinstance(line, dict) or not all(type(line.get(name)) is int for name in ("iteration", "epoch")):
             raise ModelError(f"{path}: expected lines with an iteration and an epoch, got {line!r}; {_CURE}")
-    return list(lines)
+    return lines
 
 
 def count_epochs(folder: Path) -> int:
@@ -352,14 +369,18 @@ def copy_first_iteration(source: Path, folder: Path) -> None:
                 handle.write((source / name).read_bytes())
 
 
-def _read_json(path: Path, whole: bool) -> Any:
-    """A JSON file, or one with a value a line; [] where it is not there."""
+def _read_text(path: Path) -> str:
+    """A file's text; "" where it is not there."""
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        if whole:
-            return json.loads(text) if text else []
-        return [json.loads(line) for line in text.splitlines()]
-    except (OSError, ValueError, RecursionError) as error:
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}; {_CURE}") from error
+
+
+def _parsed(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read: {error}; {_CURE}") from error
 
 
@@ -412,6 +433,15 @@ def _is(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+@contextlib.contextmanager
+def _output(path: Path) -> Iterator[None]:
+    """What the system says when a file cannot be written is one line."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
 
 
 def best_iteration(records: Sequence[Mapping[str, Any]], by: str) -> int:
