@@ -12,13 +12,13 @@ import numpy.typing as npt
 from refineloc.evaluation.average_precision import evaluate, video_scores
 from refineloc.evaluation.bootstrap import bootstrap
 from refineloc.evaluation.matching import Matching
+from refineloc.evaluation.pictures.timeline import DRAWN
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError
 
 __all__ = ["report_data"]
 
-DRAWN = 60  # the best detections of a video and set, on its time line
 DRAWN_IN_ALL = 300_000  # with more, only the best and worst videos have a time line: the page would open too slowly
 _ENDS = 50
 _FILMS = (".mp4", ".webm", ".m4v", ".mov", ".mkv", ".ogv")
