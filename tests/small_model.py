@@ -37,8 +37,8 @@ def metadata_with(**changes: Any) -> ModelMetadata:
 
 
 def write_model(path: Path, graph: onnx.ModelProto | None = None, **changes: Any) -> Path:
-    """Write the model to `path`; `changes` are fields of its metadata, `graph` another than the committed one."""
+    """Write the model to `path`; `changes` as for `metadata_with`, `graph` another than the committed one."""
     model = onnx.load(GRAPH) if graph is None else graph
-    onnx.helper.set_model_props(model, replace(METADATA, **changes).to_props())
+    onnx.helper.set_model_props(model, metadata_with(**changes).to_props())
     path.write_bytes(model.SerializeToString())
     return path
