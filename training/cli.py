@@ -232,8 +232,10 @@ def main() -> NoReturn:
         {
             "allow_missing": "--allow-missing",
             "betas": "--betas B,B,...",
+            "device": "--device NAME",
             "folder": "--run NAME",
             "memory": "--memory GIB",
+            "memory_gib": "--memory GIB",
             "resume": "--resume",
             "seeds": "--seeds S,S,...",
             "setting": "--set KEY=VALUE",

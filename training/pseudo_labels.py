@@ -58,7 +58,7 @@ def generate(
             foreground = rng.random(total) < 0.5
         case "distribution-aware":
             if config.foreground_share is None:
-                raise ConfigError("pseudo.foreground_share: not known; --set pseudo.foreground_share=SHARE")
+                raise ConfigError("pseudo.foreground_share: not known; set it", parameter="setting")
             foreground = rng.random(total) < config.foreground_share
         case "class-activation":
             foreground = scores.class_scores.max(axis=1) >= np.float32(config.max_class_activation)

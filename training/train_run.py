@@ -46,7 +46,7 @@ def train_run(
         settings: gives the configuration; called when all processes are there, so that its errors are said once.
         files: the data.
         folder: of the run; runs/DATE-TIME if left out.
-        device: as `--device`.
+        device: auto, cpu, cuda or cuda:N (`choose_device`).
         resume: go on with the run in `folder`.
         memory_gib: for features, of all processes of this machine together; half of what is free if left out.
 
@@ -173,7 +173,7 @@ def _tell(run: Run, inputs: Inputs, chosen: torch.device) -> None:
         without = next(name for name, grid in zip(val.names, val.grids, strict=True) if grid is None)
         note(
             f"warning: {files.val_labels}: video {without!r}: its fps is not known, so no detections.json and no mAP; "
-            "give --fps X, or a column fps in the labels"
+            "give fps, or a column fps in the labels"
         )
     processes = f" in {parallel.size()} processes" if parallel.size() > 1 else ""
     stored = [split.source.name for split in (train, val) if not split.bytes_held]
@@ -199,7 +199,8 @@ def enough_memory(device: torch.device) -> Iterator[None]:
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(text in words for text in known):
             raise
         raise InputError(
-            f"out of memory on {device}: lower --memory, which is for features, or training.batch_videos in a new run"
+            f"out of memory on {device}: lower memory_gib (for features), or training.batch_videos in a new run",
+            parameter="memory_gib",
         ) from error
 
 

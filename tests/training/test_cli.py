@@ -46,7 +46,7 @@ def test_a_run_in_a_pipe(data: Path) -> None:
     assert list((data / "run/tensorboard").iterdir())
     fails_again = run(*FILES, *SHORT, cwd=data)
     assert fails_again.returncode == 2
-    assert "--resume goes on with it" in fails_again.stderr
+    assert "holds a run already; resume it, or begin another in another folder (--resume)" in fails_again.stderr
     assert run(*FILES, *SHORT, "--resume", cwd=data).returncode == 0
 
 
@@ -68,7 +68,7 @@ def test_without_fps_it_trains_and_says_what_is_missing(data: Path) -> None:
         (data / f"{name}.csv").write_text("\n".join(f"{row[0]},{row[3]}" for row in rows) + "\n")
     done = run(*FILES, *SHORT, cwd=data)
     assert done.returncode == 0, done.stderr
-    assert "its fps is not known, so no detections.json and no mAP; give --fps X" in done.stderr
+    assert "its fps is not known, so no detections.json and no mAP; give fps, or" in done.stderr
     assert not (data / "run/iter_0/detections.json").exists()
     assert "mAP" not in done.stdout
     assert done.stderr.splitlines()[-1] == "no time line: a video's fps is not known"
@@ -153,7 +153,7 @@ def test_splits_of_different_width(data: Path) -> None:
         ([*FILES, *SHORT, "--set", "training.epoch=3"], "training.epoch"),
         ([*FILES, *SHORT, "--set", "features.stream=temporal", "--set", "features.snippet_frames=0"], "snippet_frames"),
         ([*FILES, *SHORT, "--config", "absent.toml"], "absent.toml: no such file (--show-config prints"),
-        ([*FILES, *SHORT, "--device", "cuda:7"], "--device cuda:7: cannot be used here"),
+        ([*FILES, *SHORT, "--device", "cuda:7"], "device cuda:7: cannot be used here"),
         ([*FILES, *SHORT, "--generator", "magic"], "pseudo.generator"),
         ([*FILES, "--resume"], "--resume: give the run"),
         ([*FILES, *SHORT[:-1], "/proc/run"], "/proc/run: cannot be made a folder"),
@@ -180,7 +180,7 @@ def test_without_the_train_extra_the_error_has_the_install_line(data: Path) -> N
         (["--memory", "nan"], "--memory: expected 0 or more GiB, got nan"),
         (["--memory", "inf"], "--memory: expected 0 or more GiB, got inf"),
         (["--memory", "inf", "--study", "generators-beta"], "--memory: expected 0 or more GiB"),
-        (["--device", "meta"], "--device meta: expected auto, cpu, cuda or cuda:N"),
+        (["--device", "meta"], "device meta: expected auto, cpu, cuda or cuda:N (--device NAME)"),
         (["--fps", "-1"], "--fps: expected frames a second above 0, got -1"),
         (["--fps", "nan"], "--fps: expected frames a second above 0, got nan"),
         (["--run", ""], "--run: expected the name of a folder"),
@@ -292,7 +292,8 @@ def test_too_little_memory_is_one_line(data: Path) -> None:
     )
     done = programs.run("refineloc-train", *FILES, *SHORT, cwd=data, before=before)
     assert done.returncode == 2, done.stderr
-    assert "error: out of memory on cpu: lower --memory" in done.stderr
+    assert "error: out of memory on cpu: lower memory_gib" in done.stderr
+    assert "(--memory GIB)" in done.stderr
 
 
 def test_importing_the_program_changes_no_environment() -> None:

@@ -353,7 +353,7 @@ def test_the_loss_is_video_loss_and_beta_times_pseudo_loss(data: Path, tmp_path:
 def test_a_run_goes_on_and_refuses_other_settings(data: Path, tmp_path: Path) -> None:
     train(data, tmp_path / "whole")
     train(data, tmp_path / "parts", {"training": {"iterations": 1}})
-    with pytest.raises(RefineLocError, match="holds a run already; --resume"):
+    with pytest.raises(RefineLocError, match="holds a run already; resume it"):
         train(data, tmp_path / "parts")
     with pytest.raises(RefineLocError, match=r"training\.epochs was 12, now 13"):
         train(data, tmp_path / "parts", {"training": {"epochs": 13}}, resume=True)

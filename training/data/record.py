@@ -48,5 +48,6 @@ class DataRecord:
                 raise ConfigError(
                     f"{folder}: was begun with other data: {getattr(self, f'{split}_features')} and "
                     f"{getattr(self, f'{split}_labels')} had other videos, lengths or labels then; resume with the "
-                    "same, or begin another with --run NAME"
+                    "same, or begin another run",
+                    parameter="folder",
                 )

@@ -74,7 +74,8 @@ def settled(config: Config, train: Split, val: Split, truth: Truth) -> Config:
     if config.training.stop_after and config.training.stop_by == "mAP" and (truth.val is None or None in val.grids):
         raise ConfigError(
             "training.stop_by: mAP needs times in the validation labels and every video's fps; set training.stop_by to "
-            "loss, or training.stop_after to 0 for all iterations"
+            "loss, or training.stop_after to 0 for all iterations",
+            parameter="setting",
         )
     if pseudo.generator != "distribution-aware" or pseudo.foreground_share is not None:
         return config
@@ -82,7 +83,8 @@ def settled(config: Config, train: Split, val: Split, truth: Truth) -> Config:
     if share is None:
         raise ConfigError(
             "pseudo.generator: distribution-aware takes the share of foreground from the times of the training videos, "
-            "which are not all known; set pseudo.foreground_share"
+            "which are not all known; set pseudo.foreground_share",
+            parameter="setting",
         )
     known = pseudo.model_copy(update={"foreground_share": share})
     return config.model_copy(update={"pseudo": known})

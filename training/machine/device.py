@@ -12,7 +12,7 @@ __all__ = ["choose_device", "feature_budget", "free_memory", "room_on"]
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `--device` names; of several processes on one machine (torchrun) each has a GPU of its own.
+    """A device by its name; of several processes on one machine (torchrun) each has a GPU of its own.
 
     Args:
         name: auto (a GPU where there is one), cpu, cuda or cuda:N.
@@ -25,23 +25,28 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
+        raise ConfigError(f"device {name}: expected auto, cpu, cuda or cuda:N", parameter="device")
     if device.type == "cpu":
         return torch.device("cpu")
     rank, processes = int(os.environ.get("LOCAL_RANK", "0")), local_processes()
     if processes > 1 and device.index is not None:
-        raise ConfigError(f"--device {name}: one GPU for {processes} processes; --device cuda gives each its own")
+        raise ConfigError(
+            f"device {name}: one GPU for {processes} processes; cuda gives each its own", parameter="device"
+        )
     if processes > 1 and rank >= torch.cuda.device_count() > 0:
         raise ConfigError(
-            f"--device {name}: {processes} processes and {torch.cuda.device_count()} GPUs on this machine; start one "
-            "process a GPU (--nproc-per-node), or take --device cpu"
+            f"device {name}: {processes} processes and {torch.cuda.device_count()} GPUs on this machine; start one "
+            "process a GPU, or take cpu",
+            parameter="device",
         )
     device = torch.device("cuda", device.index if device.index is not None else rank if processes > 1 else 0)
     try:
         torch.zeros(1, device=device)
         torch.cuda.set_device(device)  # before NCCL, which takes the current one
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name}: cannot be used here: {str(error).splitlines()[0]}") from error
+        raise ConfigError(
+            f"device {name}: cannot be used here: {str(error).splitlines()[0]}", parameter="device"
+        ) from error
     return device
 
 

@@ -57,7 +57,7 @@ _FORMAT = "refineloc-1"
 # Settings that a resumed run may change: how long it is, and how often it is kept.
 _FREE = ("training.iterations", "training.stop_after", "training.stop_by", "training.checkpoint_s")
 _KEY = "refineloc"  # of the metadata of safetensors files
-_CURE = "put the file back as it was, or begin another run with --run NAME"
+_CURE = "put the file back as it was, or begin another run"
 _CURE_CHECKPOINT = "delete it, and the iteration begins anew"
 _LOCK_S = 3.0  # as long as a killed process may take to be gone
 
@@ -102,7 +102,9 @@ class Run:
         settings = folder / "config.toml"
         if settings.exists():
             if not resume:
-                raise ConfigError(f"{folder}: holds a run already; --resume goes on with it, --run NAME begins another")
+                raise ConfigError(
+                    f"{folder}: holds a run already; resume it, or begin another in another folder", parameter="resume"
+                )
             _refuse_other_settings(folder, settings, config, data)
         self.records: list[dict[str, Any]] = read_records(folder)[: config.training.iterations]
         if not all({"validation_loss", "best_epoch"} <= record.keys() for record in self.records):
@@ -294,7 +296,8 @@ def _refuse_other_settings(folder: Path, settings: Path, config: Config, data: D
         if key not in _FREE and old.get(key) != new.get(key):
             raise ConfigError(
                 f"{folder}: was begun with other settings: {key} was {old.get(key)!r}, now {new.get(key)!r}; "
-                "resume with the same, or begin another with --run NAME"
+                "resume with the same, or begin another run",
+                parameter="folder",
             )
     data.refuse_other(folder, stated)
 
@@ -406,7 +409,8 @@ def locked(folder: Path) -> Iterator[None]:
             os.close(descriptor)
             if time.monotonic() > end:
                 raise ConfigError(
-                    f"{folder}: another process trains there; wait for its end, or begin another with --run NAME"
+                    f"{folder}: another process trains there; wait for its end, or begin another run",
+                    parameter="folder",
                 )
             time.sleep(0.1)
     except OSError as error:

@@ -39,7 +39,7 @@ def test_each_process_has_a_gpu_of_its_own(name: str, two_gpus: list[Any], monke
 
 
 def test_gpus_that_do_not_suffice_are_refused(two_gpus: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="--device cuda:0: one GPU for 2 processes"):
+    with pytest.raises(ConfigError, match="device cuda:0: one GPU for 2 processes"):
         choose_device("cuda:0")
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")

@@ -107,7 +107,7 @@ def test_several_processes_need_one_folder(data: Path) -> None:
 
 def test_what_is_wrong_is_said_once_and_nobody_waits(data: Path) -> None:
     alone(data, "--iterations", "1", "--run", "run")
-    assert fails(data, "--run", "run").startswith("error: run: holds a run already; --resume goes on with it")
+    assert fails(data, "--run", "run").endswith("begin another in another folder (--resume)")
     error = fails(data, "--iterations", "1", "--run", "run", "--resume", "--set", "training.epochs=2")
     assert "training.epochs was 5, now 2" in error
     assert "the loss is" in fails(data, "--run", "new", "--set", "training.learning_rate=1e30")
