@@ -21,6 +21,7 @@ from torch import nn
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.features.streams import Stream
+from refineloc.runtime.files import read_text
 from refineloc.training.models.bases.refineloc import RefineLoc
 
 __all__ = ["ReleasedCheckpoint", "read_checkpoint", "read_class_names"]
@@ -117,13 +118,8 @@ def read_class_names(path: str | os.PathLike[str], count: int) -> tuple[str, ...
         numbers = all(re.fullmatch(r"[0-9]{1,9}", label) for label in labels)
         names = tuple(sorted(labels, key=int) if numbers else labels)
     else:
-        try:
-            lines = source.read_text(encoding="utf-8-sig").splitlines()
-        except FileNotFoundError:
-            raise ModelError(f"{source}: no such file; give the classes, one a line, or a labels CSV") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"{source}: cannot be read as text: {error}") from error
-        names = tuple(line.strip() for line in lines if line.strip())
+        text = read_text(source, ModelError, "give the classes, one a line, or a labels CSV")
+        names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if len(names) != count:
         raise ModelError(f"{source}: expected {count} classes, as many as the checkpoint has, got {len(names)}")
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -1,21 +1,19 @@
-"""Labels of videos, and the segments of their actions where they are known.
+"""Labels of videos, and the segments of their actions if the file has them.
 
-What is read:
+Formats:
 
-    *.csv    video-name,t-start,t-end,label,video-duration,fps,video-num-frames    the released files, a row a segment
-    *.csv    video-name,label[,fps][,video-duration]                               weak labels alone, a row a label
+    *.csv    video-name,t-start,t-end,label,video-duration,fps,video-num-frames    the released files: a segment a row
+    *.csv    video-name,label[,fps][,video-duration]                               weak labels alone: a label a row
     *.json   {"database": {VIDEO: {"subset", "duration", "annotations": [{"label", "segment": [s, e]}]}}}   ActivityNet
 
 In a CSV, spaces around names and labels do not count, here and in detections: people type them ("clip, run"), and a
-class " run" beside "run" would go unnoticed. A JSON's names are taken as they are: programs write them.
+second class " run" would go unnoticed. Names in a JSON are not changed, as programs write them.
 
-Weak means weak: with `times=False` no time is read at all, even where the file has it.
+Weak means weak: with `times=False` no time is read, even if the file has it.
 """
 
 import csv
 import io
-import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import AnnotationError
-from refineloc.runtime.files import atomic_write, csv_writer, is_text
+from refineloc.runtime.files import atomic_write, csv_writer, finite_number, is_text, parse_json, read_text
 
 __all__ = ["Annotations", "VideoAnnotation", "read_annotations", "read_regions", "write_annotations_csv"]
 
@@ -39,14 +37,14 @@ def _no_times() -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoAnnotation:
-    """The labels of one video, and the segments of its actions where they are known.
+    """The labels of one video, and the segments of its actions if they are known.
 
     Attributes:
-        name: the video.
+        name: of the video.
         labels: its classes, sorted, each once.
-        duration_s, fps, frames, subset: where the file states them.
-        start, end: bounds of the n annotated segments, seconds, float64 [n]; n = 0 for weak labels. They are kept
-            as the file has them: real files hold segments of length zero and segments past the video's end.
+        duration_s, fps, frames, subset: None if the file does not state them.
+        start, end: of the n annotated segments, seconds, float64 [n]; n = 0 for weak labels. The values are those of
+            the file: real files have segments of length zero and segments past the end of the video.
         segment_labels: the class of each segment, n of them.
     """
 
@@ -65,7 +63,7 @@ class Annotations(Mapping[str, VideoAnnotation]):
     """The annotations of many videos, by name, in the order of the file.
 
     Attributes:
-        path: where they were read, for messages.
+        path: the file, for messages.
         classes: all labels, sorted.
         has_times: whether any video has segments.
     """
@@ -94,23 +92,19 @@ class Annotations(Mapping[str, VideoAnnotation]):
 
 
 def read_annotations(path: str | os.PathLike[str], *, times: bool = True, subset: str | None = None) -> Annotations:
-    """Read labels, and segments where the file has them.
+    """Read labels, and segments if the file has them.
 
     Args:
-        path: a CSV or JSON file (see the module's head).
+        path: a CSV or JSON file (formats: the module's docstring).
         times: False reads labels only, so that nothing can depend on times.
-        subset: of an ActivityNet JSON, keep only this subset ("training", "validation", ...).
+        subset: keep only the videos of this subset ("training", "validation", ...) of an ActivityNet JSON.
 
     Raises:
-        AnnotationError: missing, not of these forms, or a value that is no number; the message names the line or video.
+        AnnotationError: the file is missing or of another form, or a value is not a number; the message names the line
+            or the video.
     """
     source = Path(path)
-    try:
-        text = source.read_bytes().decode("utf-8-sig")  # not read_text, which would change the ends of quoted lines
-    except FileNotFoundError:
-        raise AnnotationError(f"{source}: no such file; give a CSV or ActivityNet JSON of labels") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise AnnotationError(f"{source}: cannot be read as text: {error}") from error
+    text = read_text(source, AnnotationError, "give a CSV or ActivityNet JSON of labels")
     is_json = source.suffix.lower() == ".json" or (source.suffix.lower() != ".csv" and text.lstrip().startswith("{"))
     videos = _from_json(source, text, times, subset) if is_json else _from_csv(source, text, times)
     if subset is not None and not is_json:
@@ -122,7 +116,7 @@ def read_annotations(path: str | os.PathLike[str], *, times: bool = True, subset
 
 
 def write_annotations_csv(path: str | os.PathLike[str], annotations: Mapping[str, VideoAnnotation]) -> None:
-    """Write the released CSV form: a row a segment, and a row with empty times for each label that no segment has.
+    """Write the released CSV form: a row for each segment, and a row without times for each label without a segment.
 
     Raises:
         OutputError: the file cannot be written.
@@ -139,10 +133,10 @@ def write_annotations_csv(path: str | os.PathLike[str], annotations: Mapping[str
 
 
 def read_regions(path: str | os.PathLike[str]) -> dict[str, list[tuple[float, float]]]:
-    """Regions by video from a text file, a line each: VIDEO START END, in seconds (THUMOS14's Ambiguous list).
+    """Regions by video, from a text file with lines VIDEO START END, in seconds (THUMOS14's list of ambiguous regions).
 
     Raises:
-        AnnotationError: missing, or a line of another form.
+        AnnotationError: the file is missing, or a line has another form.
     """
     source = Path(path)
     try:
@@ -203,7 +197,7 @@ class _Builder:
 
 
 def _from_csv(source: Path, text: str, times: bool) -> dict[str, VideoAnnotation]:
-    # Not text.splitlines(): it takes U+2028, form feeds and the line ends inside quotes for ends of rows.
+    # Not text.splitlines(), which splits at U+2028, form feeds and the line ends inside quotes, too.
     rows = csv.reader(io.StringIO(text, newline=""))
     try:
         return _from_rows(source, rows, times)
@@ -258,10 +252,7 @@ def _from_rows(source: Path, rows: Any, times: bool) -> dict[str, VideoAnnotatio
 
 
 def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict[str, VideoAnnotation]:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{source}: not valid JSON: {error}") from error
+    document = parse_json(text, f"{source}", AnnotationError)
     database = document.get("database") if isinstance(document, dict) else None
     if not isinstance(database, dict):
         raise AnnotationError(f"{source}: expected ActivityNet's form, an object with a 'database' of videos")
@@ -309,14 +300,8 @@ def _optional(entry: dict[str, Any], key: str, where: str) -> float | None:
 
 
 def _number(value: Any, where: str) -> float:
-    """A finite number; published files write some as strings."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise AnnotationError(f"{where}: expected a number, got {value!r:.60}") from None
-    if not math.isfinite(number):
-        raise AnnotationError(f"{where}: expected a finite number, got {value!r}")
-    return number
+    """A finite number; published files have some as strings."""
+    return finite_number(value, where, AnnotationError)
 
 
 def _positive(value: float | None, where: str) -> float | None:

@@ -1,9 +1,8 @@
-"""Detections: the value, and the files it is kept in (ActivityNet JSON, CSV, JSON lines)."""
+"""Detections: the value, and its files (ActivityNet JSON, CSV, JSON lines)."""
 
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import DetectionError, InputError
-from refineloc.runtime.files import atomic_write, csv_writer, is_text
+from refineloc.runtime.files import atomic_write, csv_writer, finite_number, is_text, parse_json, read_text
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.values import Segments
 
@@ -24,7 +23,7 @@ _VERSION = "VERSION 1.3"  # of ActivityNet's submission format, which its evalua
 
 
 class Detection(NamedTuple):
-    """One detected segment: seconds, class name, score (larger is surer)."""
+    """One detected segment: start and end in seconds, class name, and score (higher is more certain)."""
 
     start: float
     end: float
@@ -41,7 +40,7 @@ class Detections:
         score: float64 [n].
         label_index: index into `classes`, int64 [n].
         classes: class names.
-        provider: the ONNX Runtime execution provider that computed them, "" where unknown (read from a file).
+        provider: the ONNX Runtime execution provider that computed them, "" if not known (read from a file).
     """
 
     start: npt.NDArray[np.float64]
@@ -55,7 +54,7 @@ class Detections:
     def from_segments(
         cls, grid: SnippetGrid, segments: Segments, classes: tuple[str, ...], provider: str = ""
     ) -> "Detections":
-        """The segments of one video in seconds, best first; what clipping to the duration leaves empty is dropped."""
+        """The segments of one video in seconds, best first, without those that lie past the end of the video."""
         start, end = grid.seconds(segments.first, segments.last)
         kept = np.flatnonzero(start < end)
         order = kept[np.argsort(-segments.score[kept], kind="stable")]
@@ -80,12 +79,12 @@ def write_detections(
     detections: Mapping[str, Detections] | Iterable[tuple[str, Detections]],
     external_data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the detections of many videos in the format that the extension names.
+    """Write the detections of many videos in the format of the file's extension.
 
     Args:
-        path: *.json (ActivityNet's), *.csv (video-name,t-start,t-end,label,score) or *.jsonl (a video a line).
-        detections: by video; or pairs of a name and its detections, which are written as they come and not kept.
-        external_data: goes into ActivityNet's field of that name (model, provider, ...); left out of CSV and JSONL.
+        path: *.json (ActivityNet's), *.csv (video-name,t-start,t-end,label,score) or *.jsonl (a line for each video).
+        detections: by video; or pairs of a video's name and its detections, which are written one after another.
+        external_data: ActivityNet's field of that name (model, provider, ...); not written to CSV and JSON lines.
 
     Raises:
         InputError: another extension.
@@ -99,19 +98,19 @@ def write_detections(
     with atomic_write(target) as handle:
         if kind == ".csv":
             csv.writer(handle, lineterminator="\n").writerow(("video-name", "t-start", "t-end", "label", "score"))
-            for name, found in pairs:
-                csv_writer(handle, (name, *found.classes)).writerows((name, *record) for record in found)
+            for name, video in pairs:
+                csv_writer(handle, (name, *video.classes)).writerows((name, *record) for record in video)
         elif kind == ".jsonl":
-            handle.writelines(json_line(name, found) for name, found in pairs)
+            handle.writelines(json_line(name, video) for name, video in pairs)
         else:
             handle.writelines(_json_parts(pairs, external_data or {}))
 
 
 def _json_parts(pairs: Iterable[tuple[str, Detections]], external_data: Mapping[str, Any]) -> Iterator[str]:
-    """ActivityNet's document, a video at a time: all at once would take a multiple of the file in memory."""
+    """ActivityNet's document, one video at a time: as a whole it would take several times its size in memory."""
     yield f'{{"version": {json.dumps(_VERSION)}, "results": {{'
-    for index, (name, found) in enumerate(pairs):
-        yield f"{', ' if index else ''}{json.dumps(name)}: {json.dumps(_records(found), allow_nan=False)}"
+    for index, (name, video) in enumerate(pairs):
+        yield f"{', ' if index else ''}{json.dumps(name)}: {json.dumps(_records(video), allow_nan=False)}"
     yield f'}}, "external_data": {json.dumps(dict(external_data), allow_nan=False)}}}\n'
 
 
@@ -121,20 +120,15 @@ def json_line(name: str, detections: Detections) -> str:
 
 
 def read_detections(path: str | os.PathLike[str]) -> dict[str, Detections]:
-    """Read a file of detections: *.csv, *.jsonl, else ActivityNet JSON (with or without "results" at the top).
+    """Read a file of detections: *.csv, *.jsonl, or else ActivityNet JSON (with or without "results" at the top).
 
-    All videos share one `classes` tuple (sorted), so their `label_index` can be compared.
+    All videos have the same `classes` (sorted), so their `label_index` can be compared.
 
     Raises:
-        DetectionError: missing, not of these forms, or a bound or score that is no finite number.
+        DetectionError: the file is missing or of another form, or a time or score is not a finite number.
     """
     source = Path(path)
-    try:
-        text = source.read_bytes().decode("utf-8-sig")  # not read_text, which would change the ends of quoted lines
-    except FileNotFoundError:
-        raise DetectionError(f"{source}: no such file; give detections as .json, .csv or .jsonl") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DetectionError(f"{source}: cannot be read as text: {error}") from error
+    text = read_text(source, DetectionError, "give detections as .json, .csv or .jsonl")
     if source.suffix.lower() == ".csv":
         raw = _rows_of_csv(source, text)
     elif source.suffix.lower() == ".jsonl":
@@ -149,33 +143,34 @@ _Row = tuple[float, float, str, float]
 
 
 def _build(source: Path, raw: dict[str, list[_Row]]) -> dict[str, Detections]:
-    # All rows at once, then a view for each video: thousands of small arrays would cost more than the parser.
-    rows = [row for own in raw.values() for row in own]
+    # One array of all rows, and a view for each video: thousands of small arrays would take longer than parsing.
+    rows = [row for rows_of_video in raw.values() for row in rows_of_video]
     classes = tuple(sorted({row[2] for row in rows}))
     for kind, names in (("video", raw), ("label", classes)):
         for name in names:
             if not is_text(name):
                 raise DetectionError(f"{source}: {kind} {name!r}: holds half a character (a lone surrogate)")
-    index = {label: position for position, label in enumerate(classes)}
+    index = {label: i for i, label in enumerate(classes)}
     start = np.array([row[0] for row in rows], dtype=np.float64)
     end = np.array([row[1] for row in rows], dtype=np.float64)
     labels = np.array([index[row[2]] for row in rows], dtype=np.int64)
     score = np.array([row[3] for row in rows], dtype=np.float64)
     finite = np.isfinite(start) & np.isfinite(end) & np.isfinite(score)
-    detections = {}
-    at = 0
-    for name, own in raw.items():
-        part = slice(at, at + len(own))
-        at += len(own)
-        detections[name] = Detections(start[part], end[part], score[part], labels[part], classes)
+    bounds = {}
+    begin = 0
+    for name, rows_of_video in raw.items():
+        bounds[name] = slice(begin, begin + len(rows_of_video))
+        begin = bounds[name].stop
     if not finite.all():
-        bad = next(name for name, own in detections.items() if not np.isfinite([own.start, own.end, own.score]).all())
+        bad = next(name for name, part in bounds.items() if not finite[part].all())
         raise DetectionError(f"{source}: video {bad!r}: a bound or a score is not a finite number")
-    return detections
+    return {
+        name: Detections(start[part], end[part], score[part], labels[part], classes) for name, part in bounds.items()
+    }
 
 
 def _rows_of_json(source: Path, text: str) -> dict[str, list[_Row]]:
-    document = _parse(text, f"{source}")
+    document = parse_json(text, f"{source}", DetectionError)
     results = document.get("results", document) if isinstance(document, dict) else None
     if not isinstance(results, dict):
         raise DetectionError(f"{source}: expected ActivityNet's form, an object with 'results' by video")
@@ -184,11 +179,11 @@ def _rows_of_json(source: Path, text: str) -> dict[str, list[_Row]]:
 
 def _rows_of_jsonl(source: Path, text: str) -> dict[str, list[_Row]]:
     raw: dict[str, list[_Row]] = {}
-    for number, line in enumerate(text.split("\n"), start=1):  # a string of JSON may hold the other ends of lines
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON texts may hold other line ends
         if not line.strip():
             continue
         where = f"{source}: line {number}"
-        entry = _parse(line, where)
+        entry = parse_json(line, where, DetectionError)
         if not isinstance(entry, dict) or not isinstance(entry.get("video"), str):
             raise DetectionError(f"{where}: expected an object with 'video' and 'detections'")
         raw.setdefault(entry["video"], []).extend(_rows_of_records(where, entry.get("detections")))
@@ -196,7 +191,7 @@ def _rows_of_jsonl(source: Path, text: str) -> dict[str, list[_Row]]:
 
 
 def _rows_of_csv(source: Path, text: str) -> dict[str, list[_Row]]:
-    # Spaces around names do not count, as in annotations (`refineloc.runtime.annotations` says why).
+    # Spaces around names do not count, as in annotations.
     rows = csv.reader(io.StringIO(text, newline=""))
     raw: dict[str, list[_Row]] = {}
     try:
@@ -205,15 +200,17 @@ def _rows_of_csv(source: Path, text: str) -> dict[str, list[_Row]]:
         missing = [name for name in wanted if name not in header]
         if missing:
             raise DetectionError(f"{source}: the header lacks the columns {', '.join(missing)}")
-        name_at, start_at, end_at, label_at, score_at = (header.index(name) for name in wanted)
+        name_column, start_column, end_column, label_column, score_column = (header.index(name) for name in wanted)
         for row in rows:
             if not row:
                 continue
             where = f"{source}: line {rows.line_num}"
             if len(row) != len(header):
                 raise DetectionError(f"{where}: expected {len(header)} columns, got {len(row)}")
-            start, end, score = (_number(row[at], where) for at in (start_at, end_at, score_at))
-            name, label = row[name_at].strip(" \t"), row[label_at].strip(" \t")
+            start, end, score = (
+                finite_number(row[column], where, DetectionError) for column in (start_column, end_column, score_column)
+            )
+            name, label = row[name_column].strip(" \t"), row[label_column].strip(" \t")
             raw.setdefault(name, []).append((start, end, label, score))
     except csv.Error as error:
         raise DetectionError(f"{source}: line {rows.line_num}: not a CSV: {error}") from error
@@ -224,7 +221,7 @@ def _rows_of_records(where: str, records: Any) -> list[_Row]:
     if not isinstance(records, list):
         raise DetectionError(f"{where}: expected a list of detections, got {type(records).__name__}")
     try:
-        # One pass without a function call a field: this line is most of the time of reading a large file.
+        # No function call for each field: this line takes most of the time of reading a large file.
         rows = [(float(r["segment"][0]), float(r["segment"][1]), r["label"], float(r["score"])) for r in records]
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise DetectionError(
@@ -238,20 +235,3 @@ def _rows_of_records(where: str, records: Any) -> list[_Row]:
 
 def _records(detections: Detections) -> list[dict[str, Any]]:
     return [{"label": d.label, "score": d.score, "segment": [d.start, d.end]} for d in detections]
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DetectionError(f"{where}: not valid JSON: {error}") from error
-
-
-def _number(value: str, where: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        raise DetectionError(f"{where}: expected a number, got {value!r}") from None
-    if not math.isfinite(number):
-        raise DetectionError(f"{where}: expected a finite number, got {value!r}")
-    return number

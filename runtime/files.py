@@ -1,7 +1,9 @@
-"""Outputs appear whole or not at all: written aside, flushed to the disk, then renamed."""
+"""Files: outputs that appear whole or not at all (written aside, flushed, then renamed), and text inputs."""
 
 import contextlib
 import csv
+import json
+import math
 import os
 import stat
 import tempfile
@@ -9,20 +11,31 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from refineloc.runtime.errors import InputError, OutputError
+from refineloc.runtime.errors import InputError, OutputError, RefineLocError
 
-__all__ = ["atomic_path", "atomic_write", "check_writable", "csv_writer", "is_text", "make_folder"]
+__all__ = [
+    "atomic_path",
+    "atomic_write",
+    "check_writable",
+    "csv_writer",
+    "finite_number",
+    "is_text",
+    "make_folder",
+    "parse_json",
+    "read_text",
+    "writing",
+]
 
 _TEMPORARY = ".refineloc-"  # and eight characters of mkstemp's
-_SUFFIX = 12  # characters of a suffix that a temporary file keeps; a longer one is no file's type
+_SUFFIX = 12  # the longest suffix that a temporary file keeps; longer ones are no file type
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what was written there becomes `path` when the block ends well.
+    """Give a temporary path beside `path`. The file written there is renamed to `path` when the block ends well.
 
-    On any error the temporary file is removed and an earlier `path` is left as it was. The suffix of `path`
-    is kept, for writers that choose a format by it.
+    On any error the temporary file is removed and an earlier `path` stays as it was. The temporary file has the suffix
+    of `path`, for writers that choose a format by it.
 
     Raises:
         OutputError: the folder is missing or cannot be written, or the disk is full.
@@ -32,10 +45,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield aside
         _flush(aside)
-        aside.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner can read
+        aside.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         aside.replace(target)
     except OSError as error:
-        # Errors of reading an input inside the block keep their own type and message.
+        # An error of another file, such as an input that the block reads, keeps its type and message.
         if isinstance(error, OutputError) or (error.filename and Path(str(error.filename)) != aside):
             raise
         raise OutputError(f"{target}: cannot be written: {_reason(error)}") from error
@@ -45,18 +58,18 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
-    """Open `path` for writing, aside; it takes its name when the block ends well (see `atomic_path`)."""
+    """Open a temporary file that is renamed to `path` when the block ends well (see `atomic_path`)."""
     encoding = "utf-8" if mode == "w" else None
     with atomic_path(path) as aside, aside.open(mode, encoding=encoding) as handle:
         yield handle
 
 
 def check_writable(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -> None:
-    """Fail before hours of work, not after, when an output cannot be written.
+    """Check before hours of work that an output can be written.
 
     Args:
-        path: the file that will be written.
-        suffixes: the endings that its name may have; any if left out.
+        path: the output.
+        suffixes: the endings that its name may have; empty for any.
 
     Raises:
         InputError: another ending.
@@ -86,17 +99,62 @@ def make_folder(path: str | os.PathLike[str], *, parents: bool = True) -> Path:
     return folder
 
 
-def csv_writer(handle: IO[str], texts: Iterable[str]) -> Any:
-    """A writer of CSV rows that hold these texts, which every reader of CSV gets back as they are.
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an OSError of the block into an OutputError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
 
-    Python's quotes a line feed where it stands in a text, and not a carriage return, which ends a row as well.
+
+def read_text(path: str | os.PathLike[str], error: type[RefineLocError], hint: str) -> str:
+    """The text of a UTF-8 file, with its line ends as they are: quoted texts of a CSV keep theirs.
+
+    Raises:
+        RefineLocError: of the type `error`: the file is missing (the message ends with `hint`) or cannot be read.
+    """
+    source = Path(path)
+    try:
+        return source.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise error(f"{source}: no such file; {hint}") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise error(f"{source}: cannot be read as text: {problem}") from problem
+
+
+def parse_json(text: str, where: str, error: type[InputError]) -> Any:
+    """The value of a JSON text; what is wrong with it is an error of the type `error` that begins with `where`."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{where}: not valid JSON: {problem}") from problem
+
+
+def finite_number(value: Any, where: str, error: type[InputError]) -> float:
+    """A finite number, or the text of one; else an error of the type `error` that begins with `where`."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise error(f"{where}: expected a number, got {value!r:.60}") from None
+    if not math.isfinite(number):
+        raise error(f"{where}: expected a finite number, got {value!r}")
+    return number
+
+
+def csv_writer(handle: IO[str], texts: Iterable[str]) -> Any:
+    """A writer of CSV rows that hold these texts, so that every reader of CSV gets them back unchanged.
+
+    Everything is quoted if a text has a carriage return: Python would not quote it, and readers take it for a line end.
     """
     ends = any("\r" in text for text in texts)
     return csv.writer(handle, lineterminator="\n", quoting=csv.QUOTE_ALL if ends else csv.QUOTE_MINIMAL)
 
 
 def is_text(value: str) -> bool:
-    """Whether a file can hold it: JSON's escapes and others' arrays can make half a character, which UTF-8 cannot."""
+    """Whether UTF-8 can encode it. Half a character (a lone surrogate), which JSON escapes can state, it cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -105,7 +163,7 @@ def is_text(value: str) -> bool:
 
 
 def _temporary(target: Path) -> Path:
-    """A new file beside `target`, which can be written if this one can; its name does not grow with the target's."""
+    """A new file beside `target`. Its name is short however long the name of the target is."""
     try:
         if stat.S_ISDIR(target.stat().st_mode):
             raise OutputError(f"{target}: is a folder; give the name of a file to write")
@@ -115,11 +173,9 @@ def _temporary(target: Path) -> Path:
         raise OutputError(f"{target}: cannot be written: {_reason(error)}") from error
     except ValueError:
         raise OutputError(f"{str(target)!r}: cannot be the name of a file") from None
-    try:
-        suffix = target.suffix if len(target.suffix) <= _SUFFIX else ""
+    suffix = target.suffix if len(target.suffix) <= _SUFFIX else ""
+    with writing(target):
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=_TEMPORARY, suffix=suffix)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {_reason(error)}") from error
     os.close(descriptor)
     return Path(name)
 

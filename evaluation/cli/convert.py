@@ -1,4 +1,4 @@
-"""`refineloc-convert`: detections and annotations into other people's formats."""
+"""`refineloc-convert`: detections and annotations in the formats of other tools."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from refineloc.runtime.annotations import Annotations, read_annotations, write_a
 from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
 from refineloc.runtime.detections import write_detections
 from refineloc.runtime.errors import ConfigError, InputError
-from refineloc.runtime.files import check_writable, make_folder
+from refineloc.runtime.files import check_writable, make_folder, read_text
 
 __all__ = ["main"]
 
@@ -29,7 +29,7 @@ app = new_app("refineloc-convert")
 
 Form = Literal["detections", "annotations", "training", "label-studio", "parquet", "srt", "vtt", "elan"]
 
-# What a format's files may be called; the first is the one that files in a folder get.
+# The endings that a format's files may have; files in a folder get the first.
 _ENDINGS: dict[Form, tuple[str, ...]] = {
     "detections": (".json", ".csv", ".jsonl"),
     "annotations": (".json", ".csv"),
@@ -40,7 +40,7 @@ _ENDINGS: dict[Form, tuple[str, ...]] = {
     "vtt": (".vtt",),
     "elan": (".eaf",),
 }
-_LONGEST_NAME = 255  # bytes, of the usual file systems
+_LONGEST_NAME = 255  # bytes; the limit of the usual file systems
 _ONE_VIDEO: tuple[Form, ...] = ("srt", "vtt", "elan")
 
 
@@ -113,9 +113,9 @@ def convert(
         raise ConfigError("--media: only with --to label-studio and elan")
     if form != "training" and (classes is not None or validation is not None):
         raise ConfigError("--classes and --validation: only with --to training")
-    about = read_annotations(videos, times=False) if videos is not None else None
-    if about is not None:
-        tracks = _with_times(tracks, about, known_labels)
+    labels = read_annotations(videos, times=False) if videos is not None else None
+    if labels is not None:
+        tracks = _with_video_facts(tracks, labels, known_labels)
     tracks = [_limited(track, fps, min_score, cap) for track in tracks]
     if video is not None:
         tracks = [track for track in tracks if track.video == video]
@@ -126,19 +126,19 @@ def convert(
     else:
         check_writable(out, _ENDINGS[form])
         if form == "training":
-            _write_training(out, tracks, classes, validation, about.classes if about is not None else ())
+            _write_training(out, tracks, classes, validation, labels.classes if labels is not None else ())
         else:
             _write_all(form, out, tracks, media)
         written = str(out)
-    _tell_what_is_lost(form, out, tracks, unread_scores)
+    _note_losses(form, out, tracks, unread_scores)
     note(f"{written}: {_counted(tracks)} ({form})")
 
 
-def _tell_what_is_lost(form: Form, out: Path, tracks: list[Track], unread_scores: int) -> None:
-    """A line for each thing that IN has and OUT does not, where the format cannot hold it."""
-    bad = sum(track.left_out for track in tracks)
-    if bad:
-        note(f"left out: {bad} detection{'s' * (bad != 1)} whose end is not after its start")
+def _note_losses(form: Form, out: Path, tracks: list[Track], unread_scores: int) -> None:
+    """Print a line for everything in IN that the format of OUT cannot hold."""
+    empty = sum(track.left_out for track in tracks)
+    if empty:
+        note(f"left out: {empty} detection{'s' * (empty != 1)} whose end is not after its start")
     if unread_scores:
         note(f"left out: the scores of {unread_scores} annotations, which have none here (detections do)")
     is_csv = out.suffix.lower() == ".csv"
@@ -163,7 +163,7 @@ def _tell_what_is_lost(form: Form, out: Path, tracks: list[Track], unread_scores
 
 
 def _form_of(out: Path, scored: bool) -> Form:
-    """What OUT's ending says; .json and .csv hold what the input holds."""
+    """The format by OUT's ending; .json and .csv stay detections or annotations, as the input is."""
     ending = out.suffix.lower()
     if ending == ".jsonl":
         return "detections"
@@ -177,35 +177,36 @@ def _form_of(out: Path, scored: bool) -> Form:
 
 
 def _counted(tracks: list[Track]) -> str:
+    """How many segments of how many videos, in words."""
     segments, videos, without = sum(map(len, tracks)), len(tracks), sum(not len(track) for track in tracks)
     counted = f"{segments} segment{'s' * (segments != 1)} of {videos} video{'s' * (videos != 1)}"
     return f"{counted}, {without} of them without any" if without else counted
 
 
-def _with_times(tracks: list[Track], about: Annotations, known_labels: bool) -> list[Track]:
-    """What another file states of the videos, and, where asked, only the classes that it gives them."""
-    missing = [track.video for track in tracks if track.video not in about]
+def _with_video_facts(tracks: list[Track], labels: Annotations, known_labels: bool) -> list[Track]:
+    """Fill in frame rates, durations and subsets; with `known_labels` keep only segments of the video's labels."""
+    missing = [track.video for track in tracks if track.video not in labels]
     if missing:
-        raise InputError(f"{about.path}: lacks {len(missing)} of {len(tracks)} videos, the first is {missing[0]!r}")
+        raise InputError(f"{labels.path}: lacks {len(missing)} of {len(tracks)} videos, the first is {missing[0]!r}")
     filled = []
     for track in tracks:
-        known = about[track.video]
+        video = labels[track.video]
         if known_labels:
-            track = track.take(np.flatnonzero([label in known.labels for label in track.labels]))
+            track = track.take(np.flatnonzero([label in video.labels for label in track.labels]))
         filled.append(
             replace(
                 track,
-                duration_s=track.duration_s or known.duration_s,
-                fps=track.fps or known.fps,
-                frames=track.frames or known.frames,
-                subset=track.subset or known.subset,
+                duration_s=track.duration_s or video.duration_s,
+                fps=track.fps or video.fps,
+                frames=track.frames or video.frames,
+                subset=track.subset or video.subset,
             )
         )
     return filled
 
 
 def _limited(track: Track, fps: float | None, min_score: float | None, cap: int | None) -> Track:
-    """The best detections of a video, in their order; annotations, which have no scores, are left whole."""
+    """The best detections of a video, in their order. Annotations have no scores: all are kept."""
     if track.fps is None and fps is not None:
         track = replace(track, fps=fps)
     if track.score is None:
@@ -218,7 +219,7 @@ def _limited(track: Track, fps: float | None, min_score: float | None, cap: int 
 
 
 def _write_each(form: Form, out: Path, tracks: list[Track], media: str) -> str:
-    """A file for one video, or a folder with one for each."""
+    """Write a file for the only video, or a folder with a file for each; gives what was written, for the message."""
 
     def write(path: Path, track: Track) -> None:
         if form == "elan":
@@ -237,7 +238,7 @@ def _write_each(form: Form, out: Path, tracks: list[Track], media: str) -> str:
         return str(out)
     if out.suffix and not out.is_dir():
         raise InputError(f"{out}: expected a name that ends in {ending}, or a folder")
-    names = _file_names(out, tracks, ending)  # all of them, before the first file is written
+    names = _file_names(out, tracks, ending)  # before the first file is written, as this can fail
     make_folder(out)
     for track, name in zip(tracks, names, strict=True):
         write(out / name, track)
@@ -245,10 +246,10 @@ def _write_each(form: Form, out: Path, tracks: list[Track], media: str) -> str:
 
 
 def _file_names(folder: Path, tracks: list[Track], ending: str) -> list[str]:
-    """A file's name for each video: its own, without what would lead out of the folder or be too long.
+    """A file name for each video: its name, without separators and control characters, cut to the longest allowed.
 
     Raises:
-        InputError: two videos would have one file.
+        InputError: two videos would have the same file name.
     """
     names: dict[str, str] = {}
     changed = []
@@ -256,7 +257,7 @@ def _file_names(folder: Path, tracks: list[Track], ending: str) -> list[str]:
         safe = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in track.video)
         if not safe.strip("."):
             safe = "_" * max(len(safe), 1)
-        # In bytes, as the limit is; a letter that the cut would halve is left out whole.
+        # Cut in bytes, as the limit is in bytes; a letter that the cut would halve is dropped.
         name = safe.encode()[: _LONGEST_NAME - len(ending)].decode(errors="ignore") + ending
         if name in names:
             raise InputError(
@@ -289,25 +290,27 @@ def _write_all(form: Form, out: Path, tracks: list[Track], media: str) -> None:
 
 
 def _write_training(
-    out: Path, tracks: list[Track], classes: Path | None, validation: Path | None, known: Sequence[str]
+    out: Path, tracks: list[Track], classes: Path | None, validation: Path | None, known_classes: Sequence[str]
 ) -> None:
     """Pseudo labels as the training subset, and annotations beside them as the validation subset."""
-    extra: list[Track] = []
+    validation_tracks: list[Track] = []
     if validation is not None:
-        extra = [replace(t, subset="validation") for t in tracks_of_annotations(read_annotations(validation))]
-        both = {track.video for track in tracks} & {track.video for track in extra}
+        validation_tracks = [
+            replace(track, subset="validation") for track in tracks_of_annotations(read_annotations(validation))
+        ]
+        both = {track.video for track in tracks} & {track.video for track in validation_tracks}
         if both:
             raise InputError(f"{validation}: {len(both)} videos are in both subsets, the first is {min(both)!r}")
-    every = [replace(track, subset="training") for track in tracks] + extra
-    found = {label for track in every for label in track.labels}
-    # The classes of --videos count where no segment has them: a higher --min-score must not move the others' label_id.
-    names = sorted({*found, *known}) if classes is None else _read_classes(classes)
-    left_out = write_training_data(out, every, names)
-    if extra:
-        note(f"{validation}: {_counted(extra)} (validation)")
+    all_tracks = [replace(track, subset="training") for track in tracks] + validation_tracks
+    used = {label for track in all_tracks for label in track.labels}
+    # All classes of --videos get a label_id: it must not change when --min-score leaves a class without segments.
+    names = sorted({*used, *known_classes}) if classes is None else _read_classes(classes)
+    left_out = write_training_data(out, all_tracks, names)
+    if validation_tracks:
+        note(f"{validation}: {_counted(validation_tracks)} (validation)")
     if left_out:
         note(f"left out: {len(left_out)} of {len(tracks)} videos, which have no segment; the first is {left_out[0]!r}")
-    absent = sorted(set(names) - found)
+    absent = sorted(set(names) - used)
     if absent:
         note(
             f"warning: {len(absent)} of {len(names)} classes have no segment, the first is {absent[0]!r}; "
@@ -316,10 +319,8 @@ def _write_training(
 
 
 def _read_classes(path: Path) -> list[str]:
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as class names, one a line: {error}") from error
+    text = read_text(path, InputError, "give class names, one a line")
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     if len(set(names)) != len(names) or not names:
         raise InputError(f"{path}: expected class names, one a line, each once")
     return names

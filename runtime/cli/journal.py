@@ -1,8 +1,8 @@
-"""Detections written as they come, so that a killed run can go on: `OUT.partial`, beside the output.
+"""The journal of a run of refineloc-detect, `OUT.partial` beside the output, from which a killed run can resume.
 
-A text file. The first line says what the run was given; each later line holds the videos of one call of the model, with
-their detections. A line that a kill cut short is dropped, so a run goes on with the first video of a call. Whatever
-else is not as it was written is an error: a run that goes on adds to it for hours.
+A text file. The first line states the run's inputs and settings. Each later line holds the videos of one call of the
+model, with their detections. A last line that a kill cut short is dropped, so a run resumes with the first video of a
+call. Any other damage is an error, so that hours of work are not added to a damaged file.
 """
 
 import contextlib
@@ -19,7 +19,8 @@ from typing import IO, Any, Self
 import numpy as np
 
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.errors import InputError, OutputError
+from refineloc.runtime.errors import InputError
+from refineloc.runtime.files import writing
 
 __all__ = ["Journal", "journal_path"]
 
@@ -27,30 +28,30 @@ _COLUMNS = ("start", "end", "score", "label_index")
 
 
 def journal_path(out: str | os.PathLike[str]) -> Path:
-    """Where the journal of an output lies: beside it."""
+    """The path of the journal of an output."""
     return Path(out).with_name(Path(out).name + ".partial")
 
 
 class Journal:
     """The journal of one run; a context manager.
 
-    One that holds no video is removed, whatever ends the run: there is nothing to go on with. One that holds videos
-    stays for the next run, after a kill, an interruption and an error alike.
+    After an error or an interruption, a journal that holds videos stays for the next run. One without videos is
+    removed.
 
     Args:
-        out: the output that it lies beside.
-        given: what the run was given, texts by name; a run with other values cannot go on from it.
-        classes: how many classes the model has.
-        resume: go on from a journal that is there.
+        out: the output of the run.
+        given: inputs and settings of the run, texts by name; a run with other values cannot resume from this journal.
+        classes: number of classes of the model.
+        resume: read a journal that exists, and add to it.
 
     Attributes:
-        path: the journal.
-        names: the videos that it has, in order.
-        count: how many detections they have.
+        path: of the journal.
+        names: the videos in it, in order.
+        count: number of their detections.
 
     Raises:
-        InputError: a journal is there and `resume` is not asked for; or it is of a run that was given something else,
-            is being written by another run, or is damaged.
+        InputError: a journal exists and `resume` is False; or it is of a run with other inputs or settings, is in use
+            by another run, or is damaged.
         OutputError: it cannot be written.
     """
 
@@ -62,12 +63,12 @@ class Journal:
         self.count = 0
         self._given = dict(given)
         self._classes = classes
-        with self._writing():
-            # Nothing is cut before the lock is held.
+        with writing(self.path):
+            # Appending, as nothing may be cut before the lock is held.
             self._file: IO[bytes] = open(self.path, "a+b")  # noqa: SIM115 (closed by __exit__)
         try:
             self._lock()
-            with self._writing():
+            with writing(self.path):
                 size = os.fstat(self._file.fileno()).st_size
             if size and not resume:
                 raise InputError(
@@ -75,7 +76,7 @@ class Journal:
                     "remove it to begin anew"
                 )
             end = self._read_names() if size else 0
-            with self._writing():
+            with writing(self.path):
                 self._file.truncate(end)
                 if not end:
                     self._begin()
@@ -92,26 +93,26 @@ class Journal:
     ) -> None:
         if error is not None and not self.names:
             self.remove()
-        with contextlib.suppress(OSError):  # a full disk, which was already told
+        with contextlib.suppress(OSError):  # a full disk: an error was raised already
             self._file.close()
 
     def add(self, batch: Sequence[tuple[str, Detections]]) -> None:
-        """Write the videos of one call.
+        """Write the videos of one call of the model.
 
         Raises:
-            OutputError: the disk is full, or the like.
+            OutputError: the file cannot be written, such as on a full disk.
         """
-        with self._writing():
-            self._write([[name, *(getattr(found, key).tolist() for key in _COLUMNS)] for name, found in batch])
+        with writing(self.path):
+            self._write([[name, *(getattr(video, key).tolist() for key in _COLUMNS)] for name, video in batch])
         self.names += [name for name, _ in batch]
-        self.count += sum(len(found) for _, found in batch)
+        self.count += sum(len(video) for _, video in batch)
 
     def read(self, classes: tuple[str, ...], provider: str) -> Iterator[tuple[str, Detections]]:
-        """All videos so far with their detections, read from the file as they are asked for.
+        """All videos so far with their detections; one line of the file is in memory at a time.
 
         Args:
-            classes: of the model, which the class indices count.
-            provider: what computed them.
+            classes: class names of the model.
+            provider: the execution provider that computed them.
         """
         for _, line, _ in itertools.islice(self._lines(), 1, None):
             for name, *columns, label_index in line:
@@ -120,11 +121,11 @@ class Journal:
                 yield name, Detections(start, end, score, labels, classes, provider)
 
     def remove(self) -> None:
-        """The output is whole: the journal is not needed any more."""
+        """Delete the journal, once the output is written."""
         self.path.unlink(missing_ok=True)
 
     def _lock(self) -> None:
-        """Hold the file for this process: two runs would write their lines into each other's."""
+        """Lock the file for this process, as two runs must not write to it."""
         busy = InputError(f"{self.path}: another run is writing it; wait for that, or give another output")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -133,9 +134,9 @@ class Journal:
             raise busy from None
         except FileNotFoundError:
             same = False
-        except OSError:  # a file system without locks: then the user has to see to it
+        except OSError:  # a file system without locks: run on without one
             return
-        if not same:  # the other run ended, and removed it, just now
+        if not same:  # the other run has just ended and removed it
             raise busy
 
     def _begin(self) -> None:
@@ -146,10 +147,10 @@ class Journal:
             raise
 
     def _read_names(self) -> int:
-        """The videos of an earlier run, and the place after the last line that is whole."""
+        """Read the videos of an earlier run; gives the offset after the last complete line."""
         end = 0
         known: set[str] = set()
-        for number, value, end in self._lines():  # noqa: B007 (the last place is the result)
+        for number, value, end in self._lines():  # noqa: B007 (the last offset is the result)
             if number == 0:
                 self._check_head(value)
                 continue
@@ -169,7 +170,7 @@ class Journal:
                 )
 
     def _is_good(self, line: Any, known: set[str]) -> bool:
-        """Whether a line is as `add` writes it; its names go to the known ones, of which none comes twice."""
+        """Whether a line has the form that `add` writes, with new names; they are added to `known`."""
         if not isinstance(line, list) or not line:
             return False
         for video in line:
@@ -181,11 +182,13 @@ class Journal:
             known.add(name)
             if not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
                 return False
-            # Not isinstance: true and false are ints to it.
+            # Not isinstance, to which true and false are integers.
             *times_and_scores, labels = columns
-            if not all(type(one) is float and math.isfinite(one) for column in times_and_scores for one in column):
+            if not all(
+                type(value) is float and math.isfinite(value) for column in times_and_scores for value in column
+            ):
                 return False
-            if not all(type(one) is int and 0 <= one < self._classes for one in labels):
+            if not all(type(label) is int and 0 <= label < self._classes for label in labels):
                 return False
         return True
 
@@ -193,7 +196,7 @@ class Journal:
         return InputError(f"{self.path}: line {number + 1} is damaged; remove it to begin anew")
 
     def _lines(self) -> Iterator[tuple[int, Any, int]]:
-        """The lines that are whole: number from 0, what it holds, and the place after it."""
+        """The complete lines: number from 0, value, and offset of the end."""
         end = 0
         with open(self.path, "rb") as file:
             for number, line in enumerate(file):
@@ -209,10 +212,3 @@ class Journal:
     def _write(self, value: object) -> None:
         self._file.write(json.dumps(value, allow_nan=False).encode() + b"\n")
         self._file.flush()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {(error.strerror or str(error)).lower()}") from error

@@ -6,7 +6,7 @@ Iterations and epochs have the numbers that they have in the files: from 0 on.
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -16,6 +16,7 @@ from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
 from refineloc.runtime.errors import OutputError
+from refineloc.runtime.files import writing
 from refineloc.training.run.files import Run, best_iteration
 
 __all__ = ["RunReporter", "Silent", "iterations_table", "progress_text"]
@@ -60,7 +61,7 @@ class RunReporter:
         self._seen = 0
         self._began = time.perf_counter()
         self._folder = run.folder / "tensorboard"
-        with self._writing():
+        with writing(self._folder):
             self._writer = SummaryWriter(str(self._folder))
         self._console = console or Console(stderr=True)
         self._progress: Progress | None = None
@@ -81,7 +82,7 @@ class RunReporter:
         if self._progress:
             self._progress.stop()
         # Of two errors the first one counts.
-        with contextlib.suppress(OutputError) if kind else contextlib.nullcontext(), self._writing():
+        with contextlib.suppress(OutputError) if kind else contextlib.nullcontext(), writing(self._folder):
             self._writer.close()
 
     def epoch(self, record: Mapping[str, Any]) -> None:
@@ -120,18 +121,11 @@ class RunReporter:
             print(message, file=sys.stderr, flush=True)
 
     def _write(self, scalars: Mapping[str, Any], step: int) -> None:
-        with self._writing():
+        with writing(self._folder):
             for name, value in scalars.items():
                 if isinstance(value, float):
                     self._writer.add_scalar(name, value, step)
             self._writer.flush()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OutputError(f"{self._folder}: cannot be written: {error.strerror or error}") from error
 
 
 def progress_text(record: Mapping[str, Any], last_iteration: int, last_epoch: int, room: int) -> str:

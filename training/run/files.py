@@ -33,8 +33,8 @@ from safetensors.torch import save
 from torch import nn
 
 from refineloc.runtime.detections import Detections, write_detections
-from refineloc.runtime.errors import ConfigError, ModelError, OutputError
-from refineloc.runtime.files import atomic_write, make_folder
+from refineloc.runtime.errors import ConfigError, ModelError
+from refineloc.runtime.files import atomic_write, make_folder, writing
 from refineloc.training.data.record import DataRecord
 from refineloc.training.machine import parallel
 from refineloc.training.models.base_model import BaseModel, build_model
@@ -135,7 +135,7 @@ class Run:
     def add_epoch(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
         if not parallel.rank():
-            with _output(self._metrics), self._metrics.open("a", encoding="utf-8") as file:
+            with writing(self._metrics), self._metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -180,7 +180,7 @@ class Run:
     def _flush_epochs(self) -> None:
         """Their lines are on the disk before anything that they are needed for."""
         if self._metrics.exists():
-            with _output(self._metrics), self._metrics.open("a") as file:
+            with writing(self._metrics), self._metrics.open("a") as file:
                 os.fsync(file.fileno())
 
     @property
@@ -400,7 +400,7 @@ def locked(folder: Path) -> Iterator[None]:
     end = time.monotonic() + _LOCK_S
     path = folder / "lock"
     make_folder(folder)
-    try:
+    with writing(folder):
         while True:
             # Opened anew each time: who had it before removes it.
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -413,8 +413,6 @@ def locked(folder: Path) -> Iterator[None]:
                     parameter="folder",
                 )
             time.sleep(0.1)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
         yield
     finally:
@@ -437,15 +435,6 @@ def _is(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-
-
-@contextlib.contextmanager
-def _output(path: Path) -> Iterator[None]:
-    """What the system says when a file cannot be written is one line."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
 
 
 def best_iteration(records: Sequence[Mapping[str, Any]], by: str) -> int:

@@ -13,8 +13,8 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from refineloc.runtime.cli.common import fail
-from refineloc.runtime.errors import OutputError, RefineLocError
-from refineloc.runtime.files import make_folder
+from refineloc.runtime.errors import RefineLocError
+from refineloc.runtime.files import make_folder, writing
 from refineloc.training.data.inputs import Files
 from refineloc.training.machine.malloc import keep_freed_memory
 from refineloc.training.run.files import read_records
@@ -131,10 +131,8 @@ def _physical_cores() -> int:
 
 def _start(job: Job, threads: int) -> SpawnProcess:
     make_folder(job.folder)
-    try:
+    with writing(job.folder):
         (job.folder / _LOG).write_bytes(b"")
-    except OSError as error:
-        raise OutputError(f"{job.folder}: cannot be written: {error.strerror or error}") from error
     process = _CONTEXT.Process(target=_train, args=(job,), name=job.name, daemon=True)
     with _inherited({"OMP_NUM_THREADS": str(threads)}):
         process.start()
