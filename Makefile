@@ -65,7 +65,7 @@ typing:
 	@for file in __init__.py py.typed; do ln -sf ../../refineloc/$$file .typing/refineloc/$$file; done
 
 fuzz: setup
-	REFINELOC_FUZZ=10000 $(BIN)/python -m pytest tests/runtime/test_fuzz.py -rP --show-capture=stdout
+	REFINELOC_FUZZ=10000 $(BIN)/python -m pytest tests/runtime/fuzz/test_fuzz.py -rP --show-capture=stdout
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -160,7 +160,7 @@ def test_on_a_gpu_results_are_bound_and_the_same(
     for one, other, wanted in zip(first, second, expected, strict=True):
         np.testing.assert_array_equal(one, wanted)  # and the second call did not write into the first one's result
         assert not np.array_equal(one, other)
-    assert engine.options["CUDAExecutionProvider"]["cudnn_conv_algo_search"] == "HEURISTIC"
+    assert engine.options["CUDAExecutionProvider"] == {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 
 
 def test_a_provider_that_is_registered_and_cannot_run_is_told(

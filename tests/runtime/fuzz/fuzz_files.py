@@ -34,7 +34,7 @@ MEMORY = 1 << 30  # bytes that a case may ask for on top of what the libraries h
 VIDEO = 32 << 20  # bytes that a video may have
 # Bytes that a case may really take, whatever it answers: a video, a chunk, and what the libraries load on the way.
 GROWTH = 96 << 20
-SECONDS = 20
+CPU_SECONDS, LAST_RESORT_S = 20, 600  # a case hangs that takes as many of the processor, or waits so long
 READ, REFUSED, TRACEBACK, GREEDY = 0, 10, 11, 12
 IN_OPEN = 0x20  # of inotify
 
@@ -144,7 +144,8 @@ def one_case(path: Path, log: Path, read: Callable[[Path], None], peak: mmap.mma
     room = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    signal.alarm(LAST_RESORT_S)
     code = READ
     try:
         read(path)
@@ -211,7 +212,14 @@ def main(folder: Path, cases: int, seed: int, first: int = 0) -> None:
             os.dup2(null, 2)
             os._exit(one_case(path, log, read, peak))
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        known = {READ: "read", REFUSED: "refused", TRACEBACK: "traceback", GREEDY: "memory", -signal.SIGALRM: "hang"}
+        known = {
+            READ: "read",
+            REFUSED: "refused",
+            TRACEBACK: "traceback",
+            GREEDY: "memory",
+            -signal.SIGALRM: "hang",
+            -signal.SIGPROF: "hang",
+        }
         how = "opened another file" if trap.sprung() else known.get(code, "crash")
         counts[f"{kind} {how}"] += 1
         most[kind] = max(most[kind], int.from_bytes(peak[:8], "little") >> 20)
