@@ -1,7 +1,7 @@
-"""What is asked of NVIDIA's driver itself, without CUDA's libraries: is there a GPU, and memory that it can copy from.
+"""NVIDIA's driver, called without CUDA's libraries: whether there is a GPU, and page-locked memory.
 
-Features that the GPU copies itself, from page-locked memory, arrive at the bus's full rate; from ordinary memory the
-driver first copies them to a place of its own.
+The GPU copies features from page-locked memory at the full rate of the bus. Ordinary memory is first copied by the
+driver.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 __all__ = ["PinnedBuffers", "gpu_problem", "pinned_empty"]
 
-_PORTABLE = 1  # CU_MEMHOSTALLOC_PORTABLE: page-locked for every context, whichever the engine makes
+_PORTABLE = 1  # CU_MEMHOSTALLOC_PORTABLE: page-locked for every context, as the engine may make another
 
 
 def gpu_problem() -> str | None:
-    """Why no NVIDIA GPU can be used, whatever the engine; None where one is visible."""
+    """Why no NVIDIA GPU can be used by any engine; None if one is visible."""
     driver = _load_driver()
     if driver is None:
         return "no NVIDIA driver is installed or visible (in a container: --gpus all)"
@@ -34,9 +34,9 @@ def gpu_problem() -> str | None:
 
 
 def pinned_empty(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """An array in page-locked memory, float32, its values not set; freed with the last view of it.
+    """A float32 array in page-locked memory, not initialised; freed with the last view of it.
 
-    Where the driver refuses (it may lock only so much), ordinary memory: slower copies, the same results.
+    If the driver refuses (locked memory is limited), the array is in ordinary memory: slower, with the same results.
     """
     size = 4 * math.prod(shape)
     context = _context()
@@ -51,15 +51,15 @@ def pinned_empty(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     if refused or address.value is None:
         return np.empty(shape, dtype=np.float32)
     memory = (ctypes.c_char * size).from_address(address.value)
-    # At exit the process frees it all; by then the driver may be gone.
+    # Not at exit: the driver may be gone by then, and the process frees all its memory.
     weakref.finalize(memory, _free, driver, handle, address).atexit = False
     return np.frombuffer(memoryview(memory), dtype=np.float32).reshape(shape)
 
 
 class PinnedBuffers:
-    """Page-locked arrays that are kept for the next call: locking memory takes longer than filling it.
+    """Page-locked arrays that are kept for later calls, as locking memory takes longer than filling it.
 
-    Serves many threads; each call borrows its own arrays. At most `kept` of them wait for the next.
+    Thread-safe: each call borrows arrays of its own. At most `kept` arrays are kept.
     """
 
     def __init__(self, kept: int = 8) -> None:
@@ -69,7 +69,7 @@ class PinnedBuffers:
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[Callable[[tuple[int, ...]], npt.NDArray[np.float32]]]:
-        """Gives a function like `np.empty` of float32; its arrays may be used until the block ends."""
+        """Gives a function like `np.empty` for float32; its arrays may be used until the block ends."""
         taken: list[npt.NDArray[np.float32]] = []
 
         def empty(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -81,14 +81,14 @@ class PinnedBuffers:
             yield empty
         finally:
             with self._lock:
-                # The largest are the ones that the next call can use, whatever its size.
+                # The largest, as a call of any size can use them.
                 self._free = sorted(self._free + taken, key=len)[-self._kept :]
 
     def _take(self, size: int) -> npt.NDArray[np.float32]:
         with self._lock:
-            place = next((place for place, one in enumerate(self._free) if len(one) >= size), None)
-            if place is not None:
-                return self._free.pop(place)  # the smallest that is large enough
+            index = next((index for index, array in enumerate(self._free) if len(array) >= size), None)
+            if index is not None:
+                return self._free.pop(index)  # the smallest that is large enough
         return pinned_empty((size, 1)).reshape(-1)
 
 
@@ -100,7 +100,7 @@ def _free(driver: Any, handle: ctypes.c_void_p, address: ctypes.c_void_p) -> Non
 
 @functools.cache
 def _context() -> tuple[Any, ctypes.c_void_p] | None:
-    """The driver, and the context of the first GPU that CUDA's libraries share; kept for the life of the process."""
+    """The driver, and the first GPU's primary context, which CUDA's libraries share; kept until the process ends."""
     driver = _load_driver()
     device, handle = ctypes.c_int(0), ctypes.c_void_p()
     if (

@@ -1,7 +1,4 @@
-"""float16 features to float32 by ONNX Runtime's Cast: nine times as fast as NumPy, 29 times as fast as HDF5.
-
-The figures: benchmarks/RESULTS.md.
-"""
+"""float16 features to float32 by ONNX Runtime's Cast, many times as fast as NumPy and HDF5 (benchmarks/RESULTS.md)."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +10,8 @@ from refineloc.runtime.model.session import create_session, load_engine
 
 __all__ = ["HalfToFloat"]
 
-# The ONNX model y [T, D] = Cast(x [T, D]), float16 to float32, opset 13. The runtime has no `onnx` to write it with; a
-# test does so and compares.
+# The ONNX model y [T, D] = Cast(x [T, D]), float16 to float32, opset 13. Bytes, as the runtime has no `onnx`; a test
+# compares them with the model that `onnx` writes.
 CAST_MODEL = (
     b'\x08\x08:M\n\x17\n\x01x\x12\x01y"\x04Cast*\t\n\x02to\x18\x01\xa0\x01\x02\x12\x04Cast'
     b"Z\x15\n\x01x\x12\x10\n\x0e\x08\n\x12\n\n\x03\x12\x01T\n\x03\x12\x01D"
@@ -23,12 +20,12 @@ CAST_MODEL = (
 
 
 class HalfToFloat:
-    """Converts float16 arrays to float32, each in the thread that calls; one converter serves many threads."""
+    """Converts float16 arrays to float32, in the thread of the caller; thread-safe."""
 
     def __init__(self) -> None:
         engine = load_engine()
-        # One thread is as fast as memory allows. More would be a second pool, whose threads wait for work by spinning:
-        # on two cores that slowed the model beside it by a third.
+        # One thread is as fast as memory allows. The threads of a second pool would take cores from the model, as they
+        # wait for work by spinning.
         self._session = create_session(engine, Path("the conversion of float16"), CAST_MODEL, ["cpu"], 1)
 
     def __call__(self, half: npt.NDArray[np.float16], out: npt.NDArray[np.float32]) -> None:

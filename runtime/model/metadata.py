@@ -1,8 +1,8 @@
 """What a model file says of itself: the ONNX `metadata_props`, read strictly.
 
-All that detection needs beside the graph is here, so that one file is enough. Keys begin with `refineloc.`; values are
-strings, as ONNX has it: numbers as decimal text, `classes`, `thresholds` and `parity` as JSON, "none" for an absent
-`nms`. Keys of others are left alone. docs/onnx.md lists them for readers in other languages.
+They hold all that detection needs beside the graph, so that one file is enough. Keys begin with `refineloc.`; other
+keys are ignored. Values are strings, as in ONNX: decimal numbers, JSON for `classes`, `thresholds` and `parity`, and
+"none" for an `nms` that is off. docs/onnx.md lists the keys.
 """
 
 import json
@@ -18,7 +18,7 @@ from refineloc.runtime.segments.rules import OneThreshold, Rules, changed, setti
 
 __all__ = ["FORMAT_VERSION", "KEY_PREFIX", "ModelMetadata", "Parity", "Precision"]
 
-FORMAT_VERSION = 1  # raised when a reader of the earlier version would misread the file
+FORMAT_VERSION = 1  # raised when readers of the earlier version would misread the file
 KEY_PREFIX = "refineloc."
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -28,16 +28,17 @@ _MAX_SIZE = 2**24  # of D, H, N: far above any real one, far below what would ex
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far the file is from the trained model, as measured when it was exported.
+    """How far the file is from the trained model, measured at export.
 
     Attributes:
-        source: what it was measured on: a feature file's name, or "generated" features.
+        source: what it was measured on: the name of a feature file, or "generated".
         videos, snippets: how many.
         class_scores, foreground, attention, video_scores: largest absolute difference of each output.
-        detections: of the trained model.
-        lost, gained: detections that only the trained model has, and only the file (same video, class and snippets).
-        reference_map, map: average mAP (tIoU 0.5:0.05:0.95, fraction of 1) of the trained model and of the file, where
-            ground truth is known.
+        detections: number of detections of the trained model.
+        lost, gained: number of detections of the trained model alone, and of the file alone. Detections are the same
+            if video, class and snippets are.
+        reference_map, map: average mAP (tIoU 0.5:0.05:0.95, fraction of 1) of the trained model and of the file; None
+            without ground truth.
     """
 
     source: str
@@ -69,25 +70,25 @@ class Parity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelMetadata:
-    """All that detection needs beside the graph, and where the model is from.
+    """All that detection needs beside the graph, and the origin of the model.
 
     Attributes:
         classes: names, in the order of the score columns; their number is N.
         width: D, the width of `features`.
         snippet_frames: H, frames a snippet.
         stream: which of the two streams the model takes.
-        stream_order: how the two streams lie in files that hold both.
-        detection: how scores become segments; in the file its settings are keys beside the others.
-        preset: name of the settings it was trained with, "" where there was none.
+        stream_order: order of the two streams in files that hold both.
+        detection: how scores become segments; each of its settings is a key of the file.
+        preset: name of the settings it was trained with, "" for none.
         base: name of the base model.
         iteration: η, the refinement iteration.
-        layers: layers with weights on the way to the class logits; L of the base model refineloc.
-        attention_values: columns of the logits that Ā^bf is made of, 2 or 1; 0: a base model without them.
+        layers: number of layers with weights before the class logits; L of the base model refineloc.
+        attention_values: columns of the logits of Ā^bf, 2 or 1; 0 for a base model without them.
         precision: of the weights and products: fp32, fp16 or int8. Inputs and outputs are float32 in all three.
-        training_data: name of the training features, "" where unknown.
+        training_data: name of the training features, "" if not known.
         producer: program and version that wrote the file.
-        context_snippets: how many snippets to each side the logits of a snippet depend on.
-        parity: how far the file is from the trained model; None where it was not measured.
+        context_snippets: on how many snippets to each side the logits of a snippet depend.
+        parity: how far the file is from the trained model; None if it was not measured.
 
     Raises:
         ModelError: a value out of range.
@@ -113,8 +114,8 @@ class ModelMetadata:
     def __post_init__(self) -> None:
         _need(0 < len(self.classes) <= _MAX_SIZE, "classes: expected at least one name")
         for name in self.classes:
-            good = isinstance(name, str) and name.strip() and name.isprintable()
-            _need(bool(good), f"classes: expected names of printable characters, got {name!r}")
+            printable = isinstance(name, str) and name.strip() and name.isprintable()
+            _need(bool(printable), f"classes: expected names of printable characters, got {name!r}")
         _need(len(set(self.classes)) == len(self.classes), "classes: a name occurs twice")
         for key, low, high in (
             ("width", 1, _MAX_SIZE),
@@ -126,19 +127,19 @@ class ModelMetadata:
         ):
             value = getattr(self, key)
             _need(low <= value <= high, f"{key}: expected a number from {low} to {high}, got {value}")
-        for key, known in (
+        for key, allowed in (
             ("stream", get_args(Stream)),
             ("stream_order", get_args(StreamOrder)),
             ("precision", get_args(Precision)),
         ):
             value = getattr(self, key)
-            _need(value in known, f"{key}: expected one of {', '.join(known)}, got {value!r}")
+            _need(value in allowed, f"{key}: expected one of {', '.join(allowed)}, got {value!r}")
 
     def columns(self, width: int, where: str) -> slice:
-        """Which columns of features of this width the model takes: all, or its stream of two.
+        """The columns that the model takes of features of this width: all, or one of two streams.
 
         Raises:
-            FeatureError: neither; the message begins with `where`.
+            FeatureError: the width is neither the model's nor twice that; the message begins with `where`.
         """
         if width == self.width:
             return slice(0, width)
@@ -149,20 +150,20 @@ class ModelMetadata:
 
     def to_props(self) -> dict[str, str]:
         """The `metadata_props` of the ONNX file."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         detection = values.pop("detection")
         if values["parity"] is None:
-            del values["parity"]  # not measured, which is not said
+            del values["parity"]  # not measured
         values |= {"format_version": FORMAT_VERSION} | asdict(detection)
         return {KEY_PREFIX + key: _as_text(value) for key, value in values.items()}
 
     @classmethod
     def from_props(cls, props: Mapping[str, str]) -> "ModelMetadata":
-        """Read the `metadata_props` of an ONNX file; keys that do not begin with `refineloc.` are left alone.
+        """Read the `metadata_props` of an ONNX file; keys that do not begin with `refineloc.` are ignored.
 
         Raises:
-            ModelError: a key is missing, or its value has the wrong form; the format version is not known. The message
-                does not name the file, which the caller knows.
+            ModelError: a key is missing or its value has the wrong form, or the format version is unknown. The message
+                does not name the file: the caller adds it.
         """
         version = _read(props, "format_version", int)
         _need(
@@ -171,9 +172,9 @@ class ModelMetadata:
             + ("update refineloc" if version > FORMAT_VERSION else "export the model again"),
         )
         values = {
-            each.name: _read(props, each.name, each.type)
-            for each in fields(cls)
-            if each.name not in ("detection", "parity") or KEY_PREFIX + each.name in props
+            field.name: _read(props, field.name, field.type)
+            for field in fields(cls)
+            if field.name not in ("detection", "parity") or KEY_PREFIX + field.name in props
         }
         return cls(**values, detection=_read_detection(props))
 
@@ -188,29 +189,31 @@ def _as_text(value: Any) -> str:
         return json.dumps(list(value), ensure_ascii=False)
     if isinstance(value, Parity):
         return json.dumps(asdict(value), ensure_ascii=False, allow_nan=False)
-    # str() of a float is the shortest text that reads back as the same float.
+    # str() of a float gives the shortest text that reads as the same float.
     return "none" if value is None else str(value)
 
 
 def _read_detection(props: Mapping[str, str]) -> Rules:
-    """The settings that the file's profile has; keys of the other kind of rule are left alone."""
+    """The settings of the file's profile; keys of the other kind of rule are ignored."""
     try:
         rules = changed(OneThreshold(), {"profile": _read(props, "profile", str)})
-        return changed(rules, {each.name: _read(props, each.name, each.type) for each in settings_of(type(rules))})
+        return changed(
+            rules, {setting.name: _read(props, setting.name, setting.type) for setting in settings_of(type(rules))}
+        )
     except ConfigError as error:
         raise ModelError(f"metadata: {error}") from error
 
 
-def _read(props: Mapping[str, str], key: str, form: Any) -> Any:
-    """The value of a key, of this type."""
+def _read(props: Mapping[str, str], key: str, kind: Any) -> Any:
+    """The value of a key, of the type `kind`."""
     text = props.get(KEY_PREFIX + key)
     if text is None:
         raise ModelError(f"metadata: {KEY_PREFIX}{key} is missing; export the model with refineloc-export")
-    parse, expected = _FORMS[str if get_origin(form) is Literal else form]
+    parse, expected = _FORMS[str if get_origin(kind) is Literal else kind]
     try:
         return parse(text)
     except (ValueError, TypeError, RecursionError) as error:
-        # A ModelError is a ValueError too, and already says what is wrong.
+        # A ModelError is a ValueError too; its message is complete.
         if isinstance(error, ModelError):
             raise
         shown = text if len(text) <= 40 else text[:40] + "..."
@@ -224,7 +227,7 @@ def _text(text: str) -> Any:
 
 
 def _integer(text: str) -> int:
-    # int() alone would take "1_000", " 7 " and other digits than ASCII's.
+    # int() alone would accept "1_000", " 7 " and digits that are not ASCII.
     if not re.fullmatch(r"-?[0-9]{1,12}", text):
         raise ValueError("not an integer")
     return int(text)
@@ -253,7 +256,7 @@ def _numbers(text: str) -> tuple[float, ...]:
     numbers = json.loads(text)
     if not isinstance(numbers, list):
         raise ValueError("not a list")
-    if not all(type(number) in (int, float) for number in numbers):  # true and false are ints to isinstance
+    if not all(type(number) in (int, float) for number in numbers):  # to isinstance, true and false are integers
         raise ValueError("not all are numbers")
     return tuple(numbers)
 
@@ -265,7 +268,7 @@ def _parity(text: str) -> Parity:
     return Parity(**record)  # unknown or missing keys: TypeError
 
 
-# Of each type of a field: how its text is read, and what it is in words.
+# By type of a field: how its text is read, and what is expected, in words.
 _FORMS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
     int: (_integer, "a number"),
     float: (_number, "a number"),

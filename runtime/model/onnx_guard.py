@@ -1,12 +1,12 @@
-"""Reads an ONNX file as bytes and refuses one whose weights lie in other files.
+"""Reads an ONNX file as bytes and refuses one whose weights are in other files.
 
-ONNX Runtime follows external-data paths (relative, absolute, through symbolic links) when it loads a model; a file
-from a stranger must not make us open others. The runtime has no `onnx`, so the few protobuf fields that can point
-outside are looked at here, on the wire: a walk over the tree of messages that may hold a tensor.
+ONNX Runtime follows paths of external data (relative, absolute, through symbolic links) when it loads a model. A file
+from a stranger must not make it open other files. The runtime has no `onnx`, so this module walks the protobuf messages
+that may contain a tensor, and looks for the few fields that can point outside.
 
-The walk must see what ONNX Runtime's own reader sees, so whatever the two could take for different things is refused:
-field numbers and lengths that are not written in the shortest way (protobuf drops the upper bits of a long one), and
-parts that onnx.proto did not know in the version below.
+The walk must see what ONNX Runtime's reader sees. So everything that the two could read differently is refused: field
+numbers and lengths that are not written in the shortest form (protobuf drops the upper bits of a longer one), and
+fields that onnx.proto did not have in the version below.
 """
 
 import os
@@ -18,8 +18,8 @@ from refineloc.runtime.errors import ModelError
 
 __all__ = ["read_model"]
 
-# For each kind of message that may lead to a tensor: field number -> the kind that it holds; "" is a text, a packed
-# list, or a message without tensors. All fields that are bytes on the wire are here (onnx.proto of ONNX 1.23).
+# For each kind of message that may contain a tensor: field number -> kind of its content; "" for a text, a packed list
+# or a message without tensors. All fields that are bytes on the wire are here (onnx.proto of ONNX 1.23).
 _FIELDS: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"} | dict.fromkeys((2, 3, 4, 6, 8, 14, 26), ""),
     "training": {1: "graph", 2: "graph"} | dict.fromkeys((3, 4), ""),
@@ -39,17 +39,17 @@ _MAX_BYTES = 2**31  # protobuf's own limit
 
 
 def read_model(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of an ONNX file that stands alone.
+    """The bytes of an ONNX file that needs no other file.
 
     Raises:
-        ModelError: missing, unreadable, too large, not an ONNX file, or with external data.
+        ModelError: the file is missing, unreadable, too large or not an ONNX file, or it has external data.
     """
     source = Path(path)
     try:
         if source.is_dir():
             raise ModelError(f"{source}: is a folder; give the .onnx file that refineloc-export wrote")
         status = source.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device could go on forever
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
             raise ModelError(f"{source}: not a file; give the .onnx file that refineloc-export wrote")
         if status.st_size > _MAX_BYTES:
             raise ModelError(f"{source}: larger than 2 GiB, which no single ONNX file can be")
@@ -59,7 +59,7 @@ def read_model(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         raise ModelError(f"{source}: cannot be read: {error.strerror}") from error
     try:
-        if content[4:8] == b"ORTM":  # ONNX Runtime would read it as its own format, which no walk has seen
+        if content[4:8] == b"ORTM":  # ONNX Runtime would read it as its own format, past this check
             raise ValueError("ONNX Runtime's own format")
         external = _has_external_data(memoryview(content), "model", 0)
     except (IndexError, ValueError) as error:
@@ -83,7 +83,7 @@ def _has_external_data(message: memoryview, kind: str, depth: int) -> bool:
             return True
         if not isinstance(value, memoryview):
             continue
-        # The name of an operator whose graph TensorRT reads from a file.
+        # TensorRT reads the graph of this operator from a file.
         if kind == "node" and field == _OP_TYPE and bytes(value[:10]) == b"EPContext":
             return True
         if field not in known:
@@ -94,47 +94,47 @@ def _has_external_data(message: memoryview, kind: str, depth: int) -> bool:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """The fields of one message: number, wire type, and the value: a number, or bytes where it has a length."""
-    at, size = 0, len(message)
-    while at < size:
-        key, at = _size(message, at)
+    """The fields of one message: number, wire type, and value (a number, or bytes for a field with a length)."""
+    offset, size = 0, len(message)
+    while offset < size:
+        key, offset = _size(message, offset)
         field, wire = key >> 3, key & 7
         value: int | memoryview = 0
         if not field:
             raise ValueError("field 0")
         if wire == _VARINT:
-            value, at = _varint(message, at)
+            value, offset = _varint(message, offset)
         else:
             if wire == _BYTES:
-                length, at = _size(message, at)
+                length, offset = _size(message, offset)
             elif wire in (_FIXED64, _FIXED32):
                 length = 8 if wire == _FIXED64 else 4
             else:
                 raise ValueError(f"wire type {wire}")
-            if at + length > size:
+            if offset + length > size:
                 raise ValueError("cut short")
             if wire == _BYTES:
-                value = message[at : at + length]
-            at += length
+                value = message[offset : offset + length]
+            offset += length
         yield field, wire, value
 
 
-def _size(message: memoryview, at: int) -> tuple[int, int]:
-    """A field's key or length: 32 bits, and no byte more than they need, so that all readers read the same."""
-    value, end = _varint(message, at)
-    if value >= 1 << 32 or end - at != max(1, -(-value.bit_length() // 7)):
+def _size(message: memoryview, offset: int) -> tuple[int, int]:
+    """A field's key or length, and the offset after it. Only 32 bits in the shortest form: readers agree on it."""
+    value, end = _varint(message, offset)
+    if value >= 1 << 32 or end - offset != max(1, -(-value.bit_length() // 7)):
         raise ValueError("a number written in more bytes than it needs")
     return value, end
 
 
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
+def _varint(message: memoryview, offset: int) -> tuple[int, int]:
     value = shift = 0
     while True:
-        byte = message[at]
-        at += 1
+        byte = message[offset]
+        offset += 1
         value |= (byte & 0x7F) << shift
         if not byte & 0x80:
-            return value, at
+            return value, offset
         shift += 7
         if shift > 63:
             raise ValueError("varint too long")

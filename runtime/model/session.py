@@ -1,4 +1,4 @@
-"""The ONNX Runtime session: which provider really runs, what the file says of itself, one call on a packed batch."""
+"""The ONNX Runtime session: which provider really runs, the metadata of the file, one call on a packed batch."""
 
 import contextlib
 import os
@@ -46,7 +46,7 @@ ONNX_NAMES: dict[str, str] = {
     "cpu": "CPUExecutionProvider",
 }
 _OUTPUTS = list(Scores._fields)
-_FATAL_ONLY = 4  # of ONNX Runtime's log severities: its errors reach us as exceptions, so it need not print them
+_FATAL_ONLY = 4  # of ONNX Runtime's log severities: errors are raised as exceptions and need not be printed
 
 
 class EngineWarning(UserWarning):
@@ -58,22 +58,22 @@ class Session:
 
     Args:
         path: the ONNX file; docs/onnx.md is its format.
-        provider: "auto" takes CUDA where it really runs, else the CPU, and warns once where the engine was built for
-            CUDA; a provider named is used or is an error. TensorRT builds engines when it starts, which takes minutes,
-            so "auto" never takes it.
-        threads: of one call on the CPU, up to 1,024; 0 takes one a physical core.
-        batch_snippets: calls will have up to this many snippets; TensorRT builds its engines for them.
-        engine_cache: a folder where TensorRT keeps its engines for the next start; made where it is missing. Trust it
-            as you trust the program: engines are code.
+        provider: "cuda", "tensorrt" or "cpu" is used or is an error. "auto" takes CUDA if it really runs, else the CPU,
+            with one warning if the installed engine was built for CUDA. "auto" never takes TensorRT, which builds its
+            engines at the start and needs minutes for it.
+        threads: CPU threads of one call, up to 1,024; 0 takes one for each physical core.
+        batch_snippets: the largest number of snippets in a call; TensorRT builds its engines for it.
+        engine_cache: a folder where TensorRT keeps its engines for the next start; made if it is missing. Engines are
+            code: trust the folder as you trust the program.
 
     Attributes:
-        metadata: what the file says of itself.
-        provider: what really runs: "cpu", "cuda" or "tensorrt". A listed provider is no proof, nor is one that a
-            session registered: on a GPU one snippet was run.
+        metadata: of the file.
+        provider: what really runs: "cpu", "cuda" or "tensorrt". ONNX Runtime may list or register a provider that
+            cannot run, so on a GPU one snippet was run.
 
     Raises:
         ModelError: not a file that refineloc-export wrote.
-        EngineError: the provider that was named cannot run here.
+        EngineError: the given provider cannot run here.
         MissingExtraError: no ONNX Runtime is installed.
         ConfigError: a value out of range, or an engine cache without TensorRT.
         OutputError: the engine cache cannot be made.
@@ -112,13 +112,13 @@ class Session:
 
         Args:
             features: float32 [S, D], the snippets of the videos one after another.
-            lengths: int64 [V], which sum to S.
-            names: what errors call the videos.
+            lengths: int64 [V], with the sum S.
+            names: of the videos, for errors.
 
         Raises:
             EngineError: ONNX Runtime fails: out of memory, or a graph that cannot be run.
             FeatureError: a video's features are so large that they overflow in the model.
-            ModelError: scores of another shape, or not finite whatever the features: weights that are damaged.
+            ModelError: scores of another shape, or not finite for any features, as of damaged weights.
         """
         scores = self._run(features, lengths)
         rows, classes = {"video_scores": len(lengths)}, len(self.metadata.classes)
@@ -139,7 +139,7 @@ class Session:
                 return Scores(*self._session.run(_OUTPUTS, {"features": features, "lengths": lengths}))
             with self._outputs.lent() as empty:
                 return _run_bound(self._session, features, lengths, len(self.metadata.classes), empty)
-        except Exception as error:  # ONNX Runtime's own exceptions share no public base class
+        except Exception as error:  # ONNX Runtime's exceptions have no public base class
             raise EngineError(
                 f"{self.path}: ONNX Runtime fails on {len(features)} snippets: {_first_line(error)}"
             ) from error
@@ -147,28 +147,28 @@ class Session:
     def _not_finite(
         self, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64], names: Sequence[str] | None
     ) -> RefineLocError:
-        """Why scores are not finite: the file, if ordinary features give such scores too, else one video's features."""
+        """Why scores are not finite: the features of a video, or the file if ordinary features give such scores too."""
         ordinary = np.random.default_rng(0).standard_normal((8, features.shape[1]), dtype=np.float32)
         if _finite(self._run(ordinary, np.array([8], dtype=np.int64))):
             ends = np.cumsum(lengths)
             for index, (begin, end) in enumerate(zip(ends - lengths, ends, strict=True)):
-                own = features[begin:end]
-                if len(own) and not _finite(self._run(own, lengths[index : index + 1])):
+                video = features[begin:end]
+                if len(video) and not _finite(self._run(video, lengths[index : index + 1])):
                     where = names[index] if names is not None else f"video {index} of the call"
                     precision = self.metadata.precision
                     other = "; fp32 has more room" if precision == "fp16" else ""
                     return FeatureError(
-                        f"{where}: its features, as large as {np.abs(own).max():.3g}, overflow in the {precision} "
+                        f"{where}: its features, as large as {np.abs(video).max():.3g}, overflow in the {precision} "
                         f"model {self.path}{other}; extract this video's features again or leave it out"
                     )
         return ModelError(f"{self.path}: its scores have values not finite; the file is damaged, export it again")
 
 
 def load_engine() -> Any:
-    """ONNX Runtime's module.
+    """The module onnxruntime.
 
     Raises:
-        MissingExtraError: it is not installed, or damaged; the message has the cure.
+        MissingExtraError: it is not installed, or damaged; the message says how to install it.
     """
     try:
         import onnxruntime
@@ -187,7 +187,7 @@ def load_engine() -> Any:
 def _start(
     engine: Any, path: Path, content: bytes, provider: Provider, threads: int, batch_snippets: int, cache: Path | None
 ) -> tuple[Any, str]:
-    """A session, and the provider that it really got."""
+    """A session, and the provider that really runs."""
     if provider == "cpu":
         return create_session(engine, path, content, ["cpu"], threads), "cpu"
     if provider == "auto":
@@ -206,15 +206,15 @@ def _start(
             "then pip install 'refineloc[gpu]'"
         )
     if provider == "tensorrt":
-        # TensorRT has no float64 products and no whole-number sums: CUDA runs those. An engine is built for the range
-        # of shapes that were met, so both ends of it are met now, and no length between them builds another. Ranges
-        # could be stated instead (trt_profile_min_shapes); then a longer video would be an error, not a slow call.
+        # CUDA runs what TensorRT lacks: float64 products and integer sums. An engine is built for the range of shapes
+        # that were seen. So both ends of the range are run now, and no length between them builds another engine.
+        # Ranges could be stated instead (trt_profile_min_shapes); then a longer video would be an error.
         providers, sizes = ["tensorrt", "cuda", "cpu"], [1, batch_snippets]
     else:
         providers, sizes = ["cuda", "cpu"], [1]
     session, problem = _on_gpu(engine, path, content, providers, threads, sizes, cache)
     if session is None:
-        create_session(engine, path, content, ["cpu"], threads)  # a file that nothing can run is an error of the file
+        create_session(engine, path, content, ["cpu"], threads)  # raises a ModelError if nothing can run the file
         raise EngineError(f"provider {provider!r} cannot run here: {problem}; provider 'cpu' runs anywhere")
     return session, provider
 
@@ -228,16 +228,16 @@ def _on_gpu(
     sizes: list[int],
     cache: Path | None = None,
 ) -> tuple[Any, str]:
-    """A session that ran on the first of the providers; or None, and why not.
+    """A session that ran on the first of the providers, or None and the reason.
 
     Args:
         engine, path, content, providers, threads, cache: see `create_session`.
-        sizes: snippets of the calls that are made to see it run.
+        sizes: snippets of the calls that are made as a test.
     """
     problem = cuda_problem(engine)
     if problem is not None:
         return None, problem
-    # The operator's name stands in the file as it is. The session would run, with every product on the CPU.
+    # The file has the operator's name as plain text. The session would run, with every product on the CPU.
     if b"MatMulInteger" in content:
         return None, "the model is int8, whose products only the CPU has; for a GPU export it as fp16 or fp32"
     try:
@@ -249,14 +249,14 @@ def _on_gpu(
     try:
         for size in sizes:
             _call_once(session, size)
-    except Exception as error:  # ONNX Runtime's own exceptions share no public base class
+    except Exception as error:  # ONNX Runtime's exceptions have no public base class
         return None, f"the first call failed: {_first_line(error)}"
     return session, ""
 
 
 def _call_once(session: Any, snippets: int) -> None:
-    """Run it on zeros, a snippet a video; a session of another kind of model is left to `_checked_metadata`."""
-    shapes = {one.name: one.shape for one in session.get_inputs()}
+    """Run it on zeros, one snippet for each video. `_checked_metadata` refuses models of another kind."""
+    shapes = {value.name: value.shape for value in session.get_inputs()}
     width = shapes.get("features", [None])[-1]
     if isinstance(width, int) and width <= 2**24:
         features = np.zeros((snippets, width), dtype=np.float32)
@@ -266,15 +266,15 @@ def _call_once(session: Any, snippets: int) -> None:
 def create_session(
     engine: Any, path: Path, content: bytes, providers: list[str], threads: int, cache: Path | None = None
 ) -> Any:
-    """ONNX Runtime's own session; it may run on a later provider of the list than the first (`running_provider`).
+    """A session of ONNX Runtime; it may run on a later provider of the list than the first (`running_provider`).
 
     Args:
-        engine: see `load_engine`.
-        path: names the model in errors.
+        engine: the module, by `load_engine`.
+        path: of the model, for errors.
         content: the model.
         providers: our names, best first.
-        threads: of one call on the CPU; 0 takes one a physical core.
-        cache: where TensorRT keeps engines.
+        threads: CPU threads of one call; 0 takes one for each physical core.
+        cache: the folder where TensorRT keeps engines.
 
     Raises:
         ModelError: ONNX Runtime cannot load it.
@@ -286,7 +286,7 @@ def create_session(
     if providers != ["cpu"]:
         _preload(engine)
     settings: dict[str, dict[str, str]] = {
-        # A search for the best convolution at each new length would cost more than the call. TensorFloat-32, which
+        # A search for the best convolution at each new length would take longer than the call. TensorFloat-32, which
         # the engine takes by default, has ten bits: scores would be off by 1e-3. fp16 files are the faster ones.
         "cuda": {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"},
         "tensorrt": {},
@@ -304,31 +304,31 @@ def create_session(
             content,
             sess_options=options,
             providers=[(ONNX_NAMES[name], settings[name]) for name in providers],
-            enable_fallback=0,  # its own fallback prints to stdout and tries again with other providers
+            enable_fallback=0,  # ONNX Runtime's fallback would print to stdout and try other providers
         )
-    except Exception as error:  # ONNX Runtime's own exceptions share no public base class
+    except Exception as error:  # ONNX Runtime's exceptions have no public base class
         raise ModelError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
 
 
 def running_provider(session: Any) -> str:
-    """The provider that a session of ONNX Runtime really got, by our name where we have one."""
+    """The provider that a session of ONNX Runtime runs on, by our name if it has one."""
     first = session.get_providers()[0]
     return next((name for name, onnx_name in ONNX_NAMES.items() if onnx_name == first), str(first))
 
 
 def cuda_problem(engine: Any) -> str | None:
-    """Why CUDA cannot run here, as far as can be told before a session is made; None where it may."""
+    """Why CUDA cannot run here, as far as is known before a session is made; None if it may run."""
     if ONNX_NAMES["cuda"] not in engine.get_available_providers():
         return "the installed ONNX Runtime has no CUDA"
     return gpu_problem()
 
 
 def _checked_metadata(path: Path, session: Any) -> ModelMetadata:
-    """The file's metadata, compared with its inputs and outputs: a file must not lie about D or N."""
+    """The metadata of the file, checked against its inputs and outputs: a file must not lie about D or N."""
     try:
         inputs, outputs = session.get_inputs(), session.get_outputs()
-        shapes = {one.name: (one.shape, one.type) for one in (*inputs, *outputs)}
-        names = [one.name for one in inputs], [one.name for one in outputs]
+        shapes = {value.name: (value.shape, value.type) for value in (*inputs, *outputs)}
+        names = [value.name for value in inputs], [value.name for value in outputs]
         props = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
         raise ModelError(f"{path}: damaged: its names or metadata are not UTF-8") from error
@@ -372,14 +372,15 @@ def _warn_once(message: str) -> None:
 
 
 _preloading = threading.Lock()
-_preloaded: set[int] = set()  # engines, by identity: one, but for tests
+_preloaded: set[int] = set()  # id() of modules; one, except in tests
 
 
 def _preload(engine: Any) -> None:
-    """Let ONNX Runtime find CUDA and cuDNN in pip's packages, without torch; once a process.
+    """Let ONNX Runtime find CUDA and cuDNN in pip's packages, without torch; once in a process.
 
-    It prints each library that it does not find; whether CUDA runs is asked of the session instead. Output is turned
-    off for the whole process, so by one thread: of two, one would take the other's for the true one, and leave it.
+    Its output is discarded: it prints every library that it does not find, and the session tells whether CUDA runs.
+    Redirection is process-wide, so one thread at a time: another would save the redirected stream as the original one,
+    and "restore" it.
     """
     with _preloading:
         if id(engine) in _preloaded or not hasattr(engine, "preload_dlls"):
@@ -400,10 +401,10 @@ def _run_bound(
     classes: int,
     empty: Callable[[tuple[int, ...]], npt.NDArray[np.float32]],
 ) -> Scores:
-    """`session.run` with inputs taken from where they are and outputs put into arrays of `empty`, then copied.
+    """`session.run` that reads inputs in place and writes outputs into arrays of `empty`, which are copied.
 
-    On a GPU: page-locked memory on both ways, without a second copy by the driver. The outputs are a hundredth of the
-    features, so to copy them out costs less than to lock memory for each call.
+    For a GPU: with page-locked memory the driver makes no second copy. The outputs are a hundredth of the features, so
+    copying them takes less time than locking memory for each call.
     """
     snippets = (len(features),)
     shapes = ((*snippets, classes), snippets, snippets, (len(lengths), classes))
@@ -421,7 +422,7 @@ def _run_bound(
 
 def _finite(scores: Scores) -> bool:
     with np.errstate(invalid="ignore"):
-        return all(np.isfinite(values.sum()) for values in scores)  # a sum: one fast pass, no temporary
+        return all(np.isfinite(values.sum()) for values in scores)  # a sum takes one fast pass and no temporary array
 
 
 def _check_count(name: str, value: object, low: int, high: int) -> None:
