@@ -20,6 +20,7 @@ from refineloc.runtime import Annotations, read_annotations
 from refineloc.runtime.annotations import write_annotations_csv
 from refineloc.runtime.detections import read_detections
 from refineloc.training.data.inputs import Files
+from refineloc.training.run.folder import RunFolder
 from refineloc.training.sample.cli import synth
 from refineloc.training.sample.synth import World
 from refineloc.training.settings.config import parse_assignment, resolve
@@ -119,7 +120,7 @@ def table(folder: Path, data: str) -> str:
 
 def mean_ap(run: Path, iteration: int, truth: Annotations) -> npt.NDArray[np.float64]:
     """mAP in percent at each threshold."""
-    detections = read_detections(run / f"iter_{iteration}" / "detections.json")
+    detections = read_detections(RunFolder(run).detections(iteration))
     return 100 * evaluate(match_detections(detections, truth, TIOUS)).mAP
 
 

@@ -11,6 +11,7 @@ from refineloc.runtime.errors import ModelError
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
 from refineloc.training.run.files import load_iteration
+from refineloc.training.run.folder import RunFolder, runs_in
 from refineloc.training.settings.config import Config, resolve
 
 __all__ = ["Trained", "from_checkpoint", "from_run"]
@@ -56,7 +57,7 @@ def from_run(folder: Path | None, iteration: int | None) -> Trained:
     """
     run = folder if folder is not None else _newest_run(Path("runs"))
     if not run.is_dir():
-        others = f"; there are {_listed(_runs(run.parent))}" if _runs(run.parent) else ""
+        others = f"; there are {_listed(runs_in(run.parent))}" if runs_in(run.parent) else ""
         raise ModelError(f"{run}: no such run{others}")
     loaded = load_iteration(run, iteration if iteration is not None else max(_finished(run) - 1, 0))
     config, data = loaded.config, loaded.data
@@ -119,20 +120,16 @@ def _metadata(
 
 
 def _newest_run(parent: Path) -> Path:
-    runs = [run for run in _runs(parent) if _finished(run)]
+    runs = [run for run in runs_in(parent) if _finished(run)]
     if not runs:
         raise ModelError(f"{parent}/: holds no run with a finished iteration; give the folder of one")
-    return max(runs, key=lambda run: (run / "iterations.json").stat().st_mtime)
-
-
-def _runs(parent: Path) -> list[Path]:
-    return sorted(path.parent for path in parent.glob("*/config.toml")) if parent.is_dir() else []
+    return max(runs, key=lambda run: RunFolder(run).records.stat().st_mtime)
 
 
 def _finished(run: Path) -> int:
     """How many iterations have a record; what is wrong with a damaged file, `load_iteration` says."""
     try:
-        records = json.loads((run / "iterations.json").read_text(encoding="utf-8"))
+        records = json.loads(RunFolder(run).records.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return 0
     return len(records) if isinstance(records, list) else 0

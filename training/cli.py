@@ -14,6 +14,7 @@ import typer
 from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
 from refineloc.runtime.errors import ConfigError, InputError, MissingExtraError
 from refineloc.training.machine.malloc import keep_freed_memory
+from refineloc.training.run.folder import RunFolder
 
 __all__ = ["main"]
 
@@ -212,10 +213,12 @@ def _given(**options: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def _interrupted(folder: Path | None) -> Iterator[None]:
     """Ctrl-C ends with one line, which says how the run goes on."""
+    from refineloc.training.study.grid import settings_file
+
     try:
         yield
     except KeyboardInterrupt:
-        begun = folder is not None and any((folder / name).exists() for name in ("config.toml", "settings.toml"))
+        begun = folder is not None and (RunFolder(folder).is_run or settings_file(folder).is_file())
         if os.environ.get("RANK", "0") == "0":
             note(f"interrupted; the same command with --resume goes on with {folder}" if begun else "interrupted")
         raise typer.Exit(130) from None

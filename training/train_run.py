@@ -24,6 +24,7 @@ from refineloc.training.refine import Begun, Iteration, refine
 from refineloc.training.run.checkpoint import Checkpoint
 from refineloc.training.run.display import RunReporter, Silent, iterations_table
 from refineloc.training.run.files import Run, locked
+from refineloc.training.run.folder import RunFolder
 from refineloc.training.run.picture import draw_run
 from refineloc.training.scoring import detect, quality
 from refineloc.training.settings.config import Config
@@ -81,7 +82,7 @@ def _prepared(config: Config, files: Files, chosen: torch.device, memory_gib: fl
 
 def _train(config: Config, inputs: Inputs, folder: Path, chosen: torch.device, resume: bool) -> None:
     first = parallel.rank() == 0
-    begins = resume and not (folder / "config.toml").exists()
+    begins = resume and not RunFolder(folder).is_run
     # All look at the folder before the first process writes there.
     run = parallel.agree(partial(Run, folder, config, inputs.record, resume=resume))
     parallel.agree(run.begin)
@@ -172,7 +173,7 @@ def _tell(run: Run, inputs: Inputs, chosen: torch.device) -> None:
     if any(grid is None for grid in val.grids):
         without = next(name for name, grid in zip(val.names, val.grids, strict=True) if grid is None)
         note(
-            f"warning: {files.val_labels}: video {without!r}: its fps is not known, so no detections.json and no mAP; "
+            f"warning: {files.val_labels}: video {without!r}: its fps is not known, so no detections and no mAP; "
             "give fps, or a column fps in the labels"
         )
     processes = f" in {parallel.size()} processes" if parallel.size() > 1 else ""

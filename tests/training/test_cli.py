@@ -68,7 +68,7 @@ def test_without_fps_it_trains_and_says_what_is_missing(data: Path) -> None:
         (data / f"{name}.csv").write_text("\n".join(f"{row[0]},{row[3]}" for row in rows) + "\n")
     done = run(*FILES, *SHORT, cwd=data)
     assert done.returncode == 0, done.stderr
-    assert "its fps is not known, so no detections.json and no mAP; give fps, or" in done.stderr
+    assert "its fps is not known, so no detections and no mAP; give fps, or" in done.stderr
     assert not (data / "run/iter_0/detections.json").exists()
     assert "mAP" not in done.stdout
     assert done.stderr.splitlines()[-1] == "no time line: a video's fps is not known"

@@ -140,7 +140,7 @@ def test_training_is_what_the_equations_say(
             elif (bad := bad + 1) > 1:
                 rate, bad = 0.9 * rate, 0
                 optimizer.param_groups[0]["lr"] = rate
-        ours = load_file(run.iteration_folder(iteration) / "model.safetensors")
+        ours = load_file(run.files.weights(iteration))
         for name, tensor in kept.items():
             torch.testing.assert_close(ours[name].double(), tensor, atol=2e-3, rtol=0)
         # The next is taught by the weights that were kept, in float32: a score at a threshold may fall on either side.

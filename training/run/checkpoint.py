@@ -132,7 +132,7 @@ class State:
             self._unpack(checkpoint)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise ModelError(
-                f"checkpoint.safetensors does not fit the run's settings: {' '.join(str(error).split())[:200]}; "
+                f"the checkpoint does not fit the run's settings: {' '.join(str(error).split())[:200]}; "
                 "delete it, and the iteration begins anew"
             ) from error
 

@@ -47,7 +47,7 @@ class RunReporter:
 
     Args:
         iterations, epochs: planned.
-        run: what it has already is not waited for; TensorBoard's files go into tensorboard/ in its folder.
+        run: what it has already is not waited for; TensorBoard's files go into its folder.
         console: where it is shown; stderr if left out.
 
     Raises:
@@ -60,7 +60,7 @@ class RunReporter:
         self._done = len(run.records)
         self._seen = 0
         self._began = time.perf_counter()
-        self._folder = run.folder / "tensorboard"
+        self._folder = run.files.tensorboard
         with writing(self._folder):
             self._writer = SummaryWriter(str(self._folder))
         self._console = console or Console(stderr=True)

@@ -1,17 +1,8 @@
 """The files of a run. A kill at any moment leaves a run that can go on: files are written aside and renamed.
 
-    runs/NAME/
-        config.toml              the resolved settings, and under [data] the files, classes and width
-        metrics.jsonl            a line an epoch, appended
-        iterations.json          a record an iteration
-        iter_K/model.safetensors
-        iter_K/detections.json   of the validation videos, where their fps is known
-        checkpoint.safetensors   of the iteration that is under way, now and then
-        timeline.png             of one validation video, over the iterations, where times are known
-        lock                     while a process trains
-
-An iteration is finished when iterations.json has its record; that file is written last. An unfinished one goes on from
-its checkpoint, or from its beginning with the same seed, so a resumed run ends with the numbers of one never killed.
+`folder.py` has their names. An iteration is finished when the file of records has its record, which is written last. An
+unfinished one goes on from its checkpoint, or from its beginning with the same seed, so a resumed run ends with the
+numbers of one never killed. Lines of epochs are appended; those that will be trained again are dropped.
 """
 
 import contextlib
@@ -39,6 +30,7 @@ from refineloc.training.data.record import DataRecord
 from refineloc.training.machine import parallel
 from refineloc.training.models.base_model import BaseModel, build_model
 from refineloc.training.run.checkpoint import Checkpoint
+from refineloc.training.run.folder import RunFolder
 from refineloc.training.settings.config import Config, recorded
 
 __all__ = [
@@ -89,6 +81,7 @@ class Run:
         resume: go on with what is there; without it a folder that holds a run is refused.
 
     Attributes:
+        files: their names.
         records: of the finished iterations.
         checkpoint: of the iteration that is under way, None at its beginning.
 
@@ -99,16 +92,16 @@ class Run:
 
     def __init__(self, folder: Path, config: Config, data: DataRecord, *, resume: bool = False) -> None:
         self.folder, self.config, self.data = folder, config, data
-        settings = folder / "config.toml"
-        if settings.exists():
+        self.files = RunFolder(folder)
+        if self.files.is_run:
             if not resume:
                 raise ConfigError(
                     f"{folder}: holds a run already; resume it, or begin another in another folder", parameter="resume"
                 )
-            _refuse_other_settings(folder, settings, config, data)
+            _refuse_other_settings(folder, self.files.settings, config, data)
         self.records: list[dict[str, Any]] = read_records(folder)[: config.training.iterations]
         if not all({"validation_loss", "best_epoch"} <= record.keys() for record in self.records):
-            raise ModelError(f"{folder / 'iterations.json'}: a record has no validation_loss or best_epoch; {_CURE}")
+            raise ModelError(f"{self.files.records}: a record has no validation_loss or best_epoch; {_CURE}")
         self.checkpoint = self._read_checkpoint()
         now, epochs = len(self.records), self.checkpoint.epochs if self.checkpoint else 0
         # Lines of epochs that will be trained again are dropped.
@@ -127,15 +120,15 @@ class Run:
         if parallel.rank():
             return
         make_folder(self.folder)
-        self._write(self.folder / "config.toml", tomli_w.dumps(self.config.document() | {"data": self.data.to_dict()}))
+        self._write(self.files.settings, tomli_w.dumps(self.config.document() | {"data": self.data.to_dict()}))
         lines = "".join(json.dumps(line) + "\n" for line in self._epochs)
-        if self._metrics.exists() and self._metrics.read_bytes() != lines.encode():
-            self._write(self._metrics, lines)
+        if self.files.metrics.exists() and self.files.metrics.read_bytes() != lines.encode():
+            self._write(self.files.metrics, lines)
 
     def add_epoch(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
         if not parallel.rank():
-            with writing(self._metrics), self._metrics.open("a", encoding="utf-8") as file:
+            with writing(self.files.metrics), self.files.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -143,7 +136,7 @@ class Run:
         if not parallel.rank():
             self._flush_epochs()
             stated = _stated(len(self.records), numbers=checkpoint.numbers)
-            with atomic_write(self.checkpoint_file, "wb") as handle:
+            with atomic_write(self.files.checkpoint, "wb") as handle:
                 handle.write(save(checkpoint.tensors, metadata=stated))
 
     def add_iteration(
@@ -152,18 +145,18 @@ class Run:
         """Write the files of a finished iteration, its record last."""
         if not parallel.rank():
             self._flush_epochs()
-            folder = self.iteration_folder(len(self.records))
-            make_folder(folder, parents=False)
+            iteration = len(self.records)
+            make_folder(self.files.iteration(iteration), parents=False)
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-            with atomic_write(folder / "model.safetensors", "wb") as handle:
-                handle.write(save(tensors, metadata=_stated(len(self.records))))
+            with atomic_write(self.files.weights(iteration), "wb") as handle:
+                handle.write(save(tensors, metadata=_stated(iteration)))
             if detections is not None:
-                write_detections(folder / "detections.json", detections)
+                write_detections(self.files.detections(iteration), detections)
         self.records.append(dict(record))
-        self._write(self.folder / "iterations.json", json.dumps(self.records, indent=1) + "\n")
+        self._write(self.files.records, json.dumps(self.records, indent=1) + "\n")
         self.checkpoint = None
         if not parallel.rank():
-            self.checkpoint_file.unlink(missing_ok=True)
+            self.files.checkpoint.unlink(missing_ok=True)
 
     def model(self, iteration: int) -> BaseModel:
         """The model of a finished iteration, on the CPU, in evaluation mode.
@@ -171,27 +164,18 @@ class Run:
         Raises:
             ModelError: its weights are damaged, or do not fit the settings.
         """
-        return _load_model(self.iteration_folder(iteration) / "model.safetensors", self.config, self.data)
-
-    @property
-    def _metrics(self) -> Path:
-        return self.folder / "metrics.jsonl"
+        return _load_model(self.files.weights(iteration), self.config, self.data)
 
     def _flush_epochs(self) -> None:
         """Their lines are on the disk before anything that they are needed for."""
-        if self._metrics.exists():
-            with writing(self._metrics), self._metrics.open("a") as file:
+        if self.files.metrics.exists():
+            with writing(self.files.metrics), self.files.metrics.open("a") as file:
                 os.fsync(file.fileno())
 
-    @property
-    def checkpoint_file(self) -> Path:
-        """Of the iteration that is under way."""
-        return self.folder / "checkpoint.safetensors"
-
     def _read_checkpoint(self) -> Checkpoint | None:
-        if not self.checkpoint_file.exists():
+        if not self.files.checkpoint.exists():
             return None
-        tensors, stated = _read_tensors(self.checkpoint_file)
+        tensors, stated = _read_tensors(self.files.checkpoint)
         # A kill between the last record and the removal of the checkpoint leaves one of a finished iteration.
         if stated.get("iteration") != str(len(self.records)):
             return None
@@ -199,17 +183,13 @@ class Run:
         try:
             checkpoint.epochs  # noqa: B018
         except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{self.checkpoint_file}: holds no state of an iteration; {_CURE_CHECKPOINT}") from error
+            raise ModelError(f"{self.files.checkpoint}: holds no state of an iteration; {_CURE_CHECKPOINT}") from error
         return checkpoint
 
     def _write(self, path: Path, text: str) -> None:
         if not parallel.rank():
             with atomic_write(path) as handle:
                 handle.write(text)
-
-    def iteration_folder(self, iteration: int) -> Path:
-        """`iter_K` of this run."""
-        return self.folder / f"iter_{iteration}"
 
 
 def load_iteration(folder: Path, iteration: int) -> LoadedIteration:
@@ -218,20 +198,21 @@ def load_iteration(folder: Path, iteration: int) -> LoadedIteration:
     Raises:
         ModelError: not a run, no such iteration (the message says which there are), or damaged weights.
     """
-    if not (folder / "config.toml").is_file():
-        raise ModelError(f"{folder}: not a run of refineloc-train: it has no config.toml")
-    document = _read_toml(folder / "config.toml")
+    files = RunFolder(folder)
+    if not files.is_run:
+        raise ModelError(f"{folder}: not a run of refineloc-train: it has no {files.settings.name}")
+    document = _read_toml(files.settings)
     try:
         stated = document.pop("data")
         data = DataRecord(**{**stated, "classes": tuple(stated["classes"])})
         config = recorded(document)
     except (KeyError, TypeError, ConfigError) as error:
-        raise ModelError(f"{folder / 'config.toml'}: not the settings of a run: {error}") from error
+        raise ModelError(f"{files.settings}: not the settings of a run: {error}") from error
     records = read_records(folder)
     if not 0 <= iteration < len(records):
         there = f"0 to {len(records) - 1}" if records else "none"
         raise ModelError(f"{folder}: has no finished iteration {iteration}; finished: {there}")
-    model = _load_model(folder / f"iter_{iteration}" / "model.safetensors", config, data)
+    model = _load_model(files.weights(iteration), config, data)
     return LoadedIteration(model, config, data, iteration)
 
 
@@ -322,7 +303,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     Raises:
         ModelError: iterations.json is damaged.
     """
-    path = folder / "iterations.json"
+    path = RunFolder(folder).records
     records = _parsed(path, _read_text(path) or "[]")
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise ModelError(f"{path}: expected a list of records; {_CURE}")
@@ -339,7 +320,7 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
     Raises:
         ModelError: metrics.jsonl is damaged.
     """
-    path = folder / "metrics.jsonl"
+    path = RunFolder(folder).metrics
     text, _, _ = _read_text(path).rpartition("\n")
     lines = [_parsed(path, line) for line in text.splitlines()]
     for line in lines:
@@ -350,7 +331,7 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
 
 def count_epochs(folder: Path) -> int:
     """How many epochs a run has, also while another process trains it."""
-    path = folder / "metrics.jsonl"
+    path = RunFolder(folder).metrics
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
@@ -365,11 +346,18 @@ def copy_first_iteration(source: Path, folder: Path) -> None:
     if read_records(folder):
         return
     make_folder(folder, parents=False)
-    make_folder(folder / "iter_0", parents=False)
-    for name in ("iter_0/model.safetensors", "iter_0/detections.json", "metrics.jsonl", "iterations.json"):
-        if (source / name).exists():  # there are no detections where fps is not known
-            with atomic_write(folder / name, "wb") as handle:
-                handle.write((source / name).read_bytes())
+    old, new = RunFolder(source), RunFolder(folder)
+    make_folder(new.iteration(0), parents=False)
+    _copy(old.weights(0), new.weights(0))
+    if old.detections(0).exists():  # not where fps is not known
+        _copy(old.detections(0), new.detections(0))
+    _copy(old.metrics, new.metrics)
+    _copy(old.records, new.records)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_write(target, "wb") as handle:
+        handle.write(source.read_bytes())
 
 
 def _read_text(path: Path) -> str:
@@ -398,7 +386,7 @@ def locked(folder: Path) -> Iterator[None]:
         OutputError: the folder cannot be written.
     """
     end = time.monotonic() + _LOCK_S
-    path = folder / "lock"
+    path = RunFolder(folder).lock
     make_folder(folder)
     with writing(folder):
         while True:

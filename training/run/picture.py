@@ -22,7 +22,7 @@ __all__ = ["draw_run"]
 
 
 def draw_run(run: Run, val: Split, annotations: Annotations) -> str:
-    """Draw `timeline.png` in the folder of a finished run: truth, detections by iteration, the last one's scores.
+    """Draw the picture of a finished run: truth, detections by iteration, the last one's scores.
 
     The video is no chosen one: it is in the middle when all are sorted by their number of annotated segments, then by
     the last iteration's number of detections, then by name. Videos without segments count where none has any.
@@ -38,7 +38,7 @@ def draw_run(run: Run, val: Split, annotations: Annotations) -> str:
     grids = [grid for grid in val.grids if grid is not None]
     if len(grids) < len(val):
         return "no time line: a video's fps is not known"
-    path = run.folder / "timeline.png"
+    path = run.files.picture
     try:
         _draw(path, run, val, grids, annotations)
     except RefineLocError as error:
@@ -47,9 +47,7 @@ def draw_run(run: Run, val: Split, annotations: Annotations) -> str:
 
 
 def _draw(path: Path, run: Run, val: Split, grids: Sequence[SnippetGrid], annotations: Annotations) -> None:
-    by_iteration = [
-        read_detections(run.iteration_folder(iteration) / "detections.json") for iteration in range(len(run.records))
-    ]
+    by_iteration = [read_detections(run.files.detections(iteration)) for iteration in range(len(run.records))]
     last = len(by_iteration) - 1
     index = _typical(val, annotations, by_iteration[last])
     name, grid = val.names[index], grids[index]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 from refineloc.runtime.errors import ConfigError
@@ -73,3 +74,8 @@ def _numbers(parameter: str, text: str, kind: Callable[[str], float]) -> list[fl
             parameter=parameter,
         )
     return numbers
+
+
+def settings_file(folder: Path) -> Path:
+    """The settings of a study's runs, except generator, β and seed: the file that makes a folder a study."""
+    return folder / "settings.toml"

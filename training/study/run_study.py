@@ -14,15 +14,14 @@ from refineloc.training.data.inputs import Files, read_inputs
 from refineloc.training.data.record import DataRecord
 from refineloc.training.data.truth import settled, true_share
 from refineloc.training.run.files import Run, copy_first_iteration, locked
+from refineloc.training.run.folder import RunFolder, runs_in
 from refineloc.training.settings.config import Config, PseudoConfig
 from refineloc.training.study.display import show
-from refineloc.training.study.grid import Cell, Grid, first_name
+from refineloc.training.study.grid import Cell, Grid, first_name, settings_file
 from refineloc.training.study.jobs import Job, run_jobs, share_of_cores
 from refineloc.training.study.tables import read_result, write_tables
 
 __all__ = ["StudyError", "run_study"]
-
-_SETTINGS = "settings.toml"
 
 
 class StudyError(RefineLocError, RuntimeError):
@@ -75,10 +74,10 @@ def run_study(
             f"warning: {files.labels}: the true share of foreground is not known, since not every video has times and "
             "fps; the generator distribution-aware is left out"
         )
-    if resume and not (folder / _SETTINGS).exists():
+    if resume and not settings_file(folder).exists():
         note(f"{folder}: holds no study to resume; one begins")
     with locked(folder):
-        with atomic_write(folder / _SETTINGS) as file:
+        with atomic_write(settings_file(folder)) as file:
             file.write(config.to_toml())
         # 2. What there is to train: iteration 0 once for each seed, and all cells of the grid.
         at_a_time, threads = share_of_cores(at_a_time)
@@ -133,12 +132,12 @@ def _first_config(config: Config, seed: int) -> Config:
 
 def _check_folder(folder: Path, config: Config, record: DataRecord, resume: bool) -> None:
     """Refuse the folder of a run, and a study of other settings: its runs of iteration 0 have them all."""
-    if (folder / "config.toml").exists():
+    if RunFolder(folder).is_run:
         raise ConfigError(f"{folder}: holds a run; a study needs a folder of its own", parameter="folder")
-    if (folder / _SETTINGS).exists() and not resume:
+    if settings_file(folder).exists() and not resume:
         raise ConfigError(f"{folder}: holds a study already; resume it, or give another folder", parameter="resume")
     stem = first_name("")
-    for first in sorted(folder.glob(f"{stem}*/config.toml")):
-        seed = first.parent.name.removeprefix(stem)
+    for first in runs_in(folder, f"{stem}*"):
+        seed = first.name.removeprefix(stem)
         if seed.isdecimal():
-            Run(first.parent, _first_config(config, int(seed)), record, resume=True)
+            Run(first, _first_config(config, int(seed)), record, resume=True)
