@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -17,6 +18,9 @@ sys.path.append(str(Path(__file__).parent))  # where the program, which runs by 
 
 import fuzz_files
 import fuzz_mutations
+
+from refineloc.runtime.errors import ModelError
+from refineloc.runtime.model.session import Session
 
 PROGRAM = Path(__file__).with_name("fuzz_files.py")
 CASES = int(os.environ.get("REFINELOC_FUZZ", "200"))
@@ -49,18 +53,24 @@ def test_changed_files_are_read_or_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("place", fuzz_mutations.PLACES, ids=lambda place: place.__name__)
-@pytest.mark.parametrize("long", [0, 2])
-def test_the_trap_springs(folder: Path, place: object, long: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("long", [0, 1, 2])
+def test_weights_that_onnx_runtime_takes_from_another_file_are_refused(
+    folder: Path, place: Callable[[onnx.ModelProto], None], long: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """ONNX Runtime alone follows what the cases of the kind "onnx pointing" hold, and the trap tells."""
     monkeypatch.chdir(folder)
     trap = fuzz_files.Trap([folder / fuzz_mutations.OUTSIDE_RAW])
     model = onnx.load(folder / "model.onnx")
-    place(model)  # type: ignore[operator]
+    place(model)
     content = fuzz_mutations.rewritten(
         model.SerializeToString(),
         onnx.ModelProto.DESCRIPTOR,
         lambda number, wire: fuzz_mutations.written(number << 3 | wire, long if number in (13, 14) else 0),
     )
+    path = folder / "pointing.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="written in more bytes than it needs" if long else "external data"):
+        Session(path, "cpu")
     assert not trap.sprung()
     assert onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]).get_inputs()
     assert trap.sprung()
