@@ -142,21 +142,13 @@ def test_infinities_that_cancel_are_found_and_large_finite_values_pass() -> None
 
 
 def test_one_line_for_each_wrong_file(tmp_path: Path) -> None:
-    whole = h5(tmp_path / "whole.h5", v=RNG.standard_normal((500, 64)))
-    cut = tmp_path / "cut.h5"
-    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    text = tmp_path / "text.h5"
-    text.write_text("not hdf5")
-    cases = {
-        tmp_path / "absent.h5": "no such file",
-        cut: "cut short",
-        text: "not an HDF5 file",
-        h5(tmp_path / "empty.h5"): "holds no video",
-    }
-    for path, message in cases.items():
+    (tmp_path / "text.h5").write_text("not hdf5")
+    h5(tmp_path / "empty.h5")
+    for name, message in (("absent", "no such file"), ("text", "not an HDF5 file"), ("empty", "holds no video")):
+        path = tmp_path / f"{name}.h5"
         with pytest.raises(FeatureError, match=message) as caught:
             open_features(path)
-        assert path.name in str(caught.value)
+        assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
 
 
@@ -167,6 +159,7 @@ def test_one_line_for_each_wrong_file(tmp_path: Path) -> None:
         (np.zeros((2, 3, 4), np.float32), "shape T x D"),
         (np.zeros((2, 3), np.int64), "dtype int64"),
         (np.array([["a", "b"]], dtype="S1"), "dtype"),
+        ([["a", "b"]], "dtype object"),  # texts of any length
         (np.zeros((2, 0), np.float32), "width 0"),
         (np.float32(3), "shape T x D"),
     ],
@@ -176,50 +169,11 @@ def test_datasets_that_hold_no_features_are_refused(tmp_path: Path, data: object
         store.read("v")
 
 
-def test_object_and_string_datasets_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "f.h5"
-    with h5py.File(path, "w") as file:
-        file.create_dataset("v", data=[["x", "y"]], dtype=h5py.string_dtype())
-    with open_features(path) as store, pytest.raises(FeatureError, match="dtype"):
-        store.read("v")
-
-
-def test_nothing_outside_the_file_is_followed(tmp_path: Path) -> None:
-    other = h5(tmp_path / "other.h5", v=FEATURES, **{"g/features": FEATURES})
-    raw = tmp_path / "raw.bin"
-    raw.write_bytes(FEATURES.tobytes())
-    path = tmp_path / "f.h5"
-    with h5py.File(path, "w") as file:
-        file["external"] = h5py.ExternalLink("other.h5", "/v")
-        file["missing"] = h5py.ExternalLink("nowhere.h5", "/v")
-        file["soft"] = h5py.SoftLink("/external")
-        file["hidden/features"] = h5py.ExternalLink("other.h5", "/v")
-        file.create_dataset("storage", (7, 6), "f4", external=[(str(raw), 0, h5py.h5f.UNLIMITED)])
-        layout = h5py.VirtualLayout((7, 6), "f4")
-        layout[:] = h5py.VirtualSource(other, "v", (7, 6))
-        file.create_virtual_dataset("virtual", layout)
-    with open_features(path) as store:
-        for name in store.names:
-            with pytest.raises(FeatureError, match=r"link|another file"):
-                store.read(name)
-
-
 def test_names_do_not_lead_through_the_file(tmp_path: Path) -> None:
     with open_features(h5(tmp_path / "f.h5", v=FEATURES)) as store:
         for name in ("absent", "/v", "", "v/features", "."):
             with pytest.raises(FeatureError, match="not in the file"):
                 store.read(name)
-
-
-def test_attributes_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    path = h5(tmp_path / "f.h5", v=FEATURES, w=FEATURES)
-    with h5py.File(path, "a") as file:
-        file["v"].attrs["fps"] = "fast"
-        file["w"].attrs["fps"] = -1.0
-    with open_features(path) as store:
-        for name in ("v", "w"):
-            with pytest.raises(FeatureError, match="'fps'"):
-                store.info(name)
 
 
 @pytest.mark.parametrize(
@@ -229,6 +183,7 @@ def test_attributes_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         ("fps", 1e300, r"is 1e\+300; expected"),
         ("fps", np.nan, "is nan; expected"),
         ("fps", 0, "is 0; expected"),
+        ("fps", -1.0, "is -1; expected"),
         ("duration", np.inf, "is inf; expected a number from 0.001 to 1,000,000,000$"),
         ("snippet_frames", 16.4, "is 16.4; expected a whole number from 1 to 16,777,216$"),
         ("snippet_frames", 1e308, r"is 1e\+308; expected"),
@@ -254,12 +209,6 @@ def test_whole_numbers_of_any_dtype_are_snippet_frames(tmp_path: Path) -> None:
         file["b"].attrs["snippet_frames"] = np.array([16], np.int8)
     with open_features(path) as store:
         assert [store.info(name).snippet_frames for name in "ab"] == [16, 16]
-
-
-def test_pickled_npy_files_are_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "v.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with open_features(tmp_path) as store, pytest.raises(FeatureError, match=r"\.npy"):
-        store.read("v")
 
 
 def test_rgb_and_flow_must_match(tmp_path: Path) -> None:
