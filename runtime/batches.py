@@ -1,11 +1,10 @@
-"""Reading ahead: the features of the next batch are read while the model runs on this one.
+"""Reads the features of the next batch while the model runs on this one.
 
     reader thread           model thread            the caller's thread
     read, convert, check -> run the model        -> segments, seconds, writing
 
-Each stage is an iterator over the one before it, and `ahead` gives an iterator a thread of its own. ONNX Runtime and
-the kernels work without the GIL, so the stages overlap. At most three batches of features exist at a time, whatever
-the file's size.
+Each stage is an iterator over the one before it, and `ahead` runs an iterator in a thread of its own. ONNX Runtime and
+the kernels release the GIL, so the stages overlap. At most three batches of features exist at a time.
 """
 
 import contextlib
@@ -33,14 +32,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A video to be read, whose shape and times were looked at and fit the model.
+    """A video to be read. Its shape and times were checked against the model.
 
     Attributes:
         name: of the video.
         snippets: T.
-        half: the file has it in float16.
-        columns: which of its columns the model takes.
-        grid: its times.
+        half: whether the file has float16.
+        columns: the columns that the model takes.
+        grid: snippets to seconds.
     """
 
     name: str
@@ -55,9 +54,9 @@ class FeatureBatch(NamedTuple):
 
     Attributes:
         names, grids: of V videos.
-        lengths: their snippets, int64 [V].
-        features: float32 [S, D], one video after another; belongs to the reader, which fills it again once the batch
-            after the next is asked for.
+        lengths: their numbers of snippets, int64 [V].
+        features: float32 [S, D], one video after another. A view of the reader's buffer, valid until the batch after
+            the next one is requested.
     """
 
     names: list[str]
@@ -67,9 +66,9 @@ class FeatureBatch(NamedTuple):
 
 
 def pack(lengths: Sequence[int], limit: int) -> Iterator[slice]:
-    """Which neighbours go into one call: as many as have `limit` snippets together; a longer video goes alone.
+    """Split consecutive videos into calls of at most `limit` snippets; a longer video is a call of its own.
 
-    The packing from any batch on does not depend on the batches before it, so a resumed run packs as the first one did.
+    The split after a batch does not depend on the batches before it, so a resumed run has the same batches.
     """
     begin = size = 0
     for index, length in enumerate(lengths):
@@ -92,24 +91,23 @@ def read_batches(
     """Read videos into batches.
 
     Args:
-        store: where they are.
+        store: of the videos.
         planned: the videos, in the order of the batches.
         width: D of the model.
-        limit: snippets a call, see `pack`.
-        to_float: gives what converts float16; called where a video has it.
-        empty: makes the buffers; of `gpu.PinnedBuffers` where the model runs on a GPU.
+        limit: snippets of a call, see `pack`.
+        to_float: gives the converter of float16; called only if a video has float16.
+        empty: allocates the buffers; that of `gpu.PinnedBuffers` if the model runs on a GPU.
 
     Raises:
         FeatureError: a video cannot be read, or has NaN or infinite values.
     """
-    parts = [planned[which] for which in pack([video.snippets for video in planned], limit)]
-    sizes = [sum(video.snippets for video in videos) for videos in parts]
+    batches = [planned[part] for part in pack([video.snippets for video in planned], limit)]
+    sizes = [sum(video.snippets for video in videos) for videos in batches]
     fitting = [size for size in sizes if size <= limit]
-    # With one batch waiting and one in use (`ahead` of depth 1), a third buffer is free for the next: when the reader
-    # begins to fill a buffer again, the batch that had it was left by the model two batches ago.
+    # One batch waits and one is in use (`ahead` of depth 1), so the third buffer is free for the next batch.
     buffers = [empty((max(fitting), width)) for _ in fitting[:3]]
     ring = itertools.cycle(buffers)
-    for videos, size in zip(parts, sizes, strict=True):
+    for videos, size in zip(batches, sizes, strict=True):
         lengths = np.array([video.snippets for video in videos], dtype=np.int64)
         features = next(ring)[:size] if size <= limit else store.room(videos[0].name, (size, width))
         ends = np.cumsum(lengths)
@@ -148,7 +146,7 @@ class _Ahead(Generic[_T]):
         self._thread = threading.Thread(target=self._work, name="refineloc-ahead", daemon=True)
 
     def run(self) -> Generator[_T]:
-        """Start the thread, and give what it makes."""
+        """Start the thread, and yield its items."""
         self._thread.start()
         try:
             while True:
@@ -162,12 +160,12 @@ class _Ahead(Generic[_T]):
             self._stop.set()
             while self._thread.is_alive():
                 with contextlib.suppress(queue.Empty):
-                    self._ready.get_nowait()  # lets a waiting put end, which then sees that it should stop
+                    self._ready.get_nowait()  # frees a waiting put; the thread then sees that it should stop
                 self._thread.join(0.01)
 
     def _work(self) -> None:
         try:
-            # The iterator is closed in the thread that ran it, and stops what runs ahead of itself.
+            # Close the iterator in its own thread. This stops the threads of iterators inside it, too.
             closing: Any = (
                 contextlib.closing(self._items) if hasattr(self._items, "close") else contextlib.nullcontext()
             )
@@ -177,14 +175,14 @@ class _Ahead(Generic[_T]):
                     if self._stop.is_set():
                         return
             self._ready.put(_End())
-        except BaseException as error:  # whatever it is, it is raised again where the items are awaited
+        except BaseException as error:  # any error is raised again in the thread that takes the items
             self._ready.put(_Failed(error))
 
 
 def ahead(items: Iterator[_T], depth: int = 1) -> Generator[_T]:
-    """Run an iterator in a thread of its own, up to `depth` items ahead of what is taken from it.
+    """Run an iterator in a thread of its own, up to `depth` items ahead of the caller.
 
-    Errors arrive where the items do, in their place. Leaving early (a `break`, an error, `close()`) stops the thread
-    before control goes on, so what the iterator reads from may be closed then.
+    An error of the iterator is raised in the caller, after the items before it. Leaving early (`break`, an error,
+    `close()`) waits for the thread to stop, so the caller may then close what the iterator reads from.
     """
     return _Ahead(items, depth).run()

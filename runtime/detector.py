@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Detector"]
 
-# VIDEO -> (fps, duration in seconds), None where not known.
+# VIDEO -> (fps, duration in seconds), None if not known.
 Times = Mapping[str, tuple[float | None, float | None]]
 
 
@@ -40,26 +40,26 @@ class Detector:
         for start, end, label, score in detector.detect(features, fps=25.0):
             ...
 
-    One Detector serves many threads. It holds no state between calls.
+    Thread-safe: calls share no state.
 
     Args:
         model: an ONNX file that refineloc-export wrote.
-        provider: "auto" (CUDA where it really runs, else the CPU), or "cuda", "tensorrt", "cpu": used, or an error.
-        threads: of one call on the CPU, up to 1,024; 0 takes one a physical core. In a service with several workers
-            give 1.
-        batch_snippets: `detect_many` packs videos until a call has this many snippets, at most 2^20; a longer video
-            runs alone.
+        provider: "auto" (CUDA if it really runs, else the CPU), or "cuda", "tensorrt", "cpu": used, or an error.
+        threads: CPU threads of one call, up to 1,024; 0 takes one for each physical core. Give 1 in a service with
+            several workers.
+        batch_snippets: `detect_many` packs videos into calls of at most this many snippets (at most 2^20); a longer
+            video is a call of its own.
         engine_cache: a folder where TensorRT keeps its engines, see `Session`.
-        profile: rules of detection: "paper", "release" or "multi-threshold". This and the settings below, where they
-            are None, are as the model file says; where `profile` asks for another kind of rule than the file has, those
-            of that kind alone have the defaults of `OneThreshold` or `ManyThresholds`.
-        alpha_a: α_A, the most background a kept snippet may have, 0 to 1 ("paper", "release").
-        alpha_c: α_C, the least class activation a kept snippet must have, 0 to 1 ("paper", "release").
-        top_k: classes a video, by ŷ.
-        max_gap: removed snippets that may separate kept ones of a segment ("paper", "multi-threshold").
+        profile: rules of detection: "paper", "release" or "multi-threshold". None, here and below, takes the value of
+            the model file. If `profile` is of another kind of rule than the file's, the settings that only that kind
+            has get the defaults of `OneThreshold` or `ManyThresholds`.
+        alpha_a: α_A, the most background that a kept snippet may have, 0 to 1 ("paper", "release").
+        alpha_c: α_C, the least class activation that a kept snippet must have, 0 to 1 ("paper", "release").
+        top_k: number of classes for each video, by ŷ.
+        max_gap: how many removed snippets a segment may have between kept ones ("paper", "multi-threshold").
         widen: snippets added at both ends of a segment, within the video.
-        nms: tIoU above which the weaker of two segments of a class is dropped, 0 to 1; None keeps all; left out, it is
-            as the file says.
+        nms: tIoU above which the weaker of two segments of a class is dropped, 0 to 1. None keeps all; left out, it is
+            the value of the model file.
         thresholds: of the normalised class activation, 1 to 1,000 numbers from 0 to 1 ("multi-threshold").
         scoring: "contrast", inside against outside, or "peak" ("multi-threshold").
         outer: width of the outside at each side, as a share of the segment's length ("multi-threshold").
@@ -102,18 +102,18 @@ class Detector:
             "outer": outer,
             "video_weight": video_weight,
         }
-        given = {name: value for name, value in settings.items() if value is not None}
+        changes = {name: value for name, value in settings.items() if value is not None}
         if nms is not ...:
-            given["nms"] = nms
+            changes["nms"] = nms
         self._session = Session(model, provider, threads, batch_snippets=batch_snippets, engine_cache=engine_cache)
         self._half: HalfToFloat | None = None
         self._buffers = PinnedBuffers()
         self._batch_snippets = batch_snippets
-        self._settings = changed(self.metadata.detection, given)
+        self._settings = changed(self.metadata.detection, changes)
 
     @property
     def metadata(self) -> ModelMetadata:
-        """What the model file says of itself."""
+        """The metadata of the model file."""
         return self._session.metadata
 
     @property
@@ -135,10 +135,11 @@ class Detector:
         """Class activations, foreground, attention and video scores of one video, before any threshold.
 
         Args:
-            features: [T, D], T >= 1; D is the model's width, or twice that where the model takes one of two streams.
+            features: [T, D], T >= 1; D is the model's width, or twice that if the model takes one of two streams.
 
         Raises:
-            FeatureError: another shape, no snippets, no numbers, NaN, infinite, or so large that the model overflows.
+            FeatureError: another shape or dtype, no snippets, values that are NaN, infinite or so large that the model
+                overflows.
         """
         packed = self._checked(features, "features")
         return self._session.run(packed, np.array([len(packed)], dtype=np.int64), ["features"])
@@ -156,8 +157,8 @@ class Detector:
         Args:
             features: as for `scores`.
             fps: frames a second of the video.
-            duration_s: its length in seconds, where known; segments are clipped to it.
-            snippet_frames: frames a snippet, where it differs from the model's (`metadata.snippet_frames`).
+            duration_s: its length in seconds, if known; segments are clipped to it.
+            snippet_frames: frames in a snippet, if it differs from the model's (`metadata.snippet_frames`).
 
         Raises:
             FeatureError: see `scores`.
@@ -178,21 +179,21 @@ class Detector:
         fps: float | None = None,
         times: Times | None = None,
     ) -> Iterator[tuple[str, Detections]]:
-        """The actions of many videos, in their order, many videos a call.
+        """The actions of many videos, in their order; a call of the model takes many videos.
 
-        A store is read ahead in a thread of its own, and the model runs in another, while the caller works on what is
-        given; leaving the loop early stops both. Detections do not depend on what a video is packed with.
+        One thread reads a store ahead and another runs the model, while the caller works on the results. Leaving the
+        loop early stops both. Detections of a video do not depend on the other videos of the call.
 
         Args:
-            videos: an open feature store, or features by name.
-            names: of a store or a mapping, only these videos, in this order.
-            fps: of all videos whose own is not known from the store or `times`.
-            times: fps and duration by video, None where not known; for what the store does not state.
+            videos: an open feature store, a mapping of features by name, or pairs of name and features.
+            names: only these videos of a store or mapping, in this order.
+            fps: of videos for which neither the store nor `times` states it.
+            times: fps and duration by video, None if not known; used if the store does not state them.
 
         Raises:
             FeatureError: as for `scores`; the message names the video.
-            InputError: no fps is known for a video, its times are none, or `names` has a video that is not there.
-            ConfigError: `names` with an iterable of pairs, which is taken as it comes.
+            InputError: the fps of a video is not known, its times are invalid, or a video of `names` does not exist.
+            ConfigError: `names` together with pairs.
         """
         for batch in self.detect_batches(videos, names=names, fps=fps, times=times):
             yield from batch
@@ -205,11 +206,11 @@ class Detector:
         fps: float | None = None,
         times: Times | None = None,
     ) -> Iterator[list[tuple[str, Detections]]]:
-        """Like `detect_many`, a list of videos a call of the model."""
+        """Like `detect_many`, with a list of videos for each call of the model."""
         with contextlib.ExitStack() as stack:
             if isinstance(videos, FeatureStore):
                 where = f"{videos.path}: "
-                # All videos are looked at before the first is read: an error in the last should not come after hours.
+                # All videos are checked before the first is read, so that no error comes after hours.
                 planned = [
                     self._planned(videos, name, fps, times or {}) for name in (videos.names if names is None else names)
                 ]
@@ -224,12 +225,12 @@ class Detector:
             for batch, scores in scored:
                 detected = segments(scores, batch.lengths, self._settings).by_video(len(batch.names))
                 yield [
-                    (name, Detections.from_segments(grid, of_video, self.classes, self.provider))
-                    for name, grid, of_video in zip(batch.names, batch.grids, detected, strict=True)
+                    (name, Detections.from_segments(grid, video_segments, self.classes, self.provider))
+                    for name, grid, video_segments in zip(batch.names, batch.grids, detected, strict=True)
                 ]
 
     def _scored(self, batches: Generator[FeatureBatch], where: str) -> Generator[tuple[FeatureBatch, Scores]]:
-        with contextlib.closing(batches):  # an error here leaves no thread that reads on
+        with contextlib.closing(batches):  # an error here stops the reading thread
             for batch in batches:
                 names = [f"{where}video {name!r}" for name in batch.names]
                 yield batch, self._session.run(batch.features, batch.lengths, names)
@@ -252,7 +253,7 @@ class Detector:
     def _packed(
         self, videos: Iterable[tuple[str, npt.ArrayLike]], fps: float | None, times: Times
     ) -> Generator[FeatureBatch]:
-        """Arrays as batches; the caller's iterable is asked in the caller's thread, one batch at a time."""
+        """Arrays as batches. The caller's iterable runs in the caller's thread, one batch at a time."""
         waiting: list[tuple[str, SnippetGrid, npt.NDArray[np.float32]]] = []
         size = 0
         for name, features in videos:
@@ -284,17 +285,17 @@ class Detector:
             raise FeatureError(f"{where}: expected float32 or float16 features, got dtype {array.dtype}")
         if not len(array):
             raise FeatureError(f"{where}: has no snippets")
-        taken = np.ascontiguousarray(array[:, self.metadata.columns(array.shape[1], where)])
-        if taken.dtype == np.float16:
-            packed = np.empty(taken.shape, dtype=np.float32)
-            self._half_to_float()(taken, packed)
+        columns = np.ascontiguousarray(array[:, self.metadata.columns(array.shape[1], where)])
+        if columns.dtype == np.float16:
+            packed = np.empty(columns.shape, dtype=np.float32)
+            self._half_to_float()(columns, packed)
         else:
-            packed = np.asarray(taken, dtype=np.float32)
+            packed = np.asarray(columns, dtype=np.float32)
         check_finite(packed, where)
         return packed
 
     def _half_to_float(self) -> "HalfToFloat":
-        if self._half is None:  # two threads may both make one; either serves
+        if self._half is None:  # two threads may both make one, which does no harm
             from refineloc.runtime.model.half import HalfToFloat
 
             self._half = HalfToFloat()

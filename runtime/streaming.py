@@ -1,19 +1,18 @@
-"""Detection while the video is still running: snippets in as they come, segments out once their times are settled.
+"""Detection while the video is still running: push snippets, get segments as soon as their times are settled.
 
-What of the method can be known before the end (docs/method.md)?
+When each part of the method is known (docs/method.md):
 
-- Class activations C̄ and foreground Ā^bf of a snippet: at once; they do not depend on other snippets. This holds for
-  the base model refineloc. One with convolutions over time (BaS-Net) looks at a snippet's neighbours, which may not be
-  there yet; and where ŷ is no sum of attention times C̄ (W-TALC, BaS-Net) the running form below is another ŷ. Such
-  models are refused.
-- A segment's class, start and end: once so many removed snippets follow that nothing later can join it or be reached by
-  its widening.
-- Attention Ā^time and video scores ŷ: never, since their softmax is over all of the video. The running form is used:
-  the same softmax over the snippets seen so far. It decides which classes are among the top k, and enters the scores.
+- Class activations C̄ and foreground Ā^bf of a snippet: at once, as they do not depend on other snippets. This holds for
+  the base model refineloc. Other base models are refused: with convolutions over time (BaS-Net) a snippet depends on
+  snippets that come later, and a ŷ that is not a sum of attention times C̄ (W-TALC, BaS-Net) has no running form.
+- Class, start and end of a segment: once enough removed snippets follow that no later snippet can join it, and widening
+  has room.
+- Attention Ā^time and video scores ŷ: never, as their softmax is over the whole video. The running form is the same
+  softmax over the snippets so far. It selects the top k classes, and enters the scores.
 
-So segments are yielded with the times that they have offline, and with scores of the moment. A class may leave the top
-k after a segment of it was yielded; one that enters it later has its segments yielded then. All segments of the offline
-result are therefore yielded by the end, and `detections()` then gives that result itself, with final scores.
+So a segment is yielded with its offline times and a preliminary score. If its class enters the top k later, it is
+yielded then. A class may also leave the top k after a segment of it was yielded. By the end, all segments of the
+offline result have been yielded, and `detections()` gives the offline result with its final scores.
 """
 
 from collections.abc import Iterator
@@ -34,12 +33,12 @@ from refineloc.runtime.segments.values import Scores, Segments
 __all__ = ["StreamingDetector"]
 
 _STREAMED = "refineloc"  # the base model whose ŷ is the sum of attention times C̄
-# The least share of attention that a sum without rounding can show (training/models/layers/activations.py).
+# The smallest share of attention that the exact sum can represent (training/models/layers/activations.py).
 _LEAST_SHARE = 2.0**-33
 
 
 class StreamingDetector:
-    """Finds actions in one running video; for a second video make a second one of the same `Detector`.
+    """Finds actions in one running video. Make one for each video; they may share the `Detector`.
 
         stream = StreamingDetector(detector, fps=25.0)
         for snippets in camera:                       # [k, D], k >= 0, in the order of time
@@ -47,20 +46,18 @@ class StreamingDetector:
                 ...
         rest = stream.finish()
 
-    Not for several threads at once (a `Detector` is). Memory: the scores of the snippets of open segments.
+    Not thread-safe, unlike a `Detector`. It keeps the scores of the snippets of open segments.
 
     Args:
-        detector: what scores the snippets, and how scores become segments.
+        detector: scores the snippets, and has the settings of detection.
         fps: frames a second of the video.
-        snippet_frames: frames a snippet, where it differs from the model's.
-        max_open_snippets: cut segments that are still open when they are longer, after a push, so that memory and time
-            stay bounded in a video that is one action for days. Where no segment is cut, the times are those of the
-            offline result.
+        snippet_frames: frames in a snippet, if it differs from the model's.
+        max_open_snippets: after a push, cut open segments that are longer, so that memory and time stay bounded in an
+            action of days. If no segment is cut, the times are those of the offline result.
 
     Raises:
-        ConfigError: the model's scores of a snippet, or its running ŷ, are not those of the whole video (see above);
-            the detector suppresses overlapping segments (nms), or its profile is "multi-threshold": both need the
-            whole video.
+        ConfigError: the model has no running form (see above), or the detector has `nms` or the profile
+            "multi-threshold", which need the whole video.
         InputError: fps or snippet frames that are not positive numbers.
     """
 
@@ -74,34 +71,37 @@ class StreamingDetector:
         self._grid = SnippetGrid(fps, detector.metadata.snippet_frames if snippet_frames is None else snippet_frames)
         self._max_open = max_open_snippets
         classes = len(detector.classes)
-        # Every class's runs are followed, and widening waits: which classes count, and the video's end, come later.
+        # The runs of all classes, not widened: the top k classes and the end of the video are known later.
         self._rules = replace(detector.settings, top_k=classes, widen=0)
-        joined = detector.settings.max_gap + 1 if detector.settings.profile == "paper" else 2  # past a (dilated) run
+        # Removed snippets after which nothing joins a run any more; 2 for the dilation of "release".
+        joined = detector.settings.max_gap + 1 if detector.settings.profile == "paper" else 2
         self._settled_after = max(joined, detector.settings.widen)
         self._attention = _RunningAttention(classes)
-        self._begin = 0  # of the window below, in snippets of the video
+        self._begin = 0  # snippet of the video at which the window below begins
         self._class_scores = np.empty((0, classes), dtype=np.float32)
-        self._open = self._class_scores  # the same, with -1 (below every threshold) where segments were settled
+        self._open = self._class_scores  # the same, but -1 (below every threshold) in settled segments
         self._foreground = np.empty(0, dtype=np.float32)
         self._weight = np.empty(0, dtype=np.float64)
         self._settled: list[_Run] = []
-        self._waiting: dict[int, list[_Run]] = {}  # by class: settled, and the class not among the top k so far
+        self._waiting: dict[
+            int, list[_Run]
+        ] = {}  # by class: settled but not yielded, as the class was not in the top k
         self._finished = False
 
     @property
     def snippets(self) -> int:
-        """How many were pushed."""
+        """Number of snippets pushed so far."""
         return self._begin + len(self._foreground)
 
     def push(self, features: npt.ArrayLike) -> list[Detection]:
-        """The next snippets of the video; gives the segments that can no longer change, in the order of their ends.
+        """Add the next snippets of the video; gives the segments that can no longer change, in the order of their ends.
 
         Args:
             features: [k, D], as for `Detector.scores`; k may be 0.
 
         Raises:
             FeatureError: see `Detector.scores`.
-            ConfigError: the video was finished.
+            ConfigError: `finish` was called.
         """
         if self._finished:
             raise ConfigError("streaming: the video was finished; make a StreamingDetector for the next one")
@@ -113,7 +113,7 @@ class StreamingDetector:
             scores = self._detector.scores(array)
         elif array.shape[1:] != anchor.shape:
             raise FeatureError(f"features: expected shape k x {len(anchor)} as before, got shape {array.shape}")
-        else:  # last, so that an error counts the snippets as the caller does
+        else:  # the anchor goes last, so that errors have the caller's snippet numbers
             scores = self._detector.scores(np.concatenate([array, anchor[None]]))
         new = len(array)
         self._weight = np.concatenate([self._weight, self._attention.add(array, scores)])
@@ -126,16 +126,16 @@ class StreamingDetector:
         return self._yield()
 
     def finish(self) -> list[Detection]:
-        """The video has ended: gives the segments that were not yielded yet."""
+        """End the video; gives the segments that were not yielded yet."""
         if not self._finished:
             self._settle(longest=0)
             self._finished = True
         return self._yield()
 
     def detections(self) -> Detections:
-        """All detections so far, best first, with the scores of now; after `finish`, the offline result."""
+        """All detections so far, best first, with their current scores; after `finish`, the offline result."""
         top = self._top_classes()
-        rank = {label: place for place, label in enumerate(top)}
+        rank = {label: index for index, label in enumerate(top)}
         kept = sorted((run for run in self._settled if run.label in rank), key=lambda run: (rank[run.label], run.first))
         bounds = np.array([self._widened(run) for run in kept], dtype=np.int64).reshape(-1, 2)
         settled = Segments(
@@ -148,10 +148,10 @@ class StreamingDetector:
         return Detections.from_segments(self._grid, settled, self._detector.classes, self._detector.provider)
 
     def _settle(self, longest: int | None = None) -> None:
-        """Take the runs that can no longer change out of the window, and from the window what no open run needs.
+        """Move the runs that can no longer change out of the window, and drop the snippets that no open run needs.
 
         Args:
-            longest: take the open runs that began more than so many snippets ago as well, as they are.
+            longest: cut and move open runs that began more than this many snippets ago, too.
         """
         size = len(self._foreground)
         if not size:
@@ -170,15 +170,15 @@ class StreamingDetector:
                 label=int(label),
                 first=self._begin + int(first),
                 last=self._begin + int(last),
-                # Not of `_open`: what follows a cut reaches back into it by the dilation of "release".
+                # Not `_open`: after a cut, the dilation of "release" extends the next run back into settled snippets.
                 class_mean=float(self._class_scores[inside, label].mean(dtype=np.float64)),
                 foreground_mean=float(self._foreground[inside].mean(dtype=np.float64)),
                 weight_mean=float(self._weight[inside].mean()),
             )
             self._settled.append(run)
             self._waiting.setdefault(run.label, []).append(run)
-            self._open[inside, label] = -1.0  # so that it is not detected again
-        # A later run may reach as far back as the dilation of the "release" profile, one snippet.
+            self._open[inside, label] = -1.0  # not detected again
+        # One snippet more, as the dilation of "release" extends a later run back by one.
         needed = max(0, min([size - self._settled_after - 1, *runs.first[~settled].tolist()]))
         self._begin += needed
         self._class_scores = self._class_scores[needed:].copy()
@@ -187,7 +187,7 @@ class StreamingDetector:
         self._weight = self._weight[needed:].copy()
 
     def _yield(self) -> list[Detection]:
-        # Stable, and classes in the order of their index: what ends at the same snippet comes in a fixed order.
+        # By class index, then a stable sort: segments that end at the same snippet have a fixed order.
         ready = [run for label in sorted(self._top_classes()) for run in self._waiting.pop(label, [])]
         return list(self._records(sorted(ready, key=lambda run: (run.last, run.first))))
 
@@ -206,7 +206,7 @@ class StreamingDetector:
         return max(run.first - widen, 0), min(run.last + widen, self.snippets - 1)
 
     def _score(self, run: "_Run") -> float:
-        """With the running attention and the running ŷ."""
+        """The score of a run by the running attention and the running ŷ."""
         return segment_score(
             self._detector.settings.profile,
             run.class_mean,
@@ -217,7 +217,7 @@ class StreamingDetector:
 
 
 def _check_streamable(detector: Detector) -> None:
-    """Refuse what needs the whole video; the reasons that no setting cures come first."""
+    """Refuse detectors that need the whole video; first for reasons that no setting can change."""
     base, context = detector.metadata.base, detector.metadata.context_snippets
     if context > 0:
         raise ConfigError(
@@ -242,7 +242,7 @@ def _check_streamable(detector: Detector) -> None:
 class _Run:
     """A segment before it is widened: snippets of the video, and means over them.
 
-    `weight_mean` is of the weights whose share of the video's sum is the attention.
+    The attention of a snippet is its weight over the sum of all weights.
     """
 
     label: int
@@ -256,9 +256,10 @@ class _Run:
 class _RunningAttention:
     """Ā^time and ŷ over the snippets so far, from the attention of single calls.
 
-    The graph gives each call's attention as shares of that call. One snippet that is in all calls, the anchor, makes
-    them comparable: a snippet's weight is its share over the anchor's, times the anchor's weight. So the formula of the
-    weights stays in the graph. The anchor is the snippet of the largest weight so far: its share cannot be lost.
+    The graph gives the attention of each call as shares of that call. One snippet that is in every call, the anchor,
+    makes them comparable: the weight of a snippet is its share over the anchor's share, times the anchor's weight. The
+    formula of the weights stays in the graph. The anchor is the snippet with the largest weight so far, so that its
+    share does not vanish.
     """
 
     def __init__(self, classes: int) -> None:
@@ -272,7 +273,7 @@ class _RunningAttention:
 
         Args:
             array: features [k, D].
-            scores: of these and, after them, of the anchor where there is one.
+            scores: of these snippets and, if there is an anchor, of the anchor after them.
         """
         share = scores.attention.astype(np.float64)
         new = len(array)

@@ -55,7 +55,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parsed(setting: Setting, value: Any) -> Any:
-    """The value of an option, as the library takes it."""
+    """The value of an option, in the type of the setting."""
     if setting.type == tuple[float, ...]:
         numbers = parse_numbers(value)
         if not numbers:
@@ -140,30 +140,30 @@ def detect(
             annotations = read_annotations(videos, times=False)
             names = shared_videos(store, annotations, allow_missing=allow_missing)
             times = {name: (annotations[name].fps, annotations[name].duration_s) for name in names}
-        given = _given(detector, model, store, names, fps=fps, times=times)
+        inputs = _inputs(detector, model, store, names, fps=fps, times=times)
         wanted = _without(names, leave_out or [], store)
-        with Journal(out, given, classes=len(detector.classes), resume=resume) as journal, _told(journal):
-            left = _left(journal, wanted)
+        with Journal(out, inputs, classes=len(detector.classes), resume=resume) as journal, _resume_hint(journal):
+            remaining = _remaining(journal, wanted)
             began = time.perf_counter()
-            with progress("detecting", len(left), "videos") as advance:
-                for batch in detector.detect_batches(store, names=left, fps=fps, times=times):
+            with progress("detecting", len(remaining), "videos") as advance:
+                for batch in detector.detect_batches(store, names=remaining, fps=fps, times=times):
                     journal.add(batch)
                     advance(len(batch))
             seconds = time.perf_counter() - began
             detections = journal.read(detector.classes, detector.provider)
             write_detections(out, detections, _external_data(detector, model))
             journal.remove()
-    rate = f", {len(left) / seconds:.0f} videos/s" if left else ""
+    rate = f", {len(remaining) / seconds:.0f} videos/s" if remaining else ""
     note(f"{out}: {journal.count} detections in {len(journal.names)} videos ({detector.provider}{rate})")
 
 
-def _given(
+def _inputs(
     detector: "Detector", model: Path, store: FeatureStore, names: Sequence[str], **more: object
 ) -> dict[str, str]:
-    """What a run was given, so that --resume goes on with the same only: names and texts.
+    """Inputs and settings of a run, as texts by name: --resume needs the same ones.
 
-    Not the size of a call, which changes no result, and may have been what ended the run; nor the videos that are left
-    out, as those that the journal has are compared by name.
+    The number of snippets in a call is not among them: it changes no result, and may be what ended the run. Neither are
+    the videos left out: the names in the journal are compared instead.
     """
     state = store.path.stat()
     return {
@@ -177,8 +177,8 @@ def _given(
 
 
 @contextlib.contextmanager
-def _told(journal: Journal) -> Iterator[None]:
-    """Tell how a run that ends before its time can go on, where it found something."""
+def _resume_hint(journal: Journal) -> Iterator[None]:
+    """If a run ends early and its journal has videos, say how it can be resumed."""
     try:
         yield
     except (KeyboardInterrupt, MemoryError):
@@ -189,7 +189,7 @@ def _told(journal: Journal) -> Iterator[None]:
         if not journal.names or isinstance(error, ModelError):
             raise
         how = "--resume goes on with them"
-        if isinstance(error, FeatureError):  # a file that is mended is another file
+        if isinstance(error, FeatureError):  # not without --leave-out: a repaired file would be another input
             how = "--resume --leave-out VIDEO goes on with them, without this one"
         elif isinstance(error, EngineError):
             how = "--resume --batch-snippets N goes on with them, in smaller calls"
@@ -201,14 +201,14 @@ def _without(names: Sequence[str], leave_out: Sequence[str], store: FeatureStore
     unknown = [name for name in leave_out if name not in names]
     if unknown:
         raise InputError(f"--leave-out: video {unknown[0]!r} is not among those of {store.path}")
-    left = tuple(name for name in names if name not in leave_out)
-    if not left:
+    kept = tuple(name for name in names if name not in leave_out)
+    if not kept:
         raise InputError(f"--leave-out: leaves no video of {store.path}")
-    return left
+    return kept
 
 
-def _left(journal: Journal, names: Sequence[str]) -> Sequence[str]:
-    """The videos that the journal does not have."""
+def _remaining(journal: Journal, names: Sequence[str]) -> Sequence[str]:
+    """The videos that are not in the journal."""
     done = len(journal.names)
     if journal.names != list(names[:done]):
         raise InputError(f"{journal.path}: has other videos than this run (--leave-out?); remove it to begin anew")
@@ -218,7 +218,7 @@ def _left(journal: Journal, names: Sequence[str]) -> Sequence[str]:
 
 
 def _external_data(detector: "Detector", model: Path) -> dict[str, Any]:
-    """What a reader of the detections may want to know; ActivityNet's form has a place for it."""
+    """Model, provider and profile, for ActivityNet's field `external_data`."""
     return {
         "used": False,
         "details": f"refineloc, {detector.metadata.base} iteration {detector.metadata.iteration} ({model.name})",

@@ -40,7 +40,7 @@ class Journal:
 
     Args:
         out: the output of the run.
-        given: inputs and settings of the run, texts by name; a run with other values cannot resume from this journal.
+        inputs: inputs and settings of the run, texts by name; a run with other values cannot resume from this journal.
         classes: number of classes of the model.
         resume: read a journal that exists, and add to it.
 
@@ -56,12 +56,12 @@ class Journal:
     """
 
     def __init__(
-        self, out: str | os.PathLike[str], given: Mapping[str, str], *, classes: int, resume: bool = False
+        self, out: str | os.PathLike[str], inputs: Mapping[str, str], *, classes: int, resume: bool = False
     ) -> None:
         self.path = journal_path(out)
         self.names: list[str] = []
         self.count = 0
-        self._given = dict(given)
+        self._inputs = dict(inputs)
         self._classes = classes
         with writing(self.path):
             # Appending, as nothing may be cut before the lock is held.
@@ -141,7 +141,7 @@ class Journal:
 
     def _begin(self) -> None:
         try:
-            self._write(self._given)
+            self._write(self._inputs)
         except OSError:
             self.remove()
             raise
@@ -163,8 +163,8 @@ class Journal:
     def _check_head(self, head: Any) -> None:
         if not isinstance(head, dict):
             raise self._damaged(0)
-        for key in self._given:
-            if head.get(key) != self._given[key]:
+        for key in self._inputs:
+            if head.get(key) != self._inputs[key]:
                 raise InputError(
                     f"{self.path}: is of a run that was given something else ({key}); remove it to begin anew"
                 )

@@ -1,8 +1,8 @@
-"""Features in an HDF5 file: one dataset a video at the root, or a group a video with a dataset `features` inside.
+"""Features in an HDF5 file: a dataset for each video at the root, or a group for each with a dataset `features` inside.
 
 Links and storage that lead out of the file (external links, external storage, virtual datasets) are refused before they
-are followed, and object dtypes before they are read. HDF5 unpacks compressed chunks; of an untrusted file
-`runtime/features/hdf5_chunks.py` does, each to its size and no further.
+are followed, and object dtypes before they are read. HDF5 unpacks compressed chunks. Those of an untrusted file are
+unpacked by `runtime/features/hdf5_chunks.py`, each to its size and no further.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 
 __all__ = ["HDF5File"]
 
-# The attributes that are read, and their bounds: far beyond any real value, and far within what arithmetic can hold.
+# The attributes that are read, and their bounds: wider than real values, and narrow enough for arithmetic.
 _TIMES: dict[str, tuple[float, float]] = {
     "fps": (1e-3, 1e6),
     "duration": (1e-3, 1e9),
@@ -35,7 +35,7 @@ class HDF5File(FeatureStore):
         self.path = path
         self._max_video_bytes = max_video_bytes
         self._untrusted = untrusted
-        self._checked: dict[str, str] = {}  # video -> path of its dataset, once that was looked at
+        self._checked: dict[str, str] = {}  # video -> path of its dataset, once it was checked
         try:
             self._file = h5py.File(path, "r")
         except DAMAGED as error:
@@ -47,7 +47,7 @@ class HDF5File(FeatureStore):
         try:
             names = sorted(self._file)
             "".join(names).encode()
-        except DAMAGED as error:  # among them a UnicodeError: names that are not UTF-8
+        except DAMAGED as error:  # such as a UnicodeError: names that are not UTF-8
             self._file.close()
             raise FeatureError(f"{path}: damaged HDF5 file: {first_line(error)}") from error
         self.names = tuple(names)
@@ -81,7 +81,7 @@ class HDF5File(FeatureStore):
             dataset.read_direct(out, source_sel=np.s_[:, columns])
 
     def _dataset(self, name: str) -> tuple[Any, dict[str, float | None]]:
-        """The dataset of a video, and the attributes of it and of its group; nothing outside the file is touched."""
+        """The dataset of a video, and the attributes of it and of its group. Opens nothing outside the file."""
         where = f"{self.path}: video {name!r}"
         try:
             item, attributes = self._look(name, where)
@@ -99,7 +99,7 @@ class HDF5File(FeatureStore):
             raise
         except DAMAGED as error:
             raise FeatureError(f"{where}: damaged: {first_line(error)}") from error
-        # HDF5 fills in what was never written. Whatever is written takes some bytes, however well it is compressed.
+        # HDF5 fills in values that were never written; written ones take some bytes, even compressed.
         if item.shape[0] and not stored:
             raise FeatureError(f"{where}: has a shape, {item.shape[0]} x {item.shape[1]}, and nothing is stored in it")
         self._checked[name] = item.name
@@ -120,14 +120,14 @@ class HDF5File(FeatureStore):
 
     def _inside(self, group: Any, name: str, where: str) -> Any:
         h5py = _h5py()
-        plain = bool(name) and name != "." and "/" not in name  # a path could lead through a link
+        plain = bool(name) and name != "." and "/" not in name  # no path, which could lead through a link
         link = group.get(name, getlink=True) if plain and name in group else None
         if link is None:
             raise FeatureError(f"{where}: not in the file, which holds {len(self.names)} videos")
-        # A soft link may pass through an external one on its way, so none is followed.
+        # Soft links are not followed, as they may lead through an external link.
         if not isinstance(link, h5py.HardLink):
             raise FeatureError(f"{where}: is a link; links are not followed, copy the data into the file (h5repack)")
-        address = group.id.links.get_info(name.encode()).u  # of the link: asking the object would open it
+        address = group.id.links.get_info(name.encode()).u  # of the link, as the object's would open the object
         if is_virtual(self._file.id.get_vfd_handle(), address, base=self._file.userblock_size):
             raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
         return group[name]
@@ -140,7 +140,7 @@ class HDF5File(FeatureStore):
             raise FeatureError(f"{self.path}: video {name!r}: attribute {key!r} is not a number")
         low, high = _TIMES[key]
         whole = key == "snippet_frames"
-        if not low <= value <= high or (whole and value != round(value)):  # NaN fails the comparison, too
+        if not low <= value <= high or (whole and value != round(value)):  # refuses NaN, too
             raise FeatureError(
                 f"{self.path}: video {name!r}: attribute {key!r} is {value:g}; expected a "
                 f"{'whole ' if whole else ''}number from {low:g} to {high:,.0f}"
@@ -149,7 +149,7 @@ class HDF5File(FeatureStore):
 
 
 def _attributes(item: Any) -> dict[str, float | None]:
-    """The attributes that are read; None for one that is not a number. Others, and large ones, are not touched."""
+    """The attributes in `_TIMES`, None for one that is not a number. No others are read."""
     values: dict[str, float | None] = {}
     for key in _TIMES:
         if key in item.attrs:
@@ -160,7 +160,7 @@ def _attributes(item: Any) -> dict[str, float | None]:
 
 
 def _load_filters(dataset: Any, where: str) -> None:
-    """See that HDF5 has the filters of a dataset, or load those of hdf5plugin."""
+    """Load the filters of hdf5plugin if HDF5 lacks one that the dataset needs."""
     h5py = _h5py()
     for number, _, name in filters_of(dataset):
         if not h5py.h5z.filter_avail(number):
@@ -178,7 +178,7 @@ def _as_int(value: float | None) -> int | None:
 
 
 def _h5py() -> Any:
-    # Imported here, not above: the embedding path (arrays in, detections out) does not pay for HDF5.
+    # Imported here, as embedding (arrays in, detections out) does not need HDF5.
     with contextlib.suppress(ImportError):
         import h5py
 

@@ -1,13 +1,12 @@
-"""Chunks of HDF5 datasets: their sizes are checked; those of untrusted files are unpacked here, each to its size.
+"""Chunks of HDF5 datasets: checks of their sizes, and safe unpacking of those of untrusted files.
 
-HDF5's own filters unpack for as long as the packed stream goes on, whatever the chunk's size: 1.5 MB of deflate took
-1.5 GB of memory, 7 KB deflated twice as much. And where a stream ends early, HDF5 2.0.0 takes what lies behind it in
-memory for features. So HDF5 only finds the chunks of an untrusted file. They are unpacked here, into the room that a
-chunk has.
+HDF5's filters unpack a stream to its end, whatever the size of the chunk: 1.5 MB of deflate took 1.5 GB of memory, and
+7 KB deflated twice took as much. If a stream ends early, HDF5 2.0.0 reads the memory after it as features. So HDF5 only
+locates the chunks of an untrusted file, and this module unpacks them, each to exactly its size.
 
-Read are deflate (gzip), LZF, shuffle and Fletcher's checksum; others are refused by name, which also keeps HDF5 from
-loading plugins. LZF is left to HDF5, as Python would unpack 10 MB a second, once each stream was found to unpack to
-exactly its chunk's size; that costs 15 ms a MB.
+It reads deflate (gzip), LZF, shuffle and Fletcher's checksum. Other filters are refused by name, so that HDF5 loads no
+plugins. HDF5 unpacks LZF, as Python would unpack 10 MB a second, but only after each stream was found to unpack to
+exactly the size of its chunk, which takes 15 ms for a MB.
 """
 
 import math
@@ -33,7 +32,7 @@ _Filters = list[tuple[int, tuple[int, ...]]]  # number and parameters of each, i
 
 
 def filters_of(dataset: Any) -> list[tuple[int, tuple[int, ...], str]]:
-    """Number, parameters and name of each filter of a dataset, in the order of writing; none where it is not packed."""
+    """Number, parameters and name of each filter of a dataset, in the order of writing."""
     plist = dataset.id.get_create_plist()
     filters = [plist.get_filter(index) for index in range(plist.get_nfilters())]
     return [
@@ -42,15 +41,15 @@ def filters_of(dataset: Any) -> list[tuple[int, tuple[int, ...], str]]:
 
 
 def check_chunks(dataset: Any, where: str, limit: int) -> None:
-    """Refuse a chunked dataset that cannot be read in bounded memory, as far as can be told without unpacking.
+    """Refuse a chunked dataset that cannot be read in bounded memory, as far as is known without unpacking.
 
     Args:
         dataset: of h5py.
-        where: begins the message: the file and the video.
-        limit: bytes that a chunk may have.
+        where: the file and the video; begins the message.
+        limit: the largest size of a chunk, bytes.
 
     Raises:
-        FeatureError: chunks that are too large, or a chunk whose size does not fit its shape.
+        FeatureError: chunks are too large, or the stored size of a chunk does not match its shape.
     """
     if dataset.chunks is None:
         return
@@ -59,8 +58,8 @@ def check_chunks(dataset: Any, where: str, limit: int) -> None:
         raise FeatureError(
             f"{where}: its chunks, {dataset.chunks[0]} x {dataset.chunks[1]}, are too large to be read; use h5repack"
         )
-    # HDF5 reads beyond a plain chunk that is stored shorter than its shape, and before one that is shorter than its
-    # checksum. What a filter cannot shrink grows little.
+    # HDF5 would read past the end of a plain chunk that is stored too short, and before the start of one that is
+    # shorter than its checksum. A chunk that a filter cannot shrink grows little.
     filters = filters_of(dataset)
     low, high = (0, 2 * size + 64) if filters else (size, size)
     if filters and filters[-1][0] == _FLETCHER32:
@@ -76,11 +75,11 @@ def check_filters(dataset: Any, where: str) -> None:
 
     Args:
         dataset: of h5py.
-        where: begins the message: the file and the video.
+        where: the file and the video; begins the message.
 
     Raises:
-        FeatureError: a filter that is not read here; two compressions, one on the other; or numbers in a form that
-            NumPy does not have.
+        FeatureError: a filter that this module does not read, a dataset that is compressed twice, or numbers in a form
+            that NumPy does not have.
     """
     import h5py
 
@@ -94,7 +93,7 @@ def check_filters(dataset: Any, where: str) -> None:
             )
     if sum(number in _COMPRESSIONS for number, *_ in filters) > 1:
         raise FeatureError(f"{where}: is compressed twice, which is not read; {REPACK}")
-    # LZF takes as much memory as it states here, before it unpacks.
+    # HDF5's LZF allocates the size that this parameter states, before it unpacks.
     most = 2 * math.prod(dataset.chunks) * dataset.dtype.itemsize + 64
     if any(number == _LZF and any(value > most for value in values[2:3]) for number, values, _ in filters):
         raise FeatureError(f"{where}: damaged: its LZF filter states chunks of another size than the data set's")
@@ -103,13 +102,13 @@ def check_filters(dataset: Any, where: str) -> None:
 
 
 def read_packed(dataset: Any, out: npt.NDArray[Any], columns: slice, where: str) -> None:
-    """Fill `out` [T, columns] from a dataset [T, D] that `check_chunks` and `check_filters` let through.
+    """Fill `out` [T, columns] from a dataset [T, D] that passed `check_chunks` and `check_filters`.
 
     Raises:
-        FeatureError: a chunk that does not unpack to exactly its size.
+        FeatureError: a chunk does not unpack to exactly its size.
     """
     filters = [(number, values) for number, values, _ in filters_of(dataset)]
-    masks: dict[tuple[int, int], int] = {}  # first row and column of each stored chunk -> the filters it went without
+    masks: dict[tuple[int, int], int] = {}  # first row and column of each stored chunk -> bits of filters not applied
     dataset.id.chunk_iter(lambda chunk: masks.__setitem__(chunk.chunk_offset, chunk.filter_mask))
     height, width = dataset.chunks
     size = height * width * dataset.dtype.itemsize
@@ -120,7 +119,7 @@ def read_packed(dataset: Any, out: npt.NDArray[Any], columns: slice, where: str)
         out[...] = dataset.fillvalue
     for (row, column), mask in masks.items():
         rows = min(height, len(out) - row)
-        # Columns first..last - 1 of `out` lie in this chunk: of them, column <= start + k * step < column + width.
+        # Columns k = first..last - 1 of `out` are in this chunk: column <= start + k * step < column + width.
         first = max(0, -(-(column - start) // step))
         last = -(-(min(column + width, stop) - start) // step)
         if rows <= 0 or first >= last:
@@ -137,21 +136,21 @@ def read_packed(dataset: Any, out: npt.NDArray[Any], columns: slice, where: str)
 
 
 def _unpacked(data: bytes, filters: _Filters, mask: int, size: int) -> bytes | None:
-    """The `size` bytes of a chunk; None where they are LZF's, of which only the length is looked at.
+    """The `size` bytes of a chunk; None if LZF packed them: then only their number is checked.
 
-    A bit of `mask` that is set says that its filter was left out.
+    A set bit of `mask` means that this filter was not applied.
     """
     for index, (number, values) in reversed(list(enumerate(filters))):
         if mask >> index & 1:
             continue
-        # What this filter was given to pack: the chunk, and the checksums that were added before it.
-        given = size + _CHECKSUM * sum(
+        # The filter packed the chunk, and the checksums that filters before it had added.
+        unpacked_size = size + _CHECKSUM * sum(
             f == _FLETCHER32 and not mask >> i & 1 for i, (f, _) in enumerate(filters[:index])
         )
         if number == _DEFLATE:
-            data = _inflated(data, given)
+            data = _inflated(data, unpacked_size)
         elif number == _LZF:
-            _check_size(_lzf_size(data), given)
+            _check_size(_lzf_size(data), unpacked_size)
             return None
         elif number == _FLETCHER32:
             data = _without_checksum(data)
@@ -177,11 +176,11 @@ def _inflated(data: bytes, size: int) -> bytes:
 
 
 def _lzf_size(data: bytes) -> int:
-    """How many bytes LZF unpacks to; an IndexError or -1 where the stream ends in the middle.
+    """How many bytes an LZF stream unpacks to; an IndexError or -1 if it ends in the middle.
 
-    A control byte below 32 says that one more than as many bytes follow as they are. In another, the upper three bits
-    say how many to copy from what is there already, less two, and seven of them that a byte with more follows. A last
-    byte says how far back.
+    A control byte c below 32 is followed by c + 1 plain bytes. Any other control byte copies bytes that are already
+    unpacked: n + 2 of them, where n are its upper three bits. If n = 7, a byte follows that is added to n. One more
+    byte belongs to the distance.
     """
     position = size = 0
     while position < len(data):
@@ -199,26 +198,26 @@ def _lzf_size(data: bytes) -> int:
 
 
 def _unshuffled(data: bytes, width: int) -> bytes:
-    """All first bytes, all second bytes, ... of numbers of `width` bytes, back in the order of the numbers."""
+    """Undo shuffle, which stores all first bytes, all second bytes, ... of numbers of `width` bytes."""
     count = len(data) // width if width > 1 else 0
     if not count:
         return data
     planes = np.frombuffer(data, np.uint8, count * width).reshape(width, count)
     numbers = np.empty((count, width), np.uint8)
-    for index in range(width):  # plane by plane: ten times as fast as a transposed copy
+    for index in range(width):  # ten times as fast as a transposed copy
         numbers[:, index] = planes[index]
-    return numbers.tobytes() + data[count * width :]  # a rest shorter than a number was left as it is
+    return numbers.tobytes() + data[count * width :]  # shuffle leaves a rest shorter than a number as it is
 
 
 def _without_checksum(data: bytes) -> bytes:
-    """The data before Fletcher's checksum, which is that of their big-endian 16-bit words."""
+    """The data before Fletcher's checksum, after a check. It is of the big-endian 16-bit words."""
     if len(data) < _CHECKSUM:
         raise ValueError("is too short for its checksum")
     content = data[:-_CHECKSUM]
     even = content if len(content) % 2 == 0 else content + b"\0"
     words = np.frombuffer(even, ">u2")
-    # The sum of the words, and the sum of all such sums on the way: the word that comes k-th from the end counts k
-    # times. Both modulo 65535, in blocks, so that neither the 64-bit sums nor the temporary grow with the chunk.
+    # The sum of the words, and the sum of all partial sums, in which the k-th word from the end counts k times; both
+    # modulo 65535. Blocks bound the 64-bit sums and the temporary arrays.
     first = second = 0
     for begin in range(0, len(words), _BLOCK):
         block = words[begin : begin + _BLOCK].astype(np.uint64)

@@ -1,8 +1,8 @@
-"""Tells a virtual dataset of an HDF5 file before HDF5 opens it.
+"""Recognises a virtual dataset of an HDF5 file before HDF5 opens it.
 
-HDF5 reads the list of the source files as soon as a virtual dataset is opened, before anybody can ask whether it is
-virtual; on a damaged list, HDF5 2.0.0 crashes or never ends (`make fuzz` found both). So the object's header is read
-here, as far as its layout message (HDF5 file format specification, IV.A).
+HDF5 reads the list of source files as soon as a virtual dataset is opened, before anyone can ask whether it is virtual.
+With a damaged list, HDF5 2.0.0 crashes or hangs (found by `make fuzz`). So this module reads the object's header, up to
+its layout message (HDF5 file format specification, IV.A).
 """
 
 import os
@@ -11,32 +11,32 @@ import struct
 __all__ = ["is_virtual"]
 
 _CONTINUATION, _LAYOUT = 0x10, 0x08  # types of header messages
-_VIRTUAL = 3  # of the layout classes
-_MAX_BLOCKS, _MAX_BLOCK = 64, 1 << 20  # more, or larger ones, no header of features has
+_VIRTUAL = 3  # a layout class
+_MAX_BLOCKS, _MAX_BLOCK = 64, 1 << 20  # headers of features have fewer and smaller blocks
 
 
 def is_virtual(descriptor: int, address: int, base: int = 0) -> bool:
-    """Whether the object whose header lies at `address` is a virtual dataset.
+    """Whether the object with its header at `address` is a virtual dataset.
 
-    Only files with addresses and lengths of 8 bytes are understood, as h5py writes them. Of a header that is damaged
-    or not understood the answer is False: HDF5 refuses it, or reads it as something else.
+    Only files with addresses and lengths of 8 bytes are understood; h5py writes these. For a header that is damaged or
+    not understood the result is False: HDF5 refuses it, or reads it as something else.
 
     Args:
         descriptor: of the file, open for reading.
         address: as HDF5 states it.
-        base: byte of the file that HDF5's addresses count from: the size of the user's own block at the beginning.
+        base: offset in the file from which HDF5 counts addresses: the size of the user block at the beginning.
     """
     try:
         return _walk(descriptor, address, base)
-    except (struct.error, IndexError, OSError, OverflowError):  # the header leads out of itself or of the file
+    except (struct.error, IndexError, OSError, OverflowError):  # the header points outside itself or the file
         return False
 
 
 def _walk(descriptor: int, address: int, base: int) -> bool:
     start = os.pread(descriptor, 48, base + address)
     ordered = False
-    second = start[:4] == b"OHDR"  # the header's second version; the first begins with its number
-    if second:
+    version_2 = start[:4] == b"OHDR"  # version 2 of the header; version 1 begins with its number
+    if version_2:
         flags = start[5]
         ordered = bool(flags & 0x04)
         position = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
@@ -56,7 +56,7 @@ def _walk(descriptor: int, address: int, base: int) -> bool:
         block = os.pread(descriptor, min(size, _MAX_BLOCK), base + where)
         position = 0
         while position + 4 < len(block):
-            if second:
+            if version_2:
                 kind, length = struct.unpack_from("<BH", block, position)
                 position += 6 if ordered else 4
             else:
@@ -64,10 +64,10 @@ def _walk(descriptor: int, address: int, base: int) -> bool:
                 position += 8
             data = block[position : position + length]
             position += length
-            if kind == _LAYOUT and data[0] >= 3:  # older layouts are never virtual
+            if kind == _LAYOUT and data[0] >= 3:  # layouts of versions 1 and 2 are never virtual
                 return data[1] == _VIRTUAL
             if kind == _CONTINUATION:
                 offset, length = struct.unpack_from("<QQ", data)
-                # A further block of the second version begins with "OCHK" and ends with a checksum of 4 bytes.
-                blocks.append((offset + 4, max(0, length - 8)) if second else (offset, length))
+                # A continuation block of version 2 begins with "OCHK" and ends with a checksum of 4 bytes.
+                blocks.append((offset + 4, max(0, length - 8)) if version_2 else (offset, length))
     return False

@@ -22,7 +22,7 @@ from refineloc.runtime import (
     open_features,
     read_detections,
 )
-from refineloc.runtime.cli.detect import _told
+from refineloc.runtime.cli.detect import _resume_hint
 from refineloc.runtime.cli.journal import Journal
 
 PROGRAM = str(Path(sys.executable).with_name("refineloc-detect"))
@@ -248,7 +248,7 @@ def test_an_error_says_how_the_run_goes_on(tmp_path: Path, error: RefineLocError
     found = [("a", Detections(none, none, none, none.astype(np.int64), ("jump",)))]
 
     def run_until_it_fails(name: str, *batches: list[tuple[str, Detections]]) -> None:
-        with Journal(tmp_path / name, {}, classes=1) as journal, _told(journal):
+        with Journal(tmp_path / name, {}, classes=1) as journal, _resume_hint(journal):
             for batch in batches:
                 journal.add(batch)
             raise error
