@@ -11,7 +11,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
@@ -19,9 +19,12 @@ from refineloc.runtime.errors import OutputError
 from refineloc.runtime.files import writing
 from refineloc.training.run.files import Run, best_iteration
 
-__all__ = ["RunReporter", "Silent", "iterations_table", "progress_text"]
+__all__ = ["RunReporter", "Silent", "epoch_fields", "iterations_table"]
 
-_WIDE, _BAR, _TIME_LEFT = 100, 16, 7  # columns of a terminal that has room for a bar, of the bar, of "0:12:34"
+_FIELDS = ("iteration", "epoch", "train", "validation", "mAP")  # columns of the live display
+_WIDE = 110  # characters of a terminal that has room for whole words and a bar
+_PARTS = 80  # for the parts of a loss
+_BAR = 16  # of the bar
 
 
 class Silent:
@@ -66,12 +69,10 @@ class RunReporter:
         self._console = console or Console(stderr=True)
         self._progress: Progress | None = None
         if self._console.is_terminal if console else sys.stderr.isatty():
-            bar = [BarColumn(_BAR)] if self._console.width >= _WIDE else []
-            self._taken = _TIME_LEFT + 1 + (_BAR + 1 if bar else 0)
-            columns = (TextColumn("{task.description}"), *bar, TimeRemainingColumn())
-            self._progress = Progress(*columns, console=self._console, transient=True)
+            self._progress = Progress(*_columns(self._console.width), console=self._console, transient=True)
             behind = self._done * epochs + (run.checkpoint.epochs if run.checkpoint else 0)
-            self._task = self._progress.add_task("begins", total=iterations * epochs, completed=behind)
+            begins: Mapping[str, Any] = dict.fromkeys(_FIELDS, "") | {"iteration": "begins"}
+            self._task = self._progress.add_task("", total=iterations * epochs, completed=behind, **begins)
 
     def __enter__(self) -> "RunReporter":
         if self._progress:
@@ -90,9 +91,10 @@ class RunReporter:
         step = record["iteration"] * self._epochs + record["epoch"]
         self._write({f"epoch/{name}": value for name, value in record.items()}, step)
         if self._progress:
-            room = self._console.width - self._taken
-            text = progress_text(record, self._iterations - 1, self._epochs - 1, room)
-            self._progress.update(self._task, advance=1, description=text)
+            fields: Mapping[str, Any] = epoch_fields(
+                record, self._iterations - 1, self._epochs - 1, self._console.width
+            )
+            self._progress.update(self._task, advance=1, **fields)
 
     def iteration(self, record: Mapping[str, Any]) -> None:
         """After each iteration."""
@@ -128,30 +130,36 @@ class RunReporter:
             self._writer.flush()
 
 
-def progress_text(record: Mapping[str, Any], last_iteration: int, last_epoch: int, room: int) -> str:
-    """An epoch in one line of a terminal, with as much of it as there is room for.
+def _columns(width: int) -> list[ProgressColumn]:
+    """The columns of the live display, for a terminal of so many characters; the clock is the time left."""
+    columns: list[ProgressColumn] = [TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in _FIELDS]
+    if width >= _WIDE:
+        return [*columns, BarColumn(_BAR), TimeRemainingColumn(), TextColumn("left")]
+    return [*columns, TimeRemainingColumn()]
+
+
+def epoch_fields(record: Mapping[str, Any], last_iteration: int, last_epoch: int, width: int) -> dict[str, str]:
+    """What the live display's columns say of an epoch. mAP stays from the last epoch that has it.
 
     Args:
         record: its line of metrics.jsonl.
         last_iteration, last_epoch: numbers of the last ones planned.
-        room: columns.
+        width: of the terminal, in characters.
     """
-    iteration, epoch = f"{record['iteration']}/{last_iteration}", f"{record['epoch']}/{last_epoch}"
-    train, val = (_loss_text(record, split, parts=True) for split in ("train", "validation"))
-    short_train, short_val = (_loss_text(record, split, parts=False) for split in ("train", "validation"))
-    score = f" mAP {100 * record['average_mAP']:.1f} %" if "average_mAP" in record else ""
-    texts = [
-        f"iteration {iteration} epoch {epoch}  loss: training {train}, validation {val}{score and f',{score}'}",
-        f"it {iteration} ep {epoch} loss {train} val {val}{score}",
-        f"{iteration} {epoch} loss {train} val {val}{score}",
-        f"it {iteration} ep {epoch} loss {short_train} val {short_val}{score}",
-        f"{iteration} {epoch} val {short_val}{score}",
-    ]
-    return next((text for text in texts if len(text) <= room), texts[-1][: max(room, 0)])
+    names = ("iteration", "epoch") if width >= _WIDE else ("it", "ep")
+    fields = {
+        "iteration": f"{names[0]} {record['iteration']}/{last_iteration}",
+        "epoch": f"{names[1]} {record['epoch']}/{last_epoch}",
+        "train": f"loss {_loss_text(record, 'train', parts=width >= _PARTS)}",
+        "validation": f"val {_loss_text(record, 'validation', parts=width >= _PARTS)}",
+    }
+    if "average_mAP" in record:
+        return fields | {"mAP": f"mAP {100 * record['average_mAP']:.1f} %"}
+    return fields if record["epoch"] else fields | {"mAP": ""}
 
 
 def _loss_text(record: Mapping[str, Any], split: str, *, parts: bool) -> str:
-    """The loss; `parts`: and in brackets what it is made of, video loss and pseudo loss (without β)."""
+    """The loss; with `parts` also what it is made of, in brackets: video loss and pseudo loss (without β)."""
     text = f"{record[f'{split}_loss']:.2f}"
     if parts and f"{split}_pseudo_loss" in record:
         text += f" ({record[f'{split}_video_loss']:.2f} {record[f'{split}_pseudo_loss']:.2f})"

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from refineloc.runtime.errors import OutputError
 from refineloc.training.data.record import DataRecord
-from refineloc.training.run.display import RunReporter, iterations_table, progress_text
+from refineloc.training.run.display import RunReporter, epoch_fields, iterations_table
 from refineloc.training.run.files import Run
 from refineloc.training.settings.config import resolve
 
@@ -92,11 +92,16 @@ def test_the_live_display_fits_the_terminal(run: Run, width: int) -> None:
     assert "iteration 9: validation loss 12.3456" in shown.getvalue()
 
 
-def test_a_line_of_an_epoch_without_pseudo_labels() -> None:
+def test_the_columns_of_an_epoch_without_pseudo_labels() -> None:
     first = {name: value for name, value in EPOCH.items() if "_pseudo" not in name and "_video" not in name}
-    text = progress_text({**first, "iteration": 0}, 3, 49, 80)
-    assert text == "iteration 0/3 epoch 0/49  loss: training 1.50, validation 2.50, mAP 50.0 %"
-    assert len(progress_text(EPOCH, 3, 49, 10)) <= 10
+    first["iteration"] = 0
+    words = {"iteration": "iteration 0/3", "epoch": "epoch 0/49", "train": "loss 1.50", "validation": "val 2.50"}
+    assert epoch_fields(first, 3, 49, 120) == words | {"mAP": "mAP 50.0 %"}
+    assert epoch_fields(first, 3, 49, 80)["epoch"] == "ep 0/49"
+    # mAP is that of the last epoch that was evaluated, not of the iteration before.
+    del first["average_mAP"]
+    assert epoch_fields(first, 3, 49, 120)["mAP"] == ""
+    assert "mAP" not in epoch_fields(first | {"epoch": 1}, 3, 49, 120)
 
 
 def printed(records: list[dict[str, Any]], width: int = 80) -> str:
