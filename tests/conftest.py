@@ -86,3 +86,20 @@ def _python(*arguments: object) -> None:
 def rng() -> np.random.Generator:
     """Seeded."""
     return np.random.default_rng(7)
+
+
+@pytest.fixture
+def call_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a program's `main` in this process, in `tmp_path`: starting Python for each case takes most of the time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("warnings.showwarning", None)  # the program sets its own; put back afterwards
+
+    def call(main: Callable[[], object], *arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", [main.__module__, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), *capsys.readouterr())
+
+    return call

@@ -37,16 +37,11 @@ def synthetic(**changes: Any) -> dict[str, Any]:
     def numbers(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
-    model = {
-        "fc_cas.linear_0.weight": numbers(4, 8),
-        "fc_cas.linear_0.bias": numbers(4),
-        "fc_cas.linear_1.weight": numbers(3, 4),
-        "fc_cas.linear_1.bias": numbers(3),
-        "fc_attention.linear_0.weight": numbers(4, 8),
-        "fc_attention.linear_0.bias": numbers(4),
-        "fc_attention.linear_1.weight": numbers(2, 4),
-        "fc_attention.linear_1.bias": numbers(2),
-    }
+    model = {}
+    for branch, outputs in (("fc_cas", 3), ("fc_attention", 2)):
+        for layer, (wide, out) in enumerate(((8, 4), (4, outputs))):
+            model[f"{branch}.linear_{layer}.weight"] = numbers(out, wide)
+            model[f"{branch}.linear_{layer}.bias"] = numbers(out)
     config = {
         "snippet_size": 16,
         "stream": 2,
@@ -108,8 +103,8 @@ def test_the_released_checkpoint_in_onnx_equals_float64(released: Path) -> None:
         got = session.run(list(Forward._fields), {"features": features, "lengths": np.array(lengths)})
         expected = forward(*layers, features, lengths)
         assert np.ptp(expected.foreground) > 0.05 or sum(lengths) < 10
-        for name, one, hand_one in zip(Forward._fields, got, expected, strict=True):
-            np.testing.assert_allclose(one, hand_one, atol=1e-5, rtol=0, err_msg=f"{name} {lengths}")
+        for name, scores, hand_scores in zip(Forward._fields, got, expected, strict=True):
+            np.testing.assert_allclose(scores, hand_scores, atol=1e-5, rtol=0, err_msg=f"{name} {lengths}")
 
 
 @pytest.mark.parametrize("legacy", [True, False], ids=["torch-2019", "torch-today"])
@@ -121,12 +116,8 @@ def test_a_two_value_checkpoint_of_two_layers(tmp_path: Path, legacy: bool) -> N
         }
         document["config"]["min_cas_score"] = 0.1
     checkpoint = read_checkpoint(write(tmp_path / "a.ckpt", document, legacy))
-    assert (checkpoint.width, checkpoint.classes, checkpoint.model.layers, checkpoint.model.attention_values) == (
-        8,
-        3,
-        2,
-        2,
-    )
+    assert (checkpoint.width, checkpoint.classes) == (8, 3)
+    assert (checkpoint.model.layers, checkpoint.model.attention_values) == (2, 2)
     assert checkpoint.config["stream"] == "both"
     assert checkpoint.config["alpha_a"] == 0.25
     assert checkpoint.iteration == 0
@@ -165,7 +156,7 @@ def test_a_hostile_pickle_is_refused_and_calls_nothing(tmp_path: Path, form: str
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("size", [0, 1, 30, 200, 2000, 100_000, -1])
+@pytest.mark.parametrize("size", [0, 30, 2000, -1])
 def test_a_truncated_checkpoint(released: Path, tmp_path: Path, size: int) -> None:
     path = tmp_path / "cut.ckpt"
     path.write_bytes(released.read_bytes()[:size])

@@ -1,7 +1,7 @@
 """The exported graph equals the torch model and the equations, for any number of snippets and videos."""
 
+import dataclasses
 import functools
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import nn
 from twins.forward import Forward, Layer, forward
 
 from refineloc.export.graph import OPSET, build_graph, check_graph, save_graph
-from refineloc.runtime.errors import ModelError, OutputError
+from refineloc.runtime.errors import ModelError
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.session import Session
 from refineloc.training.models.bases.refineloc import RefineLoc
@@ -74,24 +74,6 @@ def test_equals_torch_and_the_equations(layers: int, values: int, lengths: list[
         # Both sum up to 2,000 float32 numbers, in different orders.
         np.testing.assert_allclose(one, torch_one.numpy(), atol=3e-6, rtol=0, err_msg=name)
         np.testing.assert_allclose(one, hand_one, atol=1e-5, rtol=0, err_msg=name)
-
-
-@pytest.mark.parametrize(("layers", "values"), MODELS + LONG)
-def test_a_video_in_a_batch_has_the_scores_it_has_alone(layers: int, values: int) -> None:
-    lengths = [5, 1, 0, 300, 17, 64]
-    features = features_of(sum(lengths), seed=1)
-    session = session_of(layers, values)
-    packed = run(session, features, lengths)
-    ends = np.cumsum(lengths)
-    for index, (first, end) in enumerate(pairwise([0, *ends])):
-        if first == end:
-            assert not packed.video_scores[index].any()  # no snippets, no evidence
-            continue
-        alone = run(session, features[first:end], [end - first])
-        for name in ("class_scores", "foreground", "attention"):
-            np.testing.assert_allclose(getattr(packed, name)[first:end], getattr(alone, name), atol=1e-6, rtol=0)
-        np.testing.assert_allclose(packed.video_scores[index], alone.video_scores[0], atol=1e-6, rtol=0)
-        assert packed.attention[first:end].sum() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_large_attention_logits_do_not_overflow() -> None:
@@ -177,18 +159,10 @@ def test_the_file_is_one_file_with_its_metadata(tmp_path: Path, metadata: ModelM
     assert onnx.load(path).producer_name == "refineloc"
 
 
-def test_nothing_half_written_remains(tmp_path: Path, metadata: ModelMetadata) -> None:
-    with pytest.raises(OutputError, match="cannot be written"):
-        save_graph(tmp_path / "no" / "model.onnx", graph_of(1, 2), metadata)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("lie", [{"width": 23}, {"classes": ("a", "b")}])
 def test_metadata_that_lie_about_the_graph_are_refused(
     tmp_path: Path, metadata: ModelMetadata, lie: dict[str, object]
 ) -> None:
-    import dataclasses
-
     path = tmp_path / "model.onnx"
     save_graph(path, graph_of(2, 2), dataclasses.replace(metadata, **lie))  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="do not fit its graph"):

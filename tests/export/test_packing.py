@@ -146,4 +146,4 @@ def test_other_base_models_detect_the_same_in_any_packing(
     assert sum(map(len, expected.values())) > 50, "a test on nothing"
     for batch_snippets in (1, 100, 600, 5000):
         detector = Detector(tmp_path / "m.onnx", provider="cpu", threads=2, batch_snippets=batch_snippets)
-        assert {name: list(found) for name, found in detector.detect_many(named, fps=25.0)} == expected
+        assert {name: list(detections) for name, detections in detector.detect_many(named, fps=25.0)} == expected

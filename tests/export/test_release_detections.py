@@ -18,6 +18,8 @@ from refineloc.export.parity import generated_sample
 from refineloc.export.sources import Trained, from_checkpoint
 from refineloc.export.write import write_model
 from refineloc.runtime.detector import Detector
+from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.rules import OneThreshold
 from refineloc.runtime.segments.values import Scores
 
 FPS, SNIPPET_FRAMES = 30.0, 15
@@ -88,7 +90,7 @@ def test_detections_equal_the_transcription_exactly(
     features = features_of(trained, snippets, seed)
     scores = detector.scores(features)
     expected = transcription(scores, detector.classes)
-    got = [tuple(one) for one in detector.detect(features, fps=FPS)]
+    got = [tuple(detection) for detection in detector.detect(features, fps=FPS)]
     assert got == expected
     if snippets >= 280:
         assert len(got) > snippets / 100  # there is something to compare
@@ -97,22 +99,8 @@ def test_detections_equal_the_transcription_exactly(
         assert len({end - start for start, end, _, _ in got}) > 3
 
 
-def test_a_batch_gives_each_video_what_it_has_alone(trained: Trained, model_file: Path) -> None:
-    detector = Detector(model_file, provider="cpu", batch_snippets=1500)
-    videos = {f"v{snippets}": features_of(trained, snippets, 7) for snippets in LENGTHS}
-    found = dict(detector.detect_many(videos, fps=FPS))
-    assert list(found) == list(videos)
-    for name, features in videos.items():
-        alone = detector.detect(features, fps=FPS)
-        assert [one[:3] for one in found[name]] == [one[:3] for one in alone]
-        np.testing.assert_allclose(found[name].score, alone.score, atol=1e-6, rtol=0)
-
-
 def test_thresholds_just_past_the_boundary() -> None:
     """Exactly at a threshold is removed, one float32 further is kept."""
-    from refineloc.runtime.segments.postprocess import segments
-    from refineloc.runtime.segments.rules import OneThreshold
-
     above = np.nextafter(np.float32(0.5), np.float32(1.0))
     rules = OneThreshold(profile="release", alpha_a=ALPHA_A, alpha_c=ALPHA_C, top_k=1, widen=0)
     for foreground, kept in ((np.float32(0.5), 0), (above, 1)):

@@ -1,13 +1,15 @@
 """`refineloc-eval` as a person and as a program run it."""
 
+import functools
 import json
 import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
-import programs
 import pytest
 
 from refineloc.evaluation import matching
@@ -16,28 +18,30 @@ from refineloc.evaluation.cli.evaluate import main
 from refineloc.runtime.errors import ConfigError
 
 PROGRAM = str(Path(sys.executable).with_name("refineloc-eval"))
+Run = Callable[..., CompletedProcess[str]]
 
 TRUTH = """video-name,t-start,t-end,label,video-duration,fps,video-num-frames
 v1,0,4,jump,10,25,250
 v1,5,9,run,10,25,250
 v2,0,4,jump,10,25,250
 """
-FOUND = "video-name,t-start,t-end,label,score\nv1,0,4,jump,0.9\nv2,0,3,jump,0.8\nv1,5,9,run,0.7\nv1,0,9,run,0.9\n"
+DETECTIONS = "video-name,t-start,t-end,label,score\nv1,0,4,jump,0.9\nv2,0,3,jump,0.8\nv1,5,9,run,0.7\nv1,0,9,run,0.9\n"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "truth.csv").write_text(TRUTH)
-    (tmp_path / "found.csv").write_text(FOUND)
+    (tmp_path / "found.csv").write_text(DETECTIONS)
     return tmp_path
 
 
-def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return programs.run("refineloc-eval", *arguments, cwd=cwd)
+@pytest.fixture
+def run(folder: Path, call_program: Callable[..., CompletedProcess[str]]) -> Run:
+    return functools.partial(call_program, main)
 
 
-def test_in_a_pipe_it_is_one_table_of_tabs(folder: Path) -> None:
-    done = run("found.csv", "truth.csv", "--tiou", "0.5,0.8", "--per-class", cwd=folder)
+def test_in_a_pipe_it_is_one_table_of_tabs(run: Run) -> None:
+    done = run("found.csv", "truth.csv", "--tiou", "0.5,0.8", "--per-class")
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert rows[0] == ["class", "instances", "average", "0.50", "0.80"]
@@ -47,8 +51,8 @@ def test_in_a_pipe_it_is_one_table_of_tabs(folder: Path) -> None:
     assert rows[3] == ["run", "1", "0.500000", "0.500000", "0.500000"]
 
 
-def test_json_is_the_contract(folder: Path) -> None:
-    assert run("found.csv", "truth.csv", "--tiou", "0.5:0.8:0.3", "--json", "out.json", cwd=folder).returncode == 0
+def test_json_is_the_contract(folder: Path, run: Run) -> None:
+    assert run("found.csv", "truth.csv", "--tiou", "0.5:0.8:0.3", "--json", "out.json").returncode == 0
     out = json.loads((folder / "out.json").read_text())
     assert set(out) >= {"average_mAP", "mAP", "per_class"}
     assert out["average_mAP"] == pytest.approx(0.625)
@@ -76,19 +80,17 @@ def test_on_a_terminal_it_fits_80_columns(folder: Path) -> None:
         assert wanted in text
 
 
-def test_what_is_left_out_is_counted(folder: Path) -> None:
-    (folder / "found.csv").write_text(FOUND + "v1,0,4,swim,0.9\nv9,0,4,jump,0.1\n")
-    done = run("found.csv", "truth.csv", cwd=folder)
+def test_what_is_left_out_is_counted(folder: Path, run: Run) -> None:
+    (folder / "found.csv").write_text(DETECTIONS + "v1,0,4,swim,0.9\nv9,0,4,jump,0.1\n")
+    done = run("found.csv", "truth.csv")
     assert done.returncode == 0
     assert "found.csv: 1 detections have a class that truth.csv does not have" in done.stderr
     assert "found.csv: 1 videos are not in truth.csv" in done.stderr
 
 
-def test_bad_input_is_one_line(folder: Path) -> None:
-    (folder / "weak.csv").write_text("video-name,label\nv1,jump\n")
-    (folder / "broken.json").write_text('{"results": ')
-    before = sorted(folder.iterdir())
-    for arguments, message in (
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (["absent.json", "truth.csv"], "absent.json: no such file"),
         (["found.csv", "absent.csv"], "absent.csv: no such file"),
         (["broken.json", "truth.csv"], "broken.json: not valid JSON"),
@@ -96,13 +98,17 @@ def test_bad_input_is_one_line(folder: Path) -> None:
         (["found.csv", "truth.csv", "--tiou", "0.5:0.9"], "--tiou '0.5:0.9': expected FIRST:LAST:STEP"),
         (["found.csv", "truth.csv", "--json", "absent/out.json"], "absent/out.json: cannot be written"),
         (["found.csv", "truth.csv", "--subset", "validation"], "a CSV has no subsets"),
-    ):
-        done = run(*arguments, cwd=folder)
-        assert done.returncode == 2
-        assert done.stdout == ""
-        assert done.stderr.startswith("error: ")
-        assert done.stderr.count("\n") == 1
-        assert message in done.stderr
+    ],
+)
+def test_bad_input_is_one_line(folder: Path, run: Run, arguments: list[str], message: str) -> None:
+    (folder / "weak.csv").write_text("video-name,label\nv1,jump\n")
+    (folder / "broken.json").write_text('{"results": ')
+    before = sorted(folder.iterdir())
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
     assert sorted(folder.iterdir()) == before
 
 
@@ -114,16 +120,11 @@ def test_tious() -> None:
             parse_tious(text)
 
 
-def test_detections_are_matched_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_detections_are_matched_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     kernel = matching.match
     monkeypatch.setattr(matching, "match", lambda *arguments: calls.append(1) or kernel(*arguments))
-    monkeypatch.chdir(folder)
-    options = ["--bootstrap", "5", "--recall", "1,10"]
-    monkeypatch.setattr(sys, "argv", ["refineloc-eval", "found.csv", "truth.csv", *options])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
+    assert run("found.csv", "truth.csv", "--bootstrap", "5", "--recall", "1,10").returncode == 0
     assert len(calls) == 1
 
 

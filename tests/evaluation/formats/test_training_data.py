@@ -6,10 +6,10 @@ through it. `test_formats.py` has the writer's own cases.
 
 import csv
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from subprocess import CompletedProcess
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -66,9 +66,9 @@ def opentad(path: Path, subset: str, class_map: tuple[str, ...]) -> dict[str, li
         if video["subset"] != subset:
             continue
         rate = video["frame"] / video["duration"]
-        found = [(*(int(s * rate) for s in a["segment"]), class_map.index(a["label"])) for a in video["annotations"]]
-        if found:
-            samples[name] = found
+        frames = [(*(int(s * rate) for s in a["segment"]), class_map.index(a["label"])) for a in video["annotations"]]
+        if frames:
+            samples[name] = frames
     return samples
 
 
@@ -90,19 +90,15 @@ def here(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 
 @pytest.fixture
-def run(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """A program in this process; gives what it said."""
+def run(here: Path, call_program: Callable[..., CompletedProcess[str]]) -> Callable[..., str]:
+    """A program where nothing is wrong; gives what it said."""
 
-    def run_it(program: Callable[[], Any], *arguments: object) -> str:
-        monkeypatch.chdir(here)
-        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            program()
-        told = capsys.readouterr().err
-        assert not ended.value.code, told
-        return told
+    def run(*arguments: object) -> str:
+        done = call_program(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
 
-    return run_it
+    return run
 
 
 def test_from_features_of_training_videos_to_their_loaders(
@@ -115,19 +111,19 @@ def test_from_features_of_training_videos_to_their_loaders(
     )  # fmt: skip
 
     # What should be in it: of each video the best detections of its own classes, above the score.
-    own: dict[str, set[str]] = {}
+    labels: dict[str, set[str]] = {}
     for row in csv.DictReader((here / "train.csv").open()):
-        own.setdefault(row["video-name"], set()).add(row["label"])
-    expected = {}
-    for name, found in read_detections(here / "found.json").items():
-        good = [one for one in found if one.label in own[name] and one.score >= MIN_SCORE]
-        best = sorted(good, key=lambda one: -one.score)[:CAP]
+        labels.setdefault(row["video-name"], set()).add(row["label"])
+    detections, expected = read_detections(here / "found.json"), {}
+    for name, video in detections.items():
+        good = [entry for entry in video if entry.label in labels[name] and entry.score >= MIN_SCORE]
+        best = sorted(good, key=lambda entry: -entry.score)[:CAP]
         if best:
-            expected[name] = sorted((one.start, one.end, CLASSES.index(one.label)) for one in best)
+            expected[name] = sorted((entry.start, entry.end, CLASSES.index(entry.label)) for entry in best)
     kept = sum(map(len, expected.values()))
     without = f", {8 - len(expected)} of them without any" if len(expected) < 8 else ""
     assert f"pseudo.json: {kept} segments of 8 videos{without} (training)" in told
-    assert 8 < kept < sum(len(found) for found in read_detections(here / "found.json").values())
+    assert 8 < kept < sum(map(len, detections.values()))
 
     with h5py.File(here / "train.h5") as file:
         snippets = {name: len(file[name]) for name in file} | {"w": 31}
@@ -142,9 +138,9 @@ def test_from_features_of_training_videos_to_their_loaders(
 
     frames = opentad(here / "pseudo.json", "training", CLASSES)
     assert frames.keys() == expected.keys()
-    for name, found in frames.items():
+    for name, segments in frames.items():
         fps = loaded[name].fps
-        rows = [(first / fps, last / fps, label) for first, last, label in sorted(found)]
+        rows = [(first / fps, last / fps, label) for first, last, label in sorted(segments)]
         np.testing.assert_allclose(rows, expected[name], atol=1.5 / fps)  # whole frames
 
 
