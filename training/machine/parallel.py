@@ -142,9 +142,10 @@ def one_voice() -> Iterator[None]:
     except SharedError:
         if number == 0:
             raise
-        # The first process that ends makes torchrun end the others: wait until process 0 has said why, and is gone.
+        # The first process that ends makes torchrun end the others: wait until process 0 has said why, and is gone. By
+        # gloo, which sees at once that a connection is closed; NCCL would wait for minutes.
         with contextlib.suppress(RuntimeError):
-            dist.barrier()
+            dist.all_reduce(torch.zeros(1))
         sys.exit(2)
     except RefineLocError as error:
         raise RefineLocError(f"process {number}: {error}", parameter=error.parameter) from error
