@@ -12,7 +12,7 @@ import os
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,8 @@ class Run:
                 raise ConfigError(
                     f"{folder}: holds a run already; resume it, or begin another in another folder", parameter="resume"
                 )
-            _refuse_other_settings(folder, self.files.settings, config, data)
-        self.records: list[dict[str, Any]] = read_records(folder)[: config.training.iterations]
-        if not all({"validation_loss", "best_epoch"} <= record.keys() for record in self.records):
-            raise ModelError(f"{self.files.records}: a record has no validation_loss or best_epoch; {_CURE}")
+            _refuse_others(folder, config, data)
+        self.records = read_records(folder)[: config.training.iterations]
         self.checkpoint = self._read_checkpoint()
         now, epochs = len(self.records), self.checkpoint.epochs if self.checkpoint else 0
         # Lines of epochs that will be trained again are dropped.
@@ -120,7 +118,7 @@ class Run:
         if parallel.rank():
             return
         make_folder(self.folder)
-        self._write(self.files.settings, tomli_w.dumps(self.config.document() | {"data": self.data.to_dict()}))
+        self._write(self.files.settings, tomli_w.dumps(_document(self.config, self.data)))
         lines = "".join(json.dumps(line) + "\n" for line in self._epochs)
         if self.files.metrics.exists() and self.files.metrics.read_bytes() != lines.encode():
             self._write(self.files.metrics, lines)
@@ -201,13 +199,7 @@ def load_iteration(folder: Path, iteration: int) -> LoadedIteration:
     files = RunFolder(folder)
     if not files.is_run:
         raise ModelError(f"{folder}: not a run of refineloc-train: it has no {files.settings.name}")
-    document = _read_toml(files.settings)
-    try:
-        stated = document.pop("data")
-        data = DataRecord(**{**stated, "classes": tuple(stated["classes"])})
-        config = recorded(document)
-    except (KeyError, TypeError, ConfigError) as error:
-        raise ModelError(f"{files.settings}: not the settings of a run: {error}") from error
+    config, data = _read_settings(files.settings)
     records = read_records(folder)
     if not 0 <= iteration < len(records):
         there = f"0 to {len(records) - 1}" if records else "none"
@@ -219,36 +211,25 @@ def load_iteration(folder: Path, iteration: int) -> LoadedIteration:
 def _load_model(weights: Path, config: Config, data: DataRecord) -> BaseModel:
     """On the CPU, in evaluation mode."""
     model = build_model(config.model, data.width, len(data.classes))
-    load_weights(weights, model)
-    return model.eval()
-
-
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Fill a model with the weights of a safetensors file.
-
-    Raises:
-        ModelError: missing, damaged, or of another shape than the model.
-    """
-    tensors, _ = _read_tensors(path)
+    tensors, _ = _read_tensors(weights)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ModelError(
-            f"{path}: weights do not fit the run's settings: {str(error).splitlines()[-1].strip()}"
-        ) from error
+        reason = str(error).splitlines()[-1].strip()
+        raise ModelError(f"{weights}: weights do not fit the run's settings: {reason}") from error
+    return model.eval()
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             stated = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-            if stated.get("format") != _FORMAT:
-                raise ModelError(f"{path}: not weights of refineloc-train")
-            return {name: file.get_tensor(name) for name in file.keys()}, stated  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, AttributeError) as error:
-        if isinstance(error, ModelError):
-            raise
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
         raise ModelError(f"{path}: weights cannot be read: {error}") from error
+    if not isinstance(stated, dict) or stated.get("format") != _FORMAT:
+        raise ModelError(f"{path}: not weights of refineloc-train")
+    return tensors, stated
 
 
 def _stated(iteration: int, **further: str) -> dict[str, str]:
@@ -256,31 +237,38 @@ def _stated(iteration: int, **further: str) -> dict[str, str]:
     return {_KEY: json.dumps({"format": _FORMAT, "iteration": str(iteration)} | further)}
 
 
-def _refuse_other_settings(folder: Path, settings: Path, config: Config, data: DataRecord) -> None:
-    """Only what changes no number may differ; a run can be made longer."""
-    document = _read_toml(settings)
-    stated = document.pop("data", {})
-    if not isinstance(stated, dict):
-        raise ModelError(f"{settings}: not the settings of a run: data is no table")
+def _document(config: Config, data: DataRecord) -> dict[str, Any]:
+    """What config.toml holds."""
+    return config.document() | {"data": asdict(data)}
+
+
+def _read_settings(path: Path) -> tuple[Config, DataRecord]:
+    with _reading(path):
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     try:
-        before = recorded(document)
-    except ConfigError as error:
-        raise ModelError(f"{settings}: not the settings of a run: {error}") from error
-    old, new = _flat(before.document()), _flat(config.document())
+        data = document.pop("data")
+        return recorded(document), DataRecord(**{**data, "classes": tuple(data["classes"])})
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ModelError(f"{path}: not the settings of a run: {error}") from error
+
+
+def _refuse_others(folder: Path, config: Config, data: DataRecord) -> None:
+    """Refuse other settings and data, except for what changes no number: a run can be made longer."""
+    old, new = _flat(_document(*_read_settings(RunFolder(folder).settings))), _flat(_document(config, data))
     if config.pseudo.generator != "distribution-aware":
         old["pseudo.foreground_share"] = new["pseudo.foreground_share"]  # the share of no generator in use
-    # What the digests say comes last: other classes or another width say more.
-    digests = {name: value for name, value in data.to_dict().items() if name.endswith("_digest")}
-    old |= _flat({"data": {name: value for name, value in stated.items() if name not in digests}})
-    new |= _flat({"data": {name: value for name, value in data.to_dict().items() if name not in digests}})
-    for key in sorted(old.keys() | new.keys()):
-        if key not in _FREE and old.get(key) != new.get(key):
-            raise ConfigError(
-                f"{folder}: was begun with other settings: {key} was {old.get(key)!r}, now {new.get(key)!r}; "
-                "resume with the same, or begin another run",
-                parameter="folder",
-            )
-    data.refuse_other(folder, stated)
+    # Digests come last: other classes or another width say more.
+    for key in sorted(old.keys() | new.keys(), key=lambda key: (key.endswith("_digest"), key)):
+        if key in _FREE or old.get(key) == new.get(key):
+            continue
+        what = f"settings: {key} was {old.get(key)!r}, now {new.get(key)!r}"
+        if key.endswith("_digest"):
+            split = key.removesuffix("_digest")
+            files = f"{new[f'{split}_features']} and {new[f'{split}_labels']}"
+            what = f"data: {files} had other videos, lengths or labels then"
+        raise ConfigError(
+            f"{folder}: was begun with other {what}; resume with the same, or begin another run", parameter="folder"
+        )
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -290,11 +278,13 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a file into a ModelError that names it."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from error
+        yield
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}; {_CURE}") from error
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
@@ -304,12 +294,19 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
         ModelError: iterations.json is damaged.
     """
     path = RunFolder(folder).records
-    records = _parsed(path, _read_text(path) or "[]")
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ModelError(f"{path}: expected a list of records; {_CURE}")
-    if [record.get("iteration") for record in records] != list(range(len(records))):
-        raise ModelError(f"{path}: its records are not those of the iterations 0, 1, ...; {_CURE}")
-    return list(records)
+    if not path.exists():
+        return []
+    with _reading(path):
+        records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    needed = {"validation_loss", "best_epoch"}
+    if not isinstance(records, list) or not all(
+        isinstance(record, dict) and record.get("iteration") == index and needed <= record.keys()
+        for index, record in enumerate(records)
+    ):
+        raise ModelError(
+            f"{path}: expected the records of iterations 0, 1, ... with validation_loss, best_epoch; {_CURE}"
+        )
+    return records
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
@@ -321,8 +318,11 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
         ModelError: metrics.jsonl is damaged.
     """
     path = RunFolder(folder).metrics
-    text, _, _ = _read_text(path).rpartition("\n")
-    lines = [_parsed(path, line) for line in text.splitlines()]
+    if not path.exists():
+        return []
+    with _reading(path):
+        whole_lines, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+        lines = [json.loads(line) for line in whole_lines.splitlines()]
     for line in lines:
         if not isinstance(line, dict) or not all(type(line.get(name)) is int for name in ("iteration", "epoch")):
             raise ModelError(f"{path}: expected lines with an iteration and an epoch, got {line!r}; {_CURE}")
@@ -358,21 +358,6 @@ def copy_first_iteration(source: Path, folder: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     with atomic_write(target, "wb") as handle:
         handle.write(source.read_bytes())
-
-
-def _read_text(path: Path) -> str:
-    """A file's text; "" where it is not there."""
-    try:
-        return path.read_text(encoding="utf-8") if path.exists() else ""
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read: {error}; {_CURE}") from error
-
-
-def _parsed(path: Path, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read: {error}; {_CURE}") from error
 
 
 @contextlib.contextmanager
