@@ -22,7 +22,7 @@ from refineloc.training.run.files import best_iteration
 from refineloc.training.scoring import detect, predict, quality
 from refineloc.training.settings.config import Config
 
-__all__ = ["Begun", "Iteration", "Warned", "refine"]
+__all__ = ["Begun", "Iteration", "refine"]
 
 Labels = npt.NDArray[np.int64]
 _SPLITS = ("training", "validation")
@@ -58,19 +58,12 @@ class Iteration:
     detections: dict[str, Detections] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
-    """Something the user should know."""
-
-    message: str
-
-
 _UNKNOWN, _NOTHING = Truth(), Begun()
 
 
 def refine(
     config: Config, train: Split, val: Split, truth: Truth = _UNKNOWN, begun: Begun = _NOTHING
-) -> Iterator[Warned | Epoch | Iteration]:
+) -> Iterator[str | Epoch | Iteration]:
     """Train M_0, M_1, ...: as many as `training.iterations`, or until `training.stop_after` ends it.
 
     Args:
@@ -81,7 +74,7 @@ def refine(
         begun: what need not be trained again.
 
     Yields:
-        Each epoch and each iteration when it was trained, and warnings.
+        Each epoch and each iteration when it was trained, and warnings as text.
 
     Raises:
         TrainingError: a loss is not finite.
@@ -103,7 +96,7 @@ def refine(
             ]
             for name, pseudo in zip(_SPLITS, made, strict=True):
                 if pseudo.warning:
-                    yield Warned(f"iteration {iteration - 1}, {name} videos: {pseudo.warning}")
+                    yield f"iteration {iteration - 1}, {name} videos: {pseudo.warning}"
             labels = [pseudo.labels for pseudo in made]
         # 2. A fresh network learns the video labels and, of the pseudo labels, a random sample.
         learned = [_sampled(config, iteration, which, splits[which], labels[which]) for which in (0, 1)]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from refineloc.runtime.cli.common import note, progress
+from refineloc.runtime.cli.common import note
 from refineloc.runtime.errors import ConfigError, InputError
 from refineloc.training.data.inputs import Files, Inputs, read_inputs
 from refineloc.training.data.split import Split
@@ -72,11 +72,7 @@ def train_run(
 def _prepared(config: Config, files: Files, chosen: torch.device, memory_gib: float | None) -> tuple[Config, Inputs]:
     if config.training.precision == "tf32" and chosen.type != "cuda":
         raise ConfigError("training.precision: tf32 needs a CUDA GPU; on a CPU there are float32 and bf16")
-    budget = feature_budget(memory_gib)
-    if parallel.rank():
-        inputs = read_inputs(files, config, budget)
-    else:
-        inputs = read_inputs(files, config, budget, lambda total: progress("reading features", total, "videos"))
+    inputs = read_inputs(files, config, feature_budget(memory_gib), show=not parallel.rank())
     return settled(config, inputs.train, inputs.val, inputs.truth), inputs
 
 
@@ -138,7 +134,7 @@ def train_into(run: Run, train: Split, val: Split, truth: Truth, display: RunRep
                 parallel.agree(partial(display.iteration, event.record))
                 last, saved = None, time.monotonic()
             else:
-                display.warning(event.message)
+                display.warning(event)
     except TrainingError as error:
         parallel.agree(partial(_give_up, run, last, error))
 

@@ -1,12 +1,12 @@
 """The data of a run: both splits as they are trained on, what the run records of them, and their times apart."""
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from refineloc.runtime.annotations import Annotations, read_annotations
+from refineloc.runtime.cli.common import progress
 from refineloc.runtime.errors import InputError
 from refineloc.training.data.record import DataRecord
 from refineloc.training.data.split import Split, load_split, read_labels
@@ -48,29 +48,23 @@ class Inputs:
     dropped: tuple[str, ...]
 
 
-# Given the number of videos, what is called with 1 after each.
-Progress = Callable[[int], contextlib.AbstractContextManager[Callable[[int], None]]]
-
-
-def _silent(total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-    return contextlib.nullcontext(lambda steps: None)
-
-
-def read_inputs(files: Files, config: Config, memory: int, progress: Progress = _silent) -> Inputs:
+def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False) -> Inputs:
     """Read both splits.
 
     Args:
         files: where they are.
         config: stream, snippet length and which labels of a video count.
         memory: bytes that the features of both may take; with 0 their sizes are read alone.
-        progress: shows how far the reading is.
+        show: show on a terminal how far the reading is.
 
     Raises:
         InputError: data that cannot be used; the message names the file, the video and the cure.
     """
     labels, val_labels = read_labels(files.labels), read_labels(files.val_labels)
     load = partial(load_split, config=config, fps=files.fps, allow_missing=files.allow_missing)
-    with progress(len(labels) + len(val_labels)) as advance:
+    videos = len(labels) + len(val_labels)
+    shown = progress("reading features", videos, "videos") if show else contextlib.nullcontext(lambda steps: None)
+    with shown as advance:
         train = load(files.features, labels, memory=memory, advance=advance)
         left = memory - train.bytes_held
         val = load(files.val_features, val_labels, classes=train.classes, memory=left, advance=advance)

@@ -61,14 +61,17 @@ class OnDisk:
     columns: slice
     dtype: type[np.float16] | type[np.float32]
 
-    def read(self, names: Sequence[str], lengths: Sequence[int]) -> Tensor:
-        """The features of some videos one after another, [S, D]."""
-        out = np.empty((sum(lengths), self.columns.stop - self.columns.start), self.dtype)
-        at = 0
+    def read(
+        self, names: Sequence[str], lengths: Sequence[int], advance: Callable[[int], None] = lambda steps: None
+    ) -> Tensor:
+        """The features of some videos one after another, [S, D]; `advance` is called with 1 after each video."""
+        features = np.empty((sum(lengths), self.columns.stop - self.columns.start), self.dtype)
+        end = 0
         for name, length in zip(names, lengths, strict=True):
-            self.store.read_into(name, out[at : at + length], self.columns)
-            at += length
-        return torch.from_numpy(out)
+            start, end = end, end + length
+            self.store.read_into(name, features[start:end], self.columns)
+            advance(1)
+        return torch.from_numpy(features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +218,7 @@ def load_split(
         size = sum(lengths) * (columns.stop - columns.start) * np.dtype(dtype).itemsize
         split = Split(
             names=names,
-            features=file if memory is not None and size > memory else _packed(file, names, lengths, advance),
+            features=file if memory is not None and size > memory else file.read(names, lengths, advance),
             lengths=torch.tensor(lengths, dtype=torch.int64),
             targets=torch.from_numpy(_targets(labels, names, known, config)),
             classes=known,
@@ -248,21 +251,6 @@ def _check(infos: Sequence[FeatureInfo], features: Path, config: Config) -> None
                 f"{config.features.snippet_frames}; give features.snippet_frames={info.snippet_frames}",
                 parameter="setting",
             )
-
-
-def _packed(file: OnDisk, names: Sequence[str], lengths: Sequence[int], advance: Callable[[int], None]) -> Tensor:
-    try:
-        packed = np.empty((sum(lengths), file.columns.stop - file.columns.start), file.dtype)
-    except MemoryError as error:
-        raise FeatureError(
-            f"{file.store.path}: no memory for its features; memory limits what is held", parameter="memory"
-        ) from error
-    at = 0
-    for name, length in zip(names, lengths, strict=True):
-        file.store.read_into(name, packed[at : at + length], file.columns)
-        at += length
-        advance(1)
-    return torch.from_numpy(packed)
 
 
 def _classes(labels: Annotations, config: Config) -> tuple[str, ...]:

@@ -1,14 +1,14 @@
 """What this machine has for a training process: its device, and memory for features."""
 
+import contextlib
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from refineloc.runtime.errors import ConfigError
 
-__all__ = ["choose_device", "feature_budget", "free_memory", "room_on"]
+__all__ = ["choose_device", "feature_budget", "room_on"]
 
 
 def choose_device(name: str) -> torch.device:
@@ -28,7 +28,7 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError(f"device {name}: expected auto, cpu, cuda or cuda:N", parameter="device")
     if device.type == "cpu":
         return torch.device("cpu")
-    rank, processes = int(os.environ.get("LOCAL_RANK", "0")), local_processes()
+    rank, processes = int(os.environ.get("LOCAL_RANK", "0")), _local_processes()
     if processes > 1 and device.index is not None:
         raise ConfigError(
             f"device {name}: one GPU for {processes} processes; cuda gives each its own", parameter="device"
@@ -50,7 +50,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def local_processes() -> int:
+def _local_processes() -> int:
     """Processes of this run on this machine, as torchrun states them."""
     return max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
@@ -58,7 +58,7 @@ def local_processes() -> int:
 def feature_budget(memory_gib: float | None) -> int:
     """Bytes that this process may take for features: its share of what is granted, or of half of what is free."""
     total = int(memory_gib * 2**30) if memory_gib is not None else free_memory() // 2
-    return total // local_processes()
+    return total // _local_processes()
 
 
 def free_memory() -> int:
@@ -74,26 +74,25 @@ def free_memory() -> int:
 def _free_in_groups(root: Path, membership: Path) -> list[int]:
     """What is left of the limit of each control group (version 2) that this process is in."""
     try:
-        own = next(line[3:] for line in membership.read_text().splitlines() if line.startswith("0::"))
+        name = next(line[3:] for line in membership.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
         return []
-    folder, left = root / own.strip("/"), []
+    folder, left = root / name.strip("/"), []
     for group in (folder, *folder.parents):
-        try:
+        # The root has no limit; inside a container, parents are not seen.
+        with contextlib.suppress(OSError, ValueError):
             limit = (group / "memory.max").read_text().strip()
             used = int((group / "memory.current").read_text())
             # Pages of files that nobody uses at the moment give way.
             stats = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
             if limit != "max":
                 left.append(max(int(limit) - used + int(stats.get("inactive_file", 0)), 0))
-        except (OSError, ValueError):
-            pass  # the root has no limit; inside a container, parents are not seen
         if group == root:
             break
     return left
 
 
-def room_on(device: Any) -> int | None:
+def room_on(device: torch.device) -> int | None:
     """Bytes that features may take on a device; None on the CPU, where they are already."""
     # The rest is for batches and activations: at most a few GB of tens.
     return int(0.7 * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None

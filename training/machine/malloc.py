@@ -1,7 +1,6 @@
 """Memory of one batch kept for the next."""
 
 import ctypes
-import sys
 
 __all__ = ["keep_freed_memory"]
 
@@ -19,8 +18,6 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library can do that; glibc can.
     """
-    if sys.platform != "linux":
-        return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(
         mallopt(parameter, value) == 1 for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1))

@@ -123,7 +123,7 @@ def join(device: torch.device) -> None:
     # Small things, such as what `agree` sends, go by gloo.
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", device_id=device if cuda else None)
     # At exit and not before: the other processes wait until process 0 has printed an error of all (`one_voice`).
-    atexit.register(_leave)
+    atexit.register(dist.destroy_process_group)
 
 
 @contextlib.contextmanager
@@ -157,11 +157,6 @@ def one_voice() -> Iterator[None]:
         raise RefineLocError(
             "another process of this run has ended; if it said nothing, it was killed (out of memory?)"
         ) from error
-
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def _processes() -> int:

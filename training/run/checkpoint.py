@@ -117,7 +117,7 @@ class State:
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
             "learning_rates": [group["lr"] for group in self.optimizer.param_groups],
-            "scheduler": {key: value for key, value in self.scheduler.state_dict().items() if _plain(value)},
+            "scheduler": self.scheduler.state_dict(),
         }
         # Copies on their device: they are made after every epoch, and most are never written.
         return Checkpoint({name: tensor.detach().clone() for name, tensor in tensors.items()}, json.dumps(numbers))
@@ -157,7 +157,3 @@ class State:
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, int, float, str, list))
