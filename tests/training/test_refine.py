@@ -302,7 +302,11 @@ def test_other_data_at_the_same_paths_are_refused(data: Path, tmp_path: Path, rn
     [
         ("iterations.json", "[3]", "expected the records of iterations 0, 1, "),
         ("iterations.json", '{"a": 1}', "expected the records of iterations"),
-        ("iterations.json", '[{"iteration": 1, "validation_loss": 1, "best_epoch": 0}]', "expected the records of iter"),
+        (
+            "iterations.json",
+            '[{"iteration": 1, "validation_loss": 1, "best_epoch": 0}]',
+            "expected the records of iter",
+        ),
         ("iterations.json", '[{"iteration": 0}]', "expected the records of .* with validation_loss, best_epoch"),
         ("iterations.json", "[", "iterations.json: cannot be read"),
         ("metrics.jsonl", '{"a": 1}\n', "expected lines with an iteration and an epoch"),
