@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
+from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.errors import ConfigError, MissingExtraError
 from refineloc.runtime.files import check_writable
 
@@ -52,9 +52,7 @@ def export(
     allow_loss: Annotated[
         bool, typer.Option("--allow-loss", help="Write the file even where it is too far from the trained model.")
     ] = False,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
-    ] = False,
+    _version: VersionOption = False,
 ) -> None:
     """Write a trained model as one ONNX file that holds all that detection needs.
 

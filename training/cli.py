@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
+from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.errors import ConfigError, InputError, MissingExtraError
 from refineloc.training.machine.malloc import keep_freed_memory
 from refineloc.training.run.folder import RunFolder
@@ -73,9 +73,7 @@ def train(
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print the resolved settings as TOML, and end.")
     ] = False,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
-    ] = False,
+    _version: VersionOption = False,
 ) -> None:
     """Train a weakly-supervised temporal action localization model, refined over several iterations.
 

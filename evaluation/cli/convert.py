@@ -18,7 +18,7 @@ from refineloc.evaluation.formats.reading import read_source
 from refineloc.evaluation.formats.subtitles import write_subtitles
 from refineloc.evaluation.formats.tracks import Track, to_annotations, to_detections, tracks_of_annotations
 from refineloc.runtime.annotations import Annotations, read_annotations, write_annotations_csv
-from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
+from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.detections import write_detections
 from refineloc.runtime.errors import ConfigError, InputError
 from refineloc.runtime.files import check_writable, make_folder, read_text
@@ -91,9 +91,7 @@ def convert(
             help="Read W-TALC's object arrays. Trusted files only: a pickle can run any program.",
         ),
     ] = False,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
-    ] = False,
+    _version: VersionOption = False,
 ) -> None:
     """Convert detections or annotations (docs/formats.md).
 

@@ -11,7 +11,7 @@ from refineloc.evaluation import Evaluation, average_recall, evaluate, match_det
 from refineloc.evaluation import bootstrap as intervals_of
 from refineloc.evaluation.cli.common import DropRepeated, Subset, Tiou, parse_tious, warn_of_unknown
 from refineloc.runtime.annotations import read_annotations, read_regions
-from refineloc.runtime.cli.common import new_app, run_app, version_callback
+from refineloc.runtime.cli.common import VersionOption, new_app, run_app
 from refineloc.runtime.detections import read_detections
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.files import atomic_write, check_writable
@@ -45,9 +45,7 @@ def evaluate_command(
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Show every class.")] = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the scores, fractions of 1, here.")] = None,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
-    ] = False,
+    _version: VersionOption = False,
 ) -> None:
     """Mean average precision as ActivityNet's evaluation kit computes it.
 

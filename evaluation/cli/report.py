@@ -15,7 +15,7 @@ from refineloc.evaluation.pictures.diagnosis import write_diagnosis
 from refineloc.evaluation.pictures.timeline import FORMATS, Curves, draw_timeline, score_curves
 from refineloc.evaluation.report import report_data, write_report
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
-from refineloc.runtime.cli.common import new_app, note, run_app, version_callback
+from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.errors import ConfigError, InputError, OutputError
 from refineloc.runtime.files import check_writable
@@ -81,9 +81,7 @@ def report_command(
         int, typer.Option(min=0, metavar="N", help="The page's 95 % intervals are from N resamples of the videos.")
     ] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
-    ] = False,
+    _version: VersionOption = False,
 ) -> None:
     """One HTML page that shows what a detector does; or its diagnosis, or one video's time line, as pictures.
 

@@ -1,4 +1,4 @@
-"""What the command-line programs share: errors as one line with exit code 2, and progress on a terminal only."""
+"""Shared by the command-line programs: errors as one line with exit code 2, and progress on a terminal only."""
 
 import contextlib
 import os
@@ -6,13 +6,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from refineloc.runtime.errors import RefineLocError
 
-__all__ = ["fail", "new_app", "note", "parse_numbers", "progress", "run_app", "version_callback"]
+__all__ = ["VersionOption", "fail", "new_app", "note", "parse_numbers", "progress", "run_app"]
 
 
 def new_app(name: str) -> typer.Typer:
@@ -21,12 +21,12 @@ def new_app(name: str) -> typer.Typer:
 
 
 def run_app(app: typer.Typer, options: Mapping[str, str] = MappingProxyType({})) -> NoReturn:
-    """Run a program; what a user can cause ends in one line on stderr and exit code 2, never in a traceback.
+    """Run a program. An error that a user can cause ends in one line on stderr and exit code 2, without a traceback.
 
     Args:
         app: the program.
-        options: what the program calls a parameter of the library, such as {"fps": "--fps X"}; appended to errors that
-            this parameter would cure.
+        options: the program's options by parameter of the library, such as {"fps": "--fps X"}. The option is appended
+            to an error that names its parameter.
     """
     warnings.showwarning = _show_warning
     try:
@@ -38,7 +38,7 @@ def run_app(app: typer.Typer, options: Mapping[str, str] = MappingProxyType({}))
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output (head, less) went away: nothing to tell, and no second error at exit.
+        # The reader of the output (head, less) has ended. Without this, flushing at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except MemoryError:
@@ -53,7 +53,7 @@ def fail(message: Any) -> NoReturn:
 
 
 def note(message: str) -> None:
-    """Say what was done, on stderr, so that stdout stays for results."""
+    """Print to stderr, as stdout is for results."""
     print(message, file=sys.stderr)
 
 
@@ -63,7 +63,7 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
     if not sys.stderr.isatty():
         yield lambda steps: None
         return
-    # Imported here: a program in a pipe does not pay for it.
+    # Imported here, as a program without a terminal does not need it.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -86,9 +86,9 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
 
 
 def parse_numbers(text: str) -> list[float]:
-    """`0.5:0.95:0.05` (FIRST:LAST:STEP, both ends included) or `0.3,0.5` as numbers; empty where it is neither.
+    """`0.5:0.95:0.05` (FIRST:LAST:STEP, both ends included) or `0.3,0.5` as numbers; empty if it is neither.
 
-    At most 1,000 of them: so that a slip of a digit is an error, not hours of work.
+    More than 1,000 numbers are refused, as a typing error could ask for hours of work.
     """
     try:
         if ":" not in text:
@@ -99,12 +99,11 @@ def parse_numbers(text: str) -> list[float]:
         return []
     if not (step > 0 and count <= 1_000):
         return []
-    # Rounded as the decimal that was meant: 0.5 + 3 * 0.05 is 0.65, not 0.6500000000000001.
+    # Rounded to the decimal that is meant: 0.5 + 3 * 0.05 is 0.6500000000000001.
     return [round(first + step * index, 10) for index in range(count)]
 
 
-def version_callback(show: bool) -> None:
-    """The callback of `--version`."""
+def _print_version(show: bool) -> None:
     if show:
         from refineloc import __version__
 
@@ -112,6 +111,12 @@ def version_callback(show: bool) -> None:
         raise typer.Exit
 
 
+# The option --version, which every program has.
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+]
+
+
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning is one line, without the source line that Python adds."""
+    """Print a warning as one line, without the source line that Python adds."""
     print(f"warning: {message}", file=sys.stderr)

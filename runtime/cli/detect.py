@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
 import typer
 
 from refineloc.runtime.annotations import read_annotations
-from refineloc.runtime.cli.common import new_app, note, parse_numbers, progress, run_app, version_callback
+from refineloc.runtime.cli.common import VersionOption, new_app, note, parse_numbers, progress, run_app
 from refineloc.runtime.cli.journal import Journal
 from refineloc.runtime.detections import write_detections
 from refineloc.runtime.errors import ConfigError, EngineError, FeatureError, InputError, ModelError, RefineLocError
@@ -106,9 +106,7 @@ def detect(
     resume: Annotated[
         bool, typer.Option(help="Go on with a run that did not end, from the OUT.partial that it left.")
     ] = False,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
-    ] = False,
+    _version: VersionOption = False,
     **settings: Any,
 ) -> None:
     """Find actions in untrimmed videos.

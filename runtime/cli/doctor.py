@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from refineloc import __version__
-from refineloc.runtime.cli.common import new_app, run_app, version_callback
+from refineloc.runtime.cli.common import VersionOption, new_app, run_app
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.model.gpu import gpu_problem
 from refineloc.runtime.model.metadata import ModelMetadata
@@ -207,9 +207,7 @@ def doctor(
     model: Annotated[
         Path | None, typer.Argument(help="ONNX file that refineloc-export wrote: shows what it says of itself.")
     ] = None,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
-    ] = False,
+    _version: VersionOption = False,
 ) -> None:
     """Look at what detection needs here: engine, providers that really start, GPU, kernels, a model file.
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from refineloc.runtime.cli.common import new_app, note, progress, run_app, version_callback
+from refineloc.runtime.cli.common import VersionOption, new_app, note, progress, run_app
 from refineloc.training.sample.synth import SplitName, World, sample_files, write_sample
 
 __all__ = ["main"]
@@ -25,9 +25,7 @@ def synth(
     seed: Annotated[int, typer.Option(help="The same seed gives the same data.")] = 0,
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="How features are stored.")] = "float32",
     force: Annotated[bool, typer.Option("--force", help="Write over existing files.")] = False,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Show the version.")
-    ] = False,
+    _version: VersionOption = False,
 ) -> None:
     """Make sample data: features of untrimmed videos, and the labels and times of their actions."""
     world = World(classes, dim, seed)
