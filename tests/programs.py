@@ -5,9 +5,11 @@ forked instead: it has one thread, so nothing is held that a child could wait fo
 or of a terminal, needs a real start: `subprocess`.
 """
 
+import contextlib
 import importlib
 import multiprocessing
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -103,6 +105,21 @@ def run(
         done = program.wait()
     assert "Traceback" not in done.stderr, done.stderr
     return done
+
+
+def on_terminal(name: str, *arguments: object, cwd: Path, **env: str) -> tuple[int, str]:
+    """Run a program on a terminal of 100 columns; gives its exit code and all that it showed."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", **env}
+    command = [Path(sys.executable).with_name(name), *map(str, arguments)]
+    with subprocess.Popen(command, cwd=cwd, stdout=follower, stderr=follower, env=environment) as process:
+        os.close(follower)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while chunk := os.read(leader, 65536):
+                shown += chunk
+    os.close(leader)
+    return process.returncode, shown.decode()
 
 
 def _run(main: str, arguments: list[str], cwd: str, env: dict[str, str], before: str, out: str, err: str) -> None:

@@ -2,14 +2,13 @@
 
 import functools
 import json
-import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import programs
 import pytest
 
 from refineloc.evaluation import matching
@@ -17,7 +16,6 @@ from refineloc.evaluation.cli.common import parse_tious
 from refineloc.evaluation.cli.evaluate import main
 from refineloc.runtime.errors import ConfigError
 
-PROGRAM = str(Path(sys.executable).with_name("refineloc-eval"))
 Run = Callable[..., CompletedProcess[str]]
 
 TRUTH = """video-name,t-start,t-end,label,video-duration,fps,video-num-frames
@@ -61,20 +59,10 @@ def test_json_is_the_contract(folder: Path, run: Run) -> None:
 
 
 def test_on_a_terminal_it_fits_80_columns(folder: Path) -> None:
-    leader, follower = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}
-    command = [PROGRAM, "found.csv", "truth.csv", "--per-class"]
-    with subprocess.Popen(command, cwd=folder, stdout=follower, stderr=follower, env=environment) as process:
-        os.close(follower)
-        shown = b""
-        try:
-            while chunk := os.read(leader, 4096):
-                shown += chunk
-        except OSError:  # the other end is closed
-            pass
-    os.close(leader)
-    text = shown.decode()
-    assert process.returncode == 0
+    code, text = programs.on_terminal(
+        "refineloc-eval", "found.csv", "truth.csv", "--per-class", cwd=folder, COLUMNS="80", NO_COLOR="1"
+    )
+    assert code == 0
     assert "…" not in text
     for wanted in ("0.50", "0.95", "average", "jump", "run"):
         assert wanted in text

@@ -1,7 +1,5 @@
 """`refineloc-doctor`: what it finds on this machine, and on others that are made up here."""
 
-import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +9,7 @@ from typing import Any
 
 import onnx
 import onnxruntime
+import programs
 import pytest
 
 from refineloc.runtime.cli import doctor as module
@@ -18,15 +17,9 @@ from refineloc.runtime.cli.doctor import IDENTITY_MODEL, Finding, examine
 from refineloc.runtime.errors import MissingExtraError
 from refineloc.runtime.model.half import CAST_MODEL
 
-PROGRAM = str(Path(sys.executable).with_name("refineloc-doctor"))
-CODE = "from refineloc.runtime.cli.doctor import main; main()"
 
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", CODE, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert "Traceback" not in done.stderr
-    return done
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return programs.run("refineloc-doctor", *arguments, cwd=cwd)
 
 
 def findings(model: Path | None = None) -> dict[str, Finding]:
@@ -68,8 +61,8 @@ def engine(
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
-def test_here_it_finds_an_engine_that_runs() -> None:
-    done = run()
+def test_here_it_finds_an_engine_that_runs(tmp_path: Path) -> None:
+    done = run(cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert not done.stderr
     assert "\x1b" not in done.stdout
@@ -97,7 +90,7 @@ def test_the_models_of_one_node_are_what_onnx_would_write() -> None:
 
 
 def test_it_shows_what_a_model_says_of_itself(model_path: Path) -> None:
-    done = run(model_path)
+    done = run(model_path, cwd=model_path.parent)
     assert done.returncode == 0, done.stdout
     for text in (str(model_path), "5: jump, run, swim, throw, walk", "snippet_frames", "not measured", "paper"):
         assert text in done.stdout
@@ -135,7 +128,7 @@ def test_an_int8_model_on_a_machine_with_a_gpu_is_told_where_it_runs(
 def test_a_model_that_cannot_be_used_fails(tmp_path: Path) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_text("no model at all")
-    done = run(bad)
+    done = run(bad, cwd=tmp_path)
     assert done.returncode == 2
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("fail")]
     assert "bad.onnx" in line
@@ -230,31 +223,9 @@ def test_a_container_that_has_less_than_its_cores_is_told(
     assert ("--threads 1" in cpu.cure) == (level == "warn")
 
 
-def test_on_a_terminal_it_has_colours(model_path: Path) -> None:
-    controller, terminal = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-    environment.pop("NO_COLOR", None)
-    process = subprocess.Popen(
-        [sys.executable, "-c", CODE, str(model_path)], stdout=terminal, stderr=subprocess.DEVNULL, env=environment
-    )
-    os.close(terminal)
-    shown = b""
-    while True:
-        try:
-            chunk = os.read(controller, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not chunk:
-            break
-        shown += chunk
-    os.close(controller)
-    assert process.wait() == 0
-    assert b"\x1b[" in shown
-    assert b"jump, run, swim" in shown
-
-
-def test_the_console_script_answers() -> None:
-    if not Path(PROGRAM).exists():
-        pytest.skip("installed before refineloc-doctor was added: make setup")
-    done = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True)
-    assert done.stdout.startswith("refineloc ")
+def test_on_a_terminal_it_has_colours(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    code, shown = programs.on_terminal("refineloc-doctor", model_path, cwd=model_path.parent)
+    assert code == 0
+    assert "\x1b[" in shown
+    assert "jump, run, swim" in shown
