@@ -163,46 +163,35 @@ def test_one_engine_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
     assert findings()["packages"] == Finding("ok", "packages", "onnxruntime 1.0")
 
 
-def test_a_listed_provider_that_falls_back_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine(monkeypatch, [TENSORRT, CUDA, CPU], starting=[CUDA, CPU])
-    seen = findings()
-    assert seen["provider cpu"].level == "ok"
-    assert seen["provider cuda"] == Finding("ok", "provider cuda", "starts")
-    assert seen["provider tensorrt"].level == "warn"
-    assert "is listed, does not start" in seen["provider tensorrt"].result
-    assert seen["NVIDIA GPU"] == Finding("ok", "NVIDIA GPU", "visible")
-
-
-def test_missing_libraries_of_cuda_are_told_with_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine(monkeypatch, [CUDA, CPU], starting=[CPU])
-    cuda = findings()["provider cuda"]
-    assert cuda.level == "warn"
-    assert "pip install 'onnxruntime-gpu[cuda,cudnn]'" in cuda.result
-
-
-def test_without_a_gpu_none_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine(monkeypatch, [CUDA, CPU], starting=[CUDA, CPU], gpu_problem="no NVIDIA driver in this test")
-    seen = findings()
-    assert seen["provider cuda"].level == "warn"
-    assert "no NVIDIA driver in this test" in seen["provider cuda"].result
-    assert seen["NVIDIA GPU"].level == "ok"
-
-
-def test_a_gpu_that_the_engine_cannot_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine(monkeypatch, [CPU, "AzureExecutionProvider"], starting=[CPU])
-    seen = findings()
-    assert seen["NVIDIA GPU"].level == "warn"
-    assert "pip install 'refineloc[gpu]'" in seen["NVIDIA GPU"].cure
-    assert "AzureExecutionProvider" in seen["other providers"].result
-    assert "provider cuda" not in seen
-
-
-@pytest.mark.parametrize(("listed", "starting"), [([CPU], []), ([CUDA], [CUDA])])
-def test_an_engine_without_a_cpu_provider_fails(
-    monkeypatch: pytest.MonkeyPatch, listed: list[str], starting: list[str]
+@pytest.mark.parametrize(
+    ("listed", "starting", "gpu", "subject", "level", "told"),
+    [
+        ([TENSORRT, CUDA, CPU], [CUDA, CPU], None, "provider cpu", "ok", "starts"),
+        ([TENSORRT, CUDA, CPU], [CUDA, CPU], None, "provider cuda", "ok", "starts"),
+        ([TENSORRT, CUDA, CPU], [CUDA, CPU], None, "provider tensorrt", "warn", "is listed, does not start"),
+        ([TENSORRT, CUDA, CPU], [CUDA, CPU], None, "NVIDIA GPU", "ok", "visible"),
+        ([CUDA, CPU], [CPU], None, "provider cuda", "warn", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+        ([CUDA, CPU], [CUDA, CPU], "no driver here", "provider cuda", "warn", "no driver here"),
+        ([CUDA, CPU], [CUDA, CPU], "no driver here", "NVIDIA GPU", "ok", "none: no driver here"),
+        ([CPU, "Azure"], [CPU], None, "NVIDIA GPU", "warn", "pip install 'refineloc[gpu]'"),
+        ([CPU, "Azure"], [CPU], None, "other providers", "ok", "Azure"),
+        ([CPU], [], None, "provider cpu", "fail", "does not start"),
+        ([CUDA], [CUDA], None, "provider cpu", "fail", "is not in the installed ONNX Runtime"),
+    ],
+)
+def test_providers_are_what_really_starts(
+    monkeypatch: pytest.MonkeyPatch,
+    listed: list[str],
+    starting: list[str],
+    gpu: str | None,
+    subject: str,
+    level: str,
+    told: str,
 ) -> None:
-    engine(monkeypatch, listed, starting)
-    assert findings()["provider cpu"].level == "fail"
+    engine(monkeypatch, listed, starting, gpu_problem=gpu)
+    finding = findings()[subject]
+    assert finding.level == level
+    assert told in finding.result + finding.cure
 
 
 def test_kernels_that_do_not_load_fail(monkeypatch: pytest.MonkeyPatch) -> None:
