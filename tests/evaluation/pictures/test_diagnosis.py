@@ -16,7 +16,7 @@ from refineloc.evaluation.pictures.diagnosis import (
     draw_sensitivity,
     write_diagnosis,
 )
-from refineloc.runtime.errors import MissingExtraError, OutputError
+from refineloc.runtime.errors import MissingExtraError
 
 pytest.importorskip("matplotlib", reason="pictures need refineloc[plot]")
 
@@ -98,9 +98,3 @@ def test_without_matplotlib_the_error_has_the_install_line(tmp_path: Path, monke
     with pytest.raises(MissingExtraError, match=r"pip install 'refineloc\[plot\]'"):
         write_diagnosis(tmp_path, diagnosed(ROWS, TRUTH))
     assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be made a folder"):
-        write_diagnosis(tmp_path / "file" / "below", diagnosed(ROWS, TRUTH))

@@ -1,8 +1,6 @@
 """The picture of a time line: drawn for short and long, few and many, and never half-written."""
 
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,12 +10,11 @@ from refineloc.evaluation.pictures.common import pictures
 from refineloc.evaluation.pictures.timeline import draw_timeline, score_curves
 from refineloc.runtime.annotations import VideoAnnotation
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.errors import InputError, MissingExtraError, OutputError
+from refineloc.runtime.errors import InputError, OutputError
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.values import Scores
 
 matplotlib = pytest.importorskip("matplotlib", reason="timelines need refineloc[plot]")
-pytest.importorskip("matplotlib.figure")
 pytest.importorskip("matplotlib.font_manager")
 
 
@@ -28,7 +25,7 @@ def video(labels=("jump",), segments=((1.0, 2.0),), duration_s=10.0):
     return VideoAnnotation("clip", tuple(labels), duration_s=duration_s, start=start, end=end, segment_labels=named)
 
 
-def found(segments, classes=("jump", "swim")):
+def detected(segments, classes=("jump", "swim")):
     """Detections from (start, end, score, class index)."""
     columns = np.array(segments, dtype=np.float64).reshape(-1, 4).T
     return Detections(columns[0], columns[1], columns[2], columns[3].astype(np.int64), classes)
@@ -58,18 +55,17 @@ def columns(image, colour):
 
 
 def test_says_what_it_shows(tmp_path):
-    rows = {"iteration 0": found([(1, 3, 0.5, 0), (6, 8, 0.1, 1)]), "iteration 1": found([(1, 2, 0.9, 0)])}
+    rows = {"iteration 0": detected([(1, 3, 0.5, 0), (6, 8, 0.1, 1)]), "iteration 1": detected([(1, 2, 0.9, 0)])}
     draw_timeline(tmp_path / "a.svg", video(), rows)
     svg = (tmp_path / "a.svg").read_text()
     for words in ("clip", "ground truth (1)", "iteration 0 (2)", "iteration 1 (1)", "time (s)", "jump"):
         assert words in svg
-    assert "other classes" in svg
+    assert "other classes" in svg  # a lane of their own, which is there only where there are some
     assert "swim" not in svg
-
-
-def test_without_other_classes_there_is_no_lane_for_them(tmp_path):
-    draw_timeline(tmp_path / "a.svg", video(), {"iteration 0": found([(1, 3, 0.5, 0)])})
-    assert "other classes" not in (tmp_path / "a.svg").read_text()
+    draw_timeline(tmp_path / "a.svg", VideoAnnotation("clip", ("jump",)), {"row": detected([(1, 3, 0.5, 0)])})
+    svg = (tmp_path / "a.svg").read_text()
+    assert "ground truth (0)" in svg
+    assert "other classes" not in svg
 
 
 def drawn(*arguments, **options):
@@ -79,13 +75,14 @@ def drawn(*arguments, **options):
 
 
 def lanes_of(axes):
-    """(name, top, bottom, bars) of each lane, from top to bottom; bars as (left, right, top, bottom)."""
+    """(name, centre, bars) of each lane, from top to bottom; bars as (left, right, top, bottom)."""
+    lanes = []
     names = [text for text in axes.texts if text.get_position()[0] > 1]
-    boxes = [[bar.get_bbox() for bar in container] for container in axes.containers]
-    bars = [[(box.x0, box.x1, min(box.y0, box.y1), max(box.y0, box.y1)) for box in own] for own in boxes]
-    assert len(names) == len(bars)
-    centres = [text.get_position()[1] for text in names]
-    return [(text.get_text(), centre, own) for text, centre, own in zip(names, centres, bars, strict=True)]
+    for text, container in zip(names, axes.containers, strict=True):
+        boxes = [bar.get_bbox() for bar in container]
+        bars = [(box.x0, box.x1, min(box.y0, box.y1), max(box.y0, box.y1)) for box in boxes]
+        lanes.append((text.get_text(), text.get_position()[1], bars))
+    return lanes
 
 
 def test_sixty_segments_and_three_hundred_detections_can_be_told_apart():
@@ -95,7 +92,7 @@ def test_sixty_segments_and_three_hundred_detections_can_be_told_apart():
     truth = video(labels=labels, segments=[(k, k + 0.6) for k in range(60)], duration_s=60.0)
     start = rng.uniform(0, 50, 300)
     score = rng.permutation(300) / 300
-    many = found(
+    many = detected(
         np.column_stack([start, start + rng.uniform(0.5, 10, 300), score, np.arange(300) % 16]), (*labels, "swim")
     )
     lanes = lanes_of(drawn(truth, {"iteration 0": many, "iteration 1": many}))
@@ -112,7 +109,7 @@ def test_sixty_segments_and_three_hundred_detections_can_be_told_apart():
 
 def test_every_bar_that_is_drawn_can_be_seen():
     """Of bars over each other the surer stands behind: it is taller. So none is hidden, in whatever order they come."""
-    nested = found([(4, 6, 0.2, 0), (0, 10, 0.9, 0), (2, 8, 0.5, 0), (3, 7, 0.4, 0)])
+    nested = detected([(4, 6, 0.2, 0), (0, 10, 0.9, 0), (2, 8, 0.5, 0), (3, 7, 0.4, 0)])
     (_, _, _), (_, _, bars) = lanes_of(drawn(video(segments=()), {"row": nested}))
     heights = [bottom - top for _, _, top, bottom in bars]  # in the order in which they are painted
     assert heights == sorted(heights, reverse=True)
@@ -121,9 +118,9 @@ def test_every_bar_that_is_drawn_can_be_seen():
 
 def test_lanes_are_in_the_order_in_which_people_count():
     labels = ("class1", "class10", "class2", "class21b", "class21a")
-    names = [name for name, _, _ in lanes_of(drawn(video(labels=labels), {"row": found([])}))]
+    names = [name for name, _, _ in lanes_of(drawn(video(labels=labels), {"row": detected([])}))]
     assert names[:5] == ["class1", "class2", "class10", "class21a", "class21b"]
-    assert len({text.get_color().tobytes() for text in drawn(video(labels=labels), {"row": found([])}).texts}) == 5
+    assert len({text.get_color().tobytes() for text in drawn(video(labels=labels), {"row": detected([])}).texts}) == 5
 
 
 @pytest.mark.parametrize(
@@ -137,7 +134,7 @@ def test_lanes_are_in_the_order_in_which_people_count():
     ],
 )
 def test_what_lies_beyond_the_end_is_drawn_and_the_end_marked(duration_s, end, row, length_s, marked):
-    axes = drawn(video(segments=((8.5, end),), duration_s=duration_s), {"row": found([(*row, 1, 0)])})
+    axes = drawn(video(segments=((8.5, end),), duration_s=duration_s), {"row": detected([(*row, 1, 0)])})
     assert axes.get_xlim() == (0, length_s)
     ends = [line for line in axes.lines if list(line.get_xdata()) == [duration_s] * 2]
     assert len(ends) == marked
@@ -149,10 +146,10 @@ def test_letters_that_no_font_has_are_one_warning(tmp_path):
     name = "a\U00014400\U00014401\U0001b171"
     odd = VideoAnnotation(name, (name,), duration_s=9.0, start=np.ones(1), end=2 * np.ones(1), segment_labels=(name,))
     with pytest.warns(UserWarning, match="no installed font") as caught:
-        draw_timeline(tmp_path / "a.png", odd, {"row": found([(1, 3, 0.5, 0)])})
+        draw_timeline(tmp_path / "a.png", odd, {"row": detected([(1, 3, 0.5, 0)])})
     (warning,) = caught
     assert "no installed font has '\U00014400\U00014401\U0001b171': boxes in the picture" in str(warning.message)
-    draw_timeline(tmp_path / "b.png", video(), {"row": found([])})  # and none where there is nothing to tell
+    draw_timeline(tmp_path / "b.png", video(), {"row": detected([])})  # and none where there is nothing to tell
 
 
 def test_fonts_of_other_scripts_are_used_where_they_are_installed(monkeypatch):
@@ -163,7 +160,7 @@ def test_fonts_of_other_scripts_are_used_where_they_are_installed(monkeypatch):
 
 def test_bars_stand_where_the_segments_are(tmp_path):
     """Columns in the first colour, over a 10 s axis: annotated at [1, 2) only, detected at [5, 9)."""
-    draw_timeline(tmp_path / "a.png", video(), {"row": found([(5, 9, 1.0, 0)])})
+    draw_timeline(tmp_path / "a.png", video(), {"row": detected([(5, 9, 1.0, 0)])})
     where = np.flatnonzero(columns(pixels(tmp_path / "a.png"), FIRST))
     runs = np.split(where, np.flatnonzero(np.diff(where) > 1) + 1)
     widths = [len(run) for run in runs]
@@ -172,7 +169,7 @@ def test_bars_stand_where_the_segments_are(tmp_path):
 
 
 def test_a_surer_detection_is_taller_and_darker(tmp_path):
-    draw_timeline(tmp_path / "a.png", video(segments=()), {"row": found([(1, 4, 0.2, 0), (6, 9, 0.8, 0)])})
+    draw_timeline(tmp_path / "a.png", video(segments=()), {"row": detected([(1, 4, 0.2, 0), (6, 9, 0.8, 0)])})
     image = pixels(tmp_path / "a.png")
     full, faint = columns(image, FIRST), columns(image, 1 - 0.35 * (1 - FIRST))
     assert full.any()
@@ -180,11 +177,11 @@ def test_a_surer_detection_is_taller_and_darker(tmp_path):
     assert np.flatnonzero(faint).max() < np.flatnonzero(full).min()
 
 
-@pytest.mark.parametrize(("count", "duration_s"), [(0, 2.0), (1, 2.0), (60, 2.0), (1, 7200.0), (60, 7200.0)])
+@pytest.mark.parametrize(("count", "duration_s"), [(0, 2.0), (60, 2.0), (60, 7200.0)])
 def test_short_and_long_few_and_many(tmp_path, count, duration_s):
     start = np.linspace(0, duration_s * 0.98, count)
     segments = [(s, s + 0.01 * duration_s) for s in start]
-    rows = {f"iteration {k}": found([(s, e, k + s, k % 2) for s, e in segments]) for k in range(4)}
+    rows = {f"iteration {k}": detected([(s, e, k + s, k % 2) for s, e in segments]) for k in range(4)}
     draw_timeline(tmp_path / "a.png", video(segments=segments, duration_s=duration_s), rows)
     image = pixels(tmp_path / "a.png")
     assert 300 < image.shape[1] < 2500
@@ -194,7 +191,7 @@ def test_short_and_long_few_and_many(tmp_path, count, duration_s):
 
 def test_two_seconds_in_two_hours_can_be_seen(tmp_path):
     lone = video(segments=((3600.0, 3602.0),), duration_s=7200.0)
-    draw_timeline(tmp_path / "a.png", lone, {"row": found([])})
+    draw_timeline(tmp_path / "a.png", lone, {"row": detected([])})
     image = pixels(tmp_path / "a.png")[:, :1300]  # without the lanes' names
     dark = ((image[:, :, 2] - image[:, :, 0]) > 0.25).any(axis=0)  # bluer than the band behind the rows
     assert 1 <= dark.sum() <= 4
@@ -211,7 +208,7 @@ def test_two_seconds_in_two_hours_can_be_seen(tmp_path):
     ],
 )
 def test_times_are_told_in_the_unit_that_suits_the_length(tmp_path, duration_s, words):
-    draw_timeline(tmp_path / "a.svg", video(duration_s=duration_s), {"row": found([])})
+    draw_timeline(tmp_path / "a.svg", video(duration_s=duration_s), {"row": detected([])})
     svg = (tmp_path / "a.svg").read_text()
     assert all(f">{word}<" in svg for word in words)
 
@@ -222,7 +219,7 @@ def test_a_curve_of_two_hours_is_no_block(tmp_path):
     draw_timeline(
         tmp_path / "a.png",
         video(segments=(), duration_s=7200.0),
-        {"row": found([])},
+        {"row": detected([])},
         curves={"jump": (seconds, np.arange(11_250) % 2.0)},
     )
     image = pixels(tmp_path / "a.png")
@@ -236,7 +233,7 @@ def test_a_dollar_sign_begins_no_formula(tmp_path):
     name = "$\\foo$ & $1"
     odd = VideoAnnotation(name, (name,), duration_s=9.0, start=np.ones(1), end=2 * np.ones(1), segment_labels=(name,))
     seconds = np.arange(3.0)
-    draw_timeline(tmp_path / "a.svg", odd, {name: found([(1, 3, 0.5, 0)])}, curves={name: (seconds, seconds / 2)})
+    draw_timeline(tmp_path / "a.svg", odd, {name: detected([(1, 3, 0.5, 0)])}, curves={name: (seconds, seconds / 2)})
     assert (tmp_path / "a.svg").read_text().count("$\\foo$") >= 5  # title, row, curve, two lanes
 
 
@@ -256,36 +253,11 @@ def test_score_curves_stand_at_the_middle_of_each_snippet():
     assert curves["foreground"][1].tolist() == pytest.approx([0.1, 0.9, 0.5])
 
 
-def test_more_classes_than_colours_and_unknown_duration(tmp_path):
-    labels = tuple(f"class {index}" for index in range(9))
-    many = video(labels=labels, segments=[(k, k + 1) for k in range(18)], duration_s=None)
-    draw_timeline(tmp_path / "a.svg", many, {"row": found([(1, 3, 0.5, 0)])})
-    svg = (tmp_path / "a.svg").read_text()
-    assert all(label in svg for label in labels)
-
-
-def test_a_video_with_weak_labels_only(tmp_path):
-    draw_timeline(tmp_path / "a.svg", VideoAnnotation("clip", ("jump",)), {"row": found([(1, 3, 0.5, 0)])})
-    assert "ground truth (0)" in (tmp_path / "a.svg").read_text()
-
-
 def test_bad_requests_leave_nothing(tmp_path):
     with pytest.raises(InputError, match=r"\.png"):
-        draw_timeline(tmp_path / "a.bmp", video(), {"row": found([])})
+        draw_timeline(tmp_path / "a.bmp", video(), {"row": detected([])})
     with pytest.raises(InputError, match="at least one row"):
         draw_timeline(tmp_path / "a.png", video(), {})
     with pytest.raises(OutputError, match="none"):
-        draw_timeline(tmp_path / "none" / "a.png", video(), {"row": found([])})
+        draw_timeline(tmp_path / "none" / "a.png", video(), {"row": detected([])})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_without_matplotlib_the_install_line_is_given(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'refineloc\[plot\]'"):
-        draw_timeline(tmp_path / "a.png", video(), {"row": found([])})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_importing_it_does_not_import_matplotlib():
-    code = "import sys; import refineloc.evaluation.pictures.timeline; print('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
