@@ -7,13 +7,12 @@ Each stage is an iterator over the one before it, and `ahead` runs an iterator i
 the kernels release the GIL, so the stages overlap. At most three batches of features exist at a time.
 """
 
+import collections
 import contextlib
 import itertools
-import queue
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -128,61 +127,21 @@ def _read(
     check_finite(out, f"{store.path}: video {video.name!r}")
 
 
-class _Failed(NamedTuple):
-    error: BaseException
+def ahead(items: Generator[_T]) -> Generator[_T]:
+    """Run a generator in a thread of its own: one item waits for the caller while the thread makes the next.
 
+    An error of the generator is raised in the caller, after the items before it. Leaving early (`break`, an error,
+    `close()`) waits for the thread to stop, so the caller may then close what the generator reads from.
+    """
+    # Imported here: it loads logging, which embedding with arrays does not need.
+    from concurrent.futures import ThreadPoolExecutor
 
-class _End:
-    pass
-
-
-class _Ahead(Generic[_T]):
-    """The thread of `ahead`, and the queue that it fills."""
-
-    def __init__(self, items: Iterator[_T], depth: int) -> None:
-        self._items = items
-        self._ready: queue.Queue[_T | _Failed | _End] = queue.Queue(maxsize=depth)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="refineloc-ahead", daemon=True)
-
-    def run(self) -> Generator[_T]:
-        """Start the thread, and yield its items."""
-        self._thread.start()
+    end: Any = object()
+    with contextlib.closing(items), ThreadPoolExecutor(1, "refineloc-ahead") as pool:
         try:
-            while True:
-                item = self._ready.get()
-                if isinstance(item, _Failed):
-                    raise item.error
-                if isinstance(item, _End):
-                    return
+            waiting = collections.deque(pool.submit(next, items, end) for _ in range(2))
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(next, items, end))
                 yield item
         finally:
-            self._stop.set()
-            while self._thread.is_alive():
-                with contextlib.suppress(queue.Empty):
-                    self._ready.get_nowait()  # frees a waiting put; the thread then sees that it should stop
-                self._thread.join(0.01)
-
-    def _work(self) -> None:
-        try:
-            # Close the iterator in its own thread. This stops the threads of iterators inside it, too.
-            closing: Any = (
-                contextlib.closing(self._items) if hasattr(self._items, "close") else contextlib.nullcontext()
-            )
-            with closing:
-                for item in self._items:
-                    self._ready.put(item)
-                    if self._stop.is_set():
-                        return
-            self._ready.put(_End())
-        except BaseException as error:  # any error is raised again in the thread that takes the items
-            self._ready.put(_Failed(error))
-
-
-def ahead(items: Iterator[_T], depth: int = 1) -> Generator[_T]:
-    """Run an iterator in a thread of its own, up to `depth` items ahead of the caller.
-
-    An error of the iterator is raised in the caller, after the items before it. Leaving early (`break`, an error,
-    `close()`) waits for the thread to stop, so the caller may then close what the iterator reads from.
-    """
-    return _Ahead(items, depth).run()
+            pool.shutdown(cancel_futures=True)

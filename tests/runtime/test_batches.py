@@ -4,7 +4,7 @@ import functools
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ GRID = SnippetGrid(25.0, 16)
 
 
 def running() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "refineloc-ahead"]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("refineloc-ahead")]
 
 
-def count(items: list[str], end: int, fail_at: int | None = None) -> Iterator[int]:
+def count(items: list[str], end: int, fail_at: int | None = None) -> Generator[int]:
     try:
         for number in range(end):
             if number == fail_at:
@@ -45,13 +45,13 @@ def test_gives_what_the_iterator_gives_and_ends() -> None:
     assert not running()
 
 
-def test_runs_ahead_by_its_depth_and_no_further() -> None:
+def test_runs_ahead_by_two_items_and_no_further() -> None:
     seen: list[str] = []
-    items = ahead(count(seen, 50), depth=2)
+    items = ahead(count(seen, 50))
     next(items)
-    wait_until(lambda: len(seen) >= 4, "the reader fills its queue")
+    wait_until(lambda: len(seen) >= 3, "the reader makes its next")
     time.sleep(0.05)  # for one that would go further
-    assert seen == ["made 0", "made 1", "made 2", "made 3"]  # one taken, two waiting, one in the hand
+    assert seen == ["made 0", "made 1", "made 2"]  # one taken, one waiting, one in the hand
     items.close()
 
 
