@@ -13,7 +13,6 @@ Weak means weak: with `times=False` no time is read, even if the file has it.
 """
 
 import csv
-import io
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import AnnotationError
-from refineloc.runtime.files import atomic_write, csv_writer, finite_number, is_text, parse_json, read_text
+from refineloc.runtime.files import atomic_write, csv_rows, csv_writer, finite_number, is_text, parse_json, read_text
 
 __all__ = ["Annotations", "VideoAnnotation", "read_annotations", "read_regions", "write_annotations_csv"]
 
@@ -139,12 +138,7 @@ def read_regions(path: str | os.PathLike[str]) -> dict[str, list[tuple[float, fl
         AnnotationError: the file is missing, or a line has another form.
     """
     source = Path(path)
-    try:
-        lines = source.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise AnnotationError(f"{source}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise AnnotationError(f"{source}: cannot be read as text: {error}") from error
+    lines = read_text(source, AnnotationError, "give lines VIDEO START END").split("\n")
     regions: dict[str, list[tuple[float, float]]] = {}
     for number, line in enumerate(lines, start=1):
         words = line.split()
@@ -157,30 +151,16 @@ def read_regions(path: str | os.PathLike[str]) -> dict[str, list[tuple[float, fl
     return regions
 
 
+@dataclass(slots=True)
 class _Builder:
-    """Collects the rows of one video."""
+    """Collects the labels and segments of one video."""
 
-    __slots__ = ("duration_s", "end", "fps", "frames", "labels", "segment_labels", "start", "subset")
-
-    def __init__(
-        self,
-        duration_s: float | None = None,
-        fps: float | None = None,
-        frames: int | None = None,
-        subset: str | None = None,
-    ) -> None:
-        self.duration_s, self.fps, self.frames, self.subset = duration_s, fps, frames, subset
-        self.labels: set[str] = set()
-        self.start: list[float] = []
-        self.end: list[float] = []
-        self.segment_labels: list[str] = []
-
-    def add(self, label: str, start: float | None = None, end: float | None = None) -> None:
-        self.labels.add(label)
-        if start is not None and end is not None:
-            self.start.append(start)
-            self.end.append(end)
-            self.segment_labels.append(label)
+    duration_s: float | None
+    fps: float | None
+    frames: int | None
+    subset: str | None = None
+    labels: set[str] = field(default_factory=set)
+    segments: list[tuple[float, float, str]] = field(default_factory=list)
 
     def build(self, name: str) -> VideoAnnotation:
         return VideoAnnotation(
@@ -190,64 +170,27 @@ class _Builder:
             fps=self.fps,
             frames=self.frames,
             subset=self.subset,
-            start=np.array(self.start, dtype=np.float64),
-            end=np.array(self.end, dtype=np.float64),
-            segment_labels=tuple(self.segment_labels),
+            start=np.array([start for start, _, _ in self.segments], dtype=np.float64),
+            end=np.array([end for _, end, _ in self.segments], dtype=np.float64),
+            segment_labels=tuple(label for _, _, label in self.segments),
         )
 
 
 def _from_csv(source: Path, text: str, times: bool) -> dict[str, VideoAnnotation]:
-    # Not text.splitlines(), which splits at U+2028, form feeds and the line ends inside quotes, too.
-    rows = csv.reader(io.StringIO(text, newline=""))
-    try:
-        return _from_rows(source, rows, times)
-    except csv.Error as error:
-        raise AnnotationError(f"{source}: line {rows.line_num}: not a CSV: {error}") from error
-
-
-def _from_rows(source: Path, rows: Any, times: bool) -> dict[str, VideoAnnotation]:
-    header = [name.strip() for name in next(rows, [])]
-    if "video-name" not in header or "label" not in header:
-        raise AnnotationError(
-            f"{source}: expected a header with the columns video-name and label, "
-            f"got {','.join(header) or 'an empty file'}"
-        )
-    columns = {name: index for index, name in enumerate(header)}
-    name_column, label_column = columns["video-name"], columns["label"]
-    start_column, end_column = (columns.get("t-start"), columns.get("t-end")) if times else (None, None)
-    duration_column, fps_column, frames_column = (
-        columns.get("video-duration"),
-        columns.get("fps"),
-        columns.get("video-num-frames"),
-    )
-
-    def number(row: list[str], column: int | None) -> float | None:
-        if column is None or not row[column].strip():
-            return None
-        return _number(row[column], f"{source}: line {rows.line_num}: column {header[column]!r}")
-
     builders: dict[str, _Builder] = {}
-    for row in rows:
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise AnnotationError(f"{source}: line {rows.line_num}: expected {len(header)} columns, got {len(row)}")
-        name, label = row[name_column].strip(" \t"), row[label_column].strip(" \t")
+    for where, row in csv_rows(text, ("video-name", "label"), source, AnnotationError):
+        name, label = row["video-name"].strip(" \t"), row["label"].strip(" \t")
         if not name or not label:
-            raise AnnotationError(f"{source}: line {rows.line_num}: a video name or a label is empty")
-        builder = builders.get(name)
-        if builder is None:
-            where = f"{source}: line {rows.line_num}"
-            frames = number(row, frames_column)
-            builder = builders[name] = _Builder(
-                duration_s=_positive(number(row, duration_column), f"{where}: video-duration"),
-                fps=_positive(number(row, fps_column), f"{where}: fps"),
-                frames=None if frames is None else int(frames),
-            )
-        start, end = number(row, start_column), number(row, end_column)
+            raise AnnotationError(f"{where}: a video name or a label is empty")
+        stated = {column: value for column, value in row.items() if value.strip()}
+        if name not in builders:
+            builders[name] = _builder(stated, ("video-duration", "fps", "video-num-frames"), where)
+        builders[name].labels.add(label)
+        start, end = (_optional(stated, column, where) if times else None for column in ("t-start", "t-end"))
         if (start is None) != (end is None):
-            raise AnnotationError(f"{source}: line {rows.line_num}: only one of t-start and t-end is given")
-        builder.add(label, start, end)
+            raise AnnotationError(f"{where}: only one of t-start and t-end is given")
+        if start is not None and end is not None:
+            builders[name].segments.append((start, end, label))
     return {name: builder.build(name) for name, builder in builders.items()}
 
 
@@ -266,24 +209,19 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
         stated_subset = entry.get("subset")
         if stated_subset is not None and not isinstance(stated_subset, str):
             raise AnnotationError(f"{where}: expected a subset's name, got {stated_subset!r}")
-        frames = _optional(entry, "frame", where)
-        builder = _Builder(
-            duration_s=_positive(_optional(entry, "duration", where), f"{where}: duration"),
-            fps=_positive(_optional(entry, "fps", where), f"{where}: fps"),
-            frames=None if frames is None else int(frames),
-            subset=stated_subset,
-        )
+        builder = _builder(entry, ("duration", "fps", "frame"), where, stated_subset)
         for annotation in entry.get("annotations", []):
             label = annotation.get("label") if isinstance(annotation, dict) else None
             if not isinstance(label, str) or not label:
                 raise AnnotationError(f"{where}: an annotation has no 'label'")
+            builder.labels.add(label)
             segment = annotation.get("segment") if times else None
             if segment is None:
-                builder.add(label)
                 continue
             if not isinstance(segment, list) or len(segment) != 2:
                 raise AnnotationError(f"{where}: expected a segment [start, end], got {segment!r}")
-            builder.add(label, _number(segment[0], f"{where}: segment"), _number(segment[1], f"{where}: segment"))
+            start, end = (_number(bound, f"{where}: segment") for bound in segment)
+            builder.segments.append((start, end, label))
         for kind, value in (
             ("name", name),
             ("subset", stated_subset or ""),
@@ -295,16 +233,19 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
     return videos
 
 
-def _optional(entry: dict[str, Any], key: str, where: str) -> float | None:
+def _builder(entry: Mapping[str, Any], keys: tuple[str, str, str], where: str, subset: str | None = None) -> _Builder:
+    """A video without labels, of an entry that states duration, fps and number of frames under these keys."""
+    duration_s, fps, frames = (_optional(entry, key, where) for key in keys)
+    for key, value in zip(keys, (duration_s, fps), strict=False):
+        if value is not None and value <= 0:
+            raise AnnotationError(f"{where}: {key}: expected a positive number, got {value}")
+    return _Builder(duration_s, fps, None if frames is None else int(frames), subset)
+
+
+def _optional(entry: Mapping[str, Any], key: str, where: str) -> float | None:
     return None if entry.get(key) is None else _number(entry[key], f"{where}: {key}")
 
 
 def _number(value: Any, where: str) -> float:
     """A finite number; published files have some as strings."""
     return finite_number(value, where, AnnotationError)
-
-
-def _positive(value: float | None, where: str) -> float | None:
-    if value is not None and value <= 0:
-        raise AnnotationError(f"{where}: expected a positive number, got {value}")
-    return value

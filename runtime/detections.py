@@ -1,7 +1,6 @@
 """Detections: the value, and its files (ActivityNet JSON, CSV, JSON lines)."""
 
 import csv
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import DetectionError, InputError
-from refineloc.runtime.files import atomic_write, csv_writer, finite_number, is_text, parse_json, read_text
+from refineloc.runtime.files import atomic_write, csv_rows, csv_writer, finite_number, is_text, parse_json, read_text
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.values import Segments
 
 __all__ = ["Detection", "Detections", "read_detections", "write_detections"]
 
+_CSV_COLUMNS = ("video-name", "t-start", "t-end", "label", "score")
 _VERSION = "VERSION 1.3"  # of ActivityNet's submission format, which its evaluation kit expects
 
 
@@ -97,7 +97,7 @@ def write_detections(
     pairs = detections.items() if isinstance(detections, Mapping) else detections
     with atomic_write(target) as handle:
         if kind == ".csv":
-            csv.writer(handle, lineterminator="\n").writerow(("video-name", "t-start", "t-end", "label", "score"))
+            csv.writer(handle, lineterminator="\n").writerow(_CSV_COLUMNS)
             for name, video in pairs:
                 csv_writer(handle, (name, *video.classes)).writerows((name, *record) for record in video)
         elif kind == ".jsonl":
@@ -191,29 +191,12 @@ def _rows_of_jsonl(source: Path, text: str) -> dict[str, list[_Row]]:
 
 
 def _rows_of_csv(source: Path, text: str) -> dict[str, list[_Row]]:
-    # Spaces around names do not count, as in annotations.
-    rows = csv.reader(io.StringIO(text, newline=""))
     raw: dict[str, list[_Row]] = {}
-    try:
-        header = [name.strip() for name in next(rows, [])]
-        wanted = ("video-name", "t-start", "t-end", "label", "score")
-        missing = [name for name in wanted if name not in header]
-        if missing:
-            raise DetectionError(f"{source}: the header lacks the columns {', '.join(missing)}")
-        name_column, start_column, end_column, label_column, score_column = (header.index(name) for name in wanted)
-        for row in rows:
-            if not row:
-                continue
-            where = f"{source}: line {rows.line_num}"
-            if len(row) != len(header):
-                raise DetectionError(f"{where}: expected {len(header)} columns, got {len(row)}")
-            start, end, score = (
-                finite_number(row[column], where, DetectionError) for column in (start_column, end_column, score_column)
-            )
-            name, label = row[name_column].strip(" \t"), row[label_column].strip(" \t")
-            raw.setdefault(name, []).append((start, end, label, score))
-    except csv.Error as error:
-        raise DetectionError(f"{source}: line {rows.line_num}: not a CSV: {error}") from error
+    for where, row in csv_rows(text, _CSV_COLUMNS, source, DetectionError):
+        # Spaces around names do not count, as in annotations.
+        name, label = row["video-name"].strip(" \t"), row["label"].strip(" \t")
+        start, end, score = (finite_number(row[key], where, DetectionError) for key in ("t-start", "t-end", "score"))
+        raw.setdefault(name, []).append((start, end, label, score))
     return raw
 
 

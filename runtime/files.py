@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import math
 import os
@@ -17,6 +18,7 @@ __all__ = [
     "atomic_path",
     "atomic_write",
     "check_writable",
+    "csv_rows",
     "csv_writer",
     "finite_number",
     "is_text",
@@ -123,6 +125,31 @@ def read_text(path: str | os.PathLike[str], error: type[RefineLocError], hint: s
         raise error(f"{source}: no such file; {hint}") from None
     except (OSError, UnicodeDecodeError) as problem:
         raise error(f"{source}: cannot be read as text: {problem}") from problem
+
+
+def csv_rows(
+    text: str, columns: tuple[str, ...], source: Path, error: type[InputError]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows of a CSV with a header: where each is ("FILE: line N"), and its texts by column.
+
+    Raises:
+        InputError: of the type `error`: one of `columns` is missing, or a row has another length or is not CSV.
+    """
+    # Not text.splitlines(), which splits at U+2028, form feeds and the line ends inside quotes, too.
+    rows = csv.reader(io.StringIO(text, newline=""))
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        if not set(columns) <= set(header):
+            got = ",".join(header) or "an empty file"
+            raise error(f"{source}: expected a header with the columns {', '.join(columns)}, got {got}")
+        for row in rows:
+            where = f"{source}: line {rows.line_num}"
+            if row and len(row) != len(header):
+                raise error(f"{where}: expected {len(header)} columns, got {len(row)}")
+            if row:
+                yield where, dict(zip(header, row, strict=True))
+    except csv.Error as problem:
+        raise error(f"{source}: line {rows.line_num}: not a CSV: {problem}") from problem
 
 
 def parse_json(text: str, where: str, error: type[InputError]) -> Any:

@@ -39,7 +39,7 @@ def test_times_can_be_left_unread(tmp_path: Path) -> None:
     annotations = read_annotations(path, times=False)
     assert not annotations.has_times
     assert annotations["v1"].labels == ("dive", "jump")
-    with pytest.raises(AnnotationError, match=r"line 2: column 't-start'.*'secret'"):
+    with pytest.raises(AnnotationError, match=r"line 2: t-start: .*'secret'"):
         read_annotations(path)
 
 
@@ -115,10 +115,10 @@ def test_activitynet_json(tmp_path: Path) -> None:
     [
         ("", "empty file"),
         ("video-name,label\n", "holds no video"),
-        ("name,label\nv,x\n", "video-name and label"),
+        ("name,label\nv,x\n", "the columns video-name, label, got name,label"),
         ("video-name,label\nv\n", "line 2: expected 2 columns, got 1"),
         ("video-name,label\nv,\n", "line 2: a video name or a label is empty"),
-        ("video-name,label,fps\nv,x,fast\n", "line 2: column 'fps'"),
+        ("video-name,label,fps\nv,x,fast\n", "line 2: fps: expected a number"),
         ("video-name,label,fps\nv,x,0\n", "line 2: fps: expected a positive number"),
         ("video-name,label,t-start,t-end\nv,x,1,nan\n", "finite"),
         ("video-name,label,t-start,t-end\nv,x,1,\n", "only one of t-start and t-end"),

@@ -102,7 +102,7 @@ def test_failed_writes_leave_nothing_and_keep_what_was_there(tmp_path: Path) -> 
         ("d.json", '{"results": {"v": [{"label": "x", "score": NaN, "segment": [0, 1]}]}}', "finite"),
         ("d.json", '{"results": {"v": [{"label": 7, "score": 1, "segment": [0, 1]}]}}', "not a string"),
         ("d.jsonl", '{"video": 3}\n', "line 1"),
-        ("d.csv", "a,b\n1,2\n", "lacks the columns video-name"),
+        ("d.csv", "a,b\n1,2\n", "expected a header with the columns video-name, t-start, t-end, label, score, got a,b"),
         ("d.csv", "video-name,t-start,t-end,label,score\nv,0,x,l,1\n", "line 2"),
         ("d.csv", "video-name,t-start,t-end,label,score\nv,0,1,l\n", "line 2: expected 5 columns, got 4"),
         ("d.csv", "video-name,t-start,t-end,label,score\nv,0,1," + "x" * 200_000 + ",1\n", "line 2: not a CSV"),
