@@ -1,1 +1,1 @@
-"""Ratios of the kernels against named peers, measured in one run: `python -m benchmarks`."""
+"""Times of the kernels relative to named peers, measured in one run: `python -m benchmarks`."""

@@ -27,7 +27,7 @@ def machine() -> str:
 
 
 def memcpy_bandwidth() -> float:
-    """Bytes that one core reads and writes a second, copying 64 MiB."""
+    """Bytes a second that one core reads and writes when it copies 64 MiB."""
     source = np.ones(2**23)
     target = np.empty_like(source)
     (seconds,) = race(lambda: np.copyto(target, source))

@@ -1,4 +1,4 @@
-"""Compile a peer that is written in Cython, with the flags of our own kernels, outside the source folders."""
+"""Compiles a peer that is written in Cython with the flags of our kernels, outside the source folders."""
 
 import importlib.util
 import sys
@@ -9,7 +9,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def load(name: str) -> ModuleType:
-    """Compile benchmarks/NAME.pyx into build/benchmarks (again only when it changed), and import it."""
+    """Compile benchmarks/NAME.pyx into build/benchmarks (only if it has changed), and import it."""
     from Cython.Build import cythonize
     from setuptools import Distribution, Extension
 

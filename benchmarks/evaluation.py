@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.evaluators import by_numpy, by_pandas
+from benchmarks.evaluators import by_numpy, by_pandas, truth_table
 from benchmarks.timing import Row, race
 from refineloc.evaluation import DEFAULT_TIOUS, evaluate, match_detections
 from refineloc.runtime.annotations import read_annotations
@@ -19,35 +19,27 @@ TRUTH = RELEASE / "activitynet_v1-2_valid_groundtruth.csv"
 
 
 def rows() -> list[Row]:
-    """The function against two evaluators given their tables ready, and the command against starting Python."""
+    """The function against two evaluators that get their tables ready-made, and the command against starting Python."""
     if not PREDICTIONS.exists():
         print(f"evaluation: left out, {PREDICTIONS} is not here")
         return []
     detections, annotations, tious = read_detections(PREDICTIONS), read_annotations(TRUTH), np.array(DEFAULT_TIOUS)
-    found = pd.DataFrame(
-        [(video, one.start, one.end, one.label, one.score) for video, several in detections.items() for one in several],
+    table = pd.DataFrame(
+        [(video, *detection) for video, by_score in detections.items() for detection in by_score],
         columns=["video", "start", "end", "label", "score"],
     )
-    truth = pd.DataFrame(
-        [
-            (video.name, start, end, label)
-            for video in annotations.values()
-            for start, end, label in zip(video.start, video.end, video.segment_labels, strict=True)
-            if end > start
-        ],
-        columns=["video", "start", "end", "label"],
-    )
+    truth = truth_table(annotations)
     ours = evaluate(match_detections(detections, annotations)).ap
-    # Sorts that are not stable order equal scores in their own way: a few classes differ a little.
-    for theirs in (by_pandas(found, truth, tious), by_numpy(found, truth, tious)):
+    # Their sorts are not stable and order equal scores differently, so a few classes differ a little.
+    for theirs in (by_pandas(table, truth, tious), by_numpy(table, truth, tious)):
         assert abs(ours.mean() - theirs.mean()) < 1e-4, (ours.mean(), theirs.mean())
     ours_s, numpy_s = race(
         lambda: evaluate(match_detections(detections, annotations)),
-        lambda: by_numpy(found, truth, tious),
+        lambda: by_numpy(table, truth, tious),
         budget_s=4,
     )
-    (pandas_s,) = race(lambda: by_pandas(found, truth, tious))
-    subject = f"evaluation, {len(found):,} x {len(tious)}"
+    (pandas_s,) = race(lambda: by_pandas(table, truth, tious))
+    subject = f"evaluation, {len(table):,} x {len(tious)}"
     return [
         Row(subject, "pandas, as ActivityNet's kit", ours_s, pandas_s, "at least 1,000"),
         Row(subject, "NumPy", ours_s, numpy_s, "at least 80"),
@@ -56,7 +48,7 @@ def rows() -> list[Row]:
 
 
 def process() -> Row:
-    """All of `refineloc-eval`, reading both files, against a Python that only imports NumPy."""
+    """The whole of `refineloc-eval`, with reading both files, against a Python that imports NumPy."""
     command = str(Path(sys.executable).parent / "refineloc-eval")
     whole_s, start_s = race(
         lambda: subprocess.run([command, str(PREDICTIONS), str(TRUTH)], check=True, stdout=subprocess.DEVNULL),

@@ -1,4 +1,4 @@
-"""Two evaluators as the field has them, written for the comparison: by pandas, and by NumPy."""
+"""Two evaluators as usual in the field, written for the comparison: with pandas, and with NumPy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from refineloc.runtime.annotations import Annotations
+
 Floats = npt.NDArray[np.float64]
+
+
+def truth_table(annotations: Annotations) -> pd.DataFrame:
+    """The annotated segments as rows, without empty ones."""
+    rows = [
+        (video.name, start, end, label)
+        for video in annotations.values()
+        for start, end, label in zip(video.start, video.end, video.segment_labels, strict=True)
+        if end > start
+    ]
+    return pd.DataFrame(rows, columns=["video", "start", "end", "label"])
 
 
 def interpolated(hits: npt.NDArray[np.bool_], positives: int) -> float:
@@ -27,42 +40,42 @@ def overlap(start: float, end: float, starts: Any, ends: Any) -> Any:
 
 
 def by_pandas(detections: pd.DataFrame, truth: pd.DataFrame, tious: Floats) -> Floats:
-    """In the manner of ActivityNet's kit: a group a class, of which each row looks up its video's truth."""
+    """In the manner of ActivityNet's kit: a group for each class, whose rows look up the annotations of their video."""
     predicted = detections.groupby("label")
     result = []
     for label, annotations in truth.groupby("label"):
         if label not in predicted.groups:
             result.append(np.zeros(len(tious)))
             continue
-        own = predicted.get_group(label).reset_index(drop=True)
+        ranked = predicted.get_group(label).reset_index(drop=True)
         annotations = annotations.reset_index(drop=True)
         videos = annotations.groupby("video")
-        own = own.loc[own["score"].values.argsort()[::-1]].reset_index(drop=True)
+        ranked = ranked.loc[ranked["score"].values.argsort()[::-1]].reset_index(drop=True)
         locked = np.full((len(tious), len(annotations)), -1)
-        hits = np.zeros((len(tious), len(own)), dtype=bool)
-        for index, row in own.iterrows():
+        hits = np.zeros((len(tious), len(ranked)), dtype=bool)
+        for index, row in ranked.iterrows():
             try:
                 candidates = videos.get_group(row["video"]).reset_index()
             except KeyError:
                 continue
-            scores = overlap(row["start"], row["end"], candidates["start"].values, candidates["end"].values)
-            ranked = scores.argsort()[::-1]
+            tiou = overlap(row["start"], row["end"], candidates["start"].values, candidates["end"].values)
+            by_overlap = tiou.argsort()[::-1]
             for k, threshold in enumerate(tious):
-                for at in ranked:
-                    if scores[at] < threshold:
+                for candidate in by_overlap:
+                    if tiou[candidate] < threshold:
                         break
-                    position = candidates.loc[at]["index"]
-                    if locked[k, position] >= 0:
+                    annotation = candidates.loc[candidate]["index"]
+                    if locked[k, annotation] >= 0:
                         continue
                     hits[k, index] = True
-                    locked[k, position] = index
+                    locked[k, annotation] = index
                     break
-        result.append(np.array([interpolated(one, len(annotations)) for one in hits]))
+        result.append(np.array([interpolated(hits_at_tiou, len(annotations)) for hits_at_tiou in hits]))
     return np.array(result).T
 
 
 def by_numpy(detections: pd.DataFrame, truth: pd.DataFrame, tious: Floats) -> Floats:
-    """The same with arrays and dictionaries alone: grouped once, all thresholds of a detection at once."""
+    """The same with arrays and dictionaries: grouped once, all thresholds of a detection together."""
     columns = [detections[name].to_numpy() for name in ("label", "video", "start", "end", "score")]
     groups: dict[tuple[str, str], tuple[Floats, Floats]] = {}
     positives: dict[str, int] = {}
@@ -79,21 +92,21 @@ def by_numpy(detections: pd.DataFrame, truth: pd.DataFrame, tious: Floats) -> Fl
     for name in sorted(positives):
         taken: dict[str, npt.NDArray[np.bool_]] = {}
         hits = np.zeros((len(tious), len(members[name])), dtype=bool)
-        for at, index in enumerate(members[name]):
-            own = groups.get((name, video[index]))
-            if own is None:
+        for rank, index in enumerate(members[name]):
+            annotations = groups.get((name, video[index]))
+            if annotations is None:
                 continue
-            scores = overlap(start[index], end[index], *own)
-            if scores.max() < tious[0]:
+            tiou = overlap(start[index], end[index], *annotations)
+            if tiou.max() < tious[0]:
                 continue
-            free = ~taken.setdefault(video[index], np.zeros((len(tious), len(scores)), dtype=bool))
-            allowed = np.where(free & (scores >= tious[:, None]), scores, -1.0)
-            # Of equal ones the later, as the kit's reversed sort takes it.
-            best = len(scores) - 1 - allowed[:, ::-1].argmax(axis=1)
+            free = ~taken.setdefault(video[index], np.zeros((len(tious), len(tiou)), dtype=bool))
+            allowed = np.where(free & (tiou >= tious[:, None]), tiou, -1.0)
+            # Of equal overlaps the last, as by the kit's reversed sort.
+            best = len(tiou) - 1 - allowed[:, ::-1].argmax(axis=1)
             hit = allowed[np.arange(len(tious)), best] >= 0
             taken[video[index]][hit, best[hit]] = True
-            hits[:, at] = hit
-        result.append([interpolated(one, positives[name]) for one in hits])
+            hits[:, rank] = hit
+        result.append([interpolated(hits_at_tiou, positives[name]) for hits_at_tiou in hits])
     return np.array(result).T
 
 

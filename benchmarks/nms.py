@@ -1,4 +1,4 @@
-"""Suppression: 200 to 200,000 segments, spread over a long video or all over each other."""
+"""Suppression of 20 to 200,000 segments that overlap little or much."""
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ def segments(size: int, density: str) -> tuple[Floats, Floats, Floats, npt.NDArr
 
 
 def by_torch(start: Floats, end: Floats, score: Floats, threshold: float) -> npt.NDArray[np.int64]:
-    """As detectors in torch write it: sorted by score, each kept segment's tIoU with all that remain."""
+    """As in torch detectors: sorted by score, the tIoU of each kept segment with all that remain."""
     first, last = torch.from_numpy(start), torch.from_numpy(end)
     remaining = torch.argsort(torch.from_numpy(score), descending=True, stable=True)
     kept = []
@@ -41,7 +41,7 @@ def by_torch(start: Floats, end: Floats, score: Floats, threshold: float) -> npt
 
 
 def rows() -> list[Row]:
-    """Against compiled loops over all pairs, and (up to 2,000) against the twins."""
+    """Against compiled loops over all pairs, and up to 2,000 segments against the twin and torch."""
     peer = compiled.load("quadratic_nms")
     out = []
     for density in ("spread", "crowded", "dense"):
@@ -62,7 +62,7 @@ def rows() -> list[Row]:
                 aim = AIMS.get((density, size), "1")
                 out.append(Row(subject, "compiled, all pairs", ours_s, theirs_s, f"at least {aim}"))
             else:
-                # All pairs would take a minute: a tenth of it, times the hundred that it grows by.
+                # All pairs would take a minute. A tenth of the segments takes a hundredth of the time.
                 tenth = segments(size // 10, density)
                 ours_s, theirs_s = race(ours, lambda: peer.hard_nms(*tenth[:3], 0.5))  # noqa: B023
                 out.append(Row(subject, "all pairs, from 20,000 x 100", ours_s, 100 * theirs_s, "at least 1"))
@@ -92,14 +92,14 @@ def rows() -> list[Row]:
 
 
 def batched() -> list[Row]:
-    """2,000 groups of 18 segments, as a data set gives, in one call or in one call a group."""
+    """2,000 groups of 18 segments, as of a data set, in one call or in a call for each group."""
     rng = np.random.default_rng(0)
-    groups, each = 2_000, 18
-    start = rng.uniform(0, 120, groups * each)
-    end = start + rng.uniform(5, 60, groups * each)
-    score, group = rng.random(groups * each), np.repeat(np.arange(groups), each)
+    groups, group_size = 2_000, 18
+    start = rng.uniform(0, 120, groups * group_size)
+    end = start + rng.uniform(5, 60, groups * group_size)
+    score, group = rng.random(groups * group_size), np.repeat(np.arange(groups), group_size)
     peer = compiled.load("quadratic_nms")
-    parts = [slice(at, at + each) for at in range(0, groups * each, each)]
+    parts = [slice(begin, begin + group_size) for begin in range(0, groups * group_size, group_size)]
     ours_s, theirs_s = race(
         lambda: hard_nms(start, end, score, group, tiou_threshold=0.5),
         lambda: [peer.hard_nms(start[part], end[part], score[part], 0.5) for part in parts],

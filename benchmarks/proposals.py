@@ -1,4 +1,4 @@
-"""Proposals at many thresholds: against a threshold at a time as BaS-Net's code goes about it, and the NumPy twin."""
+"""Proposals at many thresholds, against one threshold at a time as in BaS-Net's code, and against the NumPy twin."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ SETTINGS: dict[str, Any] = {"thresholds": THRESHOLDS, "top_k": 2, "scoring": "co
 
 
 def threshold_at_a_time(c: F32, y: F32) -> dict[tuple[int, int, int], float]:
-    """As the field writes it: for each class and threshold, where the scores are above, split, and each run's means."""
-    found = {}
+    """As usual in the field: for each class and threshold, split the kept snippets into runs, and take their means."""
+    proposals = {}
     for n in np.argsort(-y, kind="stable")[: SETTINGS["top_k"]].tolist():
         x = (c[:, n] - c[:, n].min()) / (c[:, n].max() - c[:, n].min())
         for threshold in THRESHOLDS:
@@ -29,8 +29,8 @@ def threshold_at_a_time(c: F32, y: F32) -> dict[tuple[int, int, int], float]:
                 ring = int(np.ceil(0.25 * len(run)))
                 outside = np.concatenate([x[max(first - ring, 0) : first], x[last + 1 : last + 1 + ring]])
                 inner, outer = np.mean(x[first : last + 1]), np.mean(outside) if len(outside) else 0.0
-                found[n, first, last] = float(inner - outer + 0.2 * y[n])
-    return found
+                proposals[n, first, last] = float(inner - outer + 0.2 * y[n])
+    return proposals
 
 
 def rows(bandwidth: float) -> list[Row]:
@@ -49,13 +49,13 @@ def rows(bandwidth: float) -> list[Row]:
         def plain() -> object:
             return twin.detect_proposals(c, y, lengths, **SETTINGS)  # noqa: B023
 
-        found, expected = ours(), theirs()
-        keys = list(zip(*(column.tolist() for column in found[1:4]), strict=True))
+        proposals, expected = ours(), theirs()
+        keys = list(zip(*(column.tolist() for column in proposals[1:4]), strict=True))
         assert set(keys) == expected.keys()
-        assert np.allclose([expected[key] for key in keys], found[4], atol=1e-4)
+        assert np.allclose([expected[key] for key in keys], proposals[4], atol=1e-4)
         subject = f"proposals, T {snippets:,}, N 20 ({len(keys)} found)"
         ours_s, theirs_s, plain_s = race(ours, theirs, plain)
-        touched = c.nbytes + sum(column.nbytes for column in found)
+        touched = c.nbytes + sum(column.nbytes for column in proposals)
         out.append(Row(subject, "a threshold at a time", ours_s, theirs_s, "at least 100"))
         out.append(Row(subject, "NumPy twin", ours_s, plain_s))
         out.append(Row(subject, "limit: bytes / bandwidth", ours_s, touched / bandwidth))
@@ -63,12 +63,12 @@ def rows(bandwidth: float) -> list[Row]:
 
 
 def batch() -> Row:
-    """100 videos of 200 snippets in one call, which is how the detector and the training loop call it."""
+    """100 videos of 200 snippets in one call, as the detector and the training loop call it."""
     c = scores(20_000, 20)[0]
     y = np.repeat(c.mean(axis=0)[None], 100, axis=0)
     lengths = np.full(100, 200)
     ours_s, theirs_s = race(
         lambda: detect_proposals(c, y, lengths, **SETTINGS),
-        lambda: [threshold_at_a_time(c[at : at + 200], y[0]) for at in range(0, 20_000, 200)],
+        lambda: [threshold_at_a_time(c[begin : begin + 200], y[0]) for begin in range(0, 20_000, 200)],
     )
     return Row("proposals, 100 videos of T 200, N 20", "a threshold at a time", ours_s, theirs_s, "at least 100")

@@ -1,10 +1,10 @@
-"""Detecting in a file of features, against what bounds it: reading the file, and the matrix products.
+"""Detection in a file of features, against its bounds: reading the file, and the matrix products.
 
     python -m benchmarks runtime
 
-One run measures all three, in turns, so that a slow phase of the machine hits all. The bound is the larger of the two:
-reading and computing overlap. Features are I3D's (2,048 wide), lengths spread as in THUMOS14, the model has two layers.
-Files are read from the page cache; from a disk below about 0.2 GB/s, reading is the bound.
+All three are measured in turns, so that a slow phase of the machine affects all. The larger of the two is the bound, as
+reading and computing overlap. Features are 2,048 wide as I3D's, lengths are distributed as in THUMOS14, and the model
+has two layers. Files are read from the page cache; from a disk below about 0.2 GB/s, reading is the bound.
 """
 
 import os
@@ -33,7 +33,7 @@ ROUNDS_S = 12.0  # for each of the three
 
 
 def rows() -> list[Row]:
-    """End to end against its bound, by what is stored and computed; and the import against ONNX Runtime's own."""
+    """Detection against its bounds, for three kinds of file and model; and the import against that of ONNX Runtime."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lengths = np.clip(np.random.default_rng(0).lognormal(np.log(280), 0.8, VIDEOS), 8, 2000).astype(int)
@@ -66,7 +66,7 @@ def _end_to_end(folder: Path, lengths: np.ndarray, precision: Precision, dtype: 
     snippets = int(lengths.sum())
     subject = f"detect, {precision} model, {np.dtype(dtype).name} file, {snippets:,} snippets"
     whole_s, read_s, calls_s = race(whole, read, _products(folder, snippets, precision), budget_s=ROUNDS_S)
-    products_s = calls_s * snippets / (_calls(snippets) * BATCH)  # whole calls were timed
+    products_s = calls_s * snippets / (_calls(snippets) * BATCH)  # as only whole calls were timed
     bound = max(read_s, products_s)
     return [
         Row(subject, "reading the file", whole_s, read_s),
@@ -76,10 +76,10 @@ def _end_to_end(folder: Path, lengths: np.ndarray, precision: Precision, dtype: 
 
 
 def _products(folder: Path, snippets: int, precision: Precision) -> Callable[[], None]:
-    """Only the products of the two branches' layers, in calls of the detector's size.
+    """The products of the layers alone, in calls of the detector's size.
 
-    Float32: NumPy's BLAS or ONNX Runtime's products, whichever is faster on this machine. Int8: ONNX Runtime's
-    MatMulInteger, without the quantisation around it.
+    Float32: by NumPy's BLAS or ONNX Runtime, whichever is faster on this machine. Int8: ONNX Runtime's MatMulInteger,
+    without quantisation.
     """
     shapes = [(WIDTH, WIDTH // 2), (WIDTH // 2, CLASSES), (WIDTH, WIDTH // 2), (WIDTH // 2, 2)]
     rng = np.random.default_rng(2)
@@ -106,8 +106,8 @@ def _products(folder: Path, snippets: int, precision: Precision) -> Callable[[],
     arrays = [(feed[f"x{index}"], numpy_helper.to_array(weight)) for index, weight in enumerate(weights)]
 
     def by_blas() -> None:
-        for one, other in arrays:
-            one @ other
+        for inputs, weight in arrays:
+            inputs @ weight
 
     job = by_engine
     if exact:
@@ -129,7 +129,7 @@ def _model(folder: Path, precision: Precision) -> Path:
     path = folder / f"{precision}.onnx"
     if not path.exists():
         torch.manual_seed(0)
-        said = ModelMetadata(
+        metadata = ModelMetadata(
             classes=tuple(f"c{index}" for index in range(CLASSES)),
             width=WIDTH,
             snippet_frames=16,
@@ -146,12 +146,12 @@ def _model(folder: Path, precision: Precision) -> Path:
             producer="refineloc benchmark",
             context_snippets=0,
         )
-        save_graph(path, build(RefineLoc(WIDTH, CLASSES), WIDTH, precision), said)
+        save_graph(path, build(RefineLoc(WIDTH, CLASSES), WIDTH, precision), metadata)
     return path
 
 
 def _import_time() -> Row:
-    """CPU time of the imports, with byte code there (pip compiles what it installs); the least of five starts."""
+    """CPU time of the imports with compiled byte code, as pip leaves it; the least of five starts."""
     code = (
         "import time; begin = time.process_time(); import onnxruntime; between = time.process_time()\n"
         "from refineloc.runtime import Detector; print(between - begin, time.process_time() - between)"

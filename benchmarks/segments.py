@@ -1,4 +1,4 @@
-"""From scores to segments: one video, against the way by labelled connected components and the NumPy twin."""
+"""Scores to segments, against labelled connected components and the NumPy twin."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ SETTINGS = {"alpha_a": 0.5, "alpha_c": 0.1, "top_k": 2}
 
 
 def scores(snippets: int, classes: int) -> tuple[F32, F32, F32, F32]:
-    """As of a trained model: actions of 5 to 40 snippets in which one of two classes is high; softmax over classes."""
+    """Scores like those of a trained model: actions of 5 to 40 snippets in which one of two classes is high."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 0.5, (snippets, classes))
     attention = rng.normal(-1, 1, snippets)
@@ -36,16 +36,16 @@ def scores(snippets: int, classes: int) -> tuple[F32, F32, F32, F32]:
 
 
 def labelled_components(c: F32, f: F32, y: F32) -> list[tuple[int, int, int, float]]:
-    """The release profile as the field writes it: threshold, dilate, label, and look at each label in turn."""
-    found = []
+    """The release profile as usual in the field: threshold, dilate, label the components, and visit each."""
+    rows = []
     for n in np.argsort(-y, kind="stable")[: SETTINGS["top_k"]]:
         kept = (f > np.float32(1 - SETTINGS["alpha_a"])) & (c[:, n] > np.float32(SETTINGS["alpha_c"]))
         labels, count = ndimage.label(ndimage.binary_dilation(kept))
         for label in range(1, count + 1):
             where = np.where(labels == label)[0]
             score = c[where, n].mean() + f[where].mean() + y[n]
-            found.append((int(n), max(int(where[0]) - 2, 0), min(int(where[-1]) + 2, len(f) - 1), float(score)))
-    return found
+            rows.append((int(n), max(int(where[0]) - 2, 0), min(int(where[-1]) + 2, len(f) - 1), float(score)))
+    return rows
 
 
 def rows(bandwidth: float) -> list[Row]:
@@ -65,26 +65,30 @@ def rows(bandwidth: float) -> list[Row]:
             def plain() -> object:
                 return twin.detect_segments(c, f, a, y, lengths, profile="release", **SETTINGS)  # noqa: B023
 
-            found, expected = ours(), theirs()
-            assert [row[:3] for row in expected] == list(zip(*(column.tolist() for column in found[1:4]), strict=True))
-            assert np.allclose([row[3] for row in expected], found[4], atol=1e-4)
+            segments, expected = ours(), theirs()
+            assert [row[:3] for row in expected] == list(
+                zip(*(column.tolist() for column in segments[1:4]), strict=True)
+            )
+            assert np.allclose([row[3] for row in expected], segments[4], atol=1e-4)
             subject = f"segments, T {snippets:,}, N {classes} ({len(expected)} found)"
             ours_s, theirs_s, plain_s = race(ours, theirs, plain)
             out.append(Row(subject, "labelled components", ours_s, theirs_s, "at least 100"))
             out.append(Row(subject, "NumPy twin", ours_s, plain_s))
-            touched = c.nbytes + f.nbytes + a.nbytes + sum(column.nbytes for column in found)
+            touched = c.nbytes + f.nbytes + a.nbytes + sum(column.nbytes for column in segments)
             out.append(Row(subject, "limit: bytes / bandwidth", ours_s, touched / bandwidth))
     out.append(batch())
     return out
 
 
 def batch() -> Row:
-    """100 videos of 200 snippets in one call, which is how the detector and the training loop call it."""
+    """100 videos of 200 snippets in one call, as the detector and the training loop call it."""
     c, f, a, _ = scores(20_000, 20)
     y = np.repeat(c.mean(axis=0)[None], 100, axis=0)
     lengths = np.full(100, 200)
     ours_s, theirs_s = race(
         lambda: detect_segments(c, f, a, y, lengths, profile="release", **SETTINGS),
-        lambda: [labelled_components(c[at : at + 200], f[at : at + 200], y[0]) for at in range(0, 20_000, 200)],
+        lambda: [
+            labelled_components(c[begin : begin + 200], f[begin : begin + 200], y[0]) for begin in range(0, 20_000, 200)
+        ],
     )
     return Row("segments, 100 videos of T 200, N 20", "labelled components", ours_s, theirs_s, "at least 100")

@@ -1,4 +1,4 @@
-"""Timing of rivals side by side, and the table that shows the ratios."""
+"""Times rivals side by side, and prints the table of ratios."""
 
 import time
 from collections.abc import Callable
@@ -19,23 +19,23 @@ class Row:
 
 
 def race(*jobs: Job, budget_s: float = 1.0) -> list[float]:
-    """The best time of each job, in seconds: runs alternate, so that a slow phase of the machine hits all.
+    """The best time of each job, in seconds. Runs alternate, so that a slow phase of the machine affects all.
 
-    Each job gets about `budget_s` in all; one run of a slow one, many of a fast one, at most 2,000.
+    Each job gets about `budget_s` in total: one run if it is slow, up to 2,000 if it is fast.
     """
     best = []
     for job in jobs:
         begin = time.perf_counter()
         job()
         best.append(time.perf_counter() - begin)
-    left = [min(int(budget_s / once), 2000) for once in best]
-    while any(left):
+    remaining = [min(int(budget_s / once), 2000) for once in best]
+    while any(remaining):
         for index, job in enumerate(jobs):
-            if left[index]:
+            if remaining[index]:
                 begin = time.perf_counter()
                 job()
                 best[index] = min(best[index], time.perf_counter() - begin)
-                left[index] -= 1
+                remaining[index] -= 1
     return best
 
 
@@ -54,7 +54,7 @@ def ratio(row: Row) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """A Markdown table, its columns lined up."""
+    """A Markdown table with aligned columns."""
     head = ["subject", "ours", "rival", "theirs", "theirs : ours", "aim"]
     cells = [head]
     cells += [

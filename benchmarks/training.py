@@ -2,14 +2,15 @@
 
     .venv/bin/python -m benchmarks.training [--threads N] [--width 1024] [--only rates|epoch]
 
-An epoch is what each does between two lines of its log: all training videos (200) in batches of 32, the loss of all
+An epoch is the work between two lines of the log: all training videos (200) in batches of 32, the loss of all
 validation videos (212), their detections and their mAP at ten thresholds. Lengths and instances are those of the data
-set (16 frames a snippet); features are noise, with a direction of its own for each class where its actions are. Two
-layers, float32; the network has five epochs behind it, so that it finds what a network finds. "theirs" does this in the
-manner of the released code, "theirs, all" also what that does besides: detections and mAP of the training videos.
+set, with 16 frames in a snippet. Features are noise, plus a direction of the class inside its actions. The network has
+two float32 layers and was trained for five epochs, so that it detects a realistic number of segments. "theirs" does the
+same in the manner of the released code. "theirs, all" also detects in the training videos and computes their mAP, as
+that code does.
 
-Times are the best of several runs that alternate. On one thread they are CPU times of the process: what an otherwise
-idle machine takes, and what other programs disturb least. On more threads they are those of the clock on the wall.
+Times are the best of several runs that alternate. On one thread they are CPU times, which other programs disturb least.
+On more threads they are wall-clock times.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from scipy import ndimage
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from benchmarks.evaluators import by_pandas
+from benchmarks.evaluators import by_pandas, truth_table
 from refineloc.evaluation.matching import DEFAULT_TIOUS
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.segments.grid import SnippetGrid
@@ -50,7 +51,7 @@ BATCH_SNIPPETS = 12_288
 
 
 def seconds_of(job: Callable[[], object]) -> float:
-    """Seconds that one run takes: of CPU on one thread, of the wall's clock on more."""
+    """Seconds of one run: CPU time on one thread, wall-clock time on more."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     begin = clock()
     job()
@@ -62,7 +63,7 @@ def best(jobs: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
     for job in jobs.values():
         job()
     times = [{name: seconds_of(job) for name, job in jobs.items()} for _ in range(runs)]
-    return {name: min(one[name] for one in times) for name in jobs}
+    return {name: min(run[name] for run in times) for name in jobs}
 
 
 def rates(width: int, runs: int) -> dict[str, float]:
@@ -102,29 +103,29 @@ def time_lines(name: str, width: int, classes: tuple[str, ...] = ()) -> tuple[Sp
     """A split of THUMOS14 with random features."""
     annotations = read_annotations(RELEASE / name)
     names = tuple(sorted(annotations))
-    known = classes or annotations.classes
+    classes = classes or annotations.classes
     lengths = torch.tensor([max(1, (annotations[video].frames or 0) // 16) for video in names])
-    targets = torch.zeros(len(names), len(known))
+    targets = torch.zeros(len(names), len(classes))
     for row, video in enumerate(names):
         for label in annotations[video].labels:
-            targets[row, known.index(label)] = 1 / len(annotations[video].labels)
+            targets[row, classes.index(label)] = 1 / len(annotations[video].labels)
     grids = tuple(SnippetGrid(annotations[v].fps or 30.0, 16, annotations[v].duration_s) for v in names)
     features = torch.randn(int(lengths.sum()), width)
-    directions = torch.randn(len(known), width, generator=torch.Generator().manual_seed(1))
+    directions = torch.randn(len(classes), width, generator=torch.Generator().manual_seed(1))
     begins = torch.cumsum(lengths, 0) - lengths
-    for video, grid, begin, length in zip(names, grids, begins.tolist(), lengths.tolist(), strict=True):
-        own = annotations[video]
-        for start, end, label in zip(own.start, own.end, own.segment_labels, strict=True):
+    for video_name, grid, begin, length in zip(names, grids, begins.tolist(), lengths.tolist(), strict=True):
+        video = annotations[video_name]
+        for start, end, label in zip(video.start, video.end, video.segment_labels, strict=True):
             inside = torch.from_numpy(grid.foreground(np.array([start]), np.array([end]), length))
-            features[begin : begin + length][inside] += 0.3 * directions[known.index(label)]
+            features[begin : begin + length][inside] += 0.3 * directions[classes.index(label)]
     features.relu_()
-    return Split(names, features, lengths, targets, known, grids, width, width, RELEASE / name), annotations
+    return Split(names, features, lengths, targets, classes, grids, width, width, RELEASE / name), annotations
 
 
 def ours(
     config: Config, train: Labelled, val: Labelled, times: Annotations, checkpoint: Checkpoint | None
 ) -> list[Checkpoint]:
-    """The epochs that a checkpoint has not behind it, as `refineloc-train` does them; the states after them."""
+    """Train the epochs after a checkpoint, as `refineloc-train` does; gives the states after each."""
     states = []
     for epoch in fit(config, train, val, 1, checkpoint, scored=True):
         if epoch.scores is not None:
@@ -134,14 +135,14 @@ def ours(
 
 
 class Theirs:
-    """One epoch in the manner of the released code: a Python loop over videos, pandas at the end of it.
+    """One epoch in the manner of the released code: Python loops over videos, and evaluation by pandas.
 
-    A batch is copied together from its videos and goes through the network once; the loss loops over its videos.
-    Then the accuracies of videos and snippets are taken from lists, each video's detections, one labelling of connected
-    components a class, become a table of their own, and all tables are evaluated together as ActivityNet's kit does.
+    The videos of a batch are concatenated and go through the network once. The loss loops over the videos. Then the
+    accuracies of videos and snippets are computed from lists. Each video's detections, by connected components for each
+    class, become a table, and all tables are evaluated together as by ActivityNet's kit.
 
     Args:
-        both: score the training videos as well, as the released code does; without it the validation videos alone, as
+        both: detect in the training videos too, as the released code does; otherwise in the validation videos alone, as
             ours does.
     """
 
@@ -156,10 +157,11 @@ class Theirs:
         self.config, self.tious = config, np.array(DEFAULT_TIOUS)
         self.model = build_model(config.model, data[0].split.width, len(data[0].split.classes))
         self.model.load_state_dict(weights)
-        self.found = 0
+        self.detected = 0
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
         self.train, self.val = (
-            TheirSplit(labelled, own, scored) for labelled, own, scored in zip(data, times, (both, True), strict=True)
+            TheirSplit(labelled, annotations, scored)
+            for labelled, annotations, scored in zip(data, times, (both, True), strict=True)
         )
 
     def epoch(self) -> None:
@@ -168,16 +170,16 @@ class Theirs:
         self.model.eval()
         self.pass_over(self.val, learn=False)
 
-    def pass_over(self, own: "TheirSplit", learn: bool) -> None:
+    def pass_over(self, split: "TheirSplit", learn: bool) -> None:
         kept: dict[int, tuple[Any, Any]] = {}
-        for videos in torch.split(torch.randperm(len(own.features)), self.config.training.batch_videos):
-            features = torch.cat([torch.tensor(own.features[video]) for video in videos.tolist()])
+        for videos in torch.split(torch.randperm(len(split.features)), self.config.training.batch_videos):
+            features = torch.cat([torch.tensor(split.features[video]) for video in videos.tolist()])
             losses, begin = [], 0
             with torch.set_grad_enabled(learn):
-                class_logits, attention_logits, _ = self.model(features, own.split.lengths[videos])
+                class_logits, attention_logits, _ = self.model(features, split.packed.lengths[videos])
                 for video in videos.tolist():
-                    part = slice(begin, begin + len(own.features[video]))
-                    losses.append(self.loss(class_logits[part], attention_logits[part], own, video))
+                    part = slice(begin, begin + len(split.features[video]))
+                    losses.append(self.loss(class_logits[part], attention_logits[part], split, video))
                     kept[video] = class_logits[part].detach().numpy(), attention_logits[part].detach().numpy()
                     begin = part.stop
                 loss = torch.stack(losses).mean()
@@ -185,71 +187,65 @@ class Theirs:
                 self.optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()
-        if not own.scored:
+        if not split.scored:
             return
-        self.accuracies(own, kept)
-        table = pd.concat([self.detections(own, video, *kept[video]) for video in range(len(own.features))])
-        self.found = len(table)
-        by_pandas(table.reset_index(drop=True), own.truth, self.tious)
+        self.accuracies(split, kept)
+        table = pd.concat([self.detections(split, video, *kept[video]) for video in range(len(split.features))])
+        self.detected = len(table)
+        by_pandas(table.reset_index(drop=True), split.truth, self.tious)
 
-    def loss(self, class_logits: Tensor, attention_logits: Tensor, own: "TheirSplit", video: int) -> Tensor:
+    def loss(self, class_logits: Tensor, attention_logits: Tensor, split: "TheirSplit", video: int) -> Tensor:
         attention = attention_logits.softmax(1)[:, 1].softmax(0)
-        video_loss = -(own.split.targets[video] * (attention @ class_logits.log_softmax(1))).sum()
-        pseudo = F.cross_entropy(attention_logits, own.pseudo[video], ignore_index=-1)
+        video_loss = -(split.packed.targets[video] * (attention @ class_logits.log_softmax(1))).sum()
+        pseudo = F.cross_entropy(attention_logits, split.pseudo[video], ignore_index=-1)
         return video_loss + self.config.pseudo.beta * pseudo
 
-    def accuracies(self, own: "TheirSplit", kept: dict[int, tuple[Any, Any]]) -> tuple[float, float]:
+    def accuracies(self, split: "TheirSplit", kept: dict[int, tuple[Any, Any]]) -> tuple[float, float]:
         """Of the videos' classes, and of the snippets' foreground."""
-        classes, labels, found, wanted = [], [], [], []
+        classes, labels, foreground, pseudo = [], [], [], []
         for video, (class_logits, attention_logits) in kept.items():
             attention = softmax(softmax(attention_logits, axis=1)[:, 1], axis=0)
             classes.append((attention[:, None] * softmax(class_logits, axis=1)).sum(axis=0).argmax())
-            labels.append(int(own.split.targets[video].argmax()))
-            found.extend(attention_logits.argmax(axis=1).tolist())
-            wanted.extend(own.pseudo[video].tolist())
-        return float((np.array(classes) == labels).mean()), float((np.array(found) == wanted).mean())
+            labels.append(int(split.packed.targets[video].argmax()))
+            foreground.extend(attention_logits.argmax(axis=1).tolist())
+            pseudo.extend(split.pseudo[video].tolist())
+        return float((np.array(classes) == labels).mean()), float((np.array(foreground) == pseudo).mean())
 
-    def detections(self, own: "TheirSplit", video: int, class_logits: Any, attention_logits: Any) -> pd.DataFrame:
-        settings, grid = self.config.detection, own.split.grids[video]
+    def detections(self, split: "TheirSplit", video: int, class_logits: Any, attention_logits: Any) -> pd.DataFrame:
+        settings, grid = self.config.detection, split.packed.grids[video]
         assert grid is not None
         scores, foreground = softmax(class_logits, axis=1), softmax(attention_logits, axis=1)[:, 1]
         video_scores = (softmax(foreground, axis=0)[:, None] * scores).sum(axis=0)
-        found: dict[str, list[Any]] = {name: [] for name in ("video", "start", "end", "label", "score")}
+        columns: dict[str, list[Any]] = {name: [] for name in ("video", "start", "end", "label", "score")}
         for label in np.argsort(-video_scores)[: settings.top_k]:
             kept = (foreground > 1 - settings.alpha_a) & (scores[:, label] > settings.alpha_c)
             runs, count = ndimage.label(ndimage.binary_dilation(kept))
             for run in range(1, count + 1):
-                places = np.flatnonzero(runs == run)
-                first, last = max(places[0] - 2, 0), min(places[-1] + 2, len(scores) - 1)
+                snippets = np.flatnonzero(runs == run)
+                first, last = max(snippets[0] - 2, 0), min(snippets[-1] + 2, len(scores) - 1)
                 start, end = grid.seconds(np.array([first]), np.array([last]))
-                score = scores[places, label].mean() + foreground[places].mean() + video_scores[label]
-                row = own.split.names[video], start[0], end[0], own.split.classes[label], score
-                for column, value in zip(found.values(), row, strict=True):
+                score = scores[snippets, label].mean() + foreground[snippets].mean() + video_scores[label]
+                row = split.packed.names[video], start[0], end[0], split.packed.classes[label], score
+                for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
-        return pd.DataFrame(found)
+        return pd.DataFrame(columns)
 
 
 class TheirSplit:
-    """A split as the released code has it: arrays by video; and the ground truth as a table."""
+    """A split in the form of the released code: arrays by video, and the ground truth as a table."""
 
-    def __init__(self, labelled: Labelled, times: Annotations, scored: bool) -> None:
-        self.split, self.scored = labelled.split, scored
-        assert isinstance(self.split.features, Tensor)
+    def __init__(self, labelled: Labelled, annotations: Annotations, scored: bool) -> None:
+        self.packed, self.scored = labelled.split, scored
+        assert isinstance(self.packed.features, Tensor)
         assert labelled.pseudo is not None
-        lengths = self.split.lengths.tolist()
-        self.features = [part.numpy() for part in torch.split(self.split.features, lengths)]
+        lengths = self.packed.lengths.tolist()
+        self.features = [part.numpy() for part in torch.split(self.packed.features, lengths)]
         self.pseudo = torch.split(labelled.pseudo, lengths)
-        rows = [
-            (video.name, start, end, label)
-            for video in times.values()
-            for start, end, label in zip(video.start, video.end, video.segment_labels, strict=True)
-            if end > start
-        ]
-        self.truth = pd.DataFrame(rows, columns=["video", "start", "end", "label"])
+        self.truth = truth_table(annotations)
 
 
 def products(train: Split, val: Split, model: nn.Module) -> float:
-    """FLOP of an epoch's matrix products: forward, the gradients of weights, and of values but for the features."""
+    """FLOP of the matrix products of an epoch: forward, gradients of weights, and of all inputs but the features."""
     total = 0.0
     for branch in model.children():
         assert isinstance(branch, nn.Sequential)
@@ -283,15 +279,19 @@ def main() -> None:
         foreground = true_foreground(split, annotations)
         assert foreground is not None
         labels.append(torch.from_numpy(foreground).long())
-    data = [Labelled(split, own, torch.ones(2)) for split, own in zip((train, val), labels, strict=True)]
+    data = [Labelled(split, pseudo, torch.ones(2)) for split, pseudo in zip((train, val), labels, strict=True)]
     warm = {"training": {"epochs": 6}}
     config, fast = resolve(SETTINGS, warm), resolve(SETTINGS, warm, {"training": {"precision": "bf16"}})
-    # The last but one: one epoch is left to measure.
+    # The last but one, so that one epoch remains to be measured.
     checkpoint = ours(config, data[0], data[1], times, None)[-2]
     assert checkpoint.epochs == 5
-    state = {key.removeprefix("model."): one for key, one in checkpoint.tensors.items() if key.startswith("model.")}
-    known = times_of_train, times
-    theirs, all_theirs = (Theirs(config, (data[0], data[1]), known, state, both) for both in (False, True))
+    weights = {
+        key.removeprefix("model."): tensor for key, tensor in checkpoint.tensors.items() if key.startswith("model.")
+    }
+    annotations_of_both = times_of_train, times
+    theirs, all_theirs = (
+        Theirs(config, (data[0], data[1]), annotations_of_both, weights, both) for both in (False, True)
+    )
     jobs: dict[str, Callable[[], object]] = {
         "ours": lambda: ours(config, data[0], data[1], times, checkpoint),
         "ours, bf16": lambda: ours(fast, data[0], data[1], times, checkpoint),
@@ -302,7 +302,7 @@ def main() -> None:
     float32 = max(rate for name, rate in measured.items() if "bf16" not in name)
     work = products(train, val, theirs.model)
     limit = work / float32 / 1e9
-    print(f"\nepoch: {train.snippets} + {val.snippets} snippets x {options.width}; {theirs.found} detections")
+    print(f"\nepoch: {train.snippets} + {val.snippets} snippets x {options.width}; {theirs.detected} detections")
     print(f"products: {work / 1e9:.0f} GFLOP, at {float32:.1f} GFLOP/s")
     for name, value in {**seconds, "limit": limit}.items():
         print(f"{name:12} {value:7.2f} s   : ours {value / seconds['ours']:5.2f}   : limit {value / limit:5.2f}")

@@ -2,8 +2,8 @@
 
     .venv/bin/python examples/base_models_study.py FOLDER
 
-Data: that of refineloc-synth, and simulated features along THUMOS14's real time lines (../shared/data; left out where
-the folder is not there). Trains two runs at a time into FOLDER (an hour on two cores; it can be stopped and started
+Data: those of refineloc-synth, and simulated features along THUMOS14's real time lines (in ../shared/data; left out if
+there is no such folder). Trains two runs at a time into FOLDER (an hour on two cores; it can be stopped and started
 again) and prints the tables as Markdown.
 """
 
@@ -41,7 +41,7 @@ class Base:
 
     title: str
     settings: tuple[str, ...]
-    thumos14: tuple[str, ...] = ()  # further ones along THUMOS14's time lines; chosen there with seed 0
+    thumos14: tuple[str, ...] = ()  # more settings along THUMOS14's time lines; chosen there with seed 0
 
 
 BASES = {
@@ -52,7 +52,7 @@ BASES = {
 
 
 def main(folder: Path) -> None:
-    """Train what is missing, then print the tables."""
+    """Train the missing runs, then print the tables."""
     made = [data for data in DATA if make(data, folder / data)]
     jobs = [job(folder, data, base, seed) for data in made for base in BASES for seed in SEEDS]
     missing = [job for job in jobs if not job.finished]
@@ -65,7 +65,7 @@ def main(folder: Path) -> None:
 
 
 def make(data: str, folder: Path) -> bool:
-    """Write the features and labels of a data set; False where its time lines are not there."""
+    """Write the features and labels of a data set; False if its time lines are missing."""
     if (folder / "val.csv").exists():
         return True
     if data == "sample":

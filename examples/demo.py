@@ -32,8 +32,8 @@ refineloc-eval demo/detections.json demo/data/val.csv --tiou 0.1:0.7:0.1
 def main() -> None:
     """Run the five programs, then show what each iteration detects."""
     began = time.perf_counter()
-    # Matrices this small gain nothing from a second thread, lose much where others use the cores too, and repeat to the
-    # last digit with one (the figures in docs/sample-data.md are these).
+    # Matrices this small gain nothing from a second thread, and lose much if others use the cores too. With one thread
+    # the figures repeat to the last digit (docs/sample-data.md has them).
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if DEMO.exists():
         shutil.rmtree(DEMO)
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def run(line: str) -> None:
-    """Print a command and run it; where it fails it has said why, and the demo ends with its exit code."""
+    """Print a command and run it. If it fails it has printed why, and the demo ends with its exit code."""
     print(f"\n$ {line}", flush=True)
     program, *arguments = shlex.split(line)
     code = subprocess.run([Path(sys.executable).with_name(program), *arguments], check=False).returncode
@@ -57,7 +57,7 @@ def run(line: str) -> None:
 
 
 def print_table(annotations: Annotations) -> None:
-    """mAP of each iteration on the validation videos, and how good the pseudo labels were that taught it."""
+    """Print mAP of each iteration on the validation videos, and the quality of the pseudo labels it learned from."""
     tious = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     print("\n           mAP (%) on the validation videos at tIoU        taught with pseudo labels of")
     print("iteration" + "".join(f"{tiou:7.1f}" for tiou in tious) + "  average   precision (%)  recall (%)")

@@ -2,8 +2,9 @@
 
     python examples/fiftyone_import.py VIDEOS_DIR detections.json labels.csv
 
-VIDEOS_DIR holds the video files, called as the videos are. FiftyOne reads each file's frame rate and turns
-seconds into frames itself. Then `fiftyone.launch_app(dataset)` shows them, `dataset.evaluate_detections(...)` compares.
+VIDEOS_DIR holds the video files, which have the names of the videos. FiftyOne reads the frame rate of each file and
+converts seconds to frames. Then `fiftyone.launch_app(dataset)` shows the data set, `dataset.evaluate_detections(...)`
+scores it.
 """
 
 import sys
@@ -19,7 +20,7 @@ ENDINGS = (".mp4", ".webm", ".m4v", ".mov", ".mkv")
 
 def main(videos: Path, detections: Path, annotations: Path) -> fiftyone.Dataset:
     """Make a data set of the video files, with the fields "ground_truth" and "refineloc"."""
-    found, truth = read_detections(detections), read_annotations(annotations)
+    detected, truth = read_detections(detections), read_annotations(annotations)
     dataset = fiftyone.Dataset()
     dataset.add_samples(
         [
@@ -33,7 +34,7 @@ def main(videos: Path, detections: Path, annotations: Path) -> fiftyone.Dataset:
     for sample in dataset.iter_samples(autosave=True):
         video = truth[Path(sample.filepath).stem]
         annotated = [(*row, None) for row in zip(video.start, video.end, video.segment_labels, strict=True)]
-        for field, rows in (("ground_truth", annotated), ("refineloc", list(found.get(video.name, ())))):
+        for field, rows in (("ground_truth", annotated), ("refineloc", list(detected.get(video.name, ())))):
             inside = temporal(sample, rows)
             outside += len(rows) - len(inside)
             sample[field] = fiftyone.TemporalDetections(detections=inside)
@@ -45,9 +46,9 @@ def main(videos: Path, detections: Path, annotations: Path) -> fiftyone.Dataset:
 def temporal(
     sample: fiftyone.Sample, rows: Iterable[tuple[float, float, str, float | None]]
 ) -> list[fiftyone.TemporalDetection]:
-    """Segments (start, end, label, score) in the frames of their video, clipped to it; those outside it are left out.
+    """Segments (start, end, label, score) in the frames of their video, clipped to it, without those outside it.
 
-    Real annotations have such: 26 of THUMOS14's test segments begin where their video ends, or later.
+    Real annotations have some outside: 26 of THUMOS14's test segments begin at or after the end of their video.
     """
     last = sample.metadata.duration
     clipped = [(max(float(start), 0.0), min(float(end), last), label, score) for start, end, label, score in rows]

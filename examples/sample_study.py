@@ -2,8 +2,8 @@
 
     .venv/bin/python examples/sample_study.py FOLDER [IMAGES]
 
-Makes the data and trains every variant into FOLDER (about a quarter of an hour; runs that are there are kept, so it can
-be stopped and started again), prints the tables as Markdown and draws two pictures into IMAGES (default: FOLDER).
+Makes the data and trains every variant into FOLDER (about a quarter of an hour). Finished runs are kept, so that it can
+be stopped and started again. Prints the tables as Markdown and draws two pictures into IMAGES (default: FOLDER).
 """
 
 import sys
@@ -80,7 +80,7 @@ class Data:
 
 
 def main(folder: Path, images: Path) -> None:
-    """Train what is missing, then tell what came of it."""
+    """Train the missing runs, then print and draw the results."""
     for name in sorted({variant.data for variant in VARIANTS.values()}):
         if not (folder / name / "val.csv").exists():
             synth(folder / name, **DATA[name])
@@ -125,7 +125,7 @@ def read_data(folder: Path, name: str) -> Data:
 
 
 def scores_of(folder: Path, name: str, seed: int, iteration: int, data: Data) -> tuple[LoadedIteration, Scores]:
-    """One trained iteration and what it says about the validation videos."""
+    """One trained iteration, and its scores of the validation videos."""
     loaded = load_iteration(folder / f"runs/{name}-{seed}", iteration)
     return loaded, predict(loaded.model, data.split)
 
@@ -133,7 +133,7 @@ def scores_of(folder: Path, name: str, seed: int, iteration: int, data: Data) ->
 def mean_ap(
     loaded: LoadedIteration, scores: Scores, data: Data, tious: Sequence[float], alpha_a: float | None = None
 ) -> npt.NDArray[np.float64]:
-    """mAP in percent at each threshold; under another α_A than the run's where one is given."""
+    """mAP in percent at each threshold, with `alpha_a` in place of the run's α_A if given."""
     config = loaded.config
     if alpha_a is not None:
         config = config.model_copy(update={"detection": changed(config.detection, {"alpha_a": alpha_a})})
@@ -144,9 +144,9 @@ def mean_ap(
 
 
 def area_under_roc(score: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_]) -> float:
-    """The chance that a snippet of an action scores above one of none; ties count half."""
-    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(count) - (count - 1) / 2)[place]
+    """The probability that a snippet in an action scores higher than one outside; ties count half."""
+    _, value_index, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - (count - 1) / 2)[value_index]
     positive = int(truth.sum())
     return float((rank[truth].sum() - positive * (positive + 1) / 2) / (positive * (len(truth) - positive)))
 
@@ -175,13 +175,13 @@ def table(folder: Path, name: str, variant: Variant) -> npt.NDArray[np.float64]:
 
 
 def taught_with(run: Path, iteration: int) -> list[str]:
-    """Precision and recall, on the training videos, of the pseudo labels that taught an iteration."""
+    """Precision and recall of the pseudo labels that an iteration learned from, on the training videos."""
     labels = read_records(run)[iteration]["pseudo_labels"]
     return [f"{labels['train'][name]:.2f}" if labels else "-" for name in ("precision", "recall")]
 
 
 def sweep(folder: Path, name: str) -> None:
-    """Print average mAP of each iteration by α_A: what the choice of the threshold alone would do."""
+    """Print average mAP of each iteration by α_A at detection: the effect of the threshold alone."""
     print(f"\n## {VARIANTS[name].title}: average mAP 0.1-0.7 by α_A at detection, mean of the seeds\n")
     print("| iteration |" + "".join(f" {value:g} |" for value in BACKGROUND))
     print("|--:" * (len(BACKGROUND) + 1) + "|")
@@ -195,7 +195,7 @@ def sweep(folder: Path, name: str) -> None:
 
 
 def draw_curves(path: Path, results: dict[str, npt.NDArray[np.float64]]) -> None:
-    """Average mAP by iteration on the sample data: a thin line a seed, a thick one for their mean."""
+    """Draw average mAP by iteration on the sample data: a thin line for each seed, a thick one for their mean."""
     shown = {name: averages for name, averages in results.items() if VARIANTS[name].data == "sample"}
     figure = Figure(figsize=(6.5, 4.2), dpi=100, layout="constrained")
     axes = figure.add_subplot()
@@ -213,7 +213,7 @@ def draw_curves(path: Path, results: dict[str, npt.NDArray[np.float64]]) -> None
 
 
 def draw_boundaries(path: Path, folder: Path) -> None:
-    """Mean foreground and mean class activation around where actions begin and end (seed 0)."""
+    """Draw mean foreground around the snippets where actions begin and end (seed 0)."""
     reach = 8
     data = read_data(folder, "sample")
     lengths = data.split.lengths.numpy()
@@ -246,4 +246,4 @@ def draw_boundaries(path: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[-1]))  # the last is the only one where IMAGES is left out
+    main(Path(sys.argv[1]), Path(sys.argv[-1]))  # the last argument is FOLDER if IMAGES is left out

@@ -6,15 +6,15 @@
     curl --data-binary @features.npy 'http://localhost:8000/detect?fps=25&video=my_video'
     curl --data-binary @features.h5  'http://localhost:8000/detect'
 
-    GET  /health   200 as long as it serves, with the provider that really runs
-    GET  /model    what the model file says of itself
+    GET  /health   200 while it serves, with the provider that really runs
+    GET  /model    metadata of the model file
     POST /detect   a .npy array [T, D], or an HDF5 file of many videos; gives ActivityNet's JSON
 
-What comes over the network is not trusted: the body's size, the number of snippets, how many requests are worked on at
-a time and the bytes of all bodies together are bounded, and a body that comes too slowly is given up; arrays are looked
-at before any memory is taken for them, nothing is unpickled, and HDF5 files cannot lead to other files. A request that
-waits for its body takes no place of one that can be worked on. HDF5 is a large C library all the same: for strangers'
-files run this in a container, behind a proxy that bounds connections and their headers.
+Requests are not trusted. The size of a body, the number of snippets, the number of requests in work and the bytes of
+all bodies together are limited, and a body that comes too slowly is refused. Arrays are checked before memory is
+allocated for them, nothing is unpickled, and HDF5 files cannot lead to other files. A request that waits for its body
+takes no worker. Still, HDF5 is a large C library: for files of strangers run this in a container, behind a proxy that
+limits connections and their headers.
 """
 
 import argparse
@@ -40,10 +40,10 @@ from starlette.requests import ClientDisconnect
 from refineloc.runtime import Detections, Detector, EngineError, FeatureError, InputError, open_features
 
 MEBIBYTE = 2**20
-SLOWEST = 64 * 1024  # bytes a second that a body must bring, after its first seconds
+SLOWEST = 64 * 1024  # bytes a second, the least rate of a body after its first seconds
 FIRST_SECONDS = 5.0
-HEADER_BYTES = 1 << 16  # of a .npy file; NumPy itself refuses one of more than 10,000
-# What NumPy raises on headers: it reads them with Python's own parser.
+HEADER_BYTES = 1 << 16  # of a .npy file; NumPy refuses more than 10,000
+# What NumPy raises on headers, which it reads with Python's parser.
 UNREADABLE: tuple[type[Exception], ...] = (
     *(ValueError, LookupError, TypeError, ArithmeticError, AttributeError, EOFError),
     *(SyntaxError, RecursionError, MemoryError, tokenize.TokenError),
@@ -62,13 +62,13 @@ def create_app(
     """The service of one detector.
 
     Args:
-        detector: made with threads=1 where several workers share the cores.
-        max_body_bytes: of one request; a larger one gets 413 before it is read to its end.
-        max_snippets: of all videos of one request.
-        max_held_bytes: of all requests together, counted as they come; what is more gets 503. Left out: four bodies
-            a worker.
-        body_seconds: that a client may take to send the body.
-        workers: requests that are worked on at a time; others wait, and only those whose body is there.
+        detector: with threads=1 if several workers share the cores.
+        max_body_bytes: limit for one request; a larger one gets 413 before it is read to its end.
+        max_snippets: limit for all videos of one request.
+        max_held_bytes: limit for the bodies of all requests together, as far as received; a request beyond it gets 503.
+            Default: four bodies for each worker.
+        body_seconds: time that a client may take to send the body.
+        workers: number of requests in work at the same time; others wait, once their body is complete.
     """
     app = FastAPI(title="refineloc", summary="Finds actions in untrimmed videos, from their snippet features.")
     free = asyncio.Semaphore(workers)
@@ -97,25 +97,27 @@ def create_app(
         duration: Annotated[float | None, Query(gt=0, description="Seconds, where known; for .npy.")] = None,
         video: Annotated[str, Query(max_length=200, description="Name of the video; for .npy.")] = "video",
     ) -> dict[str, Any]:
-        with held.body() as body:  # read without a place among the workers, which idle clients would keep
+        with held.body() as body:  # takes no worker while it reads, as clients may be idle
             await _read(request, body, max_body_bytes, body_seconds)
             async with free:
-                found = await run_in_threadpool(_detect, detector, body.content, fps, duration, video, max_snippets)
-        results = {name: [_record(one) for one in own] for name, own in found.items()}
+                detections = await run_in_threadpool(
+                    _detect, detector, body.content, fps, duration, video, max_snippets
+                )
+        results = {name: [_record(detection) for detection in by_score] for name, by_score in detections.items()}
         return {"version": "VERSION 1.3", "results": results, "external_data": {"provider": detector.provider}}
 
     return app
 
 
 class Held:
-    """Counts the bytes of all bodies that are held, so that they have a limit together."""
+    """Counts the bytes of all bodies that are held, to limit their sum."""
 
     def __init__(self, limit: int) -> None:
         self.left = limit
 
     @contextlib.contextmanager
     def body(self) -> Iterator["Body"]:
-        """A body that is empty; what it grows to is given back at the end."""
+        """An empty body. The bytes that it then takes are released at the end."""
         body = Body(self)
         try:
             yield body
@@ -124,17 +126,17 @@ class Held:
 
 
 class Body:
-    """One request's body, as far as it has come."""
+    """The body of one request, as far as received."""
 
     def __init__(self, held: Held) -> None:
         self.content = bytearray()
         self._held = held
 
     def add(self, part: bytes) -> None:
-        """Take a part.
+        """Append a part.
 
         Raises:
-            HTTPException: 503, all bodies together have reached their limit.
+            HTTPException: 503, all bodies together are at their limit.
         """
         if len(part) > self._held.left:
             raise HTTPException(503, "too many requests at a time; try again", {"Retry-After": "5"})
@@ -143,7 +145,7 @@ class Body:
 
 
 async def _read(request: Request, body: Body, limit: int, seconds: float) -> None:
-    # The stated length may be missing or wrong, so what comes is counted too.
+    # The stated length may be missing or wrong, so the received bytes are counted too.
     stated = request.headers.get("content-length", "0")
     if stated.isdigit() and int(stated) > limit:
         raise HTTPException(413, f"the body may have {limit} bytes")
@@ -178,10 +180,10 @@ def _detect(
 
 
 def read_npy(body: bytes | bytearray) -> npt.NDArray[Any]:
-    """The array of a .npy file, as a view of its bytes: nothing is allocated for what a header may claim.
+    """The array of a .npy file, as a view of its bytes: a header cannot make this allocate memory.
 
     Raises:
-        FeatureError: not a .npy file of T x D numbers, or of fewer or more bytes than its header says.
+        FeatureError: not a .npy file of T x D numbers, or its size is not what the header says.
     """
     file = io.BytesIO(body[:HEADER_BYTES])
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -193,19 +195,19 @@ def read_npy(body: bytes | bytearray) -> npt.NDArray[Any]:
         raise FeatureError(f"expected features of shape T x D, got {_short(shape)}")
     if dtype.kind != "f" or dtype.subdtype is not None:
         raise FeatureError(f"expected float32 or float16 features, got dtype {_short(dtype)}")
-    left = len(body) - file.tell()
-    if math.prod(shape) * dtype.itemsize != left:
-        raise FeatureError(f"the .npy file says {_short(shape)} {dtype}, and has {left} bytes of numbers")
-    if not left:
+    size = len(body) - file.tell()
+    if math.prod(shape) * dtype.itemsize != size:
+        raise FeatureError(f"the .npy file says {_short(shape)} {dtype}, and has {size} bytes of numbers")
+    if not size:
         raise FeatureError("the .npy file has no snippets, or snippets of width 0")
     return np.frombuffer(body, dtype, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
 
 
 def _short(value: object) -> str:
-    """What a header says, in a line of bounded length: it may be a number of thousands of digits."""
+    """A value of a header in at most 60 characters; it may be a number of thousands of digits."""
     try:
         text = str(value)
-    except ValueError:  # which Python itself does not print
+    except ValueError:  # Python refuses to print such numbers
         return "numbers of thousands of digits"
     return text if len(text) <= 60 else text[:60] + "..."
 
@@ -217,7 +219,7 @@ def _check_length(snippets: int, limit: int) -> None:
 
 @contextlib.contextmanager
 def _as_file(body: bytearray) -> Iterator[Path]:
-    """The body as a file, for HDF5; messages must not tell strangers where it lies."""
+    """The body as a file, for HDF5. Errors do not contain its path, which strangers must not learn."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "upload.h5"
         path.write_bytes(body)
@@ -227,8 +229,8 @@ def _as_file(body: bytearray) -> Iterator[Path]:
             raise InputError(str(error).replace(str(path), "upload")) from error
 
 
-def _record(one: Any) -> dict[str, Any]:
-    return {"label": one.label, "score": one.score, "segment": [one.start, one.end]}
+def _record(detection: Any) -> dict[str, Any]:
+    return {"label": detection.label, "score": detection.score, "segment": [detection.start, detection.end]}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The detector in a program of yours: `python examples/ten_lines.py model.onnx features.npy 25`."""
+"""The detector in your own program: `python examples/ten_lines.py model.onnx features.npy 25`."""
 
 import sys
 

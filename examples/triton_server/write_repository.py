@@ -55,7 +55,7 @@ def configuration(metadata: ModelMetadata, name: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A string of protobuf text: its escapes are C's."""
+    """A string of protobuf text, which has C's escapes."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
