@@ -5,6 +5,6 @@ reading        any input file to tracks
 subtitles      .srt, .vtt          elan           .eaf
 label_studio   TimelineLabels      parquet        .parquet
 database       ActivityNet JSON; training data for ActionFormer and OpenTAD
-wtalc          W-TALC's folders of .npy files (reading only)
+wtalc_arrays   W-TALC's folders of .npy files (reading only)
 media          file names and addresses of videos
 """

@@ -19,8 +19,6 @@ from refineloc.runtime.files import atomic_write
 
 __all__ = ["write_activitynet", "write_training_data"]
 
-_VERSION = "refineloc"
-
 
 def write_activitynet(path: str | os.PathLike[str], tracks: Iterable[Track]) -> None:
     """Write ground truth as ActivityNet's JSON, without scores. A label without times has no "segment".
@@ -39,9 +37,7 @@ def write_activitynet(path: str | os.PathLike[str], tracks: Iterable[Track]) -> 
     _write(path, database)
 
 
-def write_training_data(
-    path: str | os.PathLike[str], tracks: Iterable[Track], classes: Sequence[str], *, subset: str = "training"
-) -> list[str]:
+def write_training_data(path: str | os.PathLike[str], tracks: Iterable[Track], classes: Sequence[str]) -> list[str]:
     """Write segments as training data for fully supervised detectors; pseudo labels keep their scores.
 
     Segments are clipped to the video. A video of the subset "training" that is left without a segment is not written,
@@ -49,9 +45,8 @@ def write_training_data(
 
     Args:
         path: the .json file.
-        tracks: each with duration and frame rate.
+        tracks: each with duration and frame rate; those without a subset go to "training".
         classes: class names; the index of a class is its label_id.
-        subset: the subset of tracks that state none.
 
     Returns:
         Names of the videos that were not written.
@@ -64,10 +59,10 @@ def write_training_data(
     database, left_out = {}, []
     for track in tracks:
         if track.duration_s is None or track.fps is None:
-            missing = "duration" if track.duration_s is None else "fps"
+            name, parameter = ("duration", "duration_s") if track.duration_s is None else ("fps", "fps")
             raise InputError(
-                f"video {track.video!r}: its {missing} is not known, and training needs it; give the track's",
-                parameter="duration_s" if track.duration_s is None else "fps",
+                f"video {track.video!r}: its {name} is not known, and training needs it; give the track's",
+                parameter=parameter,
             )
         unknown = sorted(set(track.labels) - label_ids.keys())
         if unknown:
@@ -82,7 +77,7 @@ def write_training_data(
             if track.score is not None:
                 entry["score"] = float(track.score[index])
             annotations.append(entry)
-        fields = {"subset": subset, **_video_fields(track)}
+        fields = {"subset": "training", **_video_fields(track)}
         if not annotations and fields["subset"] == "training":
             left_out.append(track.video)
             continue
@@ -100,5 +95,5 @@ def _video_fields(track: Track) -> dict[str, Any]:
 
 def _write(path: str | os.PathLike[str], database: dict[str, Any]) -> None:
     with atomic_write(path) as handle:
-        json.dump({"version": _VERSION, "taxonomy": [], "database": database}, handle, allow_nan=False)
+        json.dump({"version": "refineloc", "taxonomy": [], "database": database}, handle, allow_nan=False)
         handle.write("\n")

@@ -22,9 +22,7 @@ from refineloc.runtime.files import atomic_write
 __all__ = ["write_label_studio"]
 
 
-def write_label_studio(
-    path: str | os.PathLike[str], tracks: Iterable[Track], *, media: str = "", model_version: str = "refineloc"
-) -> None:
+def write_label_studio(path: str | os.PathLike[str], tracks: Iterable[Track], *, media: str = "") -> None:
     """Write a list of tasks: detections as "predictions", annotations as "annotations".
 
     A range is in frames counted from 1, both ends included: Label Studio's convention.
@@ -34,7 +32,6 @@ def write_label_studio(
         tracks: each with its frame rate.
         media: put before each video's name to make its address ("/data/local-files/?d=videos/"). A name without the
             ending of a media file gets ".mp4".
-        model_version: shown with the predictions.
 
     Raises:
         InputError: a video without a frame rate.
@@ -50,7 +47,7 @@ def write_label_studio(
         results = [_result(track, index, track.fps) for index in range(len(track))]
         entry: dict[str, Any] = {"result": results}
         if track.score is not None:
-            entry["model_version"] = model_version
+            entry["model_version"] = "refineloc"
         kind = "annotations" if track.score is None else "predictions"
         tasks.append({"data": {"video": media_address(media, track.video), "name": track.video}, kind: [entry]})
     with atomic_write(path) as handle:

@@ -3,10 +3,10 @@
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-__all__ = ["MEDIA_TYPES", "media_address", "media_file", "media_type"]
+__all__ = ["media_address", "media_type"]
 
 # A name is a file name only if it has one of these endings: "v_1.2" is a name with a dot.
-MEDIA_TYPES = {
+_TYPES = {
     ".mp4": "video/mp4",
     ".m4v": "video/mp4",
     ".mov": "video/quicktime",
@@ -23,20 +23,16 @@ MEDIA_TYPES = {
 _URL = "/:?#[]@!$&'()*+,;=%~"  # characters with a meaning in an address, and % of escapes
 
 
-def media_file(video: str) -> str:
-    """The video's file name: its name, with .mp4 added if it does not have the ending of a media file."""
-    return video if PurePosixPath(video).suffix.lower() in MEDIA_TYPES else f"{video}.mp4"
-
-
 def media_type(address: str) -> str:
     """The MIME type by the ending; video/mp4 for an unknown one."""
-    return MEDIA_TYPES.get(PurePosixPath(address).suffix.lower(), "video/mp4")
+    return _TYPES.get(PurePosixPath(address).suffix.lower(), "video/mp4")
 
 
 def media_address(base: str, video: str) -> str:
     """The address of a video's file: `base` ("file:///my videos/", "/data/local-files/?d=") and the file name.
 
-    Characters that an address cannot hold are escaped; escapes in `base` stay. Without a `base` it is the file name.
+    The file name is the video's, with .mp4 where that does not end as a media file's does. Characters that an address
+    cannot hold are escaped; escapes in `base` stay. Without a `base` it is the file name.
     """
-    name = media_file(video)
+    name = video if PurePosixPath(video).suffix.lower() in _TYPES else f"{video}.mp4"
     return quote(base, safe=_URL) + quote(name) if base else name

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from refineloc.evaluation.formats.tracks import Track, tracks_of_annotations, tracks_of_detections
-from refineloc.evaluation.formats.wtalc import is_wtalc_folder, read_wtalc
+from refineloc.evaluation.formats.wtalc_arrays import holds_wtalc_arrays, read_wtalc_arrays
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.detections import read_detections
 from refineloc.runtime.errors import InputError
 
-__all__ = ["Source", "read_source", "read_tracks"]
+__all__ = ["Source", "read_source"]
 
 
 class Source(NamedTuple):
@@ -29,11 +29,6 @@ class Source(NamedTuple):
     tracks: list[Track]
     scored: bool
     unread_scores: int = 0
-
-
-def read_tracks(path: str | os.PathLike[str], *, allow_pickle: bool = False, subset: str | None = None) -> list[Track]:
-    """The tracks of `read_source`."""
-    return read_source(path, allow_pickle=allow_pickle, subset=subset).tracks
 
 
 def read_source(path: str | os.PathLike[str], *, allow_pickle: bool = False, subset: str | None = None) -> Source:
@@ -51,9 +46,9 @@ def read_source(path: str | os.PathLike[str], *, allow_pickle: bool = False, sub
     """
     source = Path(path)
     if source.is_dir():
-        if not is_wtalc_folder(source):
+        if not holds_wtalc_arrays(source):
             raise InputError(f"{source}: a folder without W-TALC's videoname.npy and segments.npy; give a file")
-        return Source(tracks_of_annotations(read_wtalc(source, allow_pickle=allow_pickle, subset=subset)), False)
+        return Source(tracks_of_annotations(read_wtalc_arrays(source, allow_pickle=allow_pickle, subset=subset)), False)
     scored, unread = _scores_of(source)
     if scored:
         if subset is not None:

@@ -1,8 +1,7 @@
 """The studies behind the documentation's tables, in a tiny form: a few videos, one epoch, no processes."""
 
-import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -18,13 +17,9 @@ from refineloc.training.train_run import train_run
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def study(name: str) -> ModuleType:
-    """The module, whose jobs are trained in this process."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+@pytest.fixture
+def study(load_example: Callable[[str], ModuleType]) -> Callable[[str], ModuleType]:
+    """Loads a study whose jobs are trained in this process."""
 
     def run_here(jobs: Sequence[Job], at_a_time: int, threads: int) -> Iterator[tuple[list[Job], list[Ended]]]:
         for job in jobs:
@@ -36,8 +31,12 @@ def study(name: str) -> ModuleType:
     def synth_few(folder: Path, **options: Any) -> None:
         synth(folder, **{"videos": 6, "classes": 2, "dim": 8, **options})
 
-    vars(module).update(run_jobs=run_here, synth=synth_few)
-    return module
+    def load(name: str) -> ModuleType:
+        module = load_example(name)
+        vars(module).update(run_jobs=run_here, synth=synth_few)
+        return module
+
+    return load
 
 
 def test_no_example_hides_a_package() -> None:
@@ -51,8 +50,10 @@ def rows(text: str) -> list[list[str]]:
     return [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
 
 
-def test_base_models_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    module = study("base_models_study")
+def test_base_models_study(
+    study: Callable[[str], ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = study("base_models_study.py")
     vars(module).update(DATA={"sample": "The sample data"}, ITERATIONS=2, SEEDS=(0, 1))
     module.main(tmp_path)
     table = rows(capsys.readouterr().out.split("The sample data:")[1])
@@ -62,8 +63,8 @@ def test_base_models_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert rows(capsys.readouterr().out) == table, "a finished study trains nothing and says the same"
 
 
-def test_sample_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    module = study("sample_study")
+def test_sample_study(study: Callable[[str], ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = study("sample_study.py")
     variants = {
         name: replace(module.VARIANTS[name], iterations=2, seeds=(0,)) for name in ("sample", "unweighted", "oracle")
     }

@@ -1,10 +1,10 @@
 """The Triton example: what its configuration says is what the ONNX file says."""
 
-import importlib.util
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -20,13 +20,8 @@ SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "triton_server" / "w
 
 
 @pytest.fixture(scope="module")
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("write_repository", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def example(load_example: Callable[[str], ModuleType]) -> ModuleType:
+    return load_example("triton_server/write_repository.py")
 
 
 @pytest.fixture

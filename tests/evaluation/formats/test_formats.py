@@ -1,12 +1,8 @@
 """Formats: each file is read back by the format's own library, and hostile names and values stay inside it."""
 
-import importlib.util
 import json
-import pickle
-import struct
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,13 +13,12 @@ from refineloc.evaluation.formats.elan import write_elan
 from refineloc.evaluation.formats.label_studio import write_label_studio
 from refineloc.evaluation.formats.media import media_address, media_type
 from refineloc.evaluation.formats.parquet import write_parquet
-from refineloc.evaluation.formats.reading import read_source, read_tracks
+from refineloc.evaluation.formats.reading import read_source
 from refineloc.evaluation.formats.subtitles import write_subtitles
 from refineloc.evaluation.formats.tracks import Track, to_annotations, to_detections
-from refineloc.evaluation.formats.wtalc import read_wtalc
 from refineloc.runtime.annotations import read_annotations, write_annotations_csv
 from refineloc.runtime.detections import read_detections
-from refineloc.runtime.errors import AnnotationError, InputError, MissingExtraError
+from refineloc.runtime.errors import InputError, MissingExtraError
 
 
 def track(rows: list[tuple[float, float, str, float]], video: str = "clip", scores: bool = True, **about: Any) -> Track:
@@ -129,9 +124,9 @@ def test_equal_input_gives_equal_eaf(tmp_path: Path) -> None:
 
 def test_parquet_is_read_by_pyarrow(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    found = track(ROWS, fps=25.0, duration_s=4000.0)
+    detections = track(ROWS, fps=25.0, duration_s=4000.0)
     truth = track([(1.0, 2.0, "run", 0.0)], video="other", scores=False, subset="validation")
-    write_parquet(tmp_path / "a.parquet", [found, track([], video="empty"), truth])
+    write_parquet(tmp_path / "a.parquet", [detections, track([], video="empty"), truth])
     rows = parquet.read_table(tmp_path / "a.parquet").to_pylist()
     assert [row["video"] for row in rows] == ["clip"] * 4 + ["other"]
     assert rows[0] == {
@@ -198,25 +193,8 @@ def test_label_studio_regions_are_read_by_its_own_library(tmp_path: Path) -> Non
     ]
 
 
-def actionformer(path: Path, split: tuple[str, ...]) -> dict[str, Any]:
-    """What ActionFormer's THUMOS14 loader keeps of a database (written after its documented fields)."""
-    database = json.loads(path.read_text())["database"]
-    ids = {entry["label"]: entry["label_id"] for video in database.values() for entry in video["annotations"]}
-    return {
-        name: (video["fps"], video["duration"], [(ids[e["label"]], *e["segment"]) for e in video["annotations"]])
-        for name, video in database.items()
-        if video["subset"].lower() in split
-    }
-
-
-def opentad_frames(path: Path, video: str) -> list[tuple[int, int]]:
-    """OpenTAD's bounds in frames: seconds over "duration", times "frame"."""
-    entry = json.loads(path.read_text())["database"][video]
-    scale = entry["frame"] / entry["duration"]
-    return [(int(e["segment"][0] * scale), int(e["segment"][1] * scale)) for e in entry["annotations"]]
-
-
-def test_training_data_is_what_the_loaders_ask_for(tmp_path: Path) -> None:
+def test_training_data(tmp_path: Path) -> None:
+    """`test_training_data.py` reads such a file as the loaders of ActionFormer and OpenTAD do."""
     pseudo = track(
         [(-1.0, 5.0, "run", 1.5), (8.0, 12.0, "jump", 0.5), (11.0, 12.0, "run", 0.1)], fps=30.0, duration_s=10.0
     )
@@ -226,26 +204,42 @@ def test_training_data_is_what_the_loaders_ask_for(tmp_path: Path) -> None:
     path = tmp_path / "pseudo.json"
     write_training_data(path, [pseudo, truth], ["jump", "run"])
     # Clipped to the video; what lies outside it is gone.
-    assert actionformer(path, ("training",)) == {"clip": (30.0, 10.0, [(1, 0.0, 5.0), (0, 8.0, 10.0)])}
-    assert actionformer(path, ("validation",)) == {"val": (25.0, 4.0, [(0, 1.0, 2.0)])}
-    assert opentad_frames(path, "clip") == [(0, 150), (240, 300)]
-    assert json.loads(path.read_text())["database"]["val"]["frame"] == 99
-    scores = [entry["score"] for entry in json.loads(path.read_text())["database"]["clip"]["annotations"]]
-    assert scores == [1.5, 0.5]
-    assert read_annotations(path, subset="training")["clip"].segment_labels == ("run", "jump")
-    with pytest.raises(InputError, match="label 'run' is not one of the 1 classes"):
-        write_training_data(path, [pseudo], ["jump"])
-    with pytest.raises(InputError, match="its fps is not known"):
-        write_training_data(path, [track(ROWS, duration_s=5.0)], ["jump"])
-    with pytest.raises(InputError, match="its duration is not known"):
-        write_training_data(path, [track(ROWS, fps=5.0)], ["jump"])
+    assert json.loads(path.read_text())["database"] == {
+        "clip": {
+            "subset": "training",
+            "duration": 10.0,
+            "fps": 30.0,
+            "frame": 300,
+            "annotations": [
+                {"label": "run", "label_id": 1, "segment": [0.0, 5.0], "score": 1.5},
+                {"label": "jump", "label_id": 0, "segment": [8.0, 10.0], "score": 0.5},
+            ],
+        },
+        "val": {
+            "subset": "validation",
+            "duration": 4.0,
+            "fps": 25.0,
+            "frame": 99,
+            "annotations": [{"label": "jump", "label_id": 0, "segment": [1.0, 2.0]}],
+        },
+    }
+    # Its reader counts the scores that it does not read: they are annotations.
+    (video, *_), scored, unread = read_source(path)
+    assert (video.score, scored, unread, video.frames) == (None, False, 2, 300)
+    for tracks, message in (
+        ([pseudo], "label 'run' is not one of the 1 classes"),
+        ([track(ROWS, duration_s=5.0)], "its fps is not known"),
+        ([track(ROWS, fps=5.0)], "its duration is not known"),
+    ):
+        with pytest.raises(InputError, match=message):
+            write_training_data(path, tracks, ["jump"])
 
 
 def test_activitynet_json_and_csv_both_ways(tmp_path: Path, shared_data: Path) -> None:
     released = shared_data / "refineloc-release" / "thumos14_valid_groundtruth.csv"
     there, back = tmp_path / "there.json", tmp_path / "back.csv"
-    write_activitynet(there, read_tracks(released))
-    write_annotations_csv(back, to_annotations(read_tracks(there)))
+    write_activitynet(there, read_source(released).tracks)
+    write_annotations_csv(back, to_annotations(read_source(there).tracks))
     first, last = read_annotations(released), read_annotations(back)
     assert list(first) == list(last)
     for name, video in first.items():
@@ -257,22 +251,14 @@ def test_activitynet_json_and_csv_both_ways(tmp_path: Path, shared_data: Path) -
     assert all(video.frames for video in first.values())
 
 
-def test_labels_without_times_survive(tmp_path: Path) -> None:
-    (tmp_path / "weak.csv").write_text("video-name,label,fps\na,run,25\na,jump,25\n")
-    write_activitynet(tmp_path / "weak.json", read_tracks(tmp_path / "weak.csv"))
-    again = read_annotations(tmp_path / "weak.json")
-    assert again["a"].labels == ("jump", "run")
-    assert again["a"].fps == 25
-    assert len(again["a"].start) == 0
-
-
-def test_a_label_without_times_survives_beside_segments(tmp_path: Path) -> None:
-    (tmp_path / "mixed.csv").write_text("video-name,t-start,t-end,label\na,1,2,run\na,,,jump\n")
-    write_activitynet(tmp_path / "mixed.json", read_tracks(tmp_path / "mixed.csv"))
-    write_annotations_csv(tmp_path / "back.csv", to_annotations(read_tracks(tmp_path / "mixed.json")))
-    for name in ("mixed.json", "back.csv"):
-        again = read_annotations(tmp_path / name)["a"]
-        assert (again.labels, again.segment_labels, again.end.tolist()) == (("jump", "run"), ("run",), [2.0])
+@pytest.mark.parametrize(("rows", "segment_labels"), [("a,,,run\na,,,jump\n", ()), ("a,1,2,run\na,,,jump\n", ("run",))])
+def test_labels_without_times_survive(tmp_path: Path, rows: str, segment_labels: tuple[str, ...]) -> None:
+    (tmp_path / "a.csv").write_text("video-name,t-start,t-end,label\n" + rows)
+    write_activitynet(tmp_path / "a.json", read_source(tmp_path / "a.csv").tracks)
+    write_annotations_csv(tmp_path / "back.csv", to_annotations(read_source(tmp_path / "a.json").tracks))
+    for name in ("a.json", "back.csv"):
+        video = read_annotations(tmp_path / name)["a"]
+        assert (video.labels, video.segment_labels) == (("jump", "run"), segment_labels)
 
 
 def test_a_file_without_detections_is_one_of_detections_all_the_same(tmp_path: Path) -> None:
@@ -282,188 +268,35 @@ def test_a_file_without_detections_is_one_of_detections_all_the_same(tmp_path: P
     assert read_source(tmp_path / "none.csv").scored
 
 
-def test_scores_of_training_data_are_counted_as_it_is_annotations(tmp_path: Path) -> None:
-    pseudo = track([(0.0, 5.0, "run", 1.5), (6.0, 8.0, "run", 0.5)], fps=30.0, duration_s=10.0)
-    write_training_data(tmp_path / "pseudo.json", [pseudo], ["run"])
-    (read,), scored, unread = read_source(tmp_path / "pseudo.json")
-    assert (read.score, scored, unread, read.frames) == (None, False, 2, 300)
-
-
 def test_tracks_tell_detections_from_annotations(tmp_path: Path, shared_data: Path) -> None:
     release, sample = shared_data / "refineloc-release", shared_data / "activitynet-sample"
-    assert read_tracks(sample / "sample_detection_prediction.json")[0].score is not None
-    assert read_tracks(sample / "activity_net.v1-2.min-missing-removed.json", subset="validation")[0].score is None
-    assert read_tracks(release / "thumos14_test_groundtruth.csv")[0].score is None
+    assert read_source(sample / "sample_detection_prediction.json").tracks[0].score is not None
+    assert (
+        read_source(sample / "activity_net.v1-2.min-missing-removed.json", subset="validation").tracks[0].score is None
+    )
+    assert read_source(release / "thumos14_test_groundtruth.csv").tracks[0].score is None
     (tmp_path / "found.csv").write_text("video-name,t-start,t-end,label,score\na,0,1,x,0.5\na,3,3,x,0.5\n")
-    (found,) = read_tracks(tmp_path / "found.csv")
-    assert found.score is not None
-    assert (len(found), found.left_out) == (1, 1)  # what lasts no time is left out
+    (video,) = read_source(tmp_path / "found.csv").tracks
+    assert video.score is not None
+    assert (len(video), video.left_out) == (1, 1)  # what lasts no time is left out
     with pytest.raises(InputError, match="no such file"):
-        read_tracks(tmp_path / "absent.json")
+        read_source(tmp_path / "absent.json")
     with pytest.raises(InputError, match="a folder without W-TALC's"):
-        read_tracks(tmp_path)
+        read_source(tmp_path)
     with pytest.raises(InputError, match="detections have no subsets"):
-        read_tracks(tmp_path / "found.csv", subset="test")
+        read_source(tmp_path / "found.csv", subset="test")
 
 
 def test_detections_keep_every_value(shared_data: Path) -> None:
     source = shared_data / "refineloc-release" / "valid_predictions_iteration_0001.json"
-    before, after = read_detections(source), to_detections(read_tracks(source))
+    before, after = read_detections(source), to_detections(read_source(source).tracks)
     assert list(before) == list(after)
-    for name, found in before.items():
-        assert list(found) == list(after[name])
+    for name, detections in before.items():
+        assert list(detections) == list(after[name])
 
 
 def test_basnet_ground_truth(shared_data: Path) -> None:
-    tracks = read_tracks(shared_data / "basnet-thumos14" / "gt.json", subset="test")
+    tracks = read_source(shared_data / "basnet-thumos14" / "gt.json", subset="test").tracks
     first = next(track for track in tracks if track.video == "video_test_0000896")
     assert (first.start[0], first.end[0], first.labels[0]) == (18.6, 24.8, "HighJump")  # its bounds are strings
     assert sum(len(track) for track in tracks) > 3000
-
-
-def test_wtalc_folder(shared_data: Path) -> None:
-    folder = shared_data / "wtalc-thumos14reduced"
-    with pytest.raises(AnnotationError, match=r"segments\.npy: holds Python objects.*allow_pickle reads it"):
-        read_wtalc(folder)
-    read = read_wtalc(folder, allow_pickle=True)
-    assert len(read) == 412
-    first = read["video_validation_0000051"]
-    assert first.start.tolist() == [67.5, 85.9, 139.3]
-    assert first.segment_labels == ("Billiards",) * 3
-    assert (first.duration_s, first.fps, first.subset) == (169.794, 30.0, "validation")
-    assert len(read.classes) == 20
-    test = read_wtalc(folder, allow_pickle=True, subset="test")
-    assert {video.subset for video in test.values()} == {"test"}
-    # The same annotations as the released CSV's, whose classes have numbers and whose rows are in another order.
-    released = read_annotations(shared_data / "refineloc-release" / "thumos14_valid_groundtruth.csv")
-    both = set(released) & set(read)
-    assert len(both) > 150
-    same = [name for name in both if np.array_equal(np.sort(released[name].start), np.sort(read[name].start))]
-    assert len(same) > 0.9 * len(both)
-
-
-class Harmful:
-    """Unpickling this runs a program."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (print, ("unpickled",))
-
-
-def wtalc_folder(folder: Path, segments: Any, labels: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    np.save(folder / "videoname.npy", np.array([b"a"]))
-    for name, value in (("segments", segments), ("labels", labels)):
-        array = np.empty(1, dtype=object)
-        array[0] = value
-        np.save(folder / f"{name}.npy", array, allow_pickle=True)
-    return folder
-
-
-def test_objects_are_unpickled_only_where_that_is_allowed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    folder = wtalc_folder(tmp_path, [[0.0, 1.0]], [Harmful()])
-    with pytest.raises(AnnotationError, match=r"segments\.npy: holds Python objects.*allow_pickle reads it"):
-        read_wtalc(folder)
-    np.save(folder / "segments.npy", np.zeros((1, 0, 2)))  # a plain array, so that labels.npy comes next
-    with pytest.raises(AnnotationError, match=r"labels\.npy: holds Python objects"):
-        read_wtalc(folder)
-    assert "unpickled" not in capfd.readouterr().out
-    with pytest.raises(AnnotationError, match="expected a string, got NoneType"):
-        read_wtalc(folder, allow_pickle=True)
-    assert "unpickled" in capfd.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("segments", "labels", "message"),
-    [
-        ([[0.0, 1.0], [1.0, 2.0]], [b"x"], "2 segments and 1 labels"),
-        ([[0.0]], [b"x"], "expected segments"),
-        ([["a", "b"]], [b"x"], "expected segments"),
-        ([[0.0, np.inf]], [b"x"], "not a finite number"),
-        ([[0.0, 1.0]], [3], "expected a string, got int"),
-        ([[0.0, 1.0]], [b"\xff"], "not UTF-8"),
-        (7, [b"x"], "expected a list, got int"),
-        ([[0.0, 10**400]], [b"x"], "expected segments"),
-        ([[0.0, 1.0]], ["\udc80"], "not UTF-8"),
-    ],
-)
-def test_odd_rows_of_wtalc_folders(tmp_path: Path, segments: Any, labels: Any, message: str) -> None:
-    with pytest.raises(AnnotationError, match=message):
-        read_wtalc(wtalc_folder(tmp_path, segments, labels), allow_pickle=True)
-
-
-@pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize("core", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
-def test_rows_may_be_lists_or_arrays_of_python_or_numpy(tmp_path: Path, core: bytes, protocol: int) -> None:
-    folder = wtalc_folder(tmp_path, [[0.0, 1.0]], [b"x"])
-    for name, value in (("segments", np.array([[0.5, 1.5], [2.0, 3.0]])), ("labels", (np.str_("x"), np.bytes_(b"y")))):
-        rows = np.empty(1, dtype=object)
-        rows[0] = value
-        whole = (folder / f"{name}.npy").read_bytes()
-        header = whole[: 10 + struct.unpack("<H", whole[8:10])[0]]
-        content = pickle.dumps(rows, protocol=protocol)
-        if protocol == 2:  # names are lines of text there: as NumPy 1 or 2 writes them
-            content = content.replace(b"numpy._core.multiarray", core)
-        (folder / f"{name}.npy").write_bytes(header + content)
-    video = read_wtalc(folder, allow_pickle=True)["a"]
-    assert (video.start.tolist(), video.end.tolist()) == ([0.5, 2.0], [1.5, 3.0])
-    assert video.segment_labels == ("x", "y")
-
-
-def test_plain_arrays_that_state_more_than_they_hold(tmp_path: Path) -> None:
-    folder = wtalc_folder(tmp_path, [[0.0, 1.0]], [b"x"])
-    for kind, shape in (("|S1", "(1000000000000,)"), ("|S0", "(1000000000,)"), ("|V8", "(1,)"), ("<f8", "(-1,)")):
-        header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
-        whole = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(8)
-        (folder / "videoname.npy").write_bytes(whole)
-        with pytest.raises(AnnotationError, match=r"videoname\.npy: "):
-            read_wtalc(folder, allow_pickle=True)
-    (folder / "videoname.npy").write_bytes(b"PK\x03\x04" + bytes(60))  # an archive of arrays is no array
-    with pytest.raises(AnnotationError, match=r"videoname\.npy: not a \.npy file"):
-        read_wtalc(folder, allow_pickle=True)
-
-
-def test_a_video_twice_in_a_wtalc_folder(tmp_path: Path) -> None:
-    np.save(tmp_path / "videoname.npy", np.array([b"a", b"a"]))
-    for name, value in (("segments", [[0.0, 1.0]]), ("labels", [b"x"])):
-        rows = np.empty(2, dtype=object)
-        rows[:] = [value, value]
-        np.save(tmp_path / f"{name}.npy", rows, allow_pickle=True)
-    with pytest.raises(AnnotationError, match="video 'a': is there twice"):
-        read_wtalc(tmp_path, allow_pickle=True)
-
-
-def test_fiftyone_example_leaves_out_what_lies_outside_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for fiftyone, whose from_timestamps turns these into frame ranges that run backwards."""
-    made = SimpleNamespace(from_timestamps=lambda bounds, sample, label, confidence: (bounds, label, confidence))
-    stand_in = SimpleNamespace(Dataset=object, Sample=object, TemporalDetection=made)
-    monkeypatch.setitem(sys.modules, "fiftyone", stand_in)
-    path = Path(__file__).resolve().parents[3] / "examples" / "fiftyone_import.py"
-    spec = importlib.util.spec_from_file_location("fiftyone_import", path)
-    assert spec is not None
-    assert spec.loader is not None
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    sample = SimpleNamespace(metadata=SimpleNamespace(duration=10.0))
-    rows = [
-        (-1.0, 2.0, "x", None),
-        (9.0, 14.0, "x", 0.5),
-        (10.0, 12.0, "x", None),
-        (11.0, 12.0, "x", None),
-        (5.0, 5.0, "x", None),
-    ]
-    assert example.temporal(sample, rows) == [([0.0, 2.0], "x", None), ([9.0, 10.0], "x", 0.5)]
-
-
-def test_cut_and_missing_files_of_wtalc_folders(tmp_path: Path) -> None:
-    folder = wtalc_folder(tmp_path, [[0.0, 1.0]], [b"x"])
-    assert read_wtalc(folder, allow_pickle=True)["a"].segment_labels == ("x",)
-    whole = (folder / "labels.npy").read_bytes()
-    (folder / "labels.npy").write_bytes(whole[:-20])
-    with pytest.raises(AnnotationError, match=r"labels\.npy: its Python objects cannot be read"):
-        read_wtalc(folder, allow_pickle=True)
-    (folder / "labels.npy").write_bytes(b"nothing")
-    with pytest.raises(AnnotationError, match=r"labels\.npy: not a \.npy file"):
-        read_wtalc(folder, allow_pickle=True)
-    (folder / "labels.npy").unlink()
-    with pytest.raises(AnnotationError, match=r"labels\.npy: no such file"):
-        read_wtalc(folder, allow_pickle=True)
