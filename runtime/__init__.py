@@ -12,6 +12,8 @@ reading detections does not start ONNX Runtime and embedding does not load HDF5.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from refineloc.runtime import errors
+
 if TYPE_CHECKING:
     from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
     from refineloc.runtime.detections import Detection, Detections, read_detections, write_detections
@@ -41,18 +43,7 @@ _HOMES = {
     "annotations": ("Annotations", "VideoAnnotation", "read_annotations"),
     "detections": ("Detection", "Detections", "read_detections", "write_detections"),
     "detector": ("Detector",),
-    "errors": (
-        "AnnotationError",
-        "ConfigError",
-        "DetectionError",
-        "EngineError",
-        "FeatureError",
-        "InputError",
-        "MissingExtraError",
-        "ModelError",
-        "OutputError",
-        "RefineLocError",
-    ),
+    "errors": tuple(errors.__all__),
     "features.opening": ("open_features",),
     "features.store": ("FeatureStore",),
     "segments.grid": ("SnippetGrid",),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from refineloc.runtime.batches import FeatureBatch, Planned, ahead, read_batches
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
-from refineloc.runtime.features.checks import check_finite
+from refineloc.runtime.features.checks import check_array, check_finite
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.model.gpu import PinnedBuffers
 from refineloc.runtime.model.limits import BATCH_SNIPPETS
@@ -279,10 +279,7 @@ class Detector:
 
     def _checked(self, features: npt.ArrayLike, where: str) -> npt.NDArray[np.float32]:
         array = np.asarray(features)
-        if array.ndim != 2:
-            raise FeatureError(f"{where}: expected features of shape T x D, got shape {array.shape}")
-        if array.dtype.kind != "f":
-            raise FeatureError(f"{where}: expected float32 or float16 features, got dtype {array.dtype}")
+        check_array(array.shape, array.dtype, where)
         if not len(array):
             raise FeatureError(f"{where}: has no snippets")
         columns = np.ascontiguousarray(array[:, self.metadata.columns(array.shape[1], where)])

@@ -79,3 +79,8 @@ class EngineError(RefineLocError, RuntimeError):
 
 class MissingExtraError(RefineLocError, ImportError):
     """An optional dependency is not installed; the message gives the install line."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, as one line for a message of ours."""
+    return (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]

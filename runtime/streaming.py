@@ -15,7 +15,6 @@ yielded then. A class may also leave the top k after a segment of it was yielded
 offline result have been yielded, and `detections()` gives the offline result with its final scores.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,9 +82,8 @@ class StreamingDetector:
         self._foreground = np.empty(0, dtype=np.float32)
         self._weight = np.empty(0, dtype=np.float64)
         self._settled: list[_Run] = []
-        self._waiting: dict[
-            int, list[_Run]
-        ] = {}  # by class: settled but not yielded, as the class was not in the top k
+        # By class: settled but not yielded, as the class was not in the top k.
+        self._waiting: dict[int, list[_Run]] = {}
         self._finished = False
 
     @property
@@ -189,13 +187,12 @@ class StreamingDetector:
     def _yield(self) -> list[Detection]:
         # By class index, then a stable sort: segments that end at the same snippet have a fixed order.
         ready = [run for label in sorted(self._top_classes()) for run in self._waiting.pop(label, [])]
-        return list(self._records(sorted(ready, key=lambda run: (run.last, run.first))))
+        return [self._record(run) for run in sorted(ready, key=lambda run: (run.last, run.first))]
 
-    def _records(self, runs: list["_Run"]) -> Iterator[Detection]:
-        for run in runs:
-            first, last = self._widened(run)
-            start, end = self._grid.seconds(np.array([first]), np.array([last]))
-            yield Detection(float(start[0]), float(end[0]), self._detector.classes[run.label], self._score(run))
+    def _record(self, run: "_Run") -> Detection:
+        first, last = self._widened(run)
+        start, end = self._grid.seconds(np.array([first]), np.array([last]))
+        return Detection(float(start[0]), float(end[0]), self._detector.classes[run.label], self._score(run))
 
     def _top_classes(self) -> list[int]:
         best = np.argsort(-self._attention.video_scores(), kind="stable")

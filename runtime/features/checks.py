@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from refineloc.runtime.errors import FeatureError
 
-__all__ = ["DAMAGED", "check_array", "check_finite", "first_line"]
+__all__ = ["DAMAGED", "check_array", "check_finite"]
 
 # What h5py raises on files that are damaged inside; a FeatureError is a ValueError too, and is let through first.
 DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError)
@@ -45,7 +45,3 @@ def check_array(shape: tuple[int, ...] | None, dtype: np.dtype[Any], where: str)
         raise FeatureError(f"{where}: expected float32 or float16 features, got dtype {dtype}")
     if shape[1] == 0:
         raise FeatureError(f"{where}: features have width 0")
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]

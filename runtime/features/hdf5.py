@@ -5,16 +5,16 @@ are followed, and object dtypes before they are read. HDF5 unpacks compressed ch
 unpacked by `runtime/features/hdf5_chunks.py`, each to its size and no further.
 """
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError, MissingExtraError
-from refineloc.runtime.features.checks import DAMAGED, check_array, first_line
+from refineloc.runtime.errors import FeatureError, MissingExtraError, first_line
+from refineloc.runtime.features.checks import DAMAGED, check_array
 from refineloc.runtime.features.hdf5_chunks import REPACK, check_chunks, check_filters, filters_of, read_packed
 from refineloc.runtime.features.hdf5_virtual import is_virtual
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
@@ -31,7 +31,6 @@ _TIMES: dict[str, tuple[float, float]] = {
 
 class HDF5File(FeatureStore):
     def __init__(self, path: Path, max_video_bytes: int, untrusted: bool) -> None:
-        h5py = _h5py()
         self.path = path
         self._max_video_bytes = max_video_bytes
         self._untrusted = untrusted
@@ -66,9 +65,9 @@ class HDF5File(FeatureStore):
             snippets=snippets,
             width=width,
             dtype=dataset.dtype,
-            fps=self._attribute(attributes, name, "fps"),
-            duration_s=self._attribute(attributes, name, "duration"),
-            snippet_frames=_as_int(self._attribute(attributes, name, "snippet_frames")),
+            fps=attributes.get("fps"),
+            duration_s=attributes.get("duration"),
+            snippet_frames=attributes.get("snippet_frames"),
         )
 
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
@@ -80,7 +79,7 @@ class HDF5File(FeatureStore):
         else:
             dataset.read_direct(out, source_sel=np.s_[:, columns])
 
-    def _dataset(self, name: str) -> tuple[Any, dict[str, float | None]]:
+    def _dataset(self, name: str) -> tuple[Any, dict[str, Any]]:
         """The dataset of a video, and the attributes of it and of its group. Opens nothing outside the file."""
         where = f"{self.path}: video {name!r}"
         try:
@@ -105,21 +104,19 @@ class HDF5File(FeatureStore):
         self._checked[name] = item.name
         return item, attributes
 
-    def _look(self, name: str, where: str) -> tuple[Any, dict[str, float | None]]:
-        h5py = _h5py()
+    def _look(self, name: str, where: str) -> tuple[Any, dict[str, Any]]:
         item = self._inside(self._file, name, where)
-        attributes = _attributes(item)
+        attributes = _attributes(item, where)
         if isinstance(item, h5py.Group):
             if "features" not in item:
                 raise FeatureError(f"{where}: expected a dataset, or a group with a dataset 'features' inside")
             item = self._inside(item, "features", where)
-            attributes |= _attributes(item)
+            attributes |= _attributes(item, where)
         if not isinstance(item, h5py.Dataset):
             raise FeatureError(f"{where}: expected a dataset, got a {type(item).__name__.lower()}")
         return item, attributes
 
     def _inside(self, group: Any, name: str, where: str) -> Any:
-        h5py = _h5py()
         plain = bool(name) and name != "." and "/" not in name  # no path, which could lead through a link
         link = group.get(name, getlink=True) if plain and name in group else None
         if link is None:
@@ -132,36 +129,29 @@ class HDF5File(FeatureStore):
             raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
         return group[name]
 
-    def _attribute(self, attributes: dict[str, float | None], name: str, key: str) -> float | None:
-        if key not in attributes:
-            return None
-        value = attributes[key]
-        if value is None:
-            raise FeatureError(f"{self.path}: video {name!r}: attribute {key!r} is not a number")
-        low, high = _TIMES[key]
+
+def _attributes(item: Any, where: str) -> dict[str, Any]:
+    """The attributes in `_TIMES`; no others are read."""
+    values: dict[str, Any] = {}
+    for key, (low, high) in _TIMES.items():
+        if key not in item.attrs:
+            continue
+        attribute = item.attrs.get_id(key)
+        if attribute.dtype.kind not in "iuf" or attribute.shape not in ((), (1,)):
+            raise FeatureError(f"{where}: attribute {key!r} is not a number")
+        value = float(np.asarray(item.attrs[key]).reshape(()))
         whole = key == "snippet_frames"
         if not low <= value <= high or (whole and value != round(value)):  # refuses NaN, too
             raise FeatureError(
-                f"{self.path}: video {name!r}: attribute {key!r} is {value:g}; expected a "
+                f"{where}: attribute {key!r} is {value:g}; expected a "
                 f"{'whole ' if whole else ''}number from {low:g} to {high:,.0f}"
             )
-        return value
-
-
-def _attributes(item: Any) -> dict[str, float | None]:
-    """The attributes in `_TIMES`, None for one that is not a number. No others are read."""
-    values: dict[str, float | None] = {}
-    for key in _TIMES:
-        if key in item.attrs:
-            attribute = item.attrs.get_id(key)
-            is_number = attribute.dtype.kind in "iuf" and attribute.shape in ((), (1,))
-            values[key] = float(np.asarray(item.attrs[key]).reshape(())) if is_number else None
+        values[key] = int(value) if whole else value
     return values
 
 
 def _load_filters(dataset: Any, where: str) -> None:
     """Load the filters of hdf5plugin if HDF5 lacks one that the dataset needs."""
-    h5py = _h5py()
     for number, _, name in filters_of(dataset):
         if not h5py.h5z.filter_avail(number):
             packed = f"{where}: is packed with the filter {number} ({name!r}), which HDF5 lacks"
@@ -171,16 +161,3 @@ def _load_filters(dataset: Any, where: str) -> None:
                 raise MissingExtraError(f"{packed}: pip install hdf5plugin") from None
             if not h5py.h5z.filter_avail(number):
                 raise FeatureError(f"{packed} and hdf5plugin too; {REPACK}")
-
-
-def _as_int(value: float | None) -> int | None:
-    return None if value is None else int(value)
-
-
-def _h5py() -> Any:
-    # Imported here, as embedding (arrays in, detections out) does not need HDF5.
-    with contextlib.suppress(ImportError):
-        import h5py
-
-        return h5py
-    raise FeatureError("reading HDF5 needs h5py: pip install h5py")

@@ -14,6 +14,7 @@ import struct
 import zlib
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -81,8 +82,6 @@ def check_filters(dataset: Any, where: str) -> None:
         FeatureError: a filter that this module does not read, a dataset that is compressed twice, or numbers in a form
             that NumPy does not have.
     """
-    import h5py
-
     filters = filters_of(dataset)
     if not filters:
         return

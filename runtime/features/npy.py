@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError
-from refineloc.runtime.features.checks import DAMAGED, check_array, first_line
+from refineloc.runtime.errors import FeatureError, first_line
+from refineloc.runtime.features.checks import DAMAGED, check_array
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 
 __all__ = ["NpyFolder"]

@@ -12,7 +12,6 @@ import os
 from pathlib import Path
 
 from refineloc.runtime.errors import FeatureError
-from refineloc.runtime.features.hdf5 import HDF5File
 from refineloc.runtime.features.npy import NpyFolder
 from refineloc.runtime.features.store import FeatureStore
 
@@ -45,6 +44,8 @@ def open_features(
     if source.is_dir():
         store: FeatureStore = NpyFolder(source, max_video_bytes)
     elif source.is_file():
+        from refineloc.runtime.features.hdf5 import HDF5File  # HDF5 takes 0.1 s to load
+
         store = HDF5File(source, max_video_bytes, untrusted)
     else:  # opening a pipe or a device could wait forever
         raise FeatureError(f"{source}: neither a file nor a folder")

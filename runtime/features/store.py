@@ -13,8 +13,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError
-from refineloc.runtime.features.checks import DAMAGED, check_finite, first_line
+from refineloc.runtime.errors import FeatureError, first_line
+from refineloc.runtime.features.checks import DAMAGED, check_finite
 
 __all__ = ["FeatureInfo", "FeatureStore"]
 

@@ -33,27 +33,26 @@ def gpu_problem() -> str | None:
     return None
 
 
-def pinned_empty(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """A float32 array in page-locked memory, not initialised; freed with the last view of it.
+def pinned_empty(size: int) -> npt.NDArray[np.float32]:
+    """A flat float32 array in page-locked memory, not initialised; freed with the last view of it.
 
     If the driver refuses (locked memory is limited), the array is in ordinary memory: slower, with the same results.
     """
-    size = 4 * math.prod(shape)
     context = _context()
     if context is None or not size:
-        return np.empty(shape, dtype=np.float32)
+        return np.empty(size, dtype=np.float32)
     driver, handle = context
     address = ctypes.c_void_p()
     if driver.cuCtxPushCurrent_v2(handle) != 0:
-        return np.empty(shape, dtype=np.float32)
-    refused = driver.cuMemHostAlloc(ctypes.byref(address), ctypes.c_size_t(size), ctypes.c_uint(_PORTABLE)) != 0
+        return np.empty(size, dtype=np.float32)
+    refused = driver.cuMemHostAlloc(ctypes.byref(address), ctypes.c_size_t(4 * size), ctypes.c_uint(_PORTABLE)) != 0
     driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
     if refused or address.value is None:
-        return np.empty(shape, dtype=np.float32)
-    memory = (ctypes.c_char * size).from_address(address.value)
+        return np.empty(size, dtype=np.float32)
+    memory = (ctypes.c_float * size).from_address(address.value)
     # Not at exit: the driver may be gone by then, and the process frees all its memory.
     weakref.finalize(memory, _free, driver, handle, address).atexit = False
-    return np.frombuffer(memoryview(memory), dtype=np.float32).reshape(shape)
+    return np.frombuffer(memoryview(memory), dtype=np.float32)
 
 
 class PinnedBuffers:
@@ -89,7 +88,7 @@ class PinnedBuffers:
             index = next((index for index, array in enumerate(self._free) if len(array) >= size), None)
             if index is not None:
                 return self._free.pop(index)  # the smallest that is large enough
-        return pinned_empty((size, 1)).reshape(-1)
+        return pinned_empty(size)
 
 
 def _free(driver: Any, handle: ctypes.c_void_p, address: ctypes.c_void_p) -> None:

@@ -18,6 +18,7 @@ from refineloc.runtime.errors import (
     MissingExtraError,
     ModelError,
     RefineLocError,
+    first_line,
 )
 from refineloc.runtime.files import make_folder
 from refineloc.runtime.model.gpu import PinnedBuffers, gpu_problem
@@ -141,7 +142,7 @@ class Session:
                 return _run_bound(self._session, features, lengths, len(self.metadata.classes), empty)
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
             raise EngineError(
-                f"{self.path}: ONNX Runtime fails on {len(features)} snippets: {_first_line(error)}"
+                f"{self.path}: ONNX Runtime fails on {len(features)} snippets: {first_line(error)}"
             ) from error
 
     def _not_finite(
@@ -188,52 +189,36 @@ def _start(
     engine: Any, path: Path, content: bytes, provider: Provider, threads: int, batch_snippets: int, cache: Path | None
 ) -> tuple[Any, str]:
     """A session, and the provider that really runs."""
-    if provider == "cpu":
+    wanted = "cuda" if provider == "auto" else provider
+    if wanted == "cpu":
         return create_session(engine, path, content, ["cpu"], threads), "cpu"
-    if provider == "auto":
-        session, problem = _on_gpu(engine, path, content, ["cuda", "cpu"], threads, [1])
-        if session is not None:
-            return session, "cuda"
-        session = create_session(engine, path, content, ["cpu"], threads)
-        if ONNX_NAMES["cuda"] in engine.get_available_providers():
-            _warn_once(f"refineloc runs on the CPU: {problem}; provider='cpu' asks for that and silences this")
-        return session, "cpu"
-
-    if ONNX_NAMES[provider] not in engine.get_available_providers():
+    listed = engine.get_available_providers()
+    if provider != "auto" and ONNX_NAMES[wanted] not in listed:
         raise EngineError(
             f"provider {provider!r} is not in the installed ONNX Runtime {engine.__version__}, which has "
-            f"{', '.join(engine.get_available_providers())}; pip uninstall -y onnxruntime, "
-            "then pip install 'refineloc[gpu]'"
+            f"{', '.join(listed)}; pip uninstall -y onnxruntime, then pip install 'refineloc[gpu]'"
         )
-    if provider == "tensorrt":
+    providers, sizes = ["cuda", "cpu"], [1]
+    if wanted == "tensorrt":
         # CUDA runs what TensorRT lacks: float64 products and integer sums. An engine is built for the range of shapes
         # that were seen. So both ends of the range are run now, and no length between them builds another engine.
         # Ranges could be stated instead (trt_profile_min_shapes); then a longer video would be an error.
-        providers, sizes = ["tensorrt", "cuda", "cpu"], [1, batch_snippets]
-    else:
-        providers, sizes = ["cuda", "cpu"], [1]
+        providers, sizes = ["tensorrt", *providers], [1, batch_snippets]
     session, problem = _on_gpu(engine, path, content, providers, threads, sizes, cache)
-    if session is None:
-        create_session(engine, path, content, ["cpu"], threads)  # raises a ModelError if nothing can run the file
+    if session is not None:
+        return session, wanted
+    session = create_session(engine, path, content, ["cpu"], threads)  # a ModelError if nothing can run the file
+    if provider != "auto":
         raise EngineError(f"provider {provider!r} cannot run here: {problem}; provider 'cpu' runs anywhere")
-    return session, provider
+    if ONNX_NAMES["cuda"] in listed:
+        _warn_once(f"refineloc runs on the CPU: {problem}; provider='cpu' asks for that and silences this")
+    return session, "cpu"
 
 
 def _on_gpu(
-    engine: Any,
-    path: Path,
-    content: bytes,
-    providers: list[str],
-    threads: int,
-    sizes: list[int],
-    cache: Path | None = None,
+    engine: Any, path: Path, content: bytes, providers: list[str], threads: int, sizes: list[int], cache: Path | None
 ) -> tuple[Any, str]:
-    """A session that ran on the first of the providers, or None and the reason.
-
-    Args:
-        engine, path, content, providers, threads, cache: see `create_session`.
-        sizes: snippets of the calls that are made as a test.
-    """
+    """A session that ran calls of these sizes on the first of the providers; or None, and the reason."""
     problem = cuda_problem(engine)
     if problem is not None:
         return None, problem
@@ -250,7 +235,7 @@ def _on_gpu(
         for size in sizes:
             _call_once(session, size)
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
-        return None, f"the first call failed: {_first_line(error)}"
+        return None, f"the first call failed: {first_line(error)}"
     return session, ""
 
 
@@ -307,7 +292,7 @@ def create_session(
             enable_fallback=0,  # ONNX Runtime's fallback would print to stdout and try other providers
         )
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
-        raise ModelError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+        raise ModelError(f"{path}: ONNX Runtime cannot load it: {first_line(error)}") from error
 
 
 def running_provider(session: Any) -> str:
@@ -428,7 +413,3 @@ def _finite(scores: Scores) -> bool:
 def _check_count(name: str, value: object, low: int, high: int) -> None:
     if not (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and low <= value <= high):
         raise ConfigError(f"{name}: expected a whole number from {low:,} to {high:,}, got {value!r:.40}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
