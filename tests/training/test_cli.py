@@ -12,8 +12,9 @@ import numpy as np
 import programs
 import pytest
 from programs import Program
+from small_data import arguments, drop_times
 
-FILES = ["train.h5", "train.csv", "--val-features", "val.h5", "--val-labels", "val.csv"]
+FILES = arguments()
 SHORT = ["--iterations", "2", "--epochs", "2", "--run", "run"]
 
 
@@ -63,9 +64,7 @@ def test_show_config_is_toml_with_everything(data: Path) -> None:
 
 
 def test_without_fps_it_trains_and_says_what_is_missing(data: Path) -> None:
-    for name in ("train", "val"):
-        rows = [line.split(",") for line in (data / f"{name}.csv").read_text().splitlines()]
-        (data / f"{name}.csv").write_text("\n".join(f"{row[0]},{row[3]}" for row in rows) + "\n")
+    drop_times(data, fps=False)
     done = run(*FILES, *SHORT, cwd=data)
     assert done.returncode == 0, done.stderr
     assert "its fps is not known, so no detections and no mAP; give fps, or" in done.stderr
@@ -202,8 +201,7 @@ def test_what_would_be_ignored_or_fail_later(data: Path, options: list[str], mes
 
 @pytest.mark.parametrize("options", [["--generator", "oracle"], ["--profile", "release"]])
 def test_what_needs_validation_times_is_refused_at_once(data: Path, options: list[str]) -> None:
-    rows = [line.split(",") for line in (data / "val.csv").read_text().splitlines()]
-    (data / "val.csv").write_text("\n".join(f"{row[0]},{row[3]},{row[5]}" for row in rows) + "\n")
+    drop_times(data, "val")
     fails(*FILES, *SHORT, *options, cwd=data, message="needs times")
 
 

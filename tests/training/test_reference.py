@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,13 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import pytest
+import small_data
 import torch
 from safetensors.torch import load_file
 
-from refineloc.training.data.inputs import Files, read_inputs
-from refineloc.training.data.truth import Truth
 from refineloc.training.fit import seed_of
 from refineloc.training.models.base_model import build_model
-from refineloc.training.run.display import Silent
-from refineloc.training.run.files import Run
 from refineloc.training.settings.config import resolve
-from refineloc.training.train_run import train_into
 
 BETA, SHARE, RATE, EPOCHS, BATCH = 3.0, 0.8, 0.02, 12, 5
 FOREGROUND, CLASS = 0.45, 0.4
@@ -84,10 +79,7 @@ def sampled(labels: Labels, seed: int) -> Labels:
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-def test_training_is_what_the_equations_say(
-    weighted: bool, tmp_path: Path, write_data: Callable[[Path, np.random.Generator], Path]
-) -> None:
-    data = write_data(tmp_path, np.random.default_rng(11))
+def test_training_is_what_the_equations_say(weighted: bool, data: Path, tmp_path: Path) -> None:
     layer: dict[str, Any] = {
         "pseudo": {
             "beta": BETA, "sampled": SHARE, "weighted": weighted, "foreground": FOREGROUND, "class_activation": CLASS,
@@ -95,11 +87,7 @@ def test_training_is_what_the_equations_say(
         "training": {"iterations": 2, "epochs": EPOCHS, "batch_videos": BATCH, "learning_rate": RATE},
     }  # fmt: skip
     config = resolve(layer)
-    files = Files(data / "train.h5", data / "train.csv", data / "val.h5", data / "val.csv")
-    inputs = read_inputs(files, config, 2**30)
-    run = Run(tmp_path / "run", config, inputs.record)
-    run.begin()
-    train_into(run, inputs.train, inputs.val, Truth(), Silent())
+    run = small_data.train(data, tmp_path / "run", config, truth=False)
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     (train, labels), (val, val_labels) = read(data, "train"), read(data, "val")
     taught: list[Any] = [None, None]

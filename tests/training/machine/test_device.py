@@ -31,6 +31,7 @@ def test_each_process_has_a_gpu_of_its_own(name: str, two_gpus: list[Any], monke
     assert two_gpus == [device]
     joined: list[Any] = []
     monkeypatch.setattr(parallel.dist, "is_initialized", lambda: False)
+    monkeypatch.setattr(parallel.atexit, "register", lambda leave: None)
     monkeypatch.setattr(
         parallel.dist, "init_process_group", lambda backend, device_id: joined.append((backend, device_id))
     )

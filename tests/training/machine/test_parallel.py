@@ -14,8 +14,9 @@ import pytest
 import torch
 from programs import Program
 from safetensors.torch import load_file
+from small_data import arguments, assert_same_run
 
-FILES = ["train.h5", "train.csv", "--val-features", "val.h5", "--val-labels", "val.csv"]
+FILES = arguments()
 # Batches of 5: shares of 3 and 2 videos, and a last batch of 2.
 SETTINGS = ["--epochs", "5", "--set", "training.batch_videos=5", "--set", "training.checkpoint_s=0"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "refineloc.training"]
@@ -36,21 +37,12 @@ def environments() -> list[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def started(data: Path, *arguments: str, before: str = "") -> Iterator[list[Program]]:
+def started(data: Path, *options: str, before: str = "") -> Iterator[list[Program]]:
     """Two processes as torchrun starts them; but it would end the one that waits for another."""
+    command = [*FILES, *SETTINGS, *options]
     with contextlib.ExitStack() as stack:
         yield [
-            stack.enter_context(
-                Program(
-                    "refineloc-train",
-                    *FILES,
-                    *SETTINGS,
-                    *arguments,
-                    cwd=data,
-                    env=environment,
-                    before=before,
-                )
-            )
+            stack.enter_context(Program("refineloc-train", *command, cwd=data, env=environment, before=before))
             for environment in environments()
         ]
 
@@ -135,8 +127,7 @@ def test_with_dropout_a_resumed_run_of_two_ends_as_one_that_was_not_killed(data:
         assert first.wait().returncode == 9  # and the other is killed, as torchrun would
     assert (data / "parts/checkpoint.safetensors").exists()
     assert together(data, "--run", "parts", "--resume", *basnet)[0] == [0, 0]
-    for name in ("metrics.jsonl", "iter_0/model.safetensors"):
-        assert (data / "parts" / name).read_bytes() == (data / "whole" / name).read_bytes()
+    assert_same_run(data / "whole", data / "parts")
 
 
 @pytest.mark.long

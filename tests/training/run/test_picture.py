@@ -4,24 +4,25 @@ import dataclasses
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import programs
 import pytest
+from small_data import arguments, files, write_data
 
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
 from refineloc.runtime.detections import read_detections
-from refineloc.training.data.split import load_split, read_labels
+from refineloc.training.data.inputs import read_inputs
 from refineloc.training.run.files import Run, load_iteration
 from refineloc.training.run.picture import draw_run
 from refineloc.training.scoring import predict
 
 pytest.importorskip("matplotlib", reason="time lines need refineloc[plot]")
 
-FILES = ["train.h5", "train.csv", "--val-features", "val.h5", "--val-labels", "val.csv"]
+FILES = arguments()
 SHORT = ["--iterations", "2", "--epochs", "2", "--run", "run"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -34,7 +35,7 @@ def train(data: Path, *further: str, before: str = "") -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, write_data: Callable[..., Path]) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data, and a finished run of two iterations with its picture."""
     data = write_data(tmp_path_factory.mktemp("data"), np.random.default_rng(3))
     assert train(data) == "run/timeline.png: time line of a validation video"
@@ -78,8 +79,7 @@ class Drawer:
     def __init__(self, data: Path) -> None:
         self.last = load_iteration(data / "run", 1)
         self.run = Run(data / "run", self.last.config, self.last.data, resume=True)
-        labels = read_labels(data / "val.csv")
-        self.val = load_split(data / "val.h5", labels, self.last.config, classes=self.last.data.classes)
+        self.val = read_inputs(files(data), self.last.config, 2**30).val
 
     def draw(self, annotations: Annotations) -> str:
         return draw_run(self.run, self.val, annotations)

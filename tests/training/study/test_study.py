@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
+from small_data import arguments, assert_same_run, drop_times, files, write_data
 from typer.testing import CliRunner
+from waiting import wait_until
 
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.errors import ConfigError, RefineLocError
@@ -42,30 +43,12 @@ SETTINGS: dict[str, Any] = {
 }
 GRID = Grid(betas=(4.0,), seeds=(3,), generators=("distribution-aware", "segment"))
 RUNS = ["iteration0-seed3", *(cell.name for cell in GRID.cells())]
-LIMIT_S = 1200  # of waits that a working study ends in seconds
-
-
-def files(data: Path) -> Files:
-    return Files(data / "train.h5", data / "train.csv", data / "val.h5", data / "val.csv")
-
-
-def data_options(data: Path) -> list[str]:
-    """The same for refineloc-train."""
-    train, val = ([str(data / f"{split}.{kind}") for kind in ("h5", "csv")] for split in ("train", "val"))
-    return [*train, "--val-features", val[0], "--val-labels", val[1]]
 
 
 def study(data: Path, grid: Grid = GRID, resume: bool = False, **training: Any) -> None:
     """Train two runs at a time into data/study."""
     config = resolve(SETTINGS, {"training": training})
     run_study(config, grid, files(data), data / "study", at_a_time=2, memory=2**30, resume=resume)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def is_free(run: Path) -> bool:
@@ -101,7 +84,7 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory, write_data: Callable[[Path, np.random.Generator], Path]) -> Path:
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of data with a study that was killed in the middle of its runs, and then resumed."""
     data = write_data(tmp_path_factory.mktemp("data"), np.random.default_rng(11))
     script = data / "stopping.py"
@@ -109,12 +92,12 @@ def killed(tmp_path_factory: pytest.TempPathFactory, write_data: Callable[[Path,
     command = [sys.executable, str(script), str(Path(__file__).parent), str(Path(__file__).parents[2]), str(data)]
     process = subprocess.Popen(command)
     runs = [data / "study" / cell.name for cell in GRID.cells()]
-    wait_for(lambda: all(len(read_records(run)) == 2 for run in runs) or process.poll() is not None)
+    wait_until(lambda: all(len(read_records(run)) == 2 for run in runs) or process.poll() is not None, "two iterations")
     assert process.poll() is None
     assert not any(map(is_free, runs))  # both are trained at the same time
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    wait_for(lambda: all(map(is_free, runs)))  # they ended with the study
+    wait_until(lambda: all(map(is_free, runs)), "the runs end with the study")
     assert not (data / "study/table.md").exists()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs, "_CONTEXT", programs.SERVER)
@@ -138,11 +121,10 @@ def test_a_run_is_bit_equal_to_one_trained_alone(killed: Path) -> None:
     alone = killed / "alone"
     settings = [f"--set={section}.{key}={value}" for section, keys in SETTINGS.items() for key, value in keys.items()]
     command = ["--generator", "segment", "--set", "pseudo.beta=4.0", "--seed", "3", "--run", str(alone), *settings]
-    assert CliRunner().invoke(app, [*data_options(killed), *command]).exit_code == 0
+    assert CliRunner().invoke(app, [*arguments(killed), *command]).exit_code == 0
     run = killed / "study/segment-beta4-seed3"
-    names = ["config.toml", "metrics.jsonl", "iterations.json"]
-    names += [f"iter_{k}/{name}" for k in range(3) for name in ("detections.json", "model.safetensors")]
-    for name in names:
+    assert_same_run(alone, run)
+    for name in ("config.toml", *(f"iter_{k}/detections.json" for k in range(3))):
         assert (run / name).read_bytes() == (alone / name).read_bytes(), name
     assert (run / "log.txt").read_text().splitlines()[-1].endswith("time line of a validation video")
 
@@ -274,9 +256,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 @pytest.mark.usefixtures("refused")
 def test_without_times_and_with_a_run_that_fails(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """There is no mAP and no true share of foreground; β = 1e39 gives no finite loss, which costs one run only."""
-    for name in ("train", "val"):
-        rows = [line.split(",") for line in (data / f"{name}.csv").read_text().splitlines()]
-        (data / f"{name}.csv").write_text("\n".join(f"{row[0]},{row[3]},{row[5]}" for row in rows) + "\n")
+    drop_times(data)
     grid = Grid(betas=(1e39, 2.0), seeds=(0,), generators=("distribution-aware", "segment"))
     with pytest.raises(
         StudyError, match=r"1 of 3 runs failed, the first is segment-beta1e\+39-seed0: .*the loss is nan"
@@ -371,7 +351,7 @@ def test_the_grid() -> None:
 )
 def test_wrong_options(data: Path, options: list[str], message: str) -> None:
     folder = data / "study"
-    command = [*data_options(data), "--study", "generators-beta", "--run", str(folder), *options]
+    command = [*arguments(data), "--study", "generators-beta", "--run", str(folder), *options]
     error = CliRunner().invoke(app, command).exception
     assert isinstance(error, ConfigError)
     assert message in str(error)
@@ -379,7 +359,7 @@ def test_wrong_options(data: Path, options: list[str], message: str) -> None:
 
 
 def test_an_error_names_the_option(data: Path) -> None:
-    command = [*data_options(data), "--study", "generators-beta", "--run", "study"]
+    command = [*arguments(data), "--study", "generators-beta", "--run", "study"]
     done = programs.run("refineloc-train", *command, "--betas", "1,x", cwd=data)
     assert done.returncode == 2
     assert done.stderr.endswith("such as 1,2,4; got '1,x' (--betas B,B,...)\n")
@@ -395,7 +375,7 @@ def test_what_the_command_asks_for(data: Path, monkeypatch: pytest.MonkeyPatch) 
         "refineloc.training.study.run_study.run_study", lambda *given, **options: asked.append((given, options))
     )
     options = ["--seed", "5", "--betas", "2", "--memory", "0.5", "--fps", "25", "--device", "cpu", "--resume"]
-    command = [*data_options(data), "--study", "generators-beta", "--run", str(data / "study"), *options]
+    command = [*arguments(data), "--study", "generators-beta", "--run", str(data / "study"), *options]
     assert CliRunner().invoke(app, command).exit_code == 0
     (config, grid, given, folder), others = asked[0]
     assert config.training.seed == 5

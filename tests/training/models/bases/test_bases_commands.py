@@ -5,8 +5,9 @@ from pathlib import Path
 
 import programs
 import pytest
+from small_data import arguments
 
-FILES = ["train.h5", "train.csv", "--val-features", "val.h5", "--val-labels", "val.csv"]
+FILES = arguments()
 
 
 def run(program: str, *arguments: str, cwd: Path) -> None:

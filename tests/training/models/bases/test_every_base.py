@@ -12,22 +12,21 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
+import small_data
 import torch
+from small_data import assert_same_run, files
 
 from refineloc.export.graph import build_graph
 from refineloc.export.precision import quantized
 from refineloc.runtime.model.metadata import Precision
 from refineloc.training import fit as fitting
-from refineloc.training.data.record import DataRecord
-from refineloc.training.data.split import Batch, Split, load_split, read_labels
-from refineloc.training.data.truth import Truth
+from refineloc.training.data.inputs import read_inputs
+from refineloc.training.data.split import Batch
 from refineloc.training.fit import Labelled, fit
 from refineloc.training.models.base_model import BaseModel, build_model
 from refineloc.training.run.display import Silent
-from refineloc.training.run.files import Run, load_iteration
 from refineloc.training.settings.config import Config, resolve
 from refineloc.training.settings.model import base_names
-from refineloc.training.train_run import train_into
 
 WIDTH, CLASSES = 16, 3
 BASES = pytest.mark.parametrize("base", base_names())
@@ -135,28 +134,12 @@ def test_gradients_are_those_of_differences(base: str) -> None:
     assert torch.autograd.gradcheck(losses, features.requires_grad_(), atol=1e-4)
 
 
-def new_run(folder: Path, config: Config, train: Split, *, resume: bool = False) -> Run:
-    record = DataRecord("train.h5", "train.csv", "val.h5", "val.csv", train.classes, WIDTH)
-    run = Run(folder, config, record, resume=resume)
-    run.begin()
-    return run
-
-
-def splits(data: Path, config: Config) -> tuple[Split, Split]:
-    train = load_split(data / "train.h5", read_labels(data / "train.csv"), config)
-    return train, load_split(data / "val.h5", read_labels(data / "val.csv"), config, classes=train.classes)
-
-
 @BASES
 def test_a_run_learns_and_is_the_same_again(base: str, data: Path, tmp_path: Path) -> None:
     config = settings_of(base, epochs=15, iterations=2, learning_rate=1e-2, batch_videos=4)
-    train, val = splits(data, config)
     for name in ("one", "two"):
-        run = new_run(tmp_path / name, config, train)
-        train_into(run, train, val, Truth(), Silent())
-    for iteration in range(2):
-        one, two = (load_iteration(tmp_path / name, iteration).model.state_dict() for name in ("one", "two"))
-        assert all(torch.equal(one[name], two[name]) for name in one)
+        small_data.train(data, tmp_path / name, config)
+    assert_same_run(tmp_path / "one", tmp_path / "two")
     lines = [json.loads(line) for line in (tmp_path / "one/metrics.jsonl").read_text().splitlines()]
     for iteration in range(2):
         losses = [line["train_loss"] for line in lines if line["iteration"] == iteration]
@@ -167,21 +150,18 @@ def test_a_run_learns_and_is_the_same_again(base: str, data: Path, tmp_path: Pat
 def test_a_killed_run_goes_on_bit_for_bit(base: str, data: Path, tmp_path: Path) -> None:
     """Dropout, windows and pairs are drawn after a checkpoint as they would have been without it."""
     config = settings_of(base, epochs=6, iterations=1, batch_videos=4, checkpoint_s=0.0)
-    train, val = splits(data, config)
 
     class Killed(Silent):
         def epoch(self, record: Mapping[str, Any]) -> None:
             if record["epoch"] == 3:
                 raise KeyboardInterrupt
 
-    train_into(new_run(tmp_path / "whole", config, train), train, val, Truth(), Silent())
+    small_data.train(data, tmp_path / "whole", config)
     with pytest.raises(KeyboardInterrupt):
-        train_into(new_run(tmp_path / "killed", config, train), train, val, Truth(), Killed())
-    resumed = new_run(tmp_path / "killed", config, train, resume=True)
-    assert resumed.checkpoint is not None
-    train_into(resumed, train, val, Truth(), Silent())
-    whole, killed = (load_iteration(tmp_path / name, 0).model.state_dict() for name in ("whole", "killed"))
-    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+        small_data.train(data, tmp_path / "killed", config, display=Killed())
+    assert (tmp_path / "killed/checkpoint.safetensors").exists()
+    small_data.train(data, tmp_path / "killed", config, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
 @BASES
@@ -191,7 +171,8 @@ def test_batches_are_as_the_base_model_asks(
 ) -> None:
     """Videos come in the order of `order`, units whole, each at most `longest` snippets of it."""
     config = settings_of(base, epochs=3, iterations=1, batch_videos=batch_videos)
-    train, val = splits(data, config)
+    inputs = read_inputs(files(data), config, 2**30)
+    train, val = inputs.train, inputs.val
     seen: list[Batch] = []
     asked: list[list[int]] = []
     models: list[BaseModel] = []
