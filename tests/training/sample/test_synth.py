@@ -1,14 +1,12 @@
 """The sample data is what its documentation says: seeded, of the stated statistics, and hard in the stated ways."""
 
 import dataclasses
-import os
 
-import h5py
 import numpy as np
 import pytest
 
 from refineloc.runtime.annotations import VideoAnnotation, read_annotations
-from refineloc.runtime.errors import InputError, OutputError
+from refineloc.runtime.errors import InputError
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.training.sample.synth import SNIPPET_FRAMES, Recipe, SampleVideo, World, write_sample
@@ -173,6 +171,8 @@ def test_files_read_back(tmp_path, dtype):
     world = World(CLASSES, DIM, seed=2)
     written = list(write_sample(tmp_path, world, {"train": 6, "val": 3}, dtype=dtype))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.csv", "train.h5", "val.csv", "val.h5"]
+    header = (tmp_path / "train.csv").read_text().splitlines()[0]
+    assert header == "video-name,t-start,t-end,label,video-duration,fps,video-num-frames", "the released one"
     for split, videos in (("train", written[:6]), ("val", written[6:])):
         annotations = read_annotations(tmp_path / f"{split}.csv")
         with open_features(tmp_path / f"{split}.h5") as store:
@@ -194,12 +194,6 @@ def test_files_read_back(tmp_path, dtype):
                 np.testing.assert_array_equal(store.read(expected.name), video.features.astype(dtype))
 
 
-def test_header_is_the_released_one(tmp_path):
-    list(write_sample(tmp_path, World(2, 8), {"train": 2, "val": 1}))
-    header = (tmp_path / "train.csv").read_text().splitlines()[0]
-    assert header == "video-name,t-start,t-end,label,video-duration,fps,video-num-frames"
-
-
 def test_the_same_command_twice_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         list(write_sample(tmp_path / name, World(2, 8), {"train": 3, "val": 2}))
@@ -217,29 +211,11 @@ def test_nothing_is_written_over_unless_asked(tmp_path):
     assert (tmp_path / "val.csv").read_text().startswith("video-name,")
 
 
-def test_fewer_videos_than_classes_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"videos: .*\(5\), got 4"):
-        list(write_sample(tmp_path, World(5, 8), {"train": 4, "val": 1}))
-
-
 def test_a_stopped_run_leaves_no_half_written_file(tmp_path):
     videos = write_sample(tmp_path, World(2, 8), {"train": 3, "val": 1})
     next(videos)
     videos.close()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_is_a_file_is_an_output_error(tmp_path):
-    (tmp_path / "taken").write_text("")
-    with pytest.raises(OutputError, match="taken"):
-        list(write_sample(tmp_path / "taken", World(2, 8), {"train": 2, "val": 1}))
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_folder_without_permission_is_an_output_error(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(OutputError, match=r"cannot be (made|written)"):
-        list(write_sample(tmp_path, World(2, 8), {"train": 2, "val": 1}))
 
 
 @pytest.mark.parametrize(
@@ -257,12 +233,6 @@ def test_any_number_of_classes(classes):
     seen = {label for number in range(3 * classes) for label in world.video("train", number).annotation.labels}
     assert seen == set(world.classes)
     assert list(world.classes) == sorted(world.classes)
-
-
-def test_float16_stays_finite_and_is_a_dataset_a_video(tmp_path):
-    list(write_sample(tmp_path, World(2, 8), {"train": 2, "val": 1}, dtype="float16"))
-    with h5py.File(tmp_path / "train.h5") as file:
-        assert all(isinstance(item, h5py.Dataset) and np.isfinite(item[:]).all() for item in file.values())
 
 
 def test_features_along_a_real_time_line() -> None:

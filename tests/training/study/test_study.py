@@ -363,10 +363,6 @@ def test_an_error_names_the_option(data: Path) -> None:
     done = programs.run("refineloc-train", *command, "--betas", "1,x", cwd=data)
     assert done.returncode == 2
     assert done.stderr.endswith("such as 1,2,4; got '1,x' (--betas B,B,...)\n")
-    (data / "study").mkdir()
-    (data / "study/config.toml").touch()
-    done = programs.run("refineloc-train", *command, cwd=data)
-    assert done.stderr == "error: study: holds a run; a study needs a folder of its own (--run NAME)\n"
 
 
 def test_what_the_command_asks_for(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,8 @@ from refineloc.training.models.bases.basnet import BaSNet
 from refineloc.training.models.bases.wtalc import WTALC, similarity_losses
 from refineloc.training.settings.bases.basnet import Options as BaSNetOptions
 from refineloc.training.settings.bases.wtalc import Options as WTALCOptions
-from refineloc.training.settings.config import described_toml, parse_assignment, resolve
+from refineloc.training.settings.config import resolve
 from refineloc.training.settings.model import base_names
-from refineloc.training.settings.section import Layer
 
 WIDTH, CLASSES = 16, 3
 F64 = npt.NDArray[np.float64]
@@ -94,24 +92,6 @@ def test_a_preset_s_options_are_those_of_its_base_model() -> None:
     config = resolve({"preset": "thumos14-i3d", "model": {"base": "wtalc"}})
     assert config.model.options == WTALCOptions()
     assert (config.training.epochs, config.training.learning_rate) == (100, 1e-4)
-
-
-def test_options_are_checked_and_their_defaults_are_told() -> None:
-    layers = [{"model": {"base": "wtalc"}}, parse_assignment("model.options.margin=0.25")]
-    config = resolve(*layers)
-    assert config.model.options == WTALCOptions(margin=0.25)
-    text = described_toml(*(Layer("command line", layer) for layer in layers))
-    assert "# δ, of the ranking hinge on cosine distances\n# value: command line\nmargin = 0.25" in text
-    for written in (config.to_toml(), text):  # what refineloc-train writes, it reads again
-        assert resolve(tomllib.loads(written)) == config
-    with pytest.raises(
-        ConfigError, match=r"model\.options\.margin: Input should be greater than or equal to 0, got -1"
-    ):
-        resolve({"model": {"base": "wtalc", "options": {"margin": -1}}})
-    with pytest.raises(ConfigError, match=r"model\.options\.depth: not known; known: hidden, filter_width"):
-        resolve({"model": {"base": "basnet", "options": {"depth": 2}}})
-    with pytest.raises(ConfigError, match=r"model\.options\.depth: not known; known: layers, attention_values"):
-        resolve({"model": {"options": {"depth": 2}}})
 
 
 def test_defaults_of_a_base_lie_under_what_the_user_says_and_over_a_preset() -> None:
