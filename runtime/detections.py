@@ -101,7 +101,8 @@ def write_detections(
             for name, video in pairs:
                 csv_writer(handle, (name, *video.classes)).writerows((name, *record) for record in video)
         elif kind == ".jsonl":
-            handle.writelines(json_line(name, video) for name, video in pairs)
+            for name, video in pairs:
+                handle.write(json.dumps({"video": name, "detections": _records(video)}, allow_nan=False) + "\n")
         else:
             handle.writelines(_json_parts(pairs, external_data or {}))
 
@@ -112,11 +113,6 @@ def _json_parts(pairs: Iterable[tuple[str, Detections]], external_data: Mapping[
     for index, (name, video) in enumerate(pairs):
         yield f"{', ' if index else ''}{json.dumps(name)}: {json.dumps(_records(video), allow_nan=False)}"
     yield f'}}, "external_data": {json.dumps(dict(external_data), allow_nan=False)}}}\n'
-
-
-def json_line(name: str, detections: Detections) -> str:
-    """One video's line of a JSON-lines file."""
-    return json.dumps({"video": name, "detections": _records(detections)}, allow_nan=False) + "\n"
 
 
 def read_detections(path: str | os.PathLike[str]) -> dict[str, Detections]:

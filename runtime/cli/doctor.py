@@ -16,21 +16,21 @@ from refineloc import __version__
 from refineloc.runtime.cli.common import VersionOption, new_app, run_app
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.model.gpu import gpu_problem
+from refineloc.runtime.model.half import CAST_MODEL
 from refineloc.runtime.model.metadata import ModelMetadata
-from refineloc.runtime.model.session import ONNX_NAMES, Session, create_session, load_engine, running_provider
+from refineloc.runtime.model.session import (
+    NOT_LOADED,
+    ONNX_NAMES,
+    Session,
+    create_session,
+    load_engine,
+    running_provider,
+)
 from refineloc.runtime.segments.rules import settings_of
 
 __all__ = ["Finding", "examine", "main"]
 
 Level = Literal["ok", "warn", "fail"]
-
-# The ONNX model y [N] = Identity(x [N]), float32, opset 13: to see whether a provider starts. The runtime has no `onnx`
-# to write it with; a test does so and compares.
-IDENTITY_MODEL = (
-    b'\x08\x08:@\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x08Identity'
-    b"Z\x10\n\x01x\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01N"
-    b"b\x10\n\x01y\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01NB\x02\x10\r"
-)
 
 # The distributions that install ONNX Runtime; all of them into the one folder `onnxruntime`.
 _ENGINES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
@@ -159,14 +159,10 @@ def _providers(engine: Any) -> Iterator[Finding]:
 def _why_not(engine: Any, name: str) -> str | None:
     """Why a provider does not start; None where it does."""
     try:
-        session = create_session(engine, Path("a model of one node"), IDENTITY_MODEL, [name], 1)
+        session = create_session(engine, Path("a model of one node"), CAST_MODEL, [name], 1)
     except RefineLocError as error:
         return str(error)
-    if running_provider(session) == name:
-        return None
-    if name == "cuda":
-        return "the libraries of CUDA do not load (pip install 'onnxruntime-gpu[cuda,cudnn]' brings them)"
-    return "its libraries do not load"
+    return None if running_provider(session) == name else NOT_LOADED
 
 
 def _model(path: Path, engine: Any) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from refineloc.runtime.model.session import create_session, load_engine
 
-__all__ = ["HalfToFloat"]
+__all__ = ["CAST_MODEL", "HalfToFloat"]
 
 # The ONNX model y [T, D] = Cast(x [T, D]), float16 to float32, opset 13. Bytes, as the runtime has no `onnx`; a test
 # compares them with the model that `onnx` writes.

@@ -28,6 +28,7 @@ from refineloc.runtime.model.onnx_guard import read_model
 from refineloc.runtime.segments.values import Scores
 
 __all__ = [
+    "NOT_LOADED",
     "ONNX_NAMES",
     "EngineWarning",
     "Provider",
@@ -46,6 +47,8 @@ ONNX_NAMES: dict[str, str] = {
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+# Why a listed provider does not run.
+NOT_LOADED = "its libraries do not load (pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's)"
 _OUTPUTS = list(Scores._fields)
 _FATAL_ONLY = 4  # of ONNX Runtime's log severities: errors are raised as exceptions and need not be printed
 
@@ -230,7 +233,7 @@ def _on_gpu(
     except ModelError as error:
         return None, str(error).removeprefix(f"{path}: ")
     if running_provider(session) != providers[0]:
-        return None, "its libraries do not load (pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's)"
+        return None, NOT_LOADED
     try:
         for size in sizes:
             _call_once(session, size)

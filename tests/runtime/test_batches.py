@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from waiting import wait_until
 
 from refineloc.runtime import Detector, EngineError, FeatureError, SnippetGrid, open_features
 from refineloc.runtime.batches import Planned, ahead, pack, read_batches
-from refineloc.runtime.model.half import HalfToFloat
+from refineloc.runtime.model.half import CAST_MODEL, HalfToFloat
 
 EMPTY = functools.partial(np.empty, dtype=np.float32)
 GRID = SnippetGrid(25.0, 16)
@@ -161,6 +162,19 @@ def test_half_to_float_is_exact_for_every_half() -> None:
     out = np.empty((256, 256), np.float32)
     HalfToFloat()(every, out)
     assert np.array_equal(out, every.astype(np.float32), equal_nan=True)
+
+
+def test_the_model_of_one_node_is_what_onnx_would_write() -> None:
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Cast", ["x"], ["y"], to=single)],
+        "Cast",
+        [onnx.helper.make_tensor_value_info("x", half, ["T", "D"])],
+        [onnx.helper.make_tensor_value_info("y", single, ["T", "D"])],
+    )
+    model = onnx.ModelProto(ir_version=8, graph=graph, opset_import=[onnx.OperatorSetIdProto(version=13)])
+    onnx.checker.check_model(model, full_check=True)
+    assert model.SerializeToString(deterministic=True) == CAST_MODEL
 
 
 def test_half_to_float_refuses_what_it_would_misread() -> None:

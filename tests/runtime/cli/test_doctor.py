@@ -7,15 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import onnx
 import onnxruntime
 import programs
 import pytest
 
 from refineloc.runtime.cli import doctor as module
-from refineloc.runtime.cli.doctor import IDENTITY_MODEL, Finding, examine
+from refineloc.runtime.cli.doctor import Finding, examine
 from refineloc.runtime.errors import MissingExtraError
-from refineloc.runtime.model.half import CAST_MODEL
 
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -70,23 +68,6 @@ def test_here_it_finds_an_engine_that_runs(tmp_path: Path) -> None:
     assert ["ok", "provider", "cpu", "starts"] in lines
     assert f"ONNX Runtime {onnxruntime.__version__}" in done.stdout
     assert "compiled (segments, proposals, nms, matching)" in done.stdout
-
-
-def test_the_models_of_one_node_are_what_onnx_would_write() -> None:
-    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
-    for content, operator, element, shape, attributes in (
-        (IDENTITY_MODEL, "Identity", single, ["N"], {}),
-        (CAST_MODEL, "Cast", half, ["T", "D"], {"to": single}),
-    ):
-        graph = onnx.helper.make_graph(
-            [onnx.helper.make_node(operator, ["x"], ["y"], **attributes)],
-            operator,
-            [onnx.helper.make_tensor_value_info("x", element, shape)],
-            [onnx.helper.make_tensor_value_info("y", single, shape)],
-        )
-        model = onnx.ModelProto(ir_version=8, graph=graph, opset_import=[onnx.OperatorSetIdProto(version=13)])
-        onnx.checker.check_model(model, full_check=True)
-        assert model.SerializeToString(deterministic=True) == content
 
 
 def test_it_shows_what_a_model_says_of_itself(model_path: Path) -> None:
