@@ -21,15 +21,12 @@ class Evaluation:
         classes: names, N of them: those that the ground truth has.
         ap: float64 [K, N], fractions of 1.
         instances: annotations of each class, int64 [N].
-        unknown_labels, unknown_videos: as in `Matching`.
     """
 
     tious: npt.NDArray[np.float64]
     classes: tuple[str, ...]
     ap: npt.NDArray[np.float64]
     instances: npt.NDArray[np.int64]
-    unknown_labels: int
-    unknown_videos: int
 
     @property
     def mAP(self) -> npt.NDArray[np.float64]:
@@ -70,9 +67,7 @@ def evaluate(matching: Matching, *, interpolated: bool = True) -> Evaluation:
     ap = average_precision(
         matching.hits, matching.class_bounds, truth.instances.astype(np.float64), interpolated=interpolated
     )
-    return Evaluation(
-        matching.tious, truth.classes, ap, truth.instances, matching.unknown_labels, matching.unknown_videos
-    )
+    return Evaluation(matching.tious, truth.classes, ap, truth.instances)
 
 
 def video_scores(matching: Matching) -> npt.NDArray[np.float64]:

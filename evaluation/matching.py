@@ -16,6 +16,8 @@ __all__ = ["DEFAULT_TIOUS", "Matching", "Regions", "TruthTable", "match_detectio
 
 DEFAULT_TIOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 
+_REPEATED_S = 1e-3  # annotations whose bounds differ by no more repeat each other
+
 # Ambiguous regions by video: (start, end) in seconds.
 Regions = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -259,7 +261,6 @@ def _repeated(
     end: npt.NDArray[np.float64],
     label: npt.NDArray[np.int64],
     video: npt.NDArray[np.int64],
-    tolerance_s: float = 1e-3,
 ) -> npt.NDArray[np.bool_]:
     """Annotations that repeat an earlier one, which is kept, of the same video and class."""
     repeated = np.zeros(len(start), dtype=np.bool_)
@@ -267,7 +268,7 @@ def _repeated(
     for index, key in enumerate(zip(video.tolist(), label.tolist(), strict=True)):
         others = earlier.setdefault(key, [])
         repeated[index] = any(
-            abs(start[index] - start[other]) <= tolerance_s and abs(end[index] - end[other]) <= tolerance_s
+            abs(start[index] - start[other]) <= _REPEATED_S and abs(end[index] - end[other]) <= _REPEATED_S
             for other in others
         )
         if not repeated[index]:

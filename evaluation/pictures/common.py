@@ -53,8 +53,11 @@ def pictures(*, math: bool = False) -> Iterator[None]:
     Raises:
         MissingExtraError: Matplotlib is not installed.
     """
-    with _needs_matplotlib():
+    try:
+        import matplotlib.figure  # noqa: F401 (for new_figure)
         from matplotlib import font_manager, rc_context, rcParams
+    except ImportError as error:
+        raise MissingExtraError("pictures need Matplotlib: pip install 'refineloc[plot]'") from error
     installed = set(font_manager.get_font_names())
     families = [*rcParams["font.family"], *(name for name in _MORE_FONTS if name in installed)]
     with rc_context({"text.parse_math": math, "font.family": families}):
@@ -62,13 +65,9 @@ def pictures(*, math: bool = False) -> Iterator[None]:
 
 
 def new_figure(width: float, height: float, dpi: int) -> "Figure":
-    """An empty figure, whose parts arrange themselves; width and height in inches.
+    """An empty figure, whose parts arrange themselves; width and height in inches."""
+    from matplotlib.figure import Figure
 
-    Raises:
-        MissingExtraError: Matplotlib is not installed.
-    """
-    with _needs_matplotlib():
-        from matplotlib.figure import Figure
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
 
 
@@ -108,11 +107,3 @@ def inline_svg(figure: "Figure", salt: str) -> str:
     text = _NOT_INLINE.sub("", text[text.index("<svg") :])
     text = re.sub(r"\s*\n\s*", " ", text)
     return re.sub("|".join(_PAGE_COLOURS), lambda colour: _PAGE_COLOURS[colour[0]], text)
-
-
-@contextlib.contextmanager
-def _needs_matplotlib() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise MissingExtraError("pictures need Matplotlib: pip install 'refineloc[plot]'") from error

@@ -87,13 +87,12 @@ def draw_false_positives(diagnosis: Diagnosis, *, title: str = "") -> "Figure":
     profile.set_ylabel("detections (%)")
     profile.set_xlabel("each class's detections by score, G at a time (G: its number of annotations)")
     profile.set_title("what the detections are", loc="left", fontsize=10)
-    profile.legend(*_reversed_legend(profile), loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
+    # From top to bottom as the bars are stacked.
+    profile.legend(reverse=True, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
 
     gain = 100 * analysis.gain
-    impact.barh(ERROR_TYPES[1:], gain, height=0.7, color=[TYPE_COLOURS[kind] for kind in ERROR_TYPES[1:]])
-    for row, value in enumerate(gain):
-        text = f"{value:.1f}"
-        impact.annotate(text, (value, row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=9)
+    bars = impact.barh(ERROR_TYPES[1:], gain, height=0.7, color=[TYPE_COLOURS[kind] for kind in ERROR_TYPES[1:]])
+    impact.bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
     impact.set_xlabel("gain in average mAP$_N$ (points)")
     impact.set_title(f"removing a type gains (now {100 * analysis.average_mAP_N:.1f})", loc="left", fontsize=10)
     impact.set_xlim(0, max(float(gain.max()) * 1.18, 0.1))
@@ -201,21 +200,12 @@ def _draw_changes(axes: "Axes", changes: Mapping[str, tuple[float, float]]) -> N
 
 def _bars(axes: "Axes", values: npt.NDArray[np.float64], colour: str) -> None:
     """A bar for each group; one without annotations (NaN) has a dash and no bar: 0.0 missed would read as perfect."""
-    axes.bar(np.arange(len(values)), np.nan_to_num(values), width=0.8, color=colour)
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=2.5, foreground="white")]  # readable where the dashed line crosses a number
-    for position, value in enumerate(values.tolist()):
-        text, height = (_NONE, 0.0) if np.isnan(value) else (f"{value:.1f}", value)
-        axes.annotate(
-            text,
-            (position, height),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-            path_effects=halo,
-        )
+    texts = [_NONE if np.isnan(value) else f"{value:.1f}" for value in values]
+    bars = axes.bar(np.arange(len(values)), np.nan_to_num(values), width=0.8, color=colour)
+    axes.bar_label(bars, texts, padding=3, fontsize=8, path_effects=halo)
 
 
 def _plain(axes: "Axes", values: Literal["x", "y"]) -> None:
@@ -224,9 +214,3 @@ def _plain(axes: "Axes", values: Literal["x", "y"]) -> None:
     axes.tick_params(axis="x" if values == "y" else "y", length=0)
     axes.set_axisbelow(True)
     axes.grid(axis=values, color="0.9", linewidth=0.6)
-
-
-def _reversed_legend(axes: "Axes") -> tuple[list[Any], list[Any]]:
-    """Entries from top to bottom as the bars are stacked."""
-    handles, labels = axes.get_legend_handles_labels()
-    return handles[::-1], labels[::-1]

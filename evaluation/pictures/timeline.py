@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DRAWN", "FORMATS", "Curves", "draw_timeline", "natural", "score_curves"]
+__all__ = ["DRAWN", "FORMATS", "Curves", "best_detections", "draw_timeline", "score_curves"]
 
 DRAWN = 60  # detections of a row, the best ones: more of them hide each other
 
@@ -88,9 +88,17 @@ def draw_timeline(
         save_picture(_draw(video, rows, title, curves or {}), aside, Path(path).suffix[1:].lower())
 
 
-def natural(name: str) -> list[tuple[int, int | str]]:
-    """The order in which people sort names: class 2 before class 10."""
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
+def best_detections(detections: Detections) -> Detections:
+    """The best `DRAWN` of a row, by falling score."""
+    best = np.argsort(-detections.score, kind="stable")[:DRAWN]
+    return Detections(
+        detections.start[best],
+        detections.end[best],
+        detections.score[best],
+        detections.label_index[best],
+        detections.classes,
+        detections.provider,
+    )
 
 
 def score_curves(scores: Scores, grid: SnippetGrid, video: VideoAnnotation, classes: Sequence[str]) -> Curves:
@@ -109,23 +117,23 @@ def score_curves(scores: Scores, grid: SnippetGrid, video: VideoAnnotation, clas
     start, end = grid.seconds(snippets, snippets)
     columns = {
         label: scores.class_scores[:, classes.index(label)]
-        for label in sorted(video.labels, key=natural)
+        for label in sorted(video.labels, key=_natural)
         if label in classes
     }
     named = {"foreground": scores.foreground, **columns}
     return {name: ((start + end) / 2, values.astype(np.float64)) for name, values in named.items()}
 
 
-def _draw(
-    video: VideoAnnotation,
-    rows: Mapping[str, Detections],
-    title: str | None,
-    strips: Curves,
-) -> "Figure":
-    labels = sorted(video.labels, key=natural)
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """The order in which people sort names: class 2 before class 10."""
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def _draw(video: VideoAnnotation, rows: Mapping[str, Detections], title: str | None, strips: Curves) -> "Figure":
+    labels = sorted(video.labels, key=_natural)
     lanes = {label: _COLOURS[index % len(_COLOURS)] for index, label in enumerate(labels)}
     hatches = {label: _HATCHES[index // len(_COLOURS) % len(_HATCHES)] for index, label in enumerate(labels)}
-    drawn = {name: _best(detections) for name, detections in rows.items()}
+    drawn = {name: best_detections(detections) for name, detections in rows.items()}
     has_others = any(label not in lanes for detections in drawn.values() for label in set(detections.label.tolist()))
     lanes_height = _LANE * max(len(lanes), 1)
     row_height = lanes_height + _ROW_GAP + (_OTHER_LANE if has_others else 0)
@@ -194,19 +202,6 @@ def _draw(
     return figure
 
 
-def _best(detections: Detections) -> Detections:
-    """The best of a row, so many that they can be told apart."""
-    best = np.sort(np.argsort(-detections.score, kind="stable")[:DRAWN])
-    return Detections(
-        detections.start[best],
-        detections.end[best],
-        detections.score[best],
-        detections.label_index[best],
-        detections.classes,
-        detections.provider,
-    )
-
-
 def _selected(detections: Detections, chosen: npt.NDArray[np.bool_]) -> tuple[Array, Array, Array]:
     """Start, end and strength of some detections of a row."""
     return detections.start[chosen], detections.end[chosen], _scaled(detections.score[chosen])
@@ -223,33 +218,24 @@ def _lane(
     colour: str,
     hatch: str,
 ) -> None:
-    """One class's bars of a row, and its name at the right."""
-    _bars(axes, start, end, strength, base, room, colour, hatch)
-    from matplotlib.colors import to_rgb
-
-    text = name if len(name) <= _LANE_NAME else f"{name[: _LANE_NAME - 1]}…"
-    dark = 0.75 * np.array(to_rgb(colour))  # readable at this size
-    place = axes.get_yaxis_transform()
-    axes.text(1.005, base - room / 2, text, transform=place, va="center", fontsize=7.5, color=dark)
-
-
-def _bars(
-    axes: "Axes", start: Array, end: Array, strength: Array, base: float, room: float, colour: str, hatch: str
-) -> None:
-    """Bars that stand on `base` (y grows downwards) and fill `room` at strength 1."""
+    """One class's bars, which stand on `base` (y grows downwards) and fill `room` at strength 1, and its name."""
     from matplotlib.colors import to_rgb
 
     # The tallest first, so that it hides none of the bars that it overlaps.
     order = np.argsort(-strength, kind="stable")
     start, end, strength = start[order], end[order], strength[order]
+    tone = np.array(to_rgb(colour))
     # Faded towards white rather than transparent: bars then look the same over a band as beside one.
-    shades = 1 - (0.35 + 0.65 * strength[:, None]) * (1 - np.array(to_rgb(colour)))
+    shades = 1 - (0.35 + 0.65 * strength[:, None]) * (1 - tone)
     height = room * 0.92 * (0.3 + 0.7 * strength)
     # A dark outline keeps touching bars apart and the shortest visible.
-    outline: dict[str, Any] = {"edgecolor": 0.6 * np.array(to_rgb(colour)), "linewidth": _OUTLINE}
+    outline: dict[str, Any] = {"edgecolor": 0.6 * tone, "linewidth": _OUTLINE}
     if hatch:
         outline["hatch"] = hatch
     axes.bar(start, height, width=end - start, bottom=base - height, align="edge", color=shades, zorder=2, **outline)
+    text = name if len(name) <= _LANE_NAME else f"{name[: _LANE_NAME - 1]}…"
+    place = axes.get_yaxis_transform()
+    axes.text(1.005, base - room / 2, text, transform=place, va="center", fontsize=7.5, color=0.75 * tone)
 
 
 def _curve(axes: "Axes", name: str, seconds: Array, values: Array, colour: str) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from refineloc.evaluation.average_precision import evaluate, video_scores
 from refineloc.evaluation.bootstrap import bootstrap
 from refineloc.evaluation.matching import Matching
-from refineloc.evaluation.pictures.timeline import DRAWN
+from refineloc.evaluation.pictures.timeline import DRAWN, best_detections
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError
@@ -118,7 +118,7 @@ def _videos(
                 )
             ],
             "counts": [len(by_video.get(video.name, ())) for by_video in sets],
-            "detections": [_best(by_video.get(video.name)) for by_video in sets] if index in drawn else None,
+            "detections": [_rows(by_video.get(video.name)) for by_video in sets] if index in drawn else None,
         }
         if video.name in files:
             row["file"] = files[video.name]
@@ -126,19 +126,10 @@ def _videos(
     return rows
 
 
-def _best(detections: Detections | None) -> list[list[Any]]:
-    if detections is None:
-        return []
-    best = np.argsort(-detections.score, kind="stable")[:DRAWN]
+def _rows(detections: Detections | None) -> list[list[Any]]:
     return [
-        [round(start, 2), round(end, 2), detections.classes[label], float(f"{score:.4g}")]
-        for start, end, label, score in zip(
-            detections.start[best].tolist(),
-            detections.end[best].tolist(),
-            detections.label_index[best].tolist(),
-            detections.score[best].tolist(),
-            strict=True,
-        )
+        [round(start, 2), round(end, 2), label, float(f"{score:.4g}")]
+        for start, end, label, score in (best_detections(detections) if detections is not None else ())
     ]
 
 

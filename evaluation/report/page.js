@@ -12,36 +12,26 @@ const SHADES = ["", "var(--text)", "var(--page)"];
 const DASHES = ["none", "7 3", "2 3"];
 const turn = (index) => Math.floor(index / 6) % 3;
 const colour = (index) => (turn(index) ? `color-mix(in srgb, var(--c${index % 6}) 52%, ${SHADES[turn(index)]})` : `var(--c${index % 6})`);
-const setColour = colour;
 const natural = new Intl.Collator(undefined, { numeric: true }).compare; // class 2 before class 10
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-// An element with attributes and children; strings become text.
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
+// An element with attributes and children; strings become text. Colours are styles, so that they can be variables.
+function element(created, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (name === "style") Object.assign(element.style, value);
-    else element.setAttribute(name, value);
+    if (["fill", "stroke", "background"].includes(name)) created.style[name] = value;
+    else created.setAttribute(name, value);
   }
-  element.append(...children);
-  return element;
+  created.append(...children);
+  return created;
 }
-
-function draw(tag, attributes = {}, ...children) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "fill" || name === "stroke") element.style[name] = value; // style, for the colours' variables
-    else element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
+const make = (tag, attributes = {}, ...children) => element(document.createElement(tag), attributes, children);
+const draw = (tag, attributes = {}, ...children) => element(document.createElementNS(SVG, tag), attributes, children);
 
 // Drawings are made for the screen's width, so that their text stays readable on a phone.
 const roomFor = (width) => Math.max(Math.min(width, document.body.clientWidth - 40), 280);
 
 function key(colour, text) {
-  return make("span", { class: "key" }, make("span", { class: "swatch", style: { background: colour } }), text);
+  return make("span", { class: "key" }, make("span", { class: "swatch", background: colour }), text);
 }
 
 const keys = (...entries) => make("div", { class: "keys" }, ...entries);
@@ -117,11 +107,10 @@ function openable(line, cell, row, detail, width, open) {
   return open.has(row) ? [line, below()] : [line];
 }
 
-function withInterval(value, interval) {
-  const text = percent(value, 2);
-  if (!interval) return text;
-  const range = make("span", { class: "interval" }, `${percent(interval[0])} – ${percent(interval[1])}`);
-  return make("span", {}, `${text} `, range);
+function withInterval(value, interval, digits) {
+  if (!interval) return percent(value, digits);
+  const range = make("span", { class: "interval" }, interval.map((bound) => percent(bound, digits - 1)).join(" – "));
+  return make("span", {}, `${percent(value, digits)} `, range);
 }
 
 function scores() {
@@ -130,11 +119,11 @@ function scores() {
     { title: "name", text: true, value: (set) => set.name, show: (set) => set.name },
     {
       title: "average", value: (set) => set.average_mAP,
-      show: (set) => withInterval(set.average_mAP, set.interval && set.interval.average_mAP),
+      show: (set) => withInterval(set.average_mAP, set.interval?.average_mAP, 2),
     },
     ...names.map((name, k) => ({
       title: name, value: (set) => set.mAP[k],
-      show: (set) => withInterval(set.mAP[k], set.interval && [set.interval.mAP[0][k], set.interval.mAP[1][k]]),
+      show: (set) => withInterval(set.mAP[k], set.interval?.mAP.map((bounds) => bounds[k]), 2),
     })),
     { title: "detections", value: (set) => set.detections, show: (set) => String(set.detections) },
   ];
@@ -163,14 +152,14 @@ function scoreChart(names) {
     if (set.interval) {
       const [low, high] = set.interval.mAP;
       const points = [...path(high), ...path(low).reverse()].join(" ");
-      svg.append(draw("polygon", { points, fill: setColour(index), opacity: 0.15 }));
+      svg.append(draw("polygon", { points, fill: colour(index), opacity: 0.15 }));
     }
     const points = path(set.mAP).join(" ");
-    svg.append(draw("polyline", { points, fill: "none", stroke: setColour(index), "stroke-width": 2, "stroke-dasharray": DASHES[turn(index)] }));
+    svg.append(draw("polyline", { points, fill: "none", stroke: colour(index), "stroke-width": 2, "stroke-dasharray": DASHES[turn(index)] }));
   });
   const box = make("div", {}, svg);
   const what = "mAP (%) over tIoU" + (data.resamples ? "; bands: 95 % over resampled videos" : "");
-  box.append(keys(...data.sets.map((set, index) => key(setColour(index), set.name)), make("span", { class: "quiet" }, what)));
+  box.append(keys(...data.sets.map((set, index) => key(colour(index), set.name)), make("span", { class: "quiet" }, what)));
   return box;
 }
 
@@ -189,7 +178,7 @@ function classes() {
     { title: "instances", value: (row) => row.instances, show: (row) => String(row.instances) },
     ...data.sets.map((set, index) => ({
       title: last ? set.name : "average AP", value: (row) => average(row, index),
-      show: (row) => classCell(row, index),
+      show: (row) => withInterval(average(row, index), row.intervals[index], 1),
     })),
     ...changes((row) => average(row, 0), (row) => average(row, last)),
     ...data.tious.map((tiou, k) => ({
@@ -198,13 +187,6 @@ function classes() {
   ];
   const filter = byId("class-filter");
   table(byId("class-table"), columns, data.classes, { filter, search: (row) => row.name, sort: [0, false], page: 200 });
-}
-
-function classCell(row, index) {
-  const interval = row.intervals[index];
-  if (!interval) return percent(mean(row.ap[index]));
-  const range = make("span", { class: "interval" }, `${percent(interval[0], 0)} – ${percent(interval[1], 0)}`);
-  return make("span", {}, `${percent(mean(row.ap[index]))} `, range);
 }
 
 function changes(first, final) {
@@ -282,11 +264,11 @@ function timeline(row) {
     for (const [start, end, label, score] of drawn) {
       const strength = strengthOf(score);
       const lane = lanes.get(label);
-      const own = lane !== undefined;
-      const base = own ? top + (lane + 1) * tall : top + body + thin;
-      const size = (own ? tall - 2 : thin) * (0.3 + 0.7 * strength);
+      const annotated = lane !== undefined;
+      const base = annotated ? top + (lane + 1) * tall : top + body + thin;
+      const size = (annotated ? tall - 2 : thin) * (0.3 + 0.7 * strength);
       // Mixed with the page rather than transparent, so that bars over each other keep their own shade.
-      const shade = `color-mix(in srgb, ${own ? colour(lane) : "var(--other)"} ${Math.round(40 + 60 * strength)}%, var(--panel))`;
+      const shade = `color-mix(in srgb, ${annotated ? colour(lane) : "var(--other)"} ${Math.round(40 + 60 * strength)}%, var(--panel))`;
       const box = { class: "bar", x: x(start), width: Math.max(x(end) - x(start), 1.5), y: base - size, height: size, fill: shade };
       const text = `${label}  ${start.toFixed(1)}–${end.toFixed(1)} s` + (score === undefined ? "" : `  score ${score}`);
       const bar = draw("rect", box, draw("title", {}, text));

@@ -5,6 +5,7 @@ import hashlib
 import html
 import json
 import os
+import re
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -14,11 +15,15 @@ from refineloc.evaluation.pictures.diagnosis import diagnosis_svg
 from refineloc.runtime.errors import MissingExtraError
 from refineloc.runtime.files import atomic_write
 
-__all__ = ["page_of", "write_report"]
+__all__ = ["write_report"]
 
 
 def write_report(path: str | os.PathLike[str], data: dict[str, Any], diagnoses: Mapping[str, Diagnosis]) -> None:
     """Write the page that shows the data of `report_data`, and the figures of diagnoses.
+
+    The data is JSON inside a <script> element that does not run; "<" is escaped in it, as "</script>" and "<!--" would
+    end or change the element. Figures hold numbers and our own words only. The policy allows the page's own script by
+    its hash, and no address but local media.
 
     Args:
         path: the HTML file.
@@ -28,18 +33,6 @@ def write_report(path: str | os.PathLike[str], data: dict[str, Any], diagnoses: 
     Raises:
         OutputError: the file cannot be written.
     """
-    page = page_of(data, diagnoses)
-    with atomic_write(path) as handle:
-        handle.write(page)
-
-
-def page_of(data: dict[str, Any], diagnoses: Mapping[str, Diagnosis]) -> str:
-    """The page as text.
-
-    The data is JSON inside a <script> element that does not run; "<" is escaped in it, as "</script>" and "<!--" would
-    end or change the element. Figures hold numbers and our own words only. The policy allows the page's own script by
-    its hash, and no address but local media.
-    """
     here = resources.files(__package__)
     template, style, script = (
         (here / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
@@ -47,23 +40,17 @@ def page_of(data: dict[str, Any], diagnoses: Mapping[str, Diagnosis]) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     profiles, groups = _figures(diagnoses)
     parts = {
-        "{{POLICY}}": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        "{{TITLE}}": html.escape(str(data["title"])),
-        "{{STYLE}}": style,
-        "{{PROFILES}}": profiles,
-        "{{GROUPS}}": groups,
-        "{{SCRIPT}}": script,
-        "{{DATA}}": json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
-            "<", "\\u003c"
-        ),
+        "POLICY": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        "TITLE": html.escape(str(data["title"])),
+        "STYLE": style,
+        "PROFILES": profiles,
+        "GROUPS": groups,
+        "SCRIPT": script,
+        "DATA": json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
-    # One pass over the template, so that nothing inserted is looked at again.
-    page, rest = "", template
-    while rest:
-        before, mark, after = rest.partition("{{")
-        name, _, rest = after.partition("}}") if mark else ("", "", "")
-        page += before + (parts["{{" + name + "}}"] if mark else "")
-    return page
+    with atomic_write(path) as handle:
+        # One pass over the template, so that nothing inserted is looked at again.
+        handle.write(re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template))
 
 
 def _figures(diagnoses: Mapping[str, Diagnosis]) -> tuple[str, str]:

@@ -40,11 +40,12 @@ def test_what_is_left_out_and_what_counts_as_false() -> None:
     detections = detections_of(
         [("v", 0, 5, "x", 0.5), ("v", 0, 5, "other", 0.9), ("empty", 0, 5, "x", 0.9), ("absent", 0, 5, "x", 0.8)]
     )
-    result = evaluate(match_detections(detections, truth, [0.5]))
+    matching = match_detections(detections, truth, [0.5])
+    result = evaluate(matching)
     assert result.classes == ("x",)  # all of "zero" has length zero
     assert result.instances.tolist() == [1]
     assert result.mAP.tolist() == pytest.approx([1 / 3])  # two false positives stand before the hit
-    assert (result.unknown_labels, result.unknown_videos) == (1, 1)
+    assert (matching.unknown_labels, matching.unknown_videos) == (1, 1)
 
 
 def test_no_detections_at_all() -> None:
@@ -106,27 +107,32 @@ def test_bad_arguments() -> None:
         match_detections({}, annotations_of([("v", 3, 3, "x")]))
 
 
+@pytest.fixture
+def release(shared_data: Path) -> Path:
+    return shared_data / "refineloc-release"
+
+
+@pytest.fixture
+def truth(release: Path) -> Annotations:
+    return read_annotations(release / "activitynet_v1-2_valid_groundtruth.csv")
+
+
 @pytest.mark.parametrize(
     ("iteration", "average", "at_half"), [(0, 0.09660329742554, 0.1923125349), (1, 0.19137091591854, 0.3414578925)]
 )
-def test_the_authors_predictions(shared_data: Path, iteration: int, average: float, at_half: float) -> None:
-    folder = shared_data / "refineloc-release"
-    truth = read_annotations(folder / "activitynet_v1-2_valid_groundtruth.csv")
-    result = evaluate(
-        match_detections(read_detections(folder / f"valid_predictions_iteration_{iteration:04}.json"), truth)
-    )
+def test_the_authors_predictions(
+    release: Path, truth: Annotations, iteration: int, average: float, at_half: float
+) -> None:
+    detections = read_detections(release / f"valid_predictions_iteration_{iteration:04}.json")
+    result = evaluate(match_detections(detections, truth))
     assert result.average_mAP == pytest.approx(average, abs=1e-9)
     assert result.mAP[0] == pytest.approx(at_half, abs=1e-9)
-    assert round(100 * result.average_mAP, 2) == (9.66, 19.14)[iteration]
-    assert round(100 * result.mAP[0], 2) == (19.23, 34.15)[iteration]
 
 
-def test_the_authors_predictions_against_the_plain_twin(shared_data: Path) -> None:
-    folder = shared_data / "refineloc-release"
-    truth = read_annotations(folder / "activitynet_v1-2_valid_groundtruth.csv")
-    detections = read_detections(folder / "valid_predictions_iteration_0000.json")
+def test_the_authors_predictions_against_the_plain_twin(release: Path, truth: Annotations) -> None:
+    detections = read_detections(release / "valid_predictions_iteration_0000.json")
     result = evaluate(match_detections(detections, truth, [0.5, 0.95]))
-    rows = [(name, *record) for name, own in detections.items() for record in own]
+    rows = [(name, *detection) for name, video in detections.items() for detection in video]
     truth_rows = [
         (name, start, end, label)
         for name, video in truth.items()
@@ -136,13 +142,10 @@ def test_the_authors_predictions_against_the_plain_twin(shared_data: Path) -> No
     assert result.mAP.tolist() == pytest.approx(expected, abs=1e-9)
 
 
-def test_published_conventions(shared_data: Path) -> None:
-    folder = shared_data / "refineloc-release"
-    detections = read_detections(folder / "valid_predictions_iteration_0000.json")
-    truth = read_annotations(folder / "activitynet_v1-2_valid_groundtruth.csv")
-    assert round(100 * evaluate(match_detections(detections, truth, drop_repeated=True)).average_mAP, 4) == 9.6788
+def test_published_conventions(release: Path, truth: Annotations, shared_data: Path) -> None:
+    detections = read_detections(release / "valid_predictions_iteration_0000.json")
+    without_repeated = match_detections(detections, truth, drop_repeated=True)
+    assert round(100 * evaluate(without_repeated).average_mAP, 4) == 9.6788
     kit = shared_data / "activitynet-sample" / "activity_net.v1-2.min-missing-removed.json"
-    assert (
-        round(100 * evaluate(match_detections(detections, read_annotations(kit, subset="validation"))).average_mAP, 2)
-        == 9.19
-    )
+    of_the_kit = match_detections(detections, read_annotations(kit, subset="validation"))
+    assert round(100 * evaluate(of_the_kit).average_mAP, 2) == 9.19

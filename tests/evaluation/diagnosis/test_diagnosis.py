@@ -58,16 +58,18 @@ def test_each_type_on_a_hand_made_time_line() -> None:
     assert np.isnan(result.false_positives.share[1:]).all()
 
 
-def test_the_bounds_themselves_count() -> None:
+@pytest.mark.parametrize(
+    ("start", "end", "kind"),
+    [
+        (0, 1, "localization"),  # tIoU exactly 0.1
+        (0, 0.999, "background"),
+        (50, 55, "wrong label"),  # tIoU exactly 0.5
+        (50, 54.999, "confusion"),
+    ],
+)
+def test_the_bounds_themselves_count(start: float, end: float, kind: str) -> None:
     truth: list[Span] = [("v", 0, 10, "x"), ("v", 50, 60, "y")]
-    at = diagnosed([("v", 0, 1, "x", 1.0)], truth, [0.5])
-    assert kinds(at)["localization"] == 1  # tIoU exactly 0.1
-    below = diagnosed([("v", 0, 0.999, "x", 1.0)], truth, [0.5])
-    assert kinds(below)["background"] == 1
-    wrong = diagnosed([("v", 50, 55, "x", 1.0)], truth, [0.5])
-    assert kinds(wrong)["wrong label"] == 1  # tIoU exactly 0.5
-    confusion = diagnosed([("v", 50, 54.999, "x", 1.0)], truth, [0.5])
-    assert kinds(confusion)["confusion"] == 1
+    assert kinds(diagnosed([("v", start, end, "x", 1.0)], truth, [0.5]))[kind] == 1
 
 
 def test_of_equal_overlaps_its_own_class_counts_whatever_the_order() -> None:
@@ -114,11 +116,13 @@ def test_detections_beyond_ten_groups_do_not_count_in_the_profile() -> None:
     assert outside.sensitivity.average_mAP_N == pytest.approx(1 / 11)  # the other analyses take all detections
 
 
+# Short (5 s): found at rank 1 of 2 annotations; long (50 s): found at rank 3, after one false positive. N = 4.
+TRUTH: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
+ROWS: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
+
+
 def test_sensitivity_and_false_negatives_by_hand() -> None:
-    # Short (5 s): found at rank 1 of 2 annotations; long (50 s): found at rank 3, after one false positive. N = 4.
-    truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
-    rows: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
-    result = diagnosed(rows, truth, [0.5], bins="activitynet")
+    result = diagnosed(ROWS, TRUTH, [0.5], bins="activitynet")
     assert result.characteristics[1].name == "length"
     short, middle, long, *_ = result.sensitivity.by_group["length"].tolist()
     assert short == pytest.approx(1 / 2)  # recall 1/2 at precision 1; the long one's detection is left out
@@ -131,13 +135,11 @@ def test_sensitivity_and_false_negatives_by_hand() -> None:
 
 def test_relative_change_by_hand() -> None:
     # As above: short 1/2 and middle 1/3, all: recall 1/4 at precision 1 and 1/2 at 2/3 (N = 4): 1/4 + 1/4 * 2/3.
-    truth: list[Span] = [("v", 0, 5, "x"), ("v", 10, 15, "x"), ("w", 0, 50, "x"), ("w", 50, 99, "x")]
-    rows: list[Row] = [("v", 0, 5, "x", 0.9), ("v", 80, 90, "x", 0.8), ("w", 0, 50, "x", 0.7)]
-    result = diagnosed(rows, truth, [0.5], bins="activitynet").sensitivity
+    result = diagnosed(ROWS, TRUTH, [0.5], bins="activitynet").sensitivity
     assert result.average_mAP_N == pytest.approx(5 / 12)
     assert result.relative_change()["length"] == pytest.approx((1 / 3 / (5 / 12) - 1, 1 / 2 / (5 / 12) - 1))
     assert result.to_json()["relative_change"]["length"] == list(result.relative_change()["length"])
-    nothing = diagnosed([], truth, [0.5], bins="activitynet").sensitivity
+    nothing = diagnosed([], TRUTH, [0.5], bins="activitynet").sensitivity
     assert nothing.to_json()["relative_change"] == {kind: [None] * 2 for kind in ("coverage", "length", "instances")}
 
 
