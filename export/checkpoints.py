@@ -1,8 +1,8 @@
 """Reads the checkpoints that the paper's authors released.
 
-Such a file is a pickle (torch's format of 2019) of {"model": state dict, "config": dict, ...} that also holds NumPy
-scalars. A pickle can name any function for its reader to call, so it is read with torch's restricted unpickler and the
-few names that the authors' file needs; a file that names another is refused before anything is called.
+Such a file is a pickle (torch's format of 2019) of {"model": state dict, "config": dict, ...} with some NumPy scalars.
+A pickle can make its reader call any function. So it is read with torch's restricted unpickler, which allows the few
+names that the authors' file needs and refuses others before anything is called.
 """
 
 import _codecs
@@ -26,7 +26,7 @@ from refineloc.training.models.bases.refineloc import RefineLoc
 
 __all__ = ["ReleasedCheckpoint", "read_checkpoint", "read_class_names"]
 
-# What a pickled NumPy float64 or int64 is made of; the scalar's constructor under its name of NumPy 1.
+# The parts of a pickled NumPy float64 or int64; the constructor of scalars has its name of NumPy 1.
 _ALLOWED: list[Any] = [
     (np.float64().__reduce__()[0], "numpy.core.multiarray.scalar"),
     np.dtype,
@@ -34,7 +34,7 @@ _ALLOWED: list[Any] = [
     np.dtypes.Int64DType,
     _codecs.encode,
 ]
-_STREAMS: tuple[Stream, ...] = ("temporal", "spatial", "both")  # their numbers 0, 1, 2
+_STREAMS: tuple[Stream, ...] = ("temporal", "spatial", "both")  # 0, 1 and 2 in the authors' config
 _WEIGHT = re.compile(r"(fc_cas|fc_attention)\.linear_(\d{1,3})\.(weight|bias)")
 
 
@@ -46,9 +46,9 @@ class ReleasedCheckpoint:
         model: the network, in evaluation mode.
         width: D.
         classes: N.
-        config: their settings that detection needs, by our names; a setting that the file lacks is not in it
-            (snippet_frames, stream, alpha_a, alpha_c, top_k, widen).
-        iteration: the refinement iteration, 0 where the file does not tell.
+        config: the authors' settings of detection by our names (snippet_frames, stream, alpha_a, alpha_c, top_k,
+            widen), without those that the file lacks.
+        iteration: the refinement iteration, 0 if the file does not state it.
     """
 
     model: RefineLoc
@@ -62,7 +62,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> ReleasedCheckpoint:
     """Read a checkpoint that the authors' code wrote.
 
     Raises:
-        ModelError: missing, cut short, not such a checkpoint, or a pickle that wants to call something else.
+        ModelError: the file is missing, cut short or not such a checkpoint, or a pickle that calls anything else.
     """
     source = Path(path)
     document = _unpickle(source)
@@ -81,7 +81,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> ReleasedCheckpoint:
     width, classes, values = classifier[0][0].shape[1], classifier[-1][0].shape[0], attention[-1][0].shape[0]
     if values not in (1, 2):
         raise ModelError(f"{source}: expected an attention of 1 or 2 values, got {values}")
-    with torch.device("meta"):  # shapes only: a file that lies about them must not make us allocate what it says
+    with torch.device("meta"):  # shapes only: a file that lies about them must not allocate memory
         model = RefineLoc(width, classes, layers=len(classifier), attention_values=values).eval()
     _load(source, model.classifier, classifier, "fc_cas")
     _load(source, model.attention, attention, "fc_attention")
@@ -103,10 +103,10 @@ def read_class_names(path: str | os.PathLike[str], count: int) -> tuple[str, ...
     """The names of a checkpoint's classes, in the order of its columns.
 
     Args:
-        path: a text file with a class a line, in the order of the columns; or a labels CSV or ActivityNet JSON, whose
-            labels are sorted as the authors' code did: by number where all are whole numbers (their THUMOS14 files
+        path: a text file with one class in each line, in the order of the columns; or a labels CSV or ActivityNet JSON,
+            whose labels are sorted as by the authors' code: as numbers if all are whole numbers (their THUMOS14 files
             have 0..19), else as text.
-        count: how many the checkpoint has.
+        count: number of classes of the checkpoint.
 
     Raises:
         ModelError: another number of classes.
@@ -131,18 +131,18 @@ def read_class_names(path: str | os.PathLike[str], count: int) -> tuple[str, ...
 def _unpickle(source: Path) -> Any:
     try:
         with source.open("rb") as handle, torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of deprecations: torch's own, about the age of the format
+            warnings.simplefilter("ignore")  # torch warns that the format is old
             return torch.load(handle, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"{source}: no such file") from None
     except OSError as error:
         raise ModelError(f"{source}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # damaged bytes make the unpickler raise whatever they lead to
-        # A name that is not allowed, or one that is blocked whatever is allowed.
-        named = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\w[\w.]*\w)", str(error))
-        if named:
+    except Exception as error:  # damaged bytes can make the unpickler raise anything
+        # A name that is not allowed, or that torch always blocks.
+        forbidden = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\w[\w.]*\w)", str(error))
+        if forbidden:
             raise ModelError(
-                f"{source}: refused: it wants to call {named[1]}, which no checkpoint of the released code does"
+                f"{source}: refused: it wants to call {forbidden[1]}, which no checkpoint of the released code does"
             ) from error
         raise ModelError(f"{source}: not a PyTorch checkpoint, or cut short") from error
 
@@ -184,15 +184,15 @@ def _check_stated(source: Path, config: Mapping[str, Any], weights: Mapping[str,
 
 
 def _settings(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Their settings of detection under our names."""
+    """The authors' settings of detection by our names."""
     settings: dict[str, Any] = {}
-    for theirs, ours in (("snippet_size", "snippet_frames"), ("top_k_labels", "top_k"), ("padding", "widen")):
-        if theirs in config:
-            settings[ours] = int(_number(source, config, theirs))
+    for key, name in (("snippet_size", "snippet_frames"), ("top_k_labels", "top_k"), ("padding", "widen")):
+        if key in config:
+            settings[name] = int(_number(source, config, key))
     if "min_cas_score" in config:
         settings["alpha_c"] = _number(source, config, "min_cas_score")
     if "min_attention_score" in config:
-        # They keep foreground above this; α_A bounds the background.
+        # The released code keeps foreground above this; α_A bounds the background.
         settings["alpha_a"] = 1.0 - _number(source, config, "min_attention_score")
     if "stream" in config:
         number = int(_number(source, config, "stream"))
@@ -210,7 +210,7 @@ def _number(source: Path, config: Mapping[str, Any], key: str) -> float:
 
 
 def _iteration(document: Mapping[Any, Any]) -> int:
-    """They keep a list with the mAP of every iteration up to this one."""
+    """The refinement iteration: the file has a list with the mAP of every iteration up to it."""
     stats = document.get("refinement_stats")
     history = stats.get("avg_mAP_over_iterations") if isinstance(stats, dict) else None
     return max(len(history) - 1, 0) if isinstance(history, list) else 0

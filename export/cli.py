@@ -56,8 +56,8 @@ def export(
 ) -> None:
     """Write a trained model as one ONNX file that holds all that detection needs.
 
-    The file is run beside the trained model, on the run's validation features where they are still there; the
-    differences are shown, and kept in the file.
+    The file is compared with the trained model on the run's validation features, if they still exist. The differences
+    are printed, and written into the file.
     """
     _check_options(run, iteration, checkpoint, classes, preset, labels, features)
     check_writable(out, suffixes=(".onnx",))
@@ -127,7 +127,7 @@ def _sample(trained: "Trained", features: Path | None, labels: Path | None) -> "
 def _table(out: Path, written: "Written") -> str:
     metadata = written.metadata
     parity = metadata.parity
-    assert parity is not None  # for the type checker: write_model measures always
+    assert parity is not None  # for the type checker: write_model always measures
     where = f"{parity.source} ({parity.videos} videos, {parity.snippets:,} snippets)"
     lines = [
         f"{out}: {metadata.base} iteration {metadata.iteration}, {len(metadata.classes)} classes, "

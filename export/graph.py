@@ -1,8 +1,8 @@
 """A trained model as one ONNX graph: packed snippets in, the four outputs of docs/onnx.md out.
 
-The exporter traces the torch code that training runs (a base model's `forward` and `activations`), so the method's
-mathematics exist once. The graph stays as the exporter writes it, one Gemm a layer: other forms were no faster
-(benchmarks/RESULTS.md).
+The exporter traces the torch code that training runs (a base model's `forward` and `activations`), so the mathematics
+of the method exist once. The graph stays as the exporter writes it, with one Gemm for each layer: other forms were no
+faster (benchmarks/RESULTS.md).
 """
 
 import contextlib
@@ -25,15 +25,15 @@ from refineloc.training.models.base_model import BaseModel
 
 __all__ = ["OPSET", "build_graph", "check_graph", "model_bytes", "save_graph"]
 
-OPSET = 20  # ONNX Runtime 1.17 and later read it; no operator used here gains from a newer one
+OPSET = 20  # read by ONNX Runtime 1.17 and later; no operator used here gains from a newer one
 
 _INPUTS = ["features", "lengths"]
 _OUTPUTS = ["class_scores", "foreground", "attention", "video_scores"]
-_EXAMPLE_LENGTHS = (3, 4)  # any two videos: sizes 0 and 1 would be taken as fixed
+_EXAMPLE_LENGTHS = (3, 4)  # any two videos; sizes 0 and 1 would be traced as constants
 
 
 class _PackedModel(nn.Module):
-    """What the graph computes; float16 weights and products where `half`, float32 outside of the layers."""
+    """What the graph computes. With `half` the layers have float16 weights and products; all else is float32."""
 
     def __init__(self, model: BaseModel, half: bool) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _PackedModel(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """`features` float32 [S, D], `lengths` int64 [V] -> C̄ [S, N], Ā^bf_fg [S], Ā^time [S], ŷ [V, N]."""
         outputs = self.model(features.half() if self.half_precision else features, lengths)
-        # The softmax over time has values near 1/T: float16 would lose long videos.
+        # The softmax over time has values near 1/T, too small for float16 in long videos.
         return tuple(self.model.activations(outputs.float(), lengths, exact=True))
 
 
@@ -51,7 +51,7 @@ def build_graph(model: BaseModel, width: int, *, half: bool = False) -> onnx.Mod
     """Trace a base model into an ONNX graph of any number of snippets and videos.
 
     Args:
-        model: it is not changed.
+        model: stays unchanged.
         width: D.
         half: float16 weights and products; inputs and outputs stay float32.
 
@@ -82,10 +82,10 @@ def build_graph(model: BaseModel, width: int, *, half: bool = False) -> onnx.Mod
 
 
 def check_graph(model: onnx.ModelProto) -> None:
-    """The ONNX checker and shape inference in full, and the contract's promises: one file, four outputs.
+    """Run the ONNX checker and full shape inference, and check the contract: one file, two inputs, four outputs.
 
     Raises:
-        ModelError: one does not hold.
+        ModelError: a check fails.
     """
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -117,7 +117,7 @@ def model_bytes(model: onnx.ModelProto, metadata: ModelMetadata) -> bytes:
 
 
 def save_graph(path: str | os.PathLike[str], model: onnx.ModelProto, metadata: ModelMetadata) -> int:
-    """Write the graph with its metadata as one file, whole or not at all; gives the size in bytes.
+    """Write the graph with its metadata as one file; gives its size in bytes.
 
     Raises:
         ModelError: larger than the 2 GiB that one ONNX file can hold.
@@ -130,7 +130,7 @@ def save_graph(path: str | os.PathLike[str], model: onnx.ModelProto, metadata: M
 
 
 def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Readable names, and none of the traces (with paths of this machine) that the exporter leaves on each node."""
+    """Give readable names, and remove the traces (with paths of this machine) that the exporter leaves on each node."""
     graph = model.graph
     for node in graph.node:
         del node.metadata_props[:]
@@ -139,7 +139,7 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
         del value.metadata_props[:]
         value.doc_string = ""
     del graph.metadata_props[:]
-    del graph.value_info[:]  # shape inference finds them again; stale ones would mislead
+    del graph.value_info[:]  # shape inference makes them again; old ones would mislead
     graph.name = "refineloc"
 
     names = {value.name: value.name for value in (*graph.input, *graph.output)}
@@ -156,7 +156,7 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = names.get(name, name)
-        # A layer's product is called as its module is in training.
+        # The product of a layer has the name of its module in training.
         layer = next((name.removesuffix(".weight") for name in node.input if name.endswith(".weight")), None)
         for index, name in enumerate(node.output):
             if name not in names:
@@ -172,7 +172,7 @@ def _snake(name: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter logs what it lacks for models of others (torchvision) and warns of its own deprecations."""
+    """Silence the exporter, which logs missing packages that nobody needs and warns of its own deprecations."""
     logger: Any = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""How far an exported file is from the trained model, measured on features, and how far it may be."""
+"""How far an exported file is from the trained model, measured on features, and the tolerances."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ from refineloc.training.models.base_model import BaseModel
 
 __all__ = ["TOLERANCES", "Sample", "Tolerance", "Video", "generated_sample", "measure", "problems", "read_sample"]
 
-# Enough videos for figures that hold, few enough that an export takes seconds.
+# Enough videos for reliable figures, few enough that an export takes seconds.
 MAX_SNIPPETS = 50_000
 
 
@@ -37,8 +37,8 @@ class Tolerance:
 
     Attributes:
         scores: largest difference of any output (they are all in [0, 1]).
-        detections: detections lost or gained, as a share of the trained model's; one that moved (lost and gained) is
-            always allowed, since a score can lie on a threshold.
+        detections: detections lost or gained, as a share of the trained model's. One that moved (one lost, one gained)
+            is always allowed, as a score can lie on a threshold.
         map: by how much average mAP may fall (fraction of 1).
     """
 
@@ -47,7 +47,7 @@ class Tolerance:
     map: float
 
 
-# A few times what was measured (docs/onnx.md), so that what is refused is a defect or a model that bears no rounding.
+# A few times the measured values (docs/onnx.md): a file beyond has a defect, or the model does not tolerate rounding.
 TOLERANCES: Mapping[Precision, Tolerance] = {
     "fp32": Tolerance(scores=1e-4, detections=0.002, map=0.0005),
     "fp16": Tolerance(scores=5e-3, detections=0.01, map=0.001),
@@ -56,7 +56,7 @@ TOLERANCES: Mapping[Precision, Tolerance] = {
 
 
 class Video(NamedTuple):
-    """One video to measure on: features float32 [T, D], and its grid of seconds where its fps is known."""
+    """One video to measure on: features float32 [T, D], and its grid of seconds if its fps is known."""
 
     name: str
     features: npt.NDArray[np.float32]
@@ -68,9 +68,9 @@ class Sample:
     """What parity is measured on.
 
     Attributes:
-        source: for the record: the feature file's name, or "generated".
+        source: the name of the feature file, or "generated".
         videos: the videos.
-        annotations: ground truth of these videos, None where it is not known.
+        annotations: ground truth of these videos, None if not known.
     """
 
     source: str
@@ -84,9 +84,9 @@ def read_sample(
     """Videos spread evenly over a feature file, about 50,000 snippets at most.
 
     Args:
-        store: holds the model's features, or both streams where the model takes one.
+        store: has the model's features, or both streams if the model takes one.
         metadata: of the model.
-        annotations: with segments, mAP is compared too; gives fps and durations that the store does not state.
+        annotations: if they have segments, mAP is compared too. They give fps and durations that the store lacks.
         fps: of videos for which neither states it.
 
     Raises:
@@ -97,25 +97,25 @@ def read_sample(
     infos = [info for info in map(store.info, names) if info.snippets]
     if not infos:
         raise InputError(f"{store.path}: no video to compare the file with the trained model on")
-    every = -(-sum(info.snippets for info in infos) // MAX_SNIPPETS)
+    step = -(-sum(info.snippets for info in infos) // MAX_SNIPPETS)
     videos = []
-    for info in infos[::every]:
+    for info in infos[::step]:
         labels = annotations[info.name] if annotations is not None else None
-        # Where no fps is known, no mAP is compared, only snippets.
+        # Without fps, snippets are compared and mAP is not.
         grid = video_times(info, labels, fps=fps).grid(metadata.snippet_frames)
         columns = metadata.columns(info.width, f"{store.path}: video {info.name!r}")
         videos.append(Video(info.name, store.read(info.name, columns), grid))
-    known = None
+    truth = None
     if annotations is not None and annotations.has_times and all(video.grid for video in videos):
-        known = Annotations({video.name: annotations[video.name] for video in videos}, annotations.path)
-    return Sample(store.path.name, tuple(videos), known)
+        truth = Annotations({video.name: annotations[video.name] for video in videos}, annotations.path)
+    return Sample(store.path.name, tuple(videos), truth)
 
 
 def generated_sample(model: BaseModel, metadata: ModelMetadata, seed: int = 0) -> Sample:
-    """Features of no video, for a checkpoint that comes without any.
+    """Generated features, for a checkpoint that comes without data.
 
-    Random features would leave most models undecided, and nothing to compare. So each snippet is moved along the
-    gradient of one class's logit and of the foreground's, by an amount that changes slowly over time and takes both
+    Random features give most models no detections, and so nothing to compare. So each snippet is moved along the
+    gradient of the logits of one class and of the foreground. The amount changes slowly over time and takes both
     through their whole range.
     """
     generator = np.random.default_rng(seed)
@@ -139,29 +139,29 @@ def measure(model: BaseModel, session: Session, sample: Sample) -> Parity:
     """Run the trained model and the file on the same videos and compare outputs, detections and mAP.
 
     Raises:
-        ModelError: the trained model's outputs are not finite, or the file's whatever the features.
+        ModelError: the outputs of the trained model are not finite, or those of the file for any features.
         FeatureError: a video's features overflow in the file.
     """
     metadata = session.metadata
     model = model.eval()
     largest = dict.fromkeys(Scores._fields, 0.0)
-    # Of the trained model and of the file: the segments of each video.
+    # Of the trained model and of the file: segments by video.
     results: tuple[dict[str, Segments], dict[str, Segments]] = {}, {}
-    for which in pack([len(video.features) for video in sample.videos], BATCH_SNIPPETS):
-        batch = sample.videos[which]
+    for part in pack([len(video.features) for video in sample.videos], BATCH_SNIPPETS):
+        batch = sample.videos[part]
         names = [f"{sample.source}: video {video.name!r}" for video in batch]
         features = np.concatenate([video.features for video in batch])
         lengths = np.array([len(video.features) for video in batch], dtype=np.int64)
         both = _torch_scores(model, features, lengths), session.run(features, lengths, names)
         for name, expected, got in zip(Scores._fields, *both, strict=True):
             difference = float(np.abs(expected - got).max(initial=0.0))
-            if not math.isfinite(difference):  # max() below would pass over NaN
+            if not math.isfinite(difference):  # max() below would skip NaN
                 raise ModelError(f"{sample.source}: the trained model's {name} are not finite; nothing to compare with")
             largest[name] = max(largest[name], difference)
         for scores, result in zip(both, results, strict=True):
             by_video = segments(scores, lengths, metadata.detection).by_video(len(batch))
             result.update(zip((video.name for video in batch), by_video, strict=True))
-    keys = [{(name, *place) for name, detected in result.items() for place in _places(detected)} for result in results]
+    keys = [{(name, *key) for name, detected in result.items() for key in _keys(detected)} for result in results]
     reference_map, file_map = None, None
     if sample.annotations is not None:
         reference_map, file_map = (_average_map(result, sample, metadata.classes) for result in results)
@@ -179,7 +179,7 @@ def measure(model: BaseModel, session: Session, sample: Sample) -> Parity:
 
 
 def problems(parity: Parity, tolerance: Tolerance) -> list[str]:
-    """What is beyond the tolerance, in words; empty where nothing is."""
+    """What exceeds the tolerance, in words; empty if nothing does."""
     too_far = []
     for name in Scores._fields:
         difference = getattr(parity, name)
@@ -205,13 +205,14 @@ def _torch_scores(model: BaseModel, features: npt.NDArray[np.float32], lengths: 
     return Scores(*(output.numpy() for output in outputs))
 
 
-def _places(segments: Segments) -> Iterator[tuple[int, int, int]]:
+def _keys(segments: Segments) -> Iterator[tuple[int, int, int]]:
+    """What identifies a segment of a video: class, first and last snippet."""
     return zip(segments.label.tolist(), segments.first.tolist(), segments.last.tolist(), strict=True)
 
 
 def _average_map(segments: Mapping[str, Segments], sample: Sample, classes: tuple[str, ...]) -> float:
-    """What refineloc-eval says of the same segments."""
-    assert sample.annotations is not None  # for the type checker: the caller looked
+    """Average mAP of the segments, as by refineloc-eval."""
+    assert sample.annotations is not None  # for the type checker: the caller has checked
     detections = {
         video.name: Detections.from_segments(video.grid, segments[video.name], classes)
         for video in sample.videos

@@ -1,14 +1,14 @@
 """Smaller weights: float16, and int8 with dynamic quantisation.
 
-int8 quantises the inputs of each layer anew for every snippet, not once for the whole call as ONNX Runtime's own
-`quantize_dynamic` does: with one scale a call, a video's scores would depend on the videos that were packed with it.
-It takes 7 % more time than the whole-call form (3.5 times the speed of float32, docs/onnx.md), moves fewer detections,
-and gives the same scores whatever the packing. Weights are signed, one scale an output.
+int8 quantises the inputs of each layer with a scale for each snippet. ONNX Runtime's `quantize_dynamic` has one scale
+for the whole call, so that the scores of a video would depend on the other videos of the call. A scale for each snippet
+takes 7 % more time (3.5 times the speed of float32, docs/onnx.md), moves fewer detections, and gives the same scores in
+any packing. Weights are signed, with one scale for each output.
 
-Not all of the 8 bits are used. CPUs without VNNI (AVX2) add pairs of products in 16 bits, which saturate with full
-range on both sides; 2 * 182 * 90 fits (rounding can add one to 181), so every CPU gives the same integers. Of the
-ranges that fit, (127, 127), (255, 64) and (181, 90), the last had the smallest worst error over nine mixes of input and
-weight distributions.
+Not all of the 8 bits are used. CPUs without VNNI (AVX2) add pairs of products in 16 bits, which would saturate with the
+full range of both. 2 * 182 * 90 fits (rounding can add one to 181), so every CPU gives the same integers. Of the ranges
+that fit, (127, 127), (255, 64) and (181, 90), the last had the smallest worst error over nine mixes of distributions of
+inputs and weights.
 """
 
 from collections.abc import Iterator
@@ -26,11 +26,11 @@ from refineloc.training.models.base_model import BaseModel
 __all__ = ["build", "quantized"]
 
 _INPUT_LEVELS, _WEIGHT_LEVELS = 181, 90  # the largest quantised values
-_MAX_WIDTH = (2**31 - 1) // (_INPUT_LEVELS * _WEIGHT_LEVELS)  # inputs of a layer whose product surely fits into int32
+_MAX_WIDTH = (2**31 - 1) // (_INPUT_LEVELS * _WEIGHT_LEVELS)  # inputs of a layer, so that its sums fit into int32
 
 
 def build(model: BaseModel, width: int, precision: Precision) -> onnx.ModelProto:
-    """The graph of a base model with weights of the given precision; see `build_graph`."""
+    """The graph of a base model with weights of this precision; see `build_graph`."""
     graph = build_graph(model, width, half=precision == "fp16")
     return quantized(graph) if precision == "int8" else graph
 
@@ -38,9 +38,9 @@ def build(model: BaseModel, width: int, precision: Precision) -> onnx.ModelProto
 def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of the graph in which each fully connected layer multiplies 8-bit integers.
 
-    For a layer y = x W + b with inputs x [S, D], and each snippet on its own: from and to are its least and largest
-    value (or 0, if that is outside), scale = (to - from) / 181, zero = round(-from / scale),
-    q = round(x / scale) + zero; and with W ~ s Q (Q int8, one s an output)
+    For a layer y = x W + b with inputs x [S, D], for each snippet: from and to are its smallest and largest value, or 0
+    if all values are on one side of 0. scale = (to - from) / 181, zero = round(-from / scale) and
+    q = round(x / scale) + zero. With W ~ s Q (Q int8, one s for each output)
     y = scale * s * (q Q) + low * sum_d (s Q)_d + b, where low = -zero * scale.
 
     Raises:
@@ -54,7 +54,7 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
         numpy_helper.from_array(np.array([1], dtype=np.int64), "columns"),
         numpy_helper.from_array(np.array(0, dtype=np.float32), "zero"),
         numpy_helper.from_array(np.array(_INPUT_LEVELS, dtype=np.float32), "levels"),
-        # The scale of a snippet whose values are all 0; any positive number does.
+        # The scale of a snippet whose values are all 0: any positive number.
         numpy_helper.from_array(np.array(1e-30, dtype=np.float32), "least_scale"),
     ]
     nodes: list[onnx.NodeProto] = []
@@ -89,7 +89,7 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _quantise_rows(name: str) -> Iterator[onnx.NodeProto]:
-    """`name` [S, D] -> `name`.quantised uint8 [S, D], `name`.scale [S, 1], and `name`.low [S, 1], what a 0 means."""
+    """`name` [S, D] -> `name`.quantised uint8 [S, D], `name`.scale [S, 1] and `name`.low [S, 1], the value of 0."""
     yield _node("ReduceMin", [name, "columns"], f"{name}.least", keepdims=1)
     yield _node("ReduceMax", [name, "columns"], f"{name}.largest", keepdims=1)
     yield _node("Min", [f"{name}.least", "zero"], f"{name}.from")

@@ -1,4 +1,4 @@
-"""What can be exported: an iteration of a run of ours, or a checkpoint of the authors'."""
+"""What can be exported: an iteration of a run, or a checkpoint of the authors."""
 
 import json
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from refineloc.training.settings.config import Config, resolve
 
 __all__ = ["Trained", "from_checkpoint", "from_run"]
 
-# What a checkpoint's own config has to say, and the place of each in our configuration.
+# The settings that a checkpoint's config must state, and their section in our configuration.
 _STATED = {
     "snippet_frames": "features",
     "stream": "features",
@@ -29,13 +29,13 @@ _STATED = {
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained model, and all that its file says of it.
+    """A trained model, and the metadata of its file.
 
     Attributes:
         model: on the CPU, in evaluation mode.
         metadata: of precision fp32, without parity.
-        features, labels: what the run was validated on, to measure the file on; None for a checkpoint.
-        fps: of videos for which these do not state it, None where it is not known.
+        features, labels: the run's validation data, to measure the file on; None for a checkpoint.
+        fps: of videos for which these do not state it, None if not known.
     """
 
     model: BaseModel
@@ -49,16 +49,16 @@ def from_run(folder: Path | None, iteration: int | None) -> Trained:
     """A trained iteration of a run of refineloc-train.
 
     Args:
-        folder: of the run; the newest under runs/ if left out.
-        iteration: the last finished one if left out.
+        folder: of the run; None for the newest under runs/.
+        iteration: None for the last finished one.
 
     Raises:
         ModelError: no such run, or no such iteration (the message says which there are).
     """
     run = folder if folder is not None else _newest_run(Path("runs"))
     if not run.is_dir():
-        others = f"; there are {_listed(runs_in(run.parent))}" if runs_in(run.parent) else ""
-        raise ModelError(f"{run}: no such run{others}")
+        runs = f"; there are {_listed(runs_in(run.parent))}" if runs_in(run.parent) else ""
+        raise ModelError(f"{run}: no such run{runs}")
     loaded = load_iteration(run, iteration if iteration is not None else max(_finished(run) - 1, 0))
     config, data = loaded.config, loaded.data
     return Trained(
@@ -76,7 +76,7 @@ def from_checkpoint(path: Path, classes: Path, preset: str | None = None) -> Tra
     Args:
         path: the checkpoint.
         classes: names of its classes (see `read_class_names`).
-        preset: settings for what the checkpoint's own config does not state.
+        preset: for settings that the checkpoint's config does not state.
 
     Raises:
         ModelError: not such a checkpoint, another number of classes, or settings that neither it nor a preset states.
@@ -127,7 +127,7 @@ def _newest_run(parent: Path) -> Path:
 
 
 def _finished(run: Path) -> int:
-    """How many iterations have a record; what is wrong with a damaged file, `load_iteration` says."""
+    """How many iterations have a record; 0 for a damaged file, for which `load_iteration` raises the error."""
     try:
         records = json.loads(RunFolder(run).records.read_text(encoding="utf-8"))
     except (OSError, ValueError):

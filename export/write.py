@@ -1,4 +1,4 @@
-"""From a trained model to a file on the disk that was compared with it."""
+"""Writes a trained model to a file that was compared with it."""
 
 import os
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ class Written:
     Attributes:
         metadata: as in the file, with the measured parity.
         size: in bytes.
-        beyond: what is beyond the tolerance, in words; empty unless that was allowed.
+        beyond: what exceeds the tolerance, in words; empty unless that was allowed.
     """
 
     metadata: ModelMetadata
@@ -39,18 +39,18 @@ def write_model(
     precision: Precision = "fp32",
     allow_loss: bool = False,
 ) -> Written:
-    """Export, run the file beside the trained model, and keep it if it is near enough.
+    """Export a model, compare the file with it, and keep the file if it is close enough.
 
     Args:
-        path: of the ONNX file; it appears whole or not at all.
+        path: of the ONNX file, which appears whole or not at all.
         model: features [S, D] -> class logits [S, N], attention logits [S, 2] or [S, 1].
         metadata: of the model; its precision and parity are replaced.
         sample: what to compare on.
         precision: of weights and products.
-        allow_loss: keep the file even where it is beyond the tolerance of its precision.
+        allow_loss: keep the file even if it exceeds the tolerance of its precision.
 
     Raises:
-        ModelError: the file is beyond the tolerance, or cannot be made.
+        ModelError: the file exceeds the tolerance, or cannot be made.
         OutputError: it cannot be written.
     """
     graph = build(model, metadata.width, precision)
@@ -58,7 +58,7 @@ def write_model(
         aside.write_bytes(model_bytes(graph, replace(metadata, precision=precision, parity=None)))
         try:
             parity = measure(model, Session(aside, provider="cpu"), sample)
-        except (ModelError, EngineError) as error:  # of the file that nobody has seen yet
+        except (ModelError, EngineError) as error:  # its message has the name of the temporary file
             raise type(error)(str(error).replace(str(aside), str(path)), parameter=error.parameter) from error
         beyond = problems(parity, TOLERANCES[precision])
         if beyond and not allow_loss:
