@@ -46,7 +46,8 @@ def make_run(folder: Path, iterations: int = 2) -> None:
     run.begin()
     for iteration in range(iterations):
         torch.manual_seed(iteration)
-        run.add_iteration({"iteration": iteration}, build_model(config.model, 16, 3), None)
+        record = {"iteration": iteration, "validation_loss": 1.0, "best_epoch": 0}
+        run.add_iteration(record, build_model(config.model, 16, 3), None)
 
 
 def test_an_iteration_of_a_run(export: Export, tmp_path: Path) -> None:
