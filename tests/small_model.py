@@ -1,9 +1,14 @@
-"""The model that the tests share: the committed graph data/model.onnx, with metadata written by the product's code."""
+"""The model that the tests share: the committed graph data/model.onnx, with metadata written by the product's code.
 
+And features for it.
+"""
+
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import onnx
 
 from refineloc.runtime.model.metadata import ModelMetadata
@@ -41,4 +46,13 @@ def write_model(path: Path, graph: onnx.ModelProto | None = None, **changes: Any
     model = onnx.load(GRAPH) if graph is None else graph
     onnx.helper.set_model_props(model, metadata_with(**changes).to_props())
     path.write_bytes(model.SerializeToString())
+    return path
+
+
+def write_features(path: Path, videos: Mapping[str, Any], **attributes: float) -> Path:
+    """Write features [T, D] by video as HDF5; every video has the attributes (fps, duration, snippet_frames)."""
+    with h5py.File(path, "w") as file:
+        for name, features in videos.items():
+            file[name] = features
+            file[name].attrs.update(attributes)
     return path

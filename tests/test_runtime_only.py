@@ -9,10 +9,9 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
-from small_model import WIDTH, write_model
+from small_model import WIDTH, write_features, write_model
 
 from refineloc.evaluation import evaluate, match_detections
 from refineloc.runtime import Detector, open_features, read_annotations, read_detections
@@ -59,11 +58,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with model.onnx and features.h5."""
     folder = tmp_path_factory.mktemp("files")
     write_model(folder / "model.onnx")
-    generator = np.random.default_rng(0)
-    with h5py.File(folder / "features.h5", "w") as file:
-        for index in range(8):
-            file[f"v{index}"] = generator.standard_normal((20 + index, WIDTH)).astype(np.float32)
-            file[f"v{index}"].attrs["fps"] = 25.0
+    rng = np.random.default_rng(0)
+    videos = {f"v{index}": rng.standard_normal((20 + index, WIDTH), np.float32) for index in range(8)}
+    write_features(folder / "features.h5", videos, fps=25.0)
     return folder
 
 

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_model import write_features
 from waiting import wait_until
 
 from refineloc.runtime import Detector, EngineError, FeatureError, SnippetGrid, open_features
@@ -88,12 +89,11 @@ def test_packing_takes_neighbours_up_to_the_limit(lengths: list[int], limit: int
 
 @pytest.fixture
 def store_path(tmp_path: Path, rng: np.random.Generator) -> Path:
-    path = tmp_path / "features.h5"
-    with h5py.File(path, "w") as file:
-        for index, length in enumerate([5, 3, 40, 1, 9, 8, 2, 30, 4, 4, 4, 4]):
-            kind = np.float16 if index % 2 else np.float32
-            file[f"v{index:02}"] = rng.standard_normal((length, 24)).astype(kind)
-    return path
+    videos = {
+        f"v{index:02}": rng.standard_normal((length, 24)).astype(np.float16 if index % 2 else np.float32)
+        for index, length in enumerate([5, 3, 40, 1, 9, 8, 2, 30, 4, 4, 4, 4])
+    }
+    return write_features(tmp_path / "features.h5", videos)
 
 
 def plan(store: Any) -> list[Planned]:
@@ -148,12 +148,8 @@ def test_buffers_are_no_larger_than_the_batches(store_path: Path, limit: int, sh
 def test_half_floats_with_nan_are_found_after_the_conversion(tmp_path: Path) -> None:
     bad = np.ones((6, 24), np.float16)
     bad[4, 2] = np.nan
-    with h5py.File(tmp_path / "f.h5", "w") as file:
-        file["good"], file["odd"] = np.ones((6, 24), np.float16), bad
-    with (
-        open_features(tmp_path / "f.h5") as store,
-        pytest.raises(FeatureError, match="video 'odd': snippet 4 holds nan"),
-    ):
+    path = write_features(tmp_path / "f.h5", {"good": np.ones((6, 24), np.float16), "odd": bad})
+    with open_features(path) as store, pytest.raises(FeatureError, match="video 'odd': snippet 4 holds nan"):
         list(read_batches(store, plan(store), 24, 100, HalfToFloat, EMPTY))
 
 

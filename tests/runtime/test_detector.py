@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import pytest
+from small_model import write_features
 from twins import proposals as twin
 
 from refineloc.runtime import Detector, SnippetGrid, open_features
@@ -26,15 +27,6 @@ def videos_of(rng: np.random.Generator, lengths: list[int], width: int = 24) -> 
         steps = rng.standard_normal((length, width)).cumsum(axis=0)
         out[f"v{index:03}"] = (steps / np.sqrt(np.arange(1, length + 1))[:, None]).astype(np.float32)
     return out
-
-
-def stored(path: Path, videos: dict[str, Features], **attributes: float) -> Path:
-    """The attributes are of the first video."""
-    with h5py.File(path, "w") as file:
-        for name, features in videos.items():
-            file[name] = features
-        file[next(iter(videos))].attrs.update(attributes)
-    return path
 
 
 def same(one: Detections, other: Detections) -> bool:
@@ -97,7 +89,10 @@ def test_many_threads_give_what_one_gives(model_path: Path, rng: np.random.Gener
 def test_a_store_gives_fps_and_durations(model_path: Path, tmp_path: Path, rng: np.random.Generator) -> None:
     videos = videos_of(rng, [40, 60])
     detector = Detector(model_path, provider="cpu")
-    with open_features(stored(tmp_path / "f.h5", videos, fps=20.0, duration=30.0)) as store:
+    path = write_features(tmp_path / "f.h5", videos)
+    with h5py.File(path, "a") as file:
+        file["v000"].attrs.update(fps=20.0, duration=30.0)
+    with open_features(path) as store:
         with pytest.raises(InputError, match=r"video 'v001': its fps is not known.*give fps or times$") as raised:
             dict(detector.detect_many(store))
         assert raised.value.parameter == "fps"
@@ -118,7 +113,7 @@ def test_times_that_are_known_in_part_are_filled_up_from_elsewhere(
     """The same from a store and from a mapping."""
     (features,) = videos_of(rng, [60]).values()
     expected = detector.detect(features, fps=30.0, duration_s=10.0)
-    with open_features(stored(tmp_path / "f.h5", {"a": features})) as store:
+    with open_features(write_features(tmp_path / "f.h5", {"a": features})) as store:
         for videos in (store, {"a": features}, [("a", features)]):
             found = dict(detector.detect_many(videos, fps=30.0, times={"a": (None, 10.0)}))
             assert same(found["a"], expected)
@@ -160,7 +155,7 @@ def test_a_video_that_overflows_is_named(model_path: Path, tmp_path: Path, rng: 
     videos = videos_of(rng, [20, 30, 40])
     videos["v001"][4] = 3e38
     overflow = "its features, as large as 3e.38, overflow in the fp32 model .*model.onnx; extract this video's"
-    with open_features(stored(tmp_path / "f.h5", videos)) as store:
+    with open_features(write_features(tmp_path / "f.h5", videos)) as store:
         with pytest.raises(FeatureError, match=rf"f\.h5: video 'v001': {overflow}"):
             dict(detector.detect_many(store, fps=25.0))
         with pytest.raises(FeatureError, match=rf"^video 'v001': {overflow}"):
@@ -202,7 +197,7 @@ def test_features_that_cannot_be_used(detector: Detector, features: Any, message
 
 
 def test_snippets_of_another_length_are_refused(detector: Detector, tmp_path: Path) -> None:
-    path = stored(tmp_path / "f.h5", {"v": np.zeros((4, 24), np.float32)}, snippet_frames=8)
+    path = write_features(tmp_path / "f.h5", {"v": np.zeros((4, 24), np.float32)}, snippet_frames=8)
     with open_features(path) as store, pytest.raises(FeatureError, match="8 frames, the model's have 16"):
         dict(detector.detect_many(store, fps=25.0))
 

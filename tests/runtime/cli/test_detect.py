@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import programs
 import pytest
+from small_model import write_features
 
 from refineloc.runtime import (
     Detections,
@@ -46,19 +47,14 @@ def fails(*arguments: object, cwd: Path, message: str) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, model_path: Path, rng: np.random.Generator) -> Path:
     (tmp_path / "model.onnx").write_bytes(model_path.read_bytes())
-    with h5py.File(tmp_path / "features.h5", "w") as file:
-        for name, length in (("a", 60), ("b", 1), ("c", 200)):
-            file[name] = rng.standard_normal((length, 24)).astype(np.float32)
-            file[name].attrs["fps"] = 25.0
+    videos = {name: rng.standard_normal((length, 24), np.float32) for name, length in (("a", 60), ("b", 1), ("c", 200))}
+    write_features(tmp_path / "features.h5", videos, fps=25.0)
     (tmp_path / "labels.csv").write_text("video-name,label,fps,video-duration\na,x,10,30\nb,x,10,3\nc,y,10,200\n")
     return tmp_path
 
 
 def store(path: Path, **videos: object) -> Path:
-    with h5py.File(path, "w") as file:
-        for name, data in videos.items():
-            file[name] = data
-    return path
+    return write_features(path, videos)
 
 
 def test_writes_what_the_detector_finds(folder: Path) -> None:

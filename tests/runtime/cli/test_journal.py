@@ -5,10 +5,10 @@ import json
 import signal
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from programs import Program
+from small_model import write_features
 
 from refineloc.runtime.cli.journal import Journal, journal_path
 from refineloc.runtime.detections import Detections
@@ -153,10 +153,8 @@ def test_a_killed_run_ends_with_the_file_of_an_unbroken_one(
     tmp_path: Path, model_path: Path, rng: np.random.Generator, name: str, stop: signal.Signals
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(model_path.read_bytes())
-    with h5py.File(tmp_path / "features.h5", "w") as file:
-        for index in range(300):
-            file[f"v{index:04}"] = rng.standard_normal((6, 24)).astype(np.float32)
-            file[f"v{index:04}"].attrs["fps"] = 25.0
+    videos = {f"v{index:04}": rng.standard_normal((6, 24), np.float32) for index in range(300)}
+    write_features(tmp_path / "features.h5", videos, fps=25.0)
     unbroken = tmp_path / f"whole-{name}"
     with detect(tmp_path, "-o", unbroken.name) as process:
         assert process.wait().returncode == 0
@@ -191,8 +189,7 @@ def test_a_killed_run_ends_with_the_file_of_an_unbroken_one(
 
 def test_resume_without_an_earlier_run_begins(tmp_path: Path, model_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(model_path.read_bytes())
-    with h5py.File(tmp_path / "features.h5", "w") as file:
-        file["v"] = np.ones((6, 24), np.float32)
+    write_features(tmp_path / "features.h5", {"v": np.ones((6, 24), np.float32)})
     with detect(tmp_path, "--fps", "25", "--resume") as process:
         assert process.wait().returncode == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["detections.json", "features.h5", "model.onnx"]

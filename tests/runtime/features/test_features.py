@@ -5,6 +5,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from small_model import write_features
 
 from refineloc.runtime.errors import FeatureError, InputError
 from refineloc.runtime.features.checks import check_finite
@@ -16,10 +17,7 @@ FEATURES = RNG.standard_normal((7, 6)).astype(np.float32)
 
 
 def h5(path: Path, **videos: object) -> Path:
-    with h5py.File(path, "w") as file:
-        for name, data in videos.items():
-            file[name] = data
-    return path
+    return write_features(path, videos)
 
 
 def test_reads_datasets_at_the_root_with_their_attributes(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
+from small_model import write_features
 
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import InputError
@@ -14,11 +14,7 @@ from refineloc.runtime.features.shared import shared_videos
 
 @pytest.fixture
 def features(tmp_path: Path) -> Path:
-    path = tmp_path / "f.h5"
-    with h5py.File(path, "w") as file:
-        for name in ("b", "a", "c"):
-            file[name] = np.ones((2, 4), np.float32)
-    return path
+    return write_features(tmp_path / "f.h5", dict.fromkeys("bac", np.ones((2, 4), np.float32)))
 
 
 def labels(*names: str) -> Annotations:

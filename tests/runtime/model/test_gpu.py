@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
+from small_model import write_features
 
 from refineloc.runtime import Detector, open_features
 from refineloc.runtime.model import gpu
@@ -120,11 +120,11 @@ def test_ordinary_memory_without_a_driver(driver: _Driver, monkeypatch: pytest.M
 def test_a_detector_on_a_gpu_reads_into_locked_memory(
     driver: _Driver, model_path: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    with h5py.File(tmp_path / "f.h5", "w") as file:
-        for index in range(6):
-            file[f"v{index}"] = rng.standard_normal((30, 24)).astype(np.float16 if index % 2 else np.float32)
+    kinds = [np.float32, np.float16] * 3
+    videos = {f"v{index}": rng.standard_normal((30, 24)).astype(kind) for index, kind in enumerate(kinds)}
+    path = write_features(tmp_path / "f.h5", videos)
     detector = Detector(model_path, provider="cpu", batch_snippets=64)
-    with open_features(tmp_path / "f.h5") as store:
+    with open_features(path) as store:
         expected = {name: list(found) for name, found in detector.detect_many(store, fps=25.0)}
         assert not driver.calls
         detector._session.provider = "cuda"
@@ -133,7 +133,7 @@ def test_a_detector_on_a_gpu_reads_into_locked_memory(
     # Three batches of features that are read in turn, and four outputs; a second run takes them again.
     locked = driver.calls.count("cuMemHostAlloc")
     assert locked == 3 + 4
-    with open_features(tmp_path / "f.h5") as store:
+    with open_features(path) as store:
         assert {name: list(own) for name, own in detector.detect_many(store, fps=25.0)} == expected
     assert driver.calls.count("cuMemHostAlloc") == locked
     del detector

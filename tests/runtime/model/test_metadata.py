@@ -4,28 +4,18 @@ import dataclasses
 import json
 
 import pytest
+from small_model import metadata_with
 
 from refineloc.runtime.errors import FeatureError, ModelError
 from refineloc.runtime.model.metadata import ModelMetadata, Parity
 from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold
 
 PARITY = Parity("val.h5", 3, 100, 1e-7, 2e-7, 3e-9, 0.0, 12, 1, 2, 0.25, 0.2375)
-GOOD = ModelMetadata(
+GOOD = metadata_with(
     classes=("Long jump", "Anstoß", "跳"),
     width=2048,
-    snippet_frames=16,
-    stream="both",
-    stream_order="temporal-spatial",
-    detection=OneThreshold(alpha_c=0.1 + 0.2),  # has no short decimal form: must come back as the same float
     preset="activitynet-i3d",
-    base="refineloc",
-    iteration=3,
-    layers=2,
-    attention_values=2,
-    precision="fp32",
-    training_data="train.h5",
-    producer="refineloc 0.1.0",
-    context_snippets=0,
+    alpha_c=0.1 + 0.2,  # has no short decimal form: must come back as the same float
     parity=PARITY,
 )
 MANY = dataclasses.replace(
