@@ -90,8 +90,7 @@ def read_batches(
     """Read videos into batches.
 
     Args:
-        store: of the videos.
-        planned: the videos, in the order of the batches.
+        store, planned: where the videos are, and which, in the order of the batches.
         width: D of the model.
         limit: snippets of a call, see `pack`.
         to_float: gives the converter of float16; called only if a video has float16.
@@ -103,7 +102,7 @@ def read_batches(
     batches = [planned[part] for part in pack([video.snippets for video in planned], limit)]
     sizes = [sum(video.snippets for video in videos) for videos in batches]
     fitting = [size for size in sizes if size <= limit]
-    # One batch waits and one is in use (`ahead` of depth 1), so the third buffer is free for the next batch.
+    # One batch waits and one is in use (see `ahead`), so the third buffer is free for the next batch.
     buffers = [empty((max(fitting), width)) for _ in fitting[:3]]
     ring = itertools.cycle(buffers)
     for videos, size in zip(batches, sizes, strict=True):

@@ -69,12 +69,8 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -
 def check_writable(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -> None:
     """Check before hours of work that an output can be written.
 
-    Args:
-        path: the output.
-        suffixes: the endings that its name may have; empty for any.
-
     Raises:
-        InputError: another ending.
+        InputError: another ending than `suffixes`, if there are any.
         OutputError: the folder is missing or cannot be written.
     """
     target = Path(path)
@@ -84,11 +80,7 @@ def check_writable(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ())
 
 
 def make_folder(path: str | os.PathLike[str], *, parents: bool = True) -> Path:
-    """Make a folder where there is none yet.
-
-    Args:
-        path: the folder.
-        parents: make the folders that it lies in, too.
+    """Make a folder, and with `parents` those that it lies in, where there is none yet.
 
     Raises:
         OutputError: it cannot be made, or a file has its name.

@@ -1,4 +1,4 @@
-"""What every array of features is asked, wherever it comes from."""
+"""Checks of arrays of features, from files and from callers; each message begins with the file and the video."""
 
 from typing import Any
 
@@ -14,17 +14,8 @@ DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError
 
 
 def check_finite(features: npt.NDArray[Any], where: str) -> None:
-    """Refuse features with NaN or infinite values; the message says which snippet.
-
-    Args:
-        features: shape [T, D].
-        where: begins the message: the file and the video.
-
-    Raises:
-        FeatureError: a value is not finite.
-    """
-    # A sum is one fast pass without a temporary of the input's size, and is finite for all inputs met in practice;
-    # only where it is not (a NaN, an infinity or an overflow) are the rows looked at one by one.
+    """Refuse features [T, D] with NaN or infinite values; the message says which snippet."""
+    # A sum is one fast pass without a temporary. Only if it is not finite (it may overflow), the rows are checked.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(features.sum(dtype=np.float32 if features.dtype == np.float16 else None)):
             return

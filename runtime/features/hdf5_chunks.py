@@ -44,13 +44,8 @@ def filters_of(dataset: Any) -> list[tuple[int, tuple[int, ...], str]]:
 def check_chunks(dataset: Any, where: str, limit: int) -> None:
     """Refuse a chunked dataset that cannot be read in bounded memory, as far as is known without unpacking.
 
-    Args:
-        dataset: of h5py.
-        where: the file and the video; begins the message.
-        limit: the largest size of a chunk, bytes.
-
     Raises:
-        FeatureError: chunks are too large, or the stored size of a chunk does not match its shape.
+        FeatureError: a chunk of more than `limit` bytes, or one whose stored size does not match its shape.
     """
     if dataset.chunks is None:
         return
@@ -73,10 +68,6 @@ def check_chunks(dataset: Any, where: str, limit: int) -> None:
 
 def check_filters(dataset: Any, where: str) -> None:
     """Refuse a dataset whose chunks cannot be unpacked here.
-
-    Args:
-        dataset: of h5py.
-        where: the file and the video; begins the message.
 
     Raises:
         FeatureError: a filter that this module does not read, a dataset that is compressed twice, or numbers in a form

@@ -21,10 +21,7 @@ def is_virtual(descriptor: int, address: int, base: int = 0) -> bool:
     Only files with addresses and lengths of 8 bytes are understood; h5py writes these. For a header that is damaged or
     not understood the result is False: HDF5 refuses it, or reads it as something else.
 
-    Args:
-        descriptor: of the file, open for reading.
-        address: as HDF5 states it.
-        base: offset in the file from which HDF5 counts addresses: the size of the user block at the beginning.
+    HDF5 counts addresses from `base`, the size of the user block at the beginning of the file.
     """
     try:
         return _walk(descriptor, address, base)

@@ -10,13 +10,8 @@ __all__ = ["shared_videos"]
 def shared_videos(store: FeatureStore, labels: Annotations, *, allow_missing: bool = False) -> tuple[str, ...]:
     """The videos that both files have, sorted.
 
-    Args:
-        store: the features.
-        labels: the labels.
-        allow_missing: leave out the videos that only one of the two files has.
-
     Raises:
-        InputError: a video that only one has, unless that is allowed; or no video in common.
+        InputError: a video that only one has, unless `allow_missing` leaves it out; or no video in common.
     """
     with_features, with_labels = set(store.names), set(labels)
     for missing, text in (

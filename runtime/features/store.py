@@ -127,10 +127,8 @@ class FeatureStore(ABC):
     def read_into(self, name: str, out: npt.NDArray[Any], columns: slice | None = None, *, finite: bool = True) -> None:
         """Like `read`, into a C-contiguous part of a buffer that the caller owns, shape [T, D].
 
-        Args:
-            name, columns: as for `read`.
-            out: float32 or float16.
-            finite: check for NaN and infinite values; a caller that converts float16 checks the result, in less time.
+        `finite=False` leaves the check for NaN and infinite values to a caller that converts float16: it is faster
+        after that.
         """
         wanted = columns if columns is not None else slice(0, self.info(name).width)
         if not len(out):

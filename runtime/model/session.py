@@ -258,11 +258,9 @@ def create_session(
 
     Args:
         engine: the module, by `load_engine`.
-        path: of the model, for errors.
-        content: the model.
+        path, content: of the model; the path is for errors.
         providers: our names, best first.
-        threads: CPU threads of one call; 0 takes one for each physical core.
-        cache: the folder where TensorRT keeps engines.
+        threads, cache: see `Session`.
 
     Raises:
         ModelError: ONNX Runtime cannot load it.

@@ -3,6 +3,8 @@
 Training uses this too: segment-based pseudo labels are detections.
 """
 
+from dataclasses import asdict
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,32 +27,15 @@ def segments(scores: Scores, lengths: npt.NDArray[np.int64], rules: Rules) -> Se
     Raises:
         ValueError: shapes or dtypes that do not fit together, or NaN (a defect of the caller, not of a user's file).
     """
+    settings = asdict(rules)  # the kernels call them by the same names
+    nms = settings.pop("nms")
     if isinstance(rules, ManyThresholds):
-        columns = detect_proposals(
-            scores.class_scores,
-            scores.video_scores,
-            lengths,
-            thresholds=rules.thresholds,
-            top_k=rules.top_k,
-            scoring=rules.scoring,
-            outer=rules.outer,
-            video_weight=rules.video_weight,
-            max_gap=rules.max_gap,
-            widen=rules.widen,
-        )
+        del settings["profile"]
+        columns = detect_proposals(scores.class_scores, scores.video_scores, lengths, **settings)
     else:
-        columns = detect_segments(
-            *scores,
-            lengths,
-            profile=rules.profile,
-            alpha_a=rules.alpha_a,
-            alpha_c=rules.alpha_c,
-            top_k=rules.top_k,
-            max_gap=rules.max_gap,
-            widen=rules.widen,
-        )
+        columns = detect_segments(*scores, lengths, **settings)
     detected = Segments(*columns)
-    return detected if rules.nms is None else _suppressed(detected, rules.nms)
+    return detected if nms is None else _suppressed(detected, nms)
 
 
 def _suppressed(detected: Segments, tiou: float) -> Segments:
