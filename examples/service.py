@@ -55,7 +55,6 @@ def create_app(
     *,
     max_body_bytes: int = 64 * MEBIBYTE,
     max_snippets: int = 50_000,
-    max_held_bytes: int | None = None,
     body_seconds: float = 30.0,
     workers: int = 2,
 ) -> FastAPI:
@@ -65,14 +64,13 @@ def create_app(
         detector: with threads=1 if several workers share the cores.
         max_body_bytes: limit for one request; a larger one gets 413 before it is read to its end.
         max_snippets: limit for all videos of one request.
-        max_held_bytes: limit for the bodies of all requests together, as far as received; a request beyond it gets 503.
-            Default: four bodies for each worker.
         body_seconds: time that a client may take to send the body.
-        workers: number of requests in work at the same time; others wait, once their body is complete.
+        workers: number of requests in work at the same time; others wait, once their body is complete. All bodies
+            together, as far as received, may have four times this many bodies' bytes; a request beyond it gets 503.
     """
     app = FastAPI(title="refineloc", summary="Finds actions in untrimmed videos, from their snippet features.")
     free = asyncio.Semaphore(workers)
-    held = Held(4 * workers * max_body_bytes if max_held_bytes is None else max_held_bytes)
+    held = Held(4 * workers * max_body_bytes)
 
     @app.exception_handler(InputError)
     async def bad_input(_: Request, error: Exception) -> JSONResponse:

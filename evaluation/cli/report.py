@@ -1,6 +1,5 @@
 """`refineloc-report`: what detections look like beside the ground truth, and why they are wrong."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -17,8 +16,8 @@ from refineloc.evaluation.report import report_data, write_report
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.detections import Detections, read_detections
-from refineloc.runtime.errors import ConfigError, InputError, OutputError
-from refineloc.runtime.files import check_writable
+from refineloc.runtime.errors import ConfigError, InputError
+from refineloc.runtime.files import check_writable, make_folder
 from refineloc.runtime.segments.times import video_times
 
 __all__ = ["main"]
@@ -99,7 +98,12 @@ def report_command(
     if bins != "auto" and out is None and diagnosis is None:
         raise ConfigError("--bins: only with the page (-o) or --diagnose")
     # Before the work, which can take minutes.
-    _check_places(out, diagnosis, timeline, films)
+    if timeline is not None:
+        check_writable(timeline[1], FORMATS)
+    if out is not None:
+        check_writable(out, (".html", ".htm"))
+    if films is not None and not films.is_dir():
+        raise InputError(f"{films}: no such folder of films")
     annotations = read_annotations(truth, subset=subset)
     if timeline is not None:
         _check_timeline(timeline[0], annotations, model, features)
@@ -108,6 +112,8 @@ def report_command(
         _write_timeline(*timeline, named, annotations, model=model, features=features, fps=fps)
     if out is None and diagnosis is None:
         return
+    if diagnosis is not None:
+        make_folder(diagnosis)
     matchings = {
         name: match_detections(by_video, annotations, tious, drop_repeated=drop_repeated)
         for name, by_video in named.items()
@@ -130,28 +136,6 @@ def report_command(
         write_report(out, data, diagnoses)
         linked = sum("file" in row for row in data["videos"])
         note(f"{out}: report of {len(annotations)} videos" + (f", {linked} with a film" if films is not None else ""))
-
-
-def _check_places(
-    out: Path | None, diagnosis: Path | None, timeline: tuple[str, Path] | None, films: Path | None
-) -> None:
-    """Whether all that will be written can be.
-
-    Raises:
-        InputError: another ending, or no such folder of films.
-        OutputError: a place that cannot be written.
-    """
-    if timeline is not None:
-        check_writable(timeline[1], FORMATS)
-    if out is not None:
-        check_writable(out, (".html", ".htm"))
-    if films is not None and not films.is_dir():
-        raise InputError(f"{films}: no such folder of films")
-    if diagnosis is not None:
-        there = next(place for place in (diagnosis, *diagnosis.resolve().parents) if place.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            why = "is no folder" if not there.is_dir() else "cannot be written"
-            raise OutputError(f"{diagnosis}: cannot be made a folder: {there} {why}")
 
 
 def _check_timeline(video: str, annotations: Annotations, model: Path | None, features: Path | None) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins.diagnosis import Twin
 
-from refineloc.evaluation import evaluate, match_detections
+from refineloc.evaluation import match_detections
 from refineloc.evaluation.diagnosis import ERROR_TYPES, Diagnosis, diagnose
 from refineloc.evaluation.diagnosis.characteristics import characteristics_of, choose_bins
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
@@ -310,15 +310,3 @@ def test_the_tools_figures_without_annotations_longer_than_their_video(authors: 
     dropped = diagnose(match_detections(read_detections(authors[4]), Annotations(kept)))
     assert dropped.sensitivity.average_mAP_N == pytest.approx(0.177, abs=5e-4)
     assert kinds(dropped)["true positive"] == pytest.approx(0.226, abs=5e-4)
-
-
-def test_true_positives_are_those_of_the_evaluation(authors: tuple[Any, ...]) -> None:
-    _, _, truth, detections, _ = authors
-    matching = match_detections(detections, truth)
-    # All detections as one class of the profile: the hits per threshold, and the recall that AP rests on.
-    hits = (matching.annotation >= 0).sum(axis=1)
-    assert (np.diff(hits) < 0).all()  # a stricter threshold finds less
-    for row in matching.annotation:
-        taken = row[row >= 0]
-        assert len(np.unique(taken)) == len(taken)  # nothing is found twice
-    assert evaluate(matching).average_mAP == pytest.approx(0.0966033, abs=1e-6)

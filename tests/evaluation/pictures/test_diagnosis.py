@@ -87,12 +87,6 @@ def test_the_span_of_each_characteristic_is_drawn() -> None:
     assert spans.get_ylim()[0] < -20
 
 
-def test_a_title_that_no_font_has_is_one_warning_a_picture(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="no installed font") as caught:
-        write_diagnosis(tmp_path, diagnosed([], [("v", 0, 20, "x")]), title="\U00014400\U00014401")
-    assert len(caught) == 6  # and one line of a program, which tells equal ones once
-
-
 def test_without_matplotlib_the_error_has_the_install_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'refineloc\[plot\]'"):

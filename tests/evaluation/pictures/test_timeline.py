@@ -158,16 +158,6 @@ def test_fonts_of_other_scripts_are_used_where_they_are_installed(monkeypatch):
         assert matplotlib.rcParams["font.family"][1:] == ["Noto Sans CJK SC"]
 
 
-def test_bars_stand_where_the_segments_are(tmp_path):
-    """Columns in the first colour, over a 10 s axis: annotated at [1, 2) only, detected at [5, 9)."""
-    draw_timeline(tmp_path / "a.png", video(), {"row": detected([(5, 9, 1.0, 0)])})
-    where = np.flatnonzero(columns(pixels(tmp_path / "a.png"), FIRST))
-    runs = np.split(where, np.flatnonzero(np.diff(where) > 1) + 1)
-    widths = [len(run) for run in runs]
-    assert len(runs) == 2
-    assert widths[1] / widths[0] == pytest.approx(4.0, rel=0.05)
-
-
 def test_a_surer_detection_is_taller_and_darker(tmp_path):
     draw_timeline(tmp_path / "a.png", video(segments=()), {"row": detected([(1, 4, 0.2, 0), (6, 9, 0.8, 0)])})
     image = pixels(tmp_path / "a.png")
