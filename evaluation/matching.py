@@ -232,18 +232,18 @@ def _truth_table(annotations: Annotations, drop_repeated: bool) -> TruthTable:
     videos = list(annotations.values())
     start = np.concatenate([video.start for video in videos])
     end = np.concatenate([video.end for video in videos])
-    of_video = np.repeat(np.arange(len(videos)), [len(video.start) for video in videos])
+    row_video = np.repeat(np.arange(len(videos)), [len(video.start) for video in videos])
     position = {name: index for index, name in enumerate(annotations.classes)}
     label = np.array([position[name] for video in videos for name in video.segment_labels], dtype=np.int64)
     kept = end > start
     if drop_repeated:
-        kept &= ~_repeated(start, end, label, of_video)
-    start, end, of_video, label = start[kept], end[kept], of_video[kept], label[kept]
+        kept &= ~_repeated(start, end, label, row_video)
+    start, end, row_video, label = start[kept], end[kept], row_video[kept], label[kept]
     if not len(start):
         raise AnnotationError(f"{annotations.path}: all segments have length zero")
     used, label = np.unique(label, return_inverse=True)  # a class may have segments of length zero only
     names = [annotations.classes[index] for index in used]
-    key = of_video * len(names) + label
+    key = row_video * len(names) + label
     order = np.argsort(key, kind="stable")
     keys, first = np.unique(key[order], return_index=True)
     return TruthTable(

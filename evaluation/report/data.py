@@ -139,9 +139,9 @@ def _film_addresses(folder: Path, page_folder: Path) -> dict[str, str]:
         raise InputError(f"{folder}: no such folder of films")
     files: dict[str, str] = {}
     # Names of videos are looked up in what the folder holds and never made into paths: "../x" finds nothing.
-    for place, folders, names in os.walk(folder):  # which does not follow links
+    for parent, folders, names in os.walk(folder):  # which does not follow links
         folders.sort()
-        for path in (Path(place, name) for name in sorted(names)):
+        for path in (Path(parent, name) for name in sorted(names)):
             if path.suffix.lower() in _FILMS:
                 # "./" keeps a name with a colon from being read as another kind of address ("javascript:").
                 address = "./" + quote(os.path.relpath(path, page_folder).replace(os.sep, "/"))

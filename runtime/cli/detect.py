@@ -42,8 +42,8 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     for setting in every_setting():
         metavar = _METAVARS.get(setting.type)
         profiles = profiles_with(setting.name)
-        of_some = "" if profiles == get_args(Profile) else f" Of {', '.join(profiles)}."
-        help_text = f"{setting.description}: {setting.expected}.{of_some}"
+        restriction = "" if profiles == get_args(Profile) else f" Of {', '.join(profiles)}."
+        help_text = f"{setting.description}: {setting.expected}.{restriction}"
         option = typer.Option(help=help_text, metavar=metavar, show_default="the model's")
         annotation: Any = Annotated[(str if metavar else setting.type) | None, option]
         parameters.append(

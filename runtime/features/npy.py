@@ -21,14 +21,16 @@ class NpyFolder(FeatureStore):
     def __init__(self, path: Path, max_video_bytes: int) -> None:
         self.path = path
         self._max_video_bytes = max_video_bytes
-        two = [path / "flow", path / "rgb"]
-        self._folders = two if all(folder.is_dir() for folder in two) else [path]
+        streams = [path / "flow", path / "rgb"]
+        self._folders = streams if all(folder.is_dir() for folder in streams) else [path]
         names = [{file.stem for file in folder.glob("*.npy")} for folder in self._folders]
         if len(names) == 2 and names[0] != names[1]:
-            odd = sorted(names[0] ^ names[1])
-            raise FeatureError(f"{path}: {len(odd)} videos have only one of rgb/ and flow/, the first is {odd[0]!r}")
+            unpaired = sorted(names[0] ^ names[1])
+            raise FeatureError(
+                f"{path}: {len(unpaired)} videos have only one of rgb/ and flow/, the first is {unpaired[0]!r}"
+            )
         self.names = tuple(sorted(names[0]))
-        self._known = frozenset(self.names)  # a folder may hold a hundred thousand files, each asked for by name
+        self._known = frozenset(self.names)  # for fast lookup among a hundred thousand files
 
     def __contains__(self, name: object) -> bool:
         return name in self._known
@@ -39,8 +41,8 @@ class NpyFolder(FeatureStore):
 
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
         parts = self._parts(name)
-        whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        np.copyto(out, whole[:, columns], casting="same_kind")
+        features = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        np.copyto(out, features[:, columns], casting="same_kind")
 
     def _parts(self, name: str) -> list[npt.NDArray[Any]]:
         where = f"{self.path}: video {name!r}"

@@ -80,10 +80,10 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add the gradients of all processes; a parameter without one counts as zeros."""
     if size() == 1:
         return
-    every = list(parameters)
-    flat = add(torch.cat([_gradient(parameter).reshape(-1) for parameter in every]))
-    parts = torch.split(flat, [parameter.numel() for parameter in every])
-    for parameter, part in zip(every, parts, strict=True):
+    parameters = list(parameters)
+    flat = add(torch.cat([_gradient(parameter).reshape(-1) for parameter in parameters]))
+    parts = torch.split(flat, [parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view_as(parameter)
 
 
@@ -102,9 +102,9 @@ def agree(step: Callable[[], Item]) -> Item:
     except (RefineLocError, OSError, MemoryError) as raised:
         error = raised
     # As text: not every exception can be sent.
-    mine = None if error is None else (str(error) or "out of memory", getattr(error, "parameter", ""))
+    failure = None if error is None else (str(error) or "out of memory", getattr(error, "parameter", ""))
     errors: list[tuple[str, str] | None] = [None] * size()
-    dist.all_gather_object(errors, mine)
+    dist.all_gather_object(errors, failure)
     for number, failed in enumerate(errors):
         if failed is not None:
             message, parameter = failed

@@ -202,8 +202,8 @@ def load_iteration(folder: Path, iteration: int) -> LoadedIteration:
     config, data = _read_settings(files.settings)
     records = read_records(folder)
     if not 0 <= iteration < len(records):
-        there = f"0 to {len(records) - 1}" if records else "none"
-        raise ModelError(f"{folder}: has no finished iteration {iteration}; finished: {there}")
+        finished = f"0 to {len(records) - 1}" if records else "none"
+        raise ModelError(f"{folder}: has no finished iteration {iteration}; finished: {finished}")
     model = _load_model(files.weights(iteration), config, data)
     return LoadedIteration(model, config, data, iteration)
 
