@@ -84,11 +84,6 @@ class Annotations(Mapping[str, VideoAnnotation]):
     def __len__(self) -> int:
         return len(self._videos)
 
-    def __repr__(self) -> str:
-        return (
-            f"Annotations({str(self.path)!r}, {len(self)} videos, {len(self.classes)} classes, times={self.has_times})"
-        )
-
 
 def read_annotations(path: str | os.PathLike[str], *, times: bool = True, subset: str | None = None) -> Annotations:
     """Read labels, and segments if the file has them.

@@ -75,9 +75,6 @@ class FeatureStore(ABC):
     ) -> None:
         self.close()
 
-    def __len__(self) -> int:
-        return len(self.names)
-
     @abstractmethod
     def __contains__(self, name: object) -> bool:
         """Whether there is such a video."""

@@ -77,12 +77,6 @@ def test_on_a_terminal_a_progress_bar_comes_and_goes(folder: Path) -> None:
         assert text in shown
 
 
-@pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
-def test_other_formats(folder: Path, name: str) -> None:
-    assert run("features.h5", "-o", name, cwd=folder).returncode == 0
-    assert sum(map(len, read_detections(folder / name).values())) > 0
-
-
 # A small process between: a child's peak begins with that of the process it was forked from.
 PEAK = """
 import resource, subprocess, sys
