@@ -73,51 +73,31 @@ def test_columns_are_all_or_those_of_a_stream() -> None:
         spatial.columns(1024, "")
 
 
-@pytest.mark.parametrize(
-    ("key", "text"),
-    [
-        ("format_version", "2"),
-        ("format_version", "one"),
-        ("classes", "[]"),
-        ("classes", '"Long jump"'),
-        ("classes", '["a", 1]'),
-        ("classes", '["a", "a"]'),
-        ("classes", '["a", " "]'),
-        ("classes", '["a\\nb"]'),
-        ("classes", "[" * 100_000),
-        ("width", "0"),
-        ("width", "2048.0"),
-        ("width", "1_0"),
-        ("width", "٣"),
-        ("width", "9" * 5000),
-        ("stream", "rgb"),
-        ("alpha_a", "nan"),
-        ("alpha_a", "1.0001"),
-        ("alpha_c", "1e999"),
-        ("top_k", "99999999"),
-        ("widen", "none"),
-        ("nms", "yes"),
-        ("iteration", "-1"),
-        ("attention_values", "3"),
-        ("precision", "fp64"),
-        ("context_snippets", "-1"),
-        ("base", "a\nb"),
-        ("parity", "[]"),
-        ("parity", "{}"),
-        ("parity", "{"),
-        ("profile", "multi"),
-        ("profile", "x" * 100_000),
-        ("thresholds", ""),
-        ("thresholds", '"0.5"'),
-        ("thresholds", '["0.5"]'),
-        ("thresholds", "[NaN]"),
-        ("thresholds", f"[{'9' * 5000}]"),
-        ("thresholds", "[" * 100_000),
-        ("thresholds", "[0" + ",0" * 999_999 + "]"),
-        ("scoring", "mean"),
-        ("video_weight", "none"),
-    ],
-)
+# What a setting of detection may be is tested with the settings, and here that texts of every form are read strictly.
+WRONG = {
+    "format_version": ["2", "one"],
+    "classes": ["[]", '"Long jump"', '["a", 1]', '["a", "a"]', '["a", " "]', '["a\\nb"]', "[" * 100_000],
+    "width": ["0", "2048.0", "1_0", "٣", "9" * 5000],
+    "stream": ["rgb"],
+    "alpha_a": ["nan", "1.0001"],
+    "alpha_c": ["1e999"],
+    "top_k": ["99999999"],
+    "widen": ["none"],
+    "nms": ["yes"],
+    "iteration": ["-1"],
+    "attention_values": ["3"],
+    "precision": ["fp64"],
+    "context_snippets": ["-1"],
+    "base": ["a\nb"],
+    "parity": ["[]", "{}", "{"],
+    "profile": ["multi", "x" * 100_000],
+    "thresholds": ["", '"0.5"', '["0.5"]', "[true]", "[NaN]", f"[{'9' * 5000}]", "[" * 100_000, f"[0{',0' * 999_999}]"],
+    "scoring": ["mean"],
+    "video_weight": ["none"],
+}
+
+
+@pytest.mark.parametrize(("key", "text"), [(key, text) for key, texts in WRONG.items() for text in texts])
 def test_a_wrong_value_is_one_line_that_names_its_key(key: str, text: str) -> None:
     props = (GOOD if f"refineloc.{key}" in GOOD.to_props() else MANY).to_props()
     with pytest.raises(ModelError, match=key) as caught:
