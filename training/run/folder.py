@@ -12,61 +12,28 @@ runs/NAME/
     lock                     while a process trains
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ["RunFolder", "runs_in"]
 
 
-@dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Where a run has its files.
+    """Where a run has its files; the folder need not exist."""
 
-    Attributes:
-        path: of the folder; it need not exist.
-    """
-
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings = path / "config.toml"
+        self.metrics = path / "metrics.jsonl"
+        self.records = path / "iterations.json"
+        self.checkpoint = path / "checkpoint.safetensors"
+        self.picture = path / "timeline.png"
+        self.tensorboard = path / "tensorboard"
+        self.lock = path / "lock"
 
     @property
     def is_run(self) -> bool:
         """Whether a run has begun here."""
         return self.settings.is_file()
-
-    @property
-    def settings(self) -> Path:
-        """The file that makes a folder a run."""
-        return self.path / "config.toml"
-
-    @property
-    def metrics(self) -> Path:
-        """Of the epochs."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def records(self) -> Path:
-        """Of the finished iterations."""
-        return self.path / "iterations.json"
-
-    @property
-    def checkpoint(self) -> Path:
-        """Of the iteration that is under way."""
-        return self.path / "checkpoint.safetensors"
-
-    @property
-    def picture(self) -> Path:
-        """The time lines of a validation video."""
-        return self.path / "timeline.png"
-
-    @property
-    def tensorboard(self) -> Path:
-        """A folder."""
-        return self.path / "tensorboard"
-
-    @property
-    def lock(self) -> Path:
-        """Of the process that trains."""
-        return self.path / "lock"
 
     def iteration(self, number: int) -> Path:
         """The folder of an iteration."""

@@ -138,8 +138,6 @@ def _plain(value: Any) -> Any:
     """A value as TOML can hold it."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return list(value)
     return "none" if value is None else value
 
 

@@ -1,16 +1,17 @@
 """Runs in processes of their own, some at a time: a failed run does not stop the others, none outlives its parent."""
 
-import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+
+import torch
 
 from refineloc.runtime.cli.common import fail
 from refineloc.runtime.errors import RefineLocError
@@ -78,7 +79,7 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, threads: int) -> Iterator[tupl
     Args:
         jobs: new runs, or begun ones that go on.
         at_a_time: processes.
-        threads: OpenMP threads of each process.
+        threads: torch's threads of each process.
 
     Yields:
         Each second, and whenever a job ends: the jobs that are running, and those that ended since the last time.
@@ -133,37 +134,24 @@ def _start(job: Job, threads: int) -> SpawnProcess:
     make_folder(job.folder)
     with writing(job.folder):
         (job.folder / _LOG).write_bytes(b"")
-    process = _CONTEXT.Process(target=_train, args=(job,), name=job.name, daemon=True)
-    with _inherited({"OMP_NUM_THREADS": str(threads)}):
+    process = _CONTEXT.Process(target=_train, args=(job, threads), name=job.name, daemon=True)
+    # All processes of a terminal get Ctrl-C. Only the parent takes it, and ends the others, which start without it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
         process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return process
 
 
-@contextlib.contextmanager
-def _inherited(environment: Mapping[str, str]) -> Iterator[None]:
-    """What a process has that is started meanwhile.
-
-    Its environment: OpenMP reads it when torch is loaded, before `_train` is called. And no Ctrl-C, which all processes
-    of a terminal get: the parent alone takes it, and ends the others.
-    """
-    before = dict(os.environ)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(environment)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _train(job: Job) -> None:
+def _train(job: Job, threads: int) -> None:
     """What the process of a job does."""
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     log = os.open(job.folder / _LOG, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
     keep_freed_memory()
+    torch.set_num_threads(threads)
     try:
         train_run(lambda: job.config, job.files, job.folder, device=job.device, resume=True, memory_gib=job.memory_gib)
     except RefineLocError as error:

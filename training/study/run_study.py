@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from refineloc.runtime.cli.common import note
-from refineloc.runtime.errors import ConfigError, RefineLocError
+from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.files import atomic_write
 from refineloc.training.data.inputs import Files, read_inputs
 from refineloc.training.data.record import DataRecord
 from refineloc.training.data.truth import settled, true_share
+from refineloc.training.fit import TrainingError
 from refineloc.training.run.files import Run, copy_first_iteration, locked
 from refineloc.training.run.folder import RunFolder, runs_in
 from refineloc.training.settings.config import Config, PseudoConfig
@@ -21,11 +22,7 @@ from refineloc.training.study.grid import Cell, Grid, first_name, settings_file
 from refineloc.training.study.jobs import Job, run_jobs, share_of_cores
 from refineloc.training.study.tables import read_result, write_tables
 
-__all__ = ["StudyError", "run_study"]
-
-
-class StudyError(RefineLocError, RuntimeError):
-    """Runs of a study failed; the others are kept and in its table."""
+__all__ = ["run_study"]
 
 
 def run_study(
@@ -54,7 +51,7 @@ def run_study(
     Raises:
         ConfigError: fewer than 2 iterations; a folder that holds something else; other settings than the study's.
         InputError: data that cannot be used.
-        StudyError: runs failed; the table has the others.
+        TrainingError: runs failed; the table has the others.
         OutputError: a file cannot be written.
     """
     # 1. What no run could use is refused before anything is written.
@@ -67,8 +64,8 @@ def run_study(
     settled(_first_config(config, 0), inputs.train, inputs.val, inputs.truth)
     _check_folder(folder, config, inputs.record, resume)
     # The generator distribution-aware is a reference and not weakly supervised (section 3.2): it needs the true times.
-    share = true_share(inputs.train, inputs.truth.train)
-    if share is None and "distribution-aware" in grid.generators:
+    known = true_share(inputs.train, inputs.truth.train) is not None
+    if not known and "distribution-aware" in grid.generators:
         grid = replace(grid, generators=tuple(name for name in grid.generators if name != "distribution-aware"))
         note(
             f"warning: {files.labels}: the true share of foreground is not known, since not every video has times and "
@@ -83,7 +80,7 @@ def run_study(
         at_a_time, threads = share_of_cores(at_a_time)
         job_of = partial(Job, files=files, device=device, memory_gib=memory / at_a_time / 2**30)
         firsts = {seed: job_of(folder / first_name(seed), _first_config(config, seed)) for seed in grid.seeds}
-        cells = {cell: job_of(folder / cell.name, _cell_config(config, cell, share)) for cell in grid.cells()}
+        cells = {cell: job_of(folder / cell.name, _cell_config(config, cell)) for cell in grid.cells()}
         total = len(firsts) + len(cells)
         done = sum(job.finished for job in (*firsts.values(), *cells.values()))
         note(
@@ -102,23 +99,23 @@ def run_study(
         missing = [job for job in cells.values() if job.name not in failed and not job.finished]
         failed |= show(run_jobs(missing, at_a_time, threads), total, done)
         # 4. What came of it.
-        results = [read_result(folder, cell, iterations) for cell in cells if cell.name not in failed]
+        results = {cell: read_result(folder / cell.name, iterations) for cell in cells if cell.name not in failed}
         if results:
             write_tables(folder, grid, results, config.training.epochs, str(files.val_labels))
             note(f"{folder}: wrote table.md, table.csv and curves.png")
     if failed:
         name, error = next(iter(failed.items()))
-        raise StudyError(
+        raise TrainingError(
             f"{folder}: {len(failed)} of {total} runs failed, the first is {name}: {error}; the others are kept, and "
             "a resumed study trains these again",
             parameter="resume",
         )
 
 
-def _cell_config(config: Config, cell: Cell, share: float | None) -> Config:
+def _cell_config(config: Config, cell: Cell) -> Config:
     changed: dict[str, object] = {"generator": cell.generator, "beta": cell.beta}
     if cell.generator == "distribution-aware":
-        changed["foreground_share"] = share
+        changed["foreground_share"] = None  # the true one, whatever the settings say
     training = config.training.model_copy(update={"seed": cell.seed})
     return config.model_copy(update={"pseudo": config.pseudo.model_copy(update=changed), "training": training})
 
@@ -126,7 +123,7 @@ def _cell_config(config: Config, cell: Cell, share: float | None) -> Config:
 def _first_config(config: Config, seed: int) -> Config:
     """Iteration 0 does not depend on generator and β, so both are always the defaults."""
     default = PseudoConfig()
-    config = _cell_config(config, Cell(default.generator, default.beta, seed), None)
+    config = _cell_config(config, Cell(default.generator, default.beta, seed))
     return config.model_copy(update={"training": config.training.model_copy(update={"iterations": 1})})
 
 

@@ -1,7 +1,7 @@
 """The numbers of a study's tables: means over seeds, best iterations, best β."""
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,17 +9,13 @@ import numpy.typing as npt
 
 from refineloc.training.study.grid import Cell, Grid
 
-__all__ = ["Result", "Summary"]
+__all__ = ["Results", "Summary"]
 
 Values = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A finished run: its records of iterations.json, each with the training loss of its epoch."""
-
-    cell: Cell
-    records: list[dict[str, Any]]
+# The finished runs, by their place in the grid: records of iterations.json, each with the training loss of its epoch.
+Results = Mapping[Cell, Sequence[Mapping[str, Any]]]
 
 
 class Summary:
@@ -40,14 +36,14 @@ class Summary:
         missing: seeds of the runs that did not finish, by generator and β.
     """
 
-    def __init__(self, grid: Grid, results: Sequence[Result]) -> None:
-        records = [record for result in results for record in result.records]
+    def __init__(self, grid: Grid, results: Results) -> None:
+        records = list(itertools.chain.from_iterable(results.values()))
         self.grid = grid
         self.scored = all("average_mAP" in record for record in records)
-        self.iterations = max(len(result.records) for result in results)
+        self.iterations = max(map(len, results.values()))
         thresholds = sorted(records[0]["mAP"]) if self.scored else []
         self.measure = f"Average mAP (tIoU {thresholds[0]}:{thresholds[-1]})" if self.scored else "Validation loss"
-        by_cell = {result.cell: self._values(result.records) for result in results}
+        by_cell = {cell: self._values(records) for cell, records in results.items()}
         by_seed = {cell.seed: values[0] for cell, values in by_cell.items()}
         self.first: Values = np.array([by_seed[seed] for seed in grid.seeds if seed in by_seed])
         self.values: dict[tuple[str, float], Values] = {}

@@ -5,39 +5,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from refineloc.runtime.errors import ModelError
 from refineloc.runtime.files import atomic_path, atomic_write
 from refineloc.training.run.files import read_epochs, read_records
 from refineloc.training.study.curves import draw_curves
-from refineloc.training.study.grid import Cell, Grid
-from refineloc.training.study.summary import Result, Summary
+from refineloc.training.study.grid import Grid
+from refineloc.training.study.summary import Results, Summary
 
 __all__ = ["read_result", "write_tables"]
 
 
-def read_result(folder: Path, cell: Cell, iterations: int) -> Result:
-    """Read a finished run of a study.
-
-    Args:
-        folder: of the study.
-        cell: the run.
-        iterations: at most so many; a run may have more, or have stopped early.
+def read_result(run: Path, iterations: int) -> list[dict[str, Any]]:
+    """The records of a finished run, at most so many, each with its training loss.
 
     Raises:
         ModelError: the run's files are damaged.
     """
-    run = folder / cell.name
-    try:
-        losses = {(line["iteration"], line["epoch"]): float(line["train_loss"]) for line in read_epochs(run)}
-        records = read_records(run)[:iterations]
-        return Result(cell, [r | {"train_loss": losses[r["iteration"], r["best_epoch"]]} for r in records])
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"{run}: its epochs and iterations do not belong together: {error!r}") from error
+    losses = {(line["iteration"], line["epoch"]): line.get("train_loss") for line in read_epochs(run)}
+    records = read_records(run)[:iterations]
+    return [record | {"train_loss": losses.get((record["iteration"], record["best_epoch"]))} for record in records]
 
 
-def write_tables(folder: Path, grid: Grid, results: Sequence[Result], epochs: int, data: str) -> None:
+def write_tables(folder: Path, grid: Grid, results: Results, epochs: int, data: str) -> None:
     """Write table.md, table.csv and curves.png into the study's folder.
 
     Args:
@@ -105,17 +93,17 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [line(head), "|---|" + "--:|" * (len(head) - 1), *map(line, rows)]
 
 
-def _rows(results: Sequence[Result]) -> list[list[Any]]:
+def _rows(results: Results) -> list[list[Any]]:
     """A row for each generator, β, seed and iteration; what is not known is empty."""
-    thresholds = sorted({key for result in results for record in result.records for key in record.get("mAP", {})})
+    thresholds = sorted({key for records in results.values() for record in records for key in record.get("mAP", {})})
     shares = ("foreground", "precision", "recall")
     head = ["generator", "beta", "seed", "iteration", "best_epoch", "train_loss", "validation_loss", "average_mAP"]
     rows: list[list[Any]] = [
         [*head, *(f"mAP@{key}" for key in thresholds), *(f"pseudo_labels_{name}" for name in shares)]
     ]
-    for result in results:
-        for record in result.records:
-            row = [result.cell.generator, f"{result.cell.beta:g}", result.cell.seed]
+    for cell, records in results.items():
+        for record in records:
+            row: list[Any] = [cell.generator, f"{cell.beta:g}", cell.seed]
             row += [record.get(name, "") for name in head[3:]]
             row += [record.get("mAP", {}).get(key, "") for key in thresholds]
             pseudo = (record.get("pseudo_labels") or {}).get("train", {})
