@@ -87,7 +87,6 @@ def fit(
     Raises:
         TrainingError: a loss is not finite; the epochs before were given.
         ModelError: the checkpoint is not one of this network.
-        SharedError: one of these, in one of several processes.
     """
     settings = config.training
     state = _begin(config, train.split, iteration)

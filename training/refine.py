@@ -79,7 +79,6 @@ def refine(
     Raises:
         TrainingError: a loss is not finite.
         ConfigError: the generator needs times that are not known (`settled` says so earlier).
-        SharedError: one of these, in one of several processes.
     """
     splits, times = (train, val), (truth.train, truth.val)
     records, model, checkpoint = list(begun.records), begun.model, begun.checkpoint

@@ -110,7 +110,6 @@ def train_into(run: Run, train: Split, val: Split, truth: Truth, display: RunRep
         TrainingError: a loss is not finite; the last good state is kept as the run's checkpoint.
         ModelError: files of the run are damaged.
         OutputError: a file cannot be written.
-        SharedError: one of these, in one of several processes.
     """
     config = run.config
     for record in run.records:

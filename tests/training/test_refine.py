@@ -360,28 +360,6 @@ def test_a_killed_run_resumes_to_the_same_numbers(
     assert in_the_middle >= 3, "trials must have been killed in the middle of an iteration"
 
 
-def test_it_goes_on_from_the_checkpoint_and_not_from_the_beginning(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    often = {"training": {"checkpoint_s": 0.0}}
-    train(data, tmp_path / "whole", often)
-
-    def killed(run: Run, record: Any) -> None:
-        if (record["iteration"], record["epoch"]) == (1, 7):
-            raise KeyboardInterrupt
-        add_epoch(run, record)
-
-    add_epoch = Run.add_epoch
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "add_epoch", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train(data, tmp_path / "parts", often)
-    display = Remembering()
-    train(data, tmp_path / "parts", often, resume=True, display=display)
-    assert display.epochs[0] == (1, 7)
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
-
-
 def test_epochs_are_appended_and_a_torn_line_is_trained_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,7 +386,9 @@ def test_epochs_are_appended_and_a_torn_line_is_trained_again(
         with pytest.raises(Killed):
             train(data, tmp_path / "torn", settings)
     assert len(read_epochs(tmp_path / "torn")) == 6
-    run = train(data, tmp_path / "torn", settings, resume=True)
+    display = Remembering()
+    run = train(data, tmp_path / "torn", settings, resume=True, display=display)
+    assert display.epochs[0] == (1, 2), "on from the checkpoint, not from the beginning"
     assert_same_run(whole.folder, run.folder)
 
 

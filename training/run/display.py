@@ -35,14 +35,11 @@ class Silent:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def epoch(self, record: Mapping[str, Any]) -> None:
-        """After each epoch."""
+    def epoch(self, record: Mapping[str, Any]) -> None: ...
 
-    def iteration(self, record: Mapping[str, Any]) -> None:
-        """After each iteration."""
+    def iteration(self, record: Mapping[str, Any]) -> None: ...
 
-    def warning(self, message: str) -> None:
-        """Something the user should know."""
+    def warning(self, message: str) -> None: ...
 
 
 class RunReporter:

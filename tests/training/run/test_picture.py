@@ -2,8 +2,6 @@
 
 import dataclasses
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -161,8 +159,3 @@ def test_a_damaged_run_is_told_in_a_line(data: Path, drawer: Drawer) -> None:
     (data / "run/iter_0/detections.json").unlink()
     line = drawer.draw(read_annotations(data / "val.csv"))
     assert line.startswith(f"no time line: {data / 'run/iter_0/detections.json'}: no such file")
-
-
-def test_training_alone_does_not_load_matplotlib() -> None:
-    code = "import sys, refineloc.training.run.picture; print('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
