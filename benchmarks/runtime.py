@@ -12,18 +12,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from small_model import METADATA
 
 from benchmarks.timing import Row, race
-from refineloc.export.graph import save_graph
+from refineloc.export.graph import model_bytes
 from refineloc.export.precision import build
 from refineloc.runtime import Detector, open_features
-from refineloc.runtime.model.metadata import ModelMetadata, Precision
+from refineloc.runtime.model.metadata import Precision
 from refineloc.runtime.model.session import create_session, load_engine
 from refineloc.runtime.segments.rules import OneThreshold
 from refineloc.training.models.bases.refineloc import RefineLoc
@@ -129,24 +131,14 @@ def _model(folder: Path, precision: Precision) -> Path:
     path = folder / f"{precision}.onnx"
     if not path.exists():
         torch.manual_seed(0)
-        metadata = ModelMetadata(
+        metadata = replace(
+            METADATA,
             classes=tuple(f"c{index}" for index in range(CLASSES)),
             width=WIDTH,
-            snippet_frames=16,
-            stream="both",
-            stream_order="temporal-spatial",
             detection=OneThreshold(),
-            preset="",
-            base="refineloc",
-            iteration=0,
-            layers=2,
-            attention_values=2,
             precision=precision,
-            training_data="",
-            producer="refineloc benchmark",
-            context_snippets=0,
         )
-        save_graph(path, build(RefineLoc(WIDTH, CLASSES), WIDTH, precision), metadata)
+        path.write_bytes(model_bytes(build(RefineLoc(WIDTH, CLASSES), WIDTH, precision), metadata))
     return path
 
 

@@ -88,8 +88,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> ReleasedCheckpoint:
     config = document.get("config", {})
     if not isinstance(config, dict):
         raise ModelError(f"{source}: 'config' is no dict")
-    _check_stated(source, config, {"num_layers": len(classifier), "pseudo_gt_loss_dim": values})
-    _check_stated(source, config, {"num_classes": classes, "input_size": width})
+    weights = {"num_layers": len(classifier), "pseudo_gt_loss_dim": values, "num_classes": classes, "input_size": width}
+    for key, value in weights.items():
+        if key in config and _number(source, config, key) != value:
+            raise ModelError(f"{source}: its config says {key} = {config[key]}, its weights say {value}")
     return ReleasedCheckpoint(
         model=model,
         width=width,
@@ -175,12 +177,6 @@ def _load(source: Path, branch: nn.Sequential, layers: list[tuple[torch.Tensor, 
         if not all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in (weight, bias)):
             raise ModelError(f"{source}: {name}.linear_{index}: expected finite numbers")
         target.weight, target.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())
-
-
-def _check_stated(source: Path, config: Mapping[str, Any], weights: Mapping[str, int]) -> None:
-    for key, value in weights.items():
-        if key in config and _number(source, config, key) != value:
-            raise ModelError(f"{source}: its config says {key} = {config[key]}, its weights say {value}")
 
 
 def _settings(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:

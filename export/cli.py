@@ -59,9 +59,20 @@ def export(
     The file is compared with the trained model on the run's validation features, if they still exist. The differences
     are printed, and written into the file.
     """
-    _check_options(run, iteration, checkpoint, classes, preset, labels, features)
+    if checkpoint is None:
+        for option, value in (("--classes", classes), ("--preset", preset)):
+            if value is not None:
+                raise ConfigError(f"{option} goes with --checkpoint; a run knows its own")
+    elif run is not None or iteration is not None:
+        raise ConfigError("--checkpoint goes without RUN and --iter")
+    elif classes is None:
+        raise ConfigError("--checkpoint needs --classes FILE: a checkpoint does not hold the names of its classes")
+    if labels is not None and features is None:
+        raise ConfigError("--labels goes with --features")
     check_writable(out, suffixes=(".onnx",))
-    _need_train_extra()
+    missing = [name for name in ("torch", "onnx", "onnxscript", "pydantic", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"refineloc-export needs {', '.join(missing)}: pip install 'refineloc[train,cpu]'")
     from refineloc.export.sources import from_checkpoint, from_run
     from refineloc.export.write import write_model
 
@@ -74,34 +85,6 @@ def export(
     print(_table(out, written))
     for problem in written.beyond:
         note(f"warning: {problem}")
-
-
-def _check_options(
-    run: Path | None,
-    iteration: int | None,
-    checkpoint: Path | None,
-    classes: Path | None,
-    preset: str | None,
-    labels: Path | None,
-    features: Path | None,
-) -> None:
-    if checkpoint is None:
-        for option, value in (("--classes", classes), ("--preset", preset)):
-            if value is not None:
-                raise ConfigError(f"{option} goes with --checkpoint; a run knows its own")
-    else:
-        if run is not None or iteration is not None:
-            raise ConfigError("--checkpoint goes without RUN and --iter")
-        if classes is None:
-            raise ConfigError("--checkpoint needs --classes FILE: a checkpoint does not hold the names of its classes")
-    if labels is not None and features is None:
-        raise ConfigError("--labels goes with --features")
-
-
-def _need_train_extra() -> None:
-    missing = [name for name in ("torch", "onnx", "onnxscript", "pydantic", "safetensors") if find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(f"refineloc-export needs {', '.join(missing)}: pip install 'refineloc[train,cpu]'")
 
 
 def _sample(trained: "Trained", features: Path | None, labels: Path | None) -> "Sample":
@@ -128,10 +111,11 @@ def _table(out: Path, written: "Written") -> str:
     metadata = written.metadata
     parity = metadata.parity
     assert parity is not None  # for the type checker: write_model always measures
+    size = f"{written.size / 1e6:.2f} MB" if written.size >= 1e6 else f"{written.size / 1e3:.1f} kB"
     where = f"{parity.source} ({parity.videos} videos, {parity.snippets:,} snippets)"
     lines = [
         f"{out}: {metadata.base} iteration {metadata.iteration}, {len(metadata.classes)} classes, "
-        f"{metadata.width} features, {metadata.precision}, {_megabytes(written.size)}",
+        f"{metadata.width} features, {metadata.precision}, {size}",
         f"  compared with the trained model on {where}",
         f"  {'output':<14}largest difference",
     ]
@@ -142,10 +126,6 @@ def _table(out: Path, written: "Written") -> str:
         change = 100 * (parity.map - parity.reference_map)
         lines.append(f"  {'average mAP':<14}{100 * parity.reference_map:.2f} -> {100 * parity.map:.2f} ({change:+.2f})")
     return "\n".join(lines)
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 def main() -> NoReturn:

@@ -8,7 +8,6 @@ faster (benchmarks/RESULTS.md).
 import contextlib
 import copy
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -19,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from refineloc.runtime.errors import ModelError
-from refineloc.runtime.files import atomic_write
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
 
-__all__ = ["OPSET", "build_graph", "check_graph", "model_bytes", "save_graph"]
+__all__ = ["OPSET", "build_graph", "check_graph", "model_bytes"]
 
 OPSET = 20  # read by ONNX Runtime 1.17 and later; no operator used here gains from a newer one
 
@@ -114,19 +112,6 @@ def model_bytes(model: onnx.ModelProto, metadata: ModelMetadata) -> bytes:
     except ValueError as error:  # protobuf's limit
         raise ModelError("the model is larger than 2 GiB, which no single ONNX file can be") from error
     return content
-
-
-def save_graph(path: str | os.PathLike[str], model: onnx.ModelProto, metadata: ModelMetadata) -> int:
-    """Write the graph with its metadata as one file; gives its size in bytes.
-
-    Raises:
-        ModelError: larger than the 2 GiB that one ONNX file can hold.
-        OutputError: the file cannot be written.
-    """
-    content = model_bytes(model, metadata)
-    with atomic_write(path, "wb") as handle:
-        handle.write(content)
-    return len(content)
 
 
 def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:

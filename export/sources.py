@@ -1,6 +1,5 @@
 """What can be exported: an iteration of a run, or a checkpoint of the authors."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from refineloc.export.checkpoints import read_checkpoint, read_class_names
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
-from refineloc.training.run.files import load_iteration
+from refineloc.training.run.files import load_iteration, read_records
 from refineloc.training.run.folder import RunFolder, runs_in
 from refineloc.training.settings.config import Config, resolve
 
@@ -57,8 +56,9 @@ def from_run(folder: Path | None, iteration: int | None) -> Trained:
     """
     run = folder if folder is not None else _newest_run(Path("runs"))
     if not run.is_dir():
-        runs = f"; there are {_listed(runs_in(run.parent))}" if runs_in(run.parent) else ""
-        raise ModelError(f"{run}: no such run{runs}")
+        runs = [str(path) for path in runs_in(run.parent)]
+        more = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
+        raise ModelError(f"{run}: no such run" + (f"; there are {', '.join(runs[:5])}{more}" if runs else ""))
     loaded = load_iteration(run, iteration if iteration is not None else max(_finished(run) - 1, 0))
     config, data = loaded.config, loaded.data
     return Trained(
@@ -129,12 +129,6 @@ def _newest_run(parent: Path) -> Path:
 def _finished(run: Path) -> int:
     """How many iterations have a record; 0 for a damaged file, for which `load_iteration` raises the error."""
     try:
-        records = json.loads(RunFolder(run).records.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return len(read_records(run))
+    except ModelError:
         return 0
-    return len(records) if isinstance(records, list) else 0
-
-
-def _listed(runs: list[Path]) -> str:
-    shown = ", ".join(str(run) for run in runs[:5])
-    return shown if len(runs) <= 5 else f"{shown} and {len(runs) - 5} more"

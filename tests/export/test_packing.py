@@ -15,7 +15,7 @@ import onnx
 import pytest
 import torch
 
-from refineloc.export.graph import build_graph, save_graph
+from refineloc.export.graph import build_graph, model_bytes
 from refineloc.export.precision import quantized
 from refineloc.runtime import Detector
 from refineloc.runtime.model.metadata import Precision
@@ -74,7 +74,7 @@ def path(request: pytest.FixtureRequest, model_path: Path, tmp_path_factory: pyt
         precision=precision,
         attention_values=values,
     )
-    save_graph(out, with_precision(refineloc_graph(values, precision == "fp16"), precision), said)
+    out.write_bytes(model_bytes(with_precision(refineloc_graph(values, precision == "fp16"), precision), said))
     return out
 
 
@@ -139,7 +139,7 @@ def test_other_base_models_detect_the_same_in_any_packing(
         precision=precision,
         parity=None,
     )
-    save_graph(tmp_path / "m.onnx", with_precision(graph, precision), said)
+    (tmp_path / "m.onnx").write_bytes(model_bytes(with_precision(graph, precision), said))
     named = {f"v{index:02}": features for index, features in enumerate(videos)}
     alone = Detector(tmp_path / "m.onnx", provider="cpu", threads=1)
     expected = {name: list(alone.detect(features, fps=25.0)) for name, features in named.items()}

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from refineloc.export.graph import build_graph, save_graph
+from refineloc.export.graph import build_graph, model_bytes
 from refineloc.export.parity import (
     TOLERANCES,
     Sample,
@@ -65,7 +65,7 @@ def graph(model: RefineLoc) -> onnx.ModelProto:
 @pytest.fixture
 def session(tmp_path: Path, graph: onnx.ModelProto, metadata: ModelMetadata) -> Session:
     path = tmp_path / "model.onnx"
-    save_graph(path, graph, metadata)
+    path.write_bytes(model_bytes(graph, metadata))
     return Session(path, provider="cpu")
 
 
