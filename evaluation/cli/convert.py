@@ -1,7 +1,7 @@
 """`refineloc-convert`: detections and annotations in the formats of other tools."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -125,8 +125,16 @@ def convert(
         check_writable(out, _ENDINGS[form])
         if form == "training":
             _write_training(out, tracks, classes, validation, labels.classes if labels is not None else ())
+        elif form == "label-studio":
+            write_label_studio(out, tracks, media=media)
+        elif form == "parquet":
+            write_parquet(out, tracks)
+        elif form == "detections":
+            write_detections(out, to_detections(tracks))
+        elif out.suffix.lower() == ".csv":
+            write_annotations_csv(out, to_annotations(tracks))
         else:
-            _write_all(form, out, tracks, media)
+            write_activitynet(out, tracks)
         written = str(out)
     _note_losses(form, out, tracks, unread_scores)
     note(f"{written}: {_counted(tracks)} ({form})")
@@ -271,20 +279,6 @@ def _file_names(folder: Path, tracks: list[Track], ending: str) -> list[str]:
             f"{names[changed[0]]!r:.80} is {changed[0]!r:.80}"
         )
     return list(names)
-
-
-def _write_all(form: Form, out: Path, tracks: list[Track], media: str) -> None:
-    writers: dict[Form, Callable[[], None]] = {
-        "label-studio": lambda: write_label_studio(out, tracks, media=media),
-        "parquet": lambda: write_parquet(out, tracks),
-        "detections": lambda: write_detections(out, to_detections(tracks)),
-        "annotations": lambda: (
-            write_annotations_csv(out, to_annotations(tracks))
-            if out.suffix.lower() == ".csv"
-            else write_activitynet(out, tracks)
-        ),
-    }
-    writers[form]()
 
 
 def _write_training(
