@@ -49,12 +49,16 @@ class Characteristic:
     ranges: tuple[str, ...]
     group: npt.NDArray[np.int64]
 
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How many annotations each group has."""
+        return np.bincount(self.group[self.group >= 0], minlength=len(self.sizes))
+
     def to_json(self) -> list[dict[str, Any]]:
         """[{"size", "range", "annotations"}] by group."""
-        count = np.bincount(self.group[self.group >= 0], minlength=len(self.sizes)).tolist()
         return [
-            {"size": size, "range": text, "annotations": number}
-            for size, text, number in zip(self.sizes, self.ranges, count, strict=True)
+            {"size": size, "range": text, "annotations": count}
+            for size, text, count in zip(self.sizes, self.ranges, self.counts.tolist(), strict=True)
         ]
 
 

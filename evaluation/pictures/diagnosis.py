@@ -73,13 +73,11 @@ def draw_false_positives(diagnosis: Diagnosis, *, title: str = "") -> "Figure":
     top = np.zeros(len(share))
     names = [f"{index + 1}G" for index in range(len(share))]
     for index, kind in enumerate(ERROR_TYPES):
-        profile.bar(
-            names, share[:, index], bottom=top, width=0.86, color=TYPE_COLOURS[kind], label=kind, edgecolor="white"
-        )
-        for group, value in enumerate(share[:, index]):
-            if value >= 6:  # a number has room in its part of the bar
-                height = top[group] + value / 2
-                profile.text(group, height, f"{value:.0f}", ha="center", va="center", fontsize=8, color=_ON_COLOUR)
+        look: dict[str, Any] = {"width": 0.86, "color": TYPE_COLOURS[kind], "edgecolor": "white"}
+        bars = profile.bar(names, share[:, index], bottom=top, label=kind, **look)
+        # A number has room in its part of the bar from 6 % on.
+        numbers = [f"{value:.0f}" if value >= 6 else "" for value in share[:, index]]
+        profile.bar_label(bars, numbers, label_type="center", fontsize=8, color=_ON_COLOUR)
         top += share[:, index]
     for group in np.flatnonzero(analysis.predictions == 0).tolist():
         profile.text(group, 1, _NONE, ha="center", fontsize=8, color="0.4")
@@ -153,8 +151,7 @@ def _draw_groups(
         axes.tick_params(axis="y", labelleft=axes is panels[0])  # one scale, told once
         axes.axhline(100 * overall, color="black", linewidth=1, linestyle=(0, (4, 3)))
         # The share of all annotations tells how much a group weighs.
-        count = np.bincount(kind.group[kind.group >= 0], minlength=len(kind.sizes))
-        parts = 100 * count / max(count.sum(), 1)
+        parts = 100 * kind.counts / max(kind.counts.sum(), 1)
         ticks = [
             "\n".join(dict.fromkeys((size, text, f"({part:.0f} %)")))  # a group of all has one name
             for size, text, part in zip(kind.sizes, kind.ranges, parts, strict=True)

@@ -68,7 +68,8 @@ def test_a_group_without_annotations_has_a_dash_and_no_bar() -> None:
         assert texts[2:] == ["–"] * 3
         assert [bar.get_height() for bar in axes.patches[2:]] == [0] * 3
     profile = draw_false_positives(diagnosis).axes[0]
-    assert [text.get_text() for text in profile.texts] == ["100", *["–"] * 9]  # one detection in all, in 1G
+    texts = [text.get_text() for text in profile.texts if text.get_text()]
+    assert texts == ["100", *["–"] * 9]  # one detection in all, in 1G
 
 
 def test_a_group_of_all_annotations_has_one_name() -> None:
