@@ -223,27 +223,10 @@ def test_what_annotations_lose_is_told(here: Path, run: Run) -> None:
     ]
 
 
-def test_no_detections_are_detections(here: Path, converted: Callable[..., Path]) -> None:
-    (here / "none.json").write_text('{"results": {}}')
-    assert converted("none.json", "none.csv").read_text() == "video-name,t-start,t-end,label,score\n"
-
-
 def test_training_data_is_read_back_as_annotations(here: Path, run: Run) -> None:
     assert run("found.json", "t.json", "--to", "training", "--videos", "labels.csv").returncode == 0
     first, *_ = told(run, "t.json", "o.csv")
     assert first == "left out: the scores of 4 annotations, which have none here (detections do)"
-
-
-def test_names_that_json_can_hold_and_files_cannot(here: Path, run: Run) -> None:
-    (here / "bad.json").write_text('{"v": [{"label": "\\ud800", "score": 1, "segment": [0, 1]}]}')
-    (here / "subset.json").write_text('{"database": {"v": {"subset": 5, "annotations": []}}}')
-    for name, out, message in (
-        ("bad.json", "o.csv", "bad.json: label '\\ud800': holds half a character"),
-        ("subset.json", "o.parquet", "subset.json: video 'v': expected a subset's name, got 5"),
-    ):
-        done = run(name, out)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert message in done.stderr
 
 
 def test_pickles_of_wtalc_are_read_only_when_the_option_says_so(here: Path, run: Run) -> None:

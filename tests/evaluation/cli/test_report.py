@@ -112,17 +112,6 @@ def curves(here: Path, model_path: Path, rng: np.random.Generator) -> tuple[str,
     return "--model", str(model_path), "--features", "features.h5"
 
 
-def test_timeline_with_curves_of_the_model(here: Path, run: Run, curves: tuple[str, ...]) -> None:
-    for name, options in (("plain.png", ()), ("line.png", curves)):
-        done = run(AFTER, "--timeline", "clip1", name, *options)
-        assert done.returncode == 0, done.stderr
-    import matplotlib.image
-
-    heights = [matplotlib.image.imread(here / name).shape[0] for name in ("plain.png", "line.png")]
-    # Two strips more (foreground, and the class "run" of the video), of 0.62 inches at 130 dots each.
-    assert heights[1] - heights[0] == pytest.approx(2 * 0.62 * 130, abs=2)
-
-
 def test_curves_and_detections_have_one_frame_rate(
     here: Path, run: Run, model_path: Path, curves: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
