@@ -133,14 +133,22 @@ def ahead(items: Generator[_T]) -> Generator[_T]:
     `close()`) waits for the thread to stop, so the caller may then close what the generator reads from.
     """
     # Imported here: it loads logging, which embedding with arrays does not need.
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
     end: Any = object()
+    waiting: collections.deque[Future[_T]] = collections.deque()
     with contextlib.closing(items), ThreadPoolExecutor(1, "refineloc-ahead") as pool:
-        try:
-            waiting = collections.deque(pool.submit(next, items, end) for _ in range(2))
-            while (item := waiting.popleft().result()) is not end:
+
+        def request() -> None:
+            # A pool takes nothing any more once the main thread has ended. Another thread goes on without it.
+            with contextlib.suppress(RuntimeError):
                 waiting.append(pool.submit(next, items, end))
+
+        try:
+            request()
+            request()
+            while (item := waiting.popleft().result() if waiting else next(items, end)) is not end:
+                request()
                 yield item
         finally:
             pool.shutdown(cancel_futures=True)

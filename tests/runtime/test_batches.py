@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -63,6 +65,15 @@ def test_an_error_comes_after_the_items_before_it() -> None:
     with pytest.raises(FeatureError, match="in its place"):
         next(items)
     assert not running()
+
+
+def test_a_thread_may_go_on_when_the_main_thread_has_ended() -> None:
+    code = (
+        "import threading\nfrom refineloc.runtime.batches import ahead\n"
+        "items = ahead(ahead(number for number in range(1000)))\nnext(items)\nmain = threading.main_thread()\n"
+        "threading.Thread(target=lambda: (main.join(), print(sum(1 for _ in items)))).start()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "999\n"
 
 
 @pytest.mark.parametrize("taken", [0, 1, 7])
@@ -180,6 +191,16 @@ def test_leaving_detect_many_early_leaves_no_thread(model_path: Path, store_path
             assert name == "v00"
             break
         wait_until(lambda: not running(), "the threads end")
+
+
+def test_a_program_may_end_in_the_middle(model_path: Path, store_path: Path) -> None:
+    code = (
+        "import sys\nfrom refineloc.runtime import Detector, open_features\n"
+        f"detector = Detector({str(model_path)!r}, provider='cpu', batch_snippets=8)\n"
+        f"videos = detector.detect_many(open_features({str(store_path)!r}), fps=25.0)\nnext(videos)\nsys.exit(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (3, "")
 
 
 def test_an_error_of_the_engine_leaves_no_thread_and_then_the_store_is_closed(
