@@ -5,7 +5,6 @@ import functools
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -102,16 +101,21 @@ def train(
     if show_config:
         print(described_toml(*layers()), end="")
         return
-    asked = _Asked((features, labels, val_features, val_labels), run, resume, fps, memory, study, betas, seeds, jobs)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # torchrun has started several processes
 
     @functools.cache
     def settings() -> Any:
-        asked.check()
+        if features is None or labels is None or val_features is None or val_labels is None:
+            raise InputError("give training features and labels, --val-features and --val-labels (see --help)")
+        _check(run, resume, fps, memory, several)
         if study is not None:
-            _check_study(run, generator, assignments or [])
+            _check_study(run, generator, assignments or [], several)
+        elif of_a_study := _given(betas=betas, seeds=seeds, jobs=jobs):
+            name = next(iter(of_a_study))
+            raise ConfigError(f"--{name}: of a study alone; give --study generators-beta too, or leave it out")
         return resolve(*(layer.settings for layer in layers()))
 
-    if not asked.several:
+    if not several:
         # At once: torch takes seconds to load, and most mistakes are found without it.
         settings()
     try:
@@ -120,62 +124,34 @@ def train(
     except ImportError as error:
         raise MissingExtraError(f"{_LINE} ({error})") from error
 
-    given = [path or Path() for path in asked.files]  # `check` has refused what is left out, or will
-    files = Files(given[0], given[1], given[2], given[3], fps, allow_missing)
+    paths = [path or Path() for path in (features, labels, val_features, val_labels)]  # `settings` refuses None
+    files = Files(paths[0], paths[1], paths[2], paths[3], fps, allow_missing)
     folder = None if run is None else Path(run)
     with _interrupted(folder):
-        if study is not None and folder is not None and not asked.several:
-            _study(settings(), files, folder, asked, device)
+        if study is not None and folder is not None and not several:
+            _study(settings(), files, folder, betas, seeds, jobs, device, memory, resume)
         else:
             train_run(settings, files, folder, device=device, resume=resume, memory_gib=memory)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """Options that are no settings, to be checked together."""
-
-    files: tuple[Path | None, Path | None, Path | None, Path | None]
-    run: str | None
-    resume: bool
-    fps: float | None
-    memory: float | None
-    study: str | None
-    betas: str | None
-    seeds: str | None
-    jobs: int | None
-
-    @property
-    def several(self) -> bool:
-        """Whether torchrun has started several processes."""
-        return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-    def check(self) -> None:
-        """Refuse what cannot be, and what would be ignored.
-
-        Raises:
-            InputError: one line for the first of them.
-        """
-        if None in self.files:
-            raise InputError("give training features and labels, --val-features and --val-labels (see --help)")
-        if self.run is not None and not self.run.strip():
-            raise ConfigError("--run: expected the name of a folder, got nothing")
-        if self.resume and self.run is None:
-            raise ConfigError("--resume: give the run to go on with as --run NAME")
-        if self.memory is not None and not 0 <= self.memory < math.inf:
-            raise ConfigError(f"--memory: expected 0 or more GiB, got {self.memory:g}")
-        if self.fps is not None and not 0 < self.fps < math.inf:
-            raise ConfigError(f"--fps: expected frames a second above 0, got {self.fps:g}")
-        for name in ("betas", "seeds", "jobs"):
-            if self.study is None and getattr(self, name) is not None:
-                raise ConfigError(f"--{name}: of a study alone; give --study generators-beta too, or leave it out")
-        if self.several and self.study is not None:
-            raise ConfigError("--study: starts its own processes (--jobs); run it without torchrun")
-        if self.several and self.run is None:
-            raise ConfigError("several processes need one folder: give --run NAME")
+def _check(run: str | None, resume: bool, fps: float | None, memory: float | None, several: bool) -> None:
+    """Refuse values of options that are no settings."""
+    if run is not None and not run.strip():
+        raise ConfigError("--run: expected the name of a folder, got nothing")
+    if resume and run is None:
+        raise ConfigError("--resume: give the run to go on with as --run NAME")
+    if memory is not None and not 0 <= memory < math.inf:
+        raise ConfigError(f"--memory: expected 0 or more GiB, got {memory:g}")
+    if fps is not None and not 0 < fps < math.inf:
+        raise ConfigError(f"--fps: expected frames a second above 0, got {fps:g}")
+    if several and run is None:
+        raise ConfigError("several processes need one folder: give --run NAME")
 
 
-def _check_study(run: str | None, generator: str | None, assignments: Sequence[str]) -> None:
+def _check_study(run: str | None, generator: str | None, assignments: Sequence[str], several: bool) -> None:
     """Refuse what a study has values of its own for. A settings file may have them: it has everything."""
+    if several:
+        raise ConfigError("--study: starts its own processes (--jobs); run it without torchrun")
     if generator is not None or run is None:
         raise ConfigError("--study: trains all generators, into a folder of its own: --run NAME, no --generator")
     for text in assignments:
@@ -184,7 +160,17 @@ def _check_study(run: str | None, generator: str | None, assignments: Sequence[s
             raise ConfigError(f"--set {key}: a study trains all generators with every β of --betas; leave it out")
 
 
-def _study(config: Any, files: Any, folder: Path, asked: _Asked, device: str) -> None:
+def _study(
+    config: Any,
+    files: Any,
+    folder: Path,
+    betas: str | None,
+    seeds: str | None,
+    jobs: int | None,
+    device: str,
+    memory: float | None,
+    resume: bool,
+) -> None:
     from refineloc.training.machine.device import choose_device, feature_budget
     from refineloc.training.study.grid import BETAS, Grid
     from refineloc.training.study.run_study import run_study
@@ -194,13 +180,13 @@ def _study(config: Any, files: Any, folder: Path, asked: _Asked, device: str) ->
     with enough_memory(chosen):
         run_study(
             config,
-            Grid.parse(asked.betas or BETAS, str(config.training.seed) if asked.seeds is None else asked.seeds),
+            Grid.parse(betas or BETAS, str(config.training.seed) if seeds is None else seeds),
             files,
             folder,
             device=device,
-            at_a_time=asked.jobs if asked.jobs is not None or chosen.type == "cpu" else 1,
-            memory=feature_budget(asked.memory),
-            resume=asked.resume,
+            at_a_time=jobs if jobs is not None or chosen.type == "cpu" else 1,
+            memory=feature_budget(memory),
+            resume=resume,
         )
 
 

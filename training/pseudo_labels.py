@@ -13,7 +13,7 @@ from refineloc.runtime.segments.values import Scores
 from refineloc.training.losses import UNLABELLED
 from refineloc.training.settings.config import PseudoConfig
 
-__all__ = ["PseudoLabels", "generate", "precision_and_recall", "sample"]
+__all__ = ["Labels", "PseudoLabels", "generate", "precision_and_recall", "sample"]
 
 Labels = npt.NDArray[np.int64]
 

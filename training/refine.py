@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from refineloc.runtime.annotations import Annotations
@@ -16,7 +15,7 @@ from refineloc.training.data.truth import Truth, true_foreground
 from refineloc.training.fit import Epoch, Labelled, fit, seed_of
 from refineloc.training.losses import class_weights
 from refineloc.training.models.base_model import BaseModel
-from refineloc.training.pseudo_labels import PseudoLabels, generate, precision_and_recall, sample
+from refineloc.training.pseudo_labels import Labels, PseudoLabels, generate, precision_and_recall, sample
 from refineloc.training.run.checkpoint import Checkpoint
 from refineloc.training.run.files import best_iteration
 from refineloc.training.scoring import detect, predict, quality
@@ -24,7 +23,6 @@ from refineloc.training.settings.config import Config
 
 __all__ = ["Begun", "Iteration", "refine"]
 
-Labels = npt.NDArray[np.int64]
 _SPLITS = ("training", "validation")
 
 

@@ -16,12 +16,13 @@ import pytest
 import small_data
 import torch
 from safetensors.torch import load_file
-from small_data import assert_same_run, drop_times
+from small_data import assert_same_run, drop_times, files
 from waiting import wait_until
 
 from refineloc.runtime.errors import ConfigError, ModelError, OutputError, RefineLocError
 from refineloc.training import fit
-from refineloc.training.data.split import Split, load_split, read_labels
+from refineloc.training.data.inputs import read_inputs
+from refineloc.training.data.split import Split
 from refineloc.training.fit import Labelled, TrainingError
 from refineloc.training.run.display import Silent
 from refineloc.training.run.files import Run, load_iteration, read_epochs
@@ -124,7 +125,7 @@ def test_what_others_draw_between_epochs_changes_nothing(data: Path) -> None:
     """And an iteration leaves torch's global generator as it was; W-TALC draws from it (dropout)."""
     settings = {"model": {"base": "wtalc"}, "training": {"epochs": 3}}
     config = resolve(settings)
-    split = load_split(data / "train.h5", read_labels(data / "train.csv"), config)
+    split = read_inputs(files(data), config, 2**30).train
     learned = Labelled(split, None, torch.ones(2))
     whole = [epoch.record for epoch in fit.fit(config, learned, learned, 0)]
     torch.manual_seed(99)

@@ -9,7 +9,7 @@ from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.cli.common import progress
 from refineloc.runtime.errors import InputError
 from refineloc.training.data.record import DataRecord
-from refineloc.training.data.split import Split, load_split, read_labels
+from refineloc.training.data.split import Split, load_split
 from refineloc.training.data.truth import Truth
 from refineloc.training.settings.config import Config
 
@@ -60,7 +60,8 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
     Raises:
         InputError: data that cannot be used; the message names the file, the video and the cure.
     """
-    labels, val_labels = read_labels(files.labels), read_labels(files.val_labels)
+    # Without times, so that nothing in training can depend on them.
+    labels, val_labels = (read_annotations(path, times=False) for path in (files.labels, files.val_labels))
     load = partial(load_split, config=config, fps=files.fps, allow_missing=files.allow_missing)
     videos = len(labels) + len(val_labels)
     shown = progress("reading features", videos, "videos") if show else contextlib.nullcontext(lambda steps: None)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from refineloc.runtime.annotations import Annotations, read_annotations
+from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import AnnotationError, FeatureError
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
@@ -23,7 +23,7 @@ from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.times import video_times
 from refineloc.training.settings.config import Config
 
-__all__ = ["Batch", "OnDisk", "Split", "load_split", "read_labels"]
+__all__ = ["Batch", "OnDisk", "Split", "load_split"]
 
 _CPU = torch.device("cpu")
 
@@ -166,11 +166,6 @@ def _spans(starts: Tensor, lengths: Tensor) -> Tensor:
     return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - before, lengths)
 
 
-def read_labels(path: Path) -> Annotations:
-    """Labels alone: whatever times the file has are not read, so that nothing in training can depend on them."""
-    return read_annotations(path, times=False)
-
-
 def load_split(
     features: Path,
     labels: Annotations,
@@ -186,7 +181,7 @@ def load_split(
 
     Args:
         features: HDF5 file or folder.
-        labels: of the split.
+        labels: of the split, read without times, so that nothing in training can depend on them.
         config: stream, snippet length and which labels of a video count.
         classes: those of training; those of the videos that are read if left out.
         fps: of videos for which neither file states it.

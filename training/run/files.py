@@ -31,7 +31,7 @@ from refineloc.training.machine import parallel
 from refineloc.training.models.base_model import BaseModel, build_model
 from refineloc.training.run.checkpoint import Checkpoint
 from refineloc.training.run.folder import RunFolder
-from refineloc.training.settings.config import Config, recorded
+from refineloc.training.settings.config import Config, validated
 
 __all__ = [
     "LoadedIteration",
@@ -247,7 +247,7 @@ def _read_settings(path: Path) -> tuple[Config, DataRecord]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     try:
         data = document.pop("data")
-        return recorded(document), DataRecord(**{**data, "classes": tuple(data["classes"])})
+        return validated(document), DataRecord(**{**data, "classes": tuple(data["classes"])})
     except (KeyError, TypeError, ConfigError) as error:
         raise ModelError(f"{path}: not the settings of a run: {error}") from error
 

@@ -23,8 +23,8 @@ __all__ = [
     "described_toml",
     "parse_assignment",
     "read_toml",
-    "recorded",
     "resolve",
+    "validated",
 ]
 
 Generator = Literal["uniform", "distribution-aware", "class-activation", "attention", "segment", "oracle"]
@@ -167,7 +167,7 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
         ConfigError: an unknown key, preset or base model, two presets, or a value out of range. The message is one line
             and names the first of them.
     """
-    return _validated(_merged([Layer("", layer) for layer in layers])[0])
+    return validated(_merged([Layer("", layer) for layer in layers])[0])
 
 
 def described_toml(*layers: Layer) -> str:
@@ -180,16 +180,7 @@ def described_toml(*layers: Layer) -> str:
         ConfigError: as for `resolve`.
     """
     merged, sources = _merged(layers)
-    return "\n".join(_described(_validated(merged), (), sources)) + "\n"
-
-
-def recorded(document: Mapping[str, Any]) -> Config:
-    """The settings that a run has recorded. They are complete, so its preset is not applied again.
-
-    Raises:
-        ConfigError: an unknown key, or a value out of range.
-    """
-    return _validated(document)
+    return "\n".join(_described(validated(merged), (), sources)) + "\n"
 
 
 def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
@@ -274,7 +265,12 @@ def _descriptions(section: Section | Rules) -> list[tuple[str, str]]:
     return [(name, field.description or "") for name, field in type(section).model_fields.items()]
 
 
-def _validated(settings: Mapping[str, Any]) -> Config:
+def validated(settings: Mapping[str, Any]) -> Config:
+    """The configuration of these settings alone; what lies under them in `resolve` is not applied.
+
+    Raises:
+        ConfigError: an unknown key, or a value out of range.
+    """
     try:
         return Config.model_validate(settings)
     except ValidationError as error:

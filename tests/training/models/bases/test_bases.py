@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from small_data import files
 
 from refineloc.runtime.errors import ConfigError
-from refineloc.training.data.split import load_split, read_labels
+from refineloc.training.data.inputs import read_inputs
 from refineloc.training.machine import parallel
 from refineloc.training.models.base_model import BaseModel, Outputs, build_model
 from refineloc.training.models.bases.basnet import BaSNet
@@ -255,8 +256,7 @@ def test_pairs_of_one_class_stay_together(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_long_videos_are_seen_through_windows(data: Path) -> None:
     config = resolve({"model": {"base": "wtalc", "options": {"longest": 8}}, "training": {"epochs": 2}})
-    train = load_split(data / "train.h5", read_labels(data / "train.csv"), config)
-    on_disk = load_split(data / "train.h5", read_labels(data / "train.csv"), config, memory=0)
+    train, on_disk = (read_inputs(files(data), config, memory).train for memory in (2**30, 0))
     windows = torch.stack([torch.arange(len(train)), torch.full((len(train),), 8)], dim=1)
     group = [torch.tensor([3, 0, 7])]
     (in_memory,), (from_disk,) = train.batches(group, windows), on_disk.batches(group, windows)
