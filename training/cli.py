@@ -129,7 +129,7 @@ def train(
     folder = None if run is None else Path(run)
     with _interrupted(folder):
         if study is not None and folder is not None and not several:
-            _study(settings(), files, folder, betas, seeds, jobs, device, memory, resume)
+            _study(settings(), files, folder, betas, seeds, jobs, device=device, memory=memory, resume=resume)
         else:
             train_run(settings, files, folder, device=device, resume=resume, memory_gib=memory)
 
@@ -167,6 +167,7 @@ def _study(
     betas: str | None,
     seeds: str | None,
     jobs: int | None,
+    *,
     device: str,
     memory: float | None,
     resume: bool,
