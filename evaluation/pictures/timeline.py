@@ -133,8 +133,17 @@ def _draw(video: VideoAnnotation, rows: Mapping[str, Detections], title: str | N
     labels = sorted(video.labels, key=_natural)
     lanes = {label: _COLOURS[index % len(_COLOURS)] for index, label in enumerate(labels)}
     hatches = {label: _HATCHES[index // len(_COLOURS) % len(_HATCHES)] for index, label in enumerate(labels)}
-    drawn = {name: best_detections(detections) for name, detections in rows.items()}
-    has_others = any(label not in lanes for detections in drawn.values() for label in set(detections.label.tolist()))
+    truth = Detections(
+        video.start,
+        video.end,
+        np.ones(len(video.start)),
+        np.array([labels.index(label) for label in video.segment_labels], dtype=np.int64),
+        tuple(labels),
+    )
+    # Name, number of segments, and those that are drawn, of each row.
+    shown = [("ground truth", len(truth), truth)]
+    shown += [(name, len(detections), best_detections(detections)) for name, detections in rows.items()]
+    has_others = any(label not in lanes for _, _, detections in shown for label in set(detections.label.tolist()))
     lanes_height = _LANE * max(len(lanes), 1)
     row_height = lanes_height + _ROW_GAP + (_OTHER_LANE if has_others else 0)
     body = (lanes_height + _ROW_GAP) + row_height * len(rows)
@@ -147,40 +156,29 @@ def _draw(video: VideoAnnotation, rows: Mapping[str, Detections], title: str | N
     axes, lowest = panels[0], panels[-1]
     for strip, (name, (seconds, values)) in zip(panels[1:], strips.items(), strict=True):
         _curve(strip, name, seconds, values, lanes.get(name, "#444444"))
-    annotated = np.array(video.segment_labels, dtype=np.str_)
     for start, end, label in zip(video.start, video.end, video.segment_labels, strict=True):
         axes.axvspan(start, end, color=lanes[label], alpha=0.10, linewidth=0)
 
     ticks, names, top = [], [], 0.0
-    for label, colour in lanes.items():
-        chosen = annotated == label
-        start, end = video.start[chosen], video.end[chosen]
-        _lane(axes, label, start, end, np.ones(len(start)), top + _LANE, _LANE, colour, hatches[label])
-        top += _LANE
-    top = lanes_height
-    ticks.append(lanes_height / 2)
-    names.append(f"ground truth ({len(video.start)})")
-    axes.axhline(top + _ROW_GAP / 2, color="black", linewidth=0.8)
-    top += _ROW_GAP
-    for name, detections in drawn.items():
+    for row, (name, count, detections) in enumerate(shown):
         ticks.append(top + lanes_height / 2)
-        names.append(f"{name} ({len(rows[name])})")
+        names.append(f"{name} ({count})")
         row_label = detections.label
-        for label, colour in lanes.items():
+        for lane, (label, colour) in enumerate(lanes.items()):
             bars = _selected(detections, row_label == label)
-            _lane(axes, label, *bars, top + _LANE, _LANE, colour, hatches[label])
-            top += _LANE
-        if not lanes:
-            top += _LANE
-        if has_others:
-            bars = _selected(detections, ~np.isin(row_label, list(lanes)))
+            _lane(axes, label, *bars, top + (lane + 1) * _LANE, _LANE, colour, hatches[label])
+        top += lanes_height
+        if has_others and row:
+            bars = _selected(detections, ~np.isin(row_label, labels))
             _lane(axes, "other classes", *bars, top + _OTHER_LANE, _OTHER_LANE, _OTHER, "")
             top += _OTHER_LANE
-        axes.axhline(top + _ROW_GAP / 2, color="0.85", linewidth=0.6)
+        colour, width = ("0.85", 0.6) if row else ("black", 0.8)
+        axes.axhline(top + _ROW_GAP / 2, color=colour, linewidth=width)
         top += _ROW_GAP
 
     axes.set_ylim(top, -_ROW_GAP / 2)  # downwards
-    length_s = _length(video, drawn)
+    latest_s = max(detections.end.max(initial=0.0) for _, _, detections in shown)
+    length_s = max(video.duration_s or 0.0, float(latest_s)) or 1.0  # segments can lie beyond the stated end
     axes.set_xlim(0, length_s)
     beyond = video.duration_s is not None and length_s > 1.005 * video.duration_s  # less cannot be seen
     if beyond:
@@ -191,7 +189,7 @@ def _draw(video: VideoAnnotation, rows: Mapping[str, Detections], title: str | N
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_title(video.name if title is None else title, loc="left", fontsize=11)
-    capped = any(len(detections) > DRAWN for detections in rows.values())
+    capped = any(count > len(detections) for _, count, detections in shown)
     axes.set_title(
         "taller and darker: a higher score within its row and class"
         + (f"; the best {DRAWN} of a row" if capped else ""),
@@ -282,9 +280,3 @@ def _scaled(score: Array) -> Array:
         return np.ones(len(score))
     scaled: Array = (score - score.min()) / np.ptp(score)
     return scaled
-
-
-def _length(video: VideoAnnotation, rows: Mapping[str, Detections]) -> float:
-    """The right end of the axis, seconds: the duration, and the end of any segment that is later."""
-    ends = [*video.end.tolist(), *(end for detections in rows.values() for end in detections.end.tolist())]
-    return max([video.duration_s or 0.0, *ends]) or 1.0
