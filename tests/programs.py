@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from waiting import LAST_RESORT_S, wait_until
@@ -66,9 +65,7 @@ class Program:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.send_signal(signal.SIGKILL)
         self.wait()
         self._folder.cleanup()

@@ -57,15 +57,14 @@ class Parity:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "source":
-                _need(isinstance(value, str), f"parity.source: expected a text, got {value!r}")
-            elif field.name in ("videos", "snippets", "detections", "lost", "gained"):
-                _need(type(value) is int and value >= 0, f"parity.{field.name}: expected a count, got {value!r}")
-            elif value is not None or field.name not in ("reference_map", "map"):
-                _need(
-                    type(value) in (int, float) and math.isfinite(value) and value >= 0,
-                    f"parity.{field.name}: expected a number of at least 0, got {value!r}",
-                )
+            where = f"parity.{field.name}: expected"
+            if field.type is str:
+                _need(isinstance(value, str), f"{where} a text, got {value!r}")
+            elif field.type is int:
+                _need(type(value) is int and value >= 0, f"{where} a count, got {value!r}")
+            elif value is not None or field.type is float:
+                good = type(value) in (int, float) and math.isfinite(value) and value >= 0
+                _need(good, f"{where} a number of at least 0, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
