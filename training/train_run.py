@@ -86,9 +86,7 @@ def _train(config: Config, inputs: Inputs, folder: Path, chosen: torch.device, r
         if begins:
             note(f"{folder}: holds no run to resume; one begins")
         _tell(run, inputs, chosen)
-    display = parallel.agree(
-        lambda: RunReporter(config.training.iterations, config.training.epochs, run) if first else Silent()
-    )
+    display = parallel.agree(lambda: RunReporter(run) if first else Silent())
     train, val = (split.to(chosen, room_on(chosen)) for split in (inputs.train, inputs.val))
     with display, _products(config.training.precision):
         train_into(run, train, val, inputs.truth, display)

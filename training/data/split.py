@@ -1,5 +1,6 @@
 """A split: the features of all videos, packed in memory or read ahead from their file, and the videos' labels."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -195,8 +196,8 @@ def load_split(
         AnnotationError: a label that training does not know, or labels that leave a single class.
         InputError: videos in only one of the two files.
     """
-    store = open_features(features)
-    try:
+    with contextlib.ExitStack() as until_read:
+        store = until_read.enter_context(open_features(features))
         names = shared_videos(store, labels, allow_missing=allow_missing)
         if classes is None:
             # Not those of videos that are missing: nothing would train their outputs.
@@ -224,12 +225,9 @@ def load_split(
             width=columns.stop - columns.start,
             source=features,
         )
-    except BaseException:
-        store.close()
-        raise
-    if isinstance(split.features, Tensor):
-        store.close()
-    return split
+        if isinstance(split.features, OnDisk):
+            until_read.pop_all()
+        return split
 
 
 def _check(infos: Sequence[FeatureInfo], features: Path, config: Config) -> None:

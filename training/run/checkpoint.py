@@ -129,30 +129,27 @@ class State:
             ModelError: it is not that of such a model.
         """
         try:
-            self._unpack(checkpoint)
+            numbers: dict[str, Any] = json.loads(checkpoint.numbers)
+            self.epochs = numbers["epochs"]
+            self.best_loss, self.best_epoch = numbers["best_loss"], numbers["best_epoch"]
+            self.best_weights = _under(checkpoint.tensors, "best.")
+            self.model.load_state_dict(_under(checkpoint.tensors, "model."))
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in _under(checkpoint.tensors, "adam.").items():
+                index, _, name = key.partition(".")
+                moments.setdefault(int(index), {})[name] = tensor
+            groups = self.optimizer.state_dict()["param_groups"]
+            for group, rate in zip(groups, numbers["learning_rates"], strict=True):
+                group["lr"] = rate
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            self.scheduler.load_state_dict(numbers["scheduler"])
+            self.shuffle.set_state(checkpoint.tensors["random.shuffle"])
+            self.draws.states = {name: checkpoint.tensors[name] for name in self.draws.states}
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise ModelError(
                 f"the checkpoint does not fit the run's settings: {' '.join(str(error).split())[:200]}; "
                 "delete it, and the iteration begins anew"
             ) from error
-
-    def _unpack(self, checkpoint: Checkpoint) -> None:
-        numbers: dict[str, Any] = json.loads(checkpoint.numbers)
-        self.epochs = numbers["epochs"]
-        self.best_loss, self.best_epoch = numbers["best_loss"], numbers["best_epoch"]
-        self.best_weights = _under(checkpoint.tensors, "best.")
-        self.model.load_state_dict(_under(checkpoint.tensors, "model."))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in _under(checkpoint.tensors, "adam.").items():
-            index, _, name = key.partition(".")
-            moments.setdefault(int(index), {})[name] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        for group, rate in zip(groups, numbers["learning_rates"], strict=True):
-            group["lr"] = rate
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.scheduler.load_state_dict(numbers["scheduler"])
-        self.shuffle.set_state(checkpoint.tensors["random.shuffle"])
-        self.draws.states = {name: checkpoint.tensors[name] for name in self.draws.states}
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

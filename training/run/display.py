@@ -46,17 +46,16 @@ class RunReporter:
     """Shows epochs and iterations on a terminal, writes one line an iteration elsewhere, and TensorBoard scalars.
 
     Args:
-        iterations, epochs: planned.
-        run: what it has already is not waited for; TensorBoard's files go into its folder.
+        run: with its settings; what it has already is not waited for; TensorBoard's files go into its folder.
         console: where it is shown; stderr if left out.
 
     Raises:
         OutputError: TensorBoard's files cannot be written; so do all methods.
     """
 
-    def __init__(self, iterations: int, epochs: int, run: Run, console: Console | None = None) -> None:
-        self._iterations = iterations
-        self._epochs = epochs
+    def __init__(self, run: Run, console: Console | None = None) -> None:
+        iterations, epochs = run.config.training.iterations, run.config.training.epochs
+        self._iterations, self._epochs = iterations, epochs
         self._done = len(run.records)
         self._seen = 0
         self._began = time.perf_counter()

@@ -41,7 +41,7 @@ def record(iteration: int, **further: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    config = resolve({"training": {"iterations": 2, "epochs": 1}})
+    config = resolve({"training": {"iterations": 12, "epochs": 100}})
     made = Run(tmp_path / "run", config, DataRecord("", "", "", "", ("a", "b"), 4))
     made.begin()
     return made
@@ -54,14 +54,14 @@ def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_has_every_loss_and_the_pseudo_labels(run: Run) -> None:
-    with RunReporter(2, 1, run) as reporter:
+    with RunReporter(run) as reporter:
         reporter.epoch(EPOCH)
         reporter.iteration(record(0))
         reporter.iteration(record(1))
     found = scalars(run)
     for name, value in EPOCH.items():
         if isinstance(value, float):
-            assert found[f"epoch/{name}"] == [(1, value)], name
+            assert found[f"epoch/{name}"] == [(100, value)], name
     for split in ("train", "val"):
         assert [found[f"pseudo_labels/{split}_{name}"] for name in KINDS] == [[(1, 0.25)], [(1, 1.0)], [(1, 0.5)]]
     assert [step for step, _ in found["iteration/validation_loss"]] == [0, 1]
@@ -70,14 +70,14 @@ def test_tensorboard_has_every_loss_and_the_pseudo_labels(run: Run) -> None:
 def test_tensorboard_files_that_cannot_be_written_are_one_line(run: Run) -> None:
     (run.folder / "tensorboard").write_text("a file")
     with pytest.raises(OutputError, match="tensorboard: cannot be written"):
-        RunReporter(2, 1, run)
+        RunReporter(run)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_live_display_fits_the_terminal(run: Run, width: int) -> None:
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=width, color_system=None)
-    with RunReporter(12, 100, run, console) as reporter:
+    with RunReporter(run, console) as reporter:
         reporter.epoch({**EPOCH, "iteration": 9, "epoch": 98})
         assert reporter._progress is not None
         (line,) = Console(width=width).render_lines(reporter._progress.get_renderable())
@@ -140,7 +140,7 @@ def test_seconds_are_those_of_the_iteration(
 ) -> None:
     clock = iter([100.0, 107.0, 110.0])
     monkeypatch.setattr("refineloc.training.run.display.time.perf_counter", lambda: next(clock))
-    with RunReporter(2, 1, run) as reporter:
+    with RunReporter(run) as reporter:
         reporter.iteration(record(0))
         reporter.iteration(record(1))
     assert [line.rsplit(", ", 1)[1] for line in capsys.readouterr().err.splitlines()] == ["7 s", "3 s"]
