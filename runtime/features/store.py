@@ -76,16 +76,15 @@ class FeatureStore(ABC):
     def __contains__(self, name: object) -> bool:
         """Whether there is such a video."""
 
-    def read(self, name: str, columns: slice | None = None, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+    def read(self, name: str, columns: slice | None = None) -> npt.NDArray[np.float32]:
         """The features of one video.
 
         Args:
             name: the video.
             columns: which columns (see `stream_slice`); all if left out.
-            dtype: of the result, float32 or float16.
 
         Returns:
-            C-contiguous array, shape [T, D].
+            float32 [T, D], C-contiguous.
 
         Raises:
             FeatureError: no such video, wrong shape or dtype, more than `max_video_bytes`, or a value that is NaN or
@@ -94,7 +93,7 @@ class FeatureStore(ABC):
         info = self.info(name)
         wanted = columns if columns is not None else slice(0, info.width)
         shape = (info.snippets, len(range(*wanted.indices(info.width))))
-        out = self.room(name, shape, dtype)
+        out = self.room(name, shape)
         self.read_into(name, out, wanted)
         return out
 

@@ -71,7 +71,7 @@ def test_the_memory_limit_is_of_what_is_read(tmp_path: Path) -> None:
     refuse(path, "more than the limit", max_video_bytes=VALUES.nbytes - 1)
     with open_features(path, max_video_bytes=VALUES.nbytes // 2) as store:  # half of the columns, half of the memory
         assert np.array_equal(store.read("v", slice(0, 3)), VALUES[:, :3])
-        assert store.read("v", dtype=np.float16).shape == VALUES.shape
+        assert store.room("v", VALUES.shape, np.float16).shape == VALUES.shape
 
 
 def test_chunks_that_unpack_to_more_than_the_limit_are_refused(tmp_path: Path) -> None:
