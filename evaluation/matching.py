@@ -116,13 +116,8 @@ def match_detections(
     # A stable sort of small integers is a radix sort: linear.
     small = np.uint16 if len(truth.classes) <= 2**16 else np.int64
     order = by_score[np.argsort(label[by_score].astype(small), kind="stable")]
-    video, label, start, end, score = (
-        video[order].astype(np.int64),
-        label[order],
-        start[order],
-        end[order],
-        score[order],
-    )
+    video, label = video[order].astype(np.int64), label[order]
+    start, end, score = start[order], end[order], score[order]
     group = np.where(video >= 0, truth.group_of(video, label), -1)
     return Matching(
         detections=detections,
@@ -163,11 +158,11 @@ def _classes_of(parts: list[Detections], class_index: Mapping[str, int]) -> npt.
     def mapping(classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
         return np.array([class_index.get(label, -1) for label in classes], dtype=np.int64)
 
-    if parts and all(part.classes is parts[0].classes for part in parts):  # as read from one file
-        classes = mapping(parts[0].classes)
-        return (
-            classes[_joined([part.label_index for part in parts], np.int64)] if len(classes) else _joined([], np.int64)
-        )
+    if parts and all(part.classes is parts[0].classes for part in parts):  # as read from one file: a third faster
+        label: npt.NDArray[np.int64] = mapping(parts[0].classes)[
+            _joined([part.label_index for part in parts], np.int64)
+        ]
+        return label
     return _joined([mapping(part.classes)[part.label_index] for part in parts], np.int64)
 
 

@@ -12,6 +12,7 @@ Matplotlib is imported inside, so that nothing else needs it (install `refineloc
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,13 +92,12 @@ def draw_timeline(
 def best_detections(detections: Detections) -> Detections:
     """The best `DRAWN` of a row, by falling score."""
     best = np.argsort(-detections.score, kind="stable")[:DRAWN]
-    return Detections(
-        detections.start[best],
-        detections.end[best],
-        detections.score[best],
-        detections.label_index[best],
-        detections.classes,
-        detections.provider,
+    return replace(
+        detections,
+        start=detections.start[best],
+        end=detections.end[best],
+        score=detections.score[best],
+        label_index=detections.label_index[best],
     )
 
 

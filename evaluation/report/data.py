@@ -57,7 +57,6 @@ def report_data(
         entry = {
             "name": name,
             "detections": sum(map(len, matching.detections.values())),
-            "videos": len(matching.detections),
             "average_mAP": evaluation.average_mAP,
             "mAP": evaluation.mAP.tolist(),
             "interval": None,
