@@ -105,8 +105,6 @@ def report_command(
     if films is not None and not films.is_dir():
         raise InputError(f"{films}: no such folder of films")
     annotations = read_annotations(truth, subset=subset)
-    if timeline is not None:
-        _check_timeline(timeline[0], annotations, model, features)
     named = _read_named(detections)
     if timeline is not None:
         _write_timeline(*timeline, named, annotations, model=model, features=features, fps=fps)
@@ -136,21 +134,6 @@ def report_command(
         write_report(out, data, diagnoses)
         linked = sum("file" in row for row in data["videos"])
         note(f"{out}: report of {len(annotations)} videos" + (f", {linked} with a film" if films is not None else ""))
-
-
-def _check_timeline(video: str, annotations: Annotations, model: Path | None, features: Path | None) -> None:
-    """Whether there is such a video, and the files that its curves come from.
-
-    Raises:
-        InputError: there is not.
-    """
-    if video not in annotations:
-        raise InputError(
-            f"--timeline: {annotations.path} has no video {video!r}; the first is {next(iter(annotations))!r}"
-        )
-    for option, path in (("--model", model), ("--features", features)):
-        if path is not None and not path.exists():
-            raise InputError(f"{option}: {path}: no such file")
 
 
 def _read_named(texts: Sequence[str]) -> dict[str, ByVideo]:
@@ -191,6 +174,10 @@ def _write_timeline(
     fps: float | None,
 ) -> None:
     """One video's ground truth, its detections of each set, and, with a model and features, its scores by snippet."""
+    if video not in annotations:
+        raise InputError(
+            f"--timeline: {annotations.path} has no video {video!r}; the first is {next(iter(annotations))!r}"
+        )
     curves = None
     if model is not None and features is not None:
         curves = _curves(model, features, annotations[video], fps)

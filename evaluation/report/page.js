@@ -213,7 +213,6 @@ function videos() {
 
 function ends() {
   const known = data.videos.filter((row) => row.scores[last] !== null && row.detections);
-  known.sort((a, b) => b.scores[last] - a.scores[last] || b.truth.length - a.truth.length);
   const count = Math.min(4, Math.floor(known.length / 2));
   byId("ends-about").textContent =
     `Of ${data.sets[last].name}: AP within the video, mean over its classes and thresholds; of equal ones, those with more annotations.`;
@@ -221,11 +220,10 @@ function ends() {
     const value = make("span", { class: "quiet" }, `${what} (${data.sets.map((set, k) => `${set.name}: ${percent(row.scores[k])}`).join(", ")})`);
     return make("div", { class: "card" }, make("h3", {}, row.name, value), timeline(row));
   };
-  const worst = [...known].sort((a, b) => a.scores[last] - b.scores[last] || b.truth.length - a.truth.length);
-  byId("ends-list").append(
-    ...known.slice(0, count).map((row) => card(row, "best")),
-    ...worst.slice(0, count).map((row) => card(row, "worst")),
-  );
+  for (const [what, sign] of [["best", -1], ["worst", 1]]) {
+    known.sort((a, b) => sign * (a.scores[last] - b.scores[last]) || b.truth.length - a.truth.length);
+    byId("ends-list").append(...known.slice(0, count).map((row) => card(row, what)));
+  }
   if (!count) for (const part of [byId("ends"), document.querySelector('nav a[href="#ends"]')]) part.remove();
 }
 

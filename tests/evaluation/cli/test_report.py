@@ -156,7 +156,7 @@ def test_the_frame_rate_can_be_an_option(here: Path, run: Run, curves: tuple[str
         (["absent.json"], "absent.json: no such file"),
         (["--diagnose", "truth.csv"], "truth.csv: cannot be made a folder"),
         (["--timeline", "clip0", "o.png", "--bins", "quantile"], "--bins: only with the page"),
-        (["--timeline", "clip0", "o.png", "--model", "m.onnx", "--features", "f.h5"], "--model: m.onnx: no such file"),
+        (["--timeline", "clip0", "o.png", "--model", "m.onnx", "--features", "f.h5"], "m.onnx: no such file"),
     ],
 )
 def test_what_a_user_can_get_wrong(
