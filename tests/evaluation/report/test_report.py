@@ -430,16 +430,6 @@ def test_names_stay_in_place_while_a_table_scrolls(opened: Any, page: Path) -> N
     assert number_then < number - 20
 
 
-def test_the_score_table_is_whole_on_a_desktop(opened: Any, tmp_path: Path) -> None:
-    """Ten thresholds with their intervals on a second line."""
-    tious = [0.5 + 0.05 * k for k in range(10)]
-    shown(opened, written(tmp_path / "ten.html", {"one": sample(tious)["iteration 0"]}, resamples=20))
-    sizes = "const box = document.getElementById('score-table'); return [box.scrollWidth, box.clientWidth]"
-    inner, outer = opened.execute_script(sizes)
-    assert inner <= outer
-    assert texts(opened, "#score-table td .interval")
-
-
 def test_one_video_has_neither_best_nor_worst(opened: Any, tmp_path: Path) -> None:
     matchings = sample()
     for name, matching in matchings.items():
