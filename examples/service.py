@@ -66,7 +66,7 @@ def create_app(
         max_snippets: limit for all videos of one request.
         body_seconds: time that a client may take to send the body.
         workers: number of requests in work at the same time; others wait, once their body is complete. All bodies
-            together, as far as received, may have four times this many bodies' bytes; a request beyond it gets 503.
+            together, as far as received, may have 4 * workers * max_body_bytes; a request beyond that gets 503.
     """
     app = FastAPI(title="refineloc", summary="Finds actions in untrimmed videos, from their snippet features.")
     free = asyncio.Semaphore(workers)
