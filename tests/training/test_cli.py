@@ -12,7 +12,9 @@ import numpy as np
 import programs
 import pytest
 from programs import Program
-from small_data import arguments, drop_times
+from small_data import arguments, assert_same_run, drop_times
+
+from refineloc.training.run.files import count_epochs
 
 FILES = arguments()
 SHORT = ["--iterations", "2", "--epochs", "2", "--run", "run"]
@@ -145,6 +147,20 @@ def test_splits_of_different_width(data: Path) -> None:
         ([*FILES, *SHORT, "--device", "cuda:7"], "device cuda:7: cannot be used here"),
         ([*FILES, "--resume"], "--resume: give the run"),
         ([*FILES, *SHORT[:-1], "/proc/run"], "/proc/run: cannot be made a folder"),
+        ([*FILES, *SHORT, "--memory", "nan"], "--memory: expected 0 or more GiB, got nan"),
+        ([*FILES, *SHORT, "--memory", "inf"], "--memory: expected 0 or more GiB, got inf"),
+        ([*FILES, *SHORT, "--device", "meta"], "device meta: expected auto, cpu, cuda or cuda:N (--device NAME)"),
+        ([*FILES, *SHORT, "--fps", "-1"], "--fps: expected frames a second above 0, got -1"),
+        ([*FILES, *SHORT, "--fps", "nan"], "--fps: expected frames a second above 0, got nan"),
+        ([*FILES, *SHORT, "--run", ""], "--run: expected the name of a folder"),
+        ([*FILES, *SHORT, "--seeds", "1"], "--seeds: of a study alone"),
+        ([*FILES, *SHORT, "--betas", "1"], "--betas: of a study alone"),
+        ([*FILES, *SHORT, "--jobs", "1"], "--jobs: of a study alone"),
+        ([*FILES, *SHORT, "--study", "generators-beta", "--set", "pseudo.beta=3"], "--set pseudo.beta: a study trains"),
+        (
+            [*FILES, *SHORT, "--preset", "sample", "--set", "preset=thumos14-i3d"],
+            "preset: given as 'sample' and as 'thumos14-i3d'",
+        ),
     ],
 )
 def test_wrong_options(data: Path, arguments: list[str], message: str) -> None:
@@ -160,26 +176,6 @@ def test_without_the_train_extra_the_error_has_the_install_line(data: Path) -> N
     assert done.returncode == 2
     assert "pip install 'refineloc[train]'" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--memory", "nan"], "--memory: expected 0 or more GiB, got nan"),
-        (["--memory", "inf"], "--memory: expected 0 or more GiB, got inf"),
-        (["--device", "meta"], "device meta: expected auto, cpu, cuda or cuda:N (--device NAME)"),
-        (["--fps", "-1"], "--fps: expected frames a second above 0, got -1"),
-        (["--fps", "nan"], "--fps: expected frames a second above 0, got nan"),
-        (["--run", ""], "--run: expected the name of a folder"),
-        (["--seeds", "1"], "--seeds: of a study alone"),
-        (["--betas", "1"], "--betas: of a study alone"),
-        (["--jobs", "1"], "--jobs: of a study alone"),
-        (["--study", "generators-beta", "--set", "pseudo.beta=3"], "--set pseudo.beta: a study trains"),
-        (["--preset", "sample", "--set", "preset=thumos14-i3d"], "preset: given as 'sample' and as 'thumos14-i3d'"),
-    ],
-)
-def test_what_would_be_ignored_or_fail_later(data: Path, options: list[str], message: str) -> None:
-    fails(*FILES, *SHORT, *options, cwd=data, message=message)
 
 
 @pytest.mark.parametrize("options", [["--generator", "oracle"], ["--profile", "release"]])
@@ -227,6 +223,29 @@ def test_one_process_a_folder_and_ctrl_c_says_how_to_go_on(data: Path) -> None:
     assert done.returncode == 130
     assert done.stderr.splitlines()[-1] == "interrupted; the same command with --resume goes on with run"
     assert "Traceback" not in done.stderr
+
+
+def test_killed_by_the_system_and_resumed_through_the_command(data: Path) -> None:
+    """kill -9 of the program itself, in either iteration: the files are those of a run that was not killed."""
+    settings = ["--epochs", "10", "--iterations", "2", "--set", "training.checkpoint_s=0", "--run"]
+    assert run(*FILES, *settings, "whole", cwd=data).returncode == 0
+    # The last epoch does not end before the kill, however late that comes.
+    before = (
+        "import signal; from refineloc.training.run.files import Run\n"
+        "add = Run.add_epoch\n"
+        "def waits(run, record):\n"
+        "    if (record['iteration'], record['epoch']) == (1, 9): signal.pause()\n"
+        "    add(run, record)\n"
+        "Run.add_epoch = waits\n"
+    )
+    for epochs in (5, 14):
+        folder = data / f"killed{epochs}"
+        with Program("refineloc-train", *FILES, *settings, folder.name, cwd=data, before=before) as process:
+            process.wait_until(lambda folder=folder, epochs=epochs: count_epochs(folder) >= epochs)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait().returncode == -signal.SIGKILL
+        assert run(*FILES, *settings, folder.name, "--resume", cwd=data).returncode == 0
+        assert_same_run(data / "whole", folder)
 
 
 def test_too_little_memory_is_one_line(data: Path) -> None:
