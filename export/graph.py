@@ -17,7 +17,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from refineloc.runtime.errors import ModelError
+from refineloc.runtime.errors import ModelError, first_line
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
 
@@ -89,7 +89,7 @@ def check_graph(model: onnx.ModelProto) -> None:
         onnx.checker.check_model(model, full_check=True)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"the exported graph is not valid ONNX: {first_line(error)}") from error
     names = [value.name for value in model.graph.input], [value.name for value in model.graph.output]
     if names != (_INPUTS, _OUTPUTS):
         raise ModelError(f"the exported graph has other inputs or outputs than the contract: {names}")

@@ -53,7 +53,7 @@ def options_raised(path: Path) -> list[str]:
     return [text for text in texts if re.search(r"(^|\W)--[a-z]", text)]
 
 
-@pytest.mark.parametrize("folder", ["runtime", "evaluation", "export"])
+@pytest.mark.parametrize("folder", ["runtime", "evaluation", "export", "training"])
 def test_errors_of_the_library_do_not_speak_of_options(folder: str) -> None:
     files = [path for path in (ROOT / folder).rglob("*.py") if "cli" not in (path.stem, path.parent.name)]
     assert files

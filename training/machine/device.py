@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.errors import ConfigError, first_line
 
 __all__ = ["choose_device", "feature_budget", "room_on"]
 
@@ -44,9 +44,7 @@ def choose_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
         torch.cuda.set_device(device)  # before NCCL, which takes the current one
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device {name}: cannot be used here: {str(error).splitlines()[0]}", parameter="device"
-        ) from error
+        raise ConfigError(f"device {name}: cannot be used here: {first_line(error)}", parameter="device") from error
     return device
 
 
