@@ -23,8 +23,9 @@ from refineloc.training.machine.parallel import one_voice
 from refineloc.training.refine import Begun, Iteration, refine
 from refineloc.training.run.checkpoint import Checkpoint
 from refineloc.training.run.display import RunReporter, Silent, iterations_table
-from refineloc.training.run.files import Run, locked
+from refineloc.training.run.files import Run
 from refineloc.training.run.folder import RunFolder
+from refineloc.training.run.lock import locked
 from refineloc.training.run.picture import draw_run
 from refineloc.training.scoring import detect, quality
 from refineloc.training.settings.config import Config

@@ -6,10 +6,8 @@ numbers of one never killed. Lines of epochs are appended; those that will be tr
 """
 
 import contextlib
-import fcntl
 import json
 import os
-import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -40,7 +38,6 @@ __all__ = [
     "copy_first_iteration",
     "count_epochs",
     "load_iteration",
-    "locked",
     "read_epochs",
     "read_records",
 ]
@@ -51,7 +48,6 @@ _FREE = ("training.iterations", "training.stop_after", "training.stop_by", "trai
 _KEY = "refineloc"  # of the metadata of safetensors files
 _CURE = "put the file back as it was, or begin another run"
 _CURE_CHECKPOINT = "delete it, and the iteration begins anew"
-_LOCK_S = 3.0  # as long as a killed process may take to be gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,56 +354,6 @@ def copy_first_iteration(source: Path, folder: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     with atomic_write(target, "wb") as handle:
         handle.write(source.read_bytes())
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from training into a folder, which is made where it is not there.
-
-    The lock ends with the process, however that ends.
-
-    Raises:
-        ConfigError: another process has it.
-        OutputError: the folder cannot be written.
-    """
-    end = time.monotonic() + _LOCK_S
-    path = RunFolder(folder).lock
-    make_folder(folder)
-    with writing(folder):
-        while True:
-            # Opened anew each time: who had it before removes it.
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            if _locks(descriptor) and _is(path, descriptor):
-                break
-            os.close(descriptor)
-            if time.monotonic() > end:
-                raise ConfigError(
-                    f"{folder}: another process trains there; wait for its end, or begin another run",
-                    parameter="folder",
-                )
-            time.sleep(0.1)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _locks(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a file system without locks: then there is none
-    return True
-
-
-def _is(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def best_iteration(records: Sequence[Mapping[str, Any]], by: str) -> int:

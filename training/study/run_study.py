@@ -14,8 +14,9 @@ from refineloc.training.data.inputs import Files, read_inputs
 from refineloc.training.data.record import DataRecord
 from refineloc.training.data.truth import settled, true_share
 from refineloc.training.fit import TrainingError
-from refineloc.training.run.files import Run, copy_first_iteration, locked
+from refineloc.training.run.files import Run, copy_first_iteration
 from refineloc.training.run.folder import RunFolder, runs_in
+from refineloc.training.run.lock import locked
 from refineloc.training.settings.config import Config, PseudoConfig
 from refineloc.training.study.display import show
 from refineloc.training.study.grid import Cell, Grid, first_name, settings_file

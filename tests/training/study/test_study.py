@@ -23,7 +23,8 @@ from refineloc.runtime.errors import ConfigError, RefineLocError
 from refineloc.training.cli import app
 from refineloc.training.data.inputs import Files
 from refineloc.training.fit import TrainingError
-from refineloc.training.run.files import load_iteration, locked, read_records
+from refineloc.training.run.files import load_iteration, read_records
+from refineloc.training.run.lock import locked
 from refineloc.training.settings.config import resolve
 from refineloc.training.study import jobs
 from refineloc.training.study.curves import draw_curves
