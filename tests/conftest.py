@@ -12,6 +12,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import refineloc  # noqa: I001 (before ONNX Runtime, which tests import themselves: its telemetry is off then)
+
 import hypothesis
 import numpy as np
 import pytest

@@ -6,8 +6,11 @@
 // features.npy: float32 [T, D]. Prints one JSON object: classes, and their scores ŷ for the video.
 
 import { readFileSync } from 'node:fs';
-import ort from 'onnxruntime-node';
 import { readMetadata } from './metadata.mjs';
+
+// ONNX Runtime from 1.29 on sends usage data unless this is set before it is loaded.
+process.env.ORT_DISABLE_TELEMETRY ||= '1';
+const { default: ort } = await import('onnxruntime-node');
 
 const [modelPath, featuresPath] = process.argv.slice(2);
 if (!featuresPath) {

@@ -76,6 +76,7 @@ def examine(model: Path | None = None) -> Iterator[Finding]:
         yield Finding("fail", "engine", str(error), _REINSTALL)
         return  # providers and models are the engine's
     yield Finding("ok", "engine", f"ONNX Runtime {engine.__version__}")
+    yield _telemetry()
     yield from _providers(engine)
     if model is not None:
         yield from _model(model, engine)
@@ -125,6 +126,17 @@ def _container_cores() -> float | None:
         return int(quota) / int(period)
     except (OSError, ValueError):  # no such file outside Linux and cgroup v2; "max" where there is no limit
         return None
+
+
+def _telemetry() -> Finding:
+    """Whether ONNX Runtime sends usage data; refineloc/__init__.py turns it off unless the user says otherwise."""
+    value = os.environ.get("ORT_DISABLE_TELEMETRY", "")
+    if value.strip().lower() in ("1", "true", "yes", "on"):
+        return Finding("ok", "telemetry", f"ONNX Runtime's is off (ORT_DISABLE_TELEMETRY={value})")
+    result = (
+        f"ORT_DISABLE_TELEMETRY={value} leaves ONNX Runtime's on, if it has one (1.29 and later): it sends usage data"
+    )
+    return Finding("warn", "telemetry", result, "unset ORT_DISABLE_TELEMETRY, or set it to 1")
 
 
 def _providers(engine: Any) -> Iterator[Finding]:

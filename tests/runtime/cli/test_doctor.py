@@ -106,6 +106,13 @@ def test_an_int8_model_on_a_machine_with_a_gpu_is_told_where_it_runs(
     assert [one.level for one in examine(int8) if one.subject == "model"] == ["ok"]
 
 
+def test_it_says_whether_the_engine_s_telemetry_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert findings()["telemetry"] == Finding("ok", "telemetry", "ONNX Runtime's is off (ORT_DISABLE_TELEMETRY=1)")
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    assert findings()["telemetry"].level == "warn"
+    assert "ORT_DISABLE_TELEMETRY=0 leaves" in findings()["telemetry"].result
+
+
 def test_a_model_that_cannot_be_used_fails(tmp_path: Path) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_text("no model at all")
