@@ -15,7 +15,6 @@ def detect_proposals(
     video_weight: float = 0.2,
     max_gap: int = 0,
     widen: int = 0,
-    threads: int = 1,
 ) -> tuple[
     npt.NDArray[np.int64],
     npt.NDArray[np.int64],

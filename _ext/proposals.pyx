@@ -7,7 +7,6 @@ that are open, one a threshold; a snippet costs one look, and one step for each 
 past. Sums come from prefix sums, so a score costs the same for every length.
 """
 
-from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY, ceil, fmin, isfinite
 
 include "packed.pxi"
@@ -34,7 +33,7 @@ cdef struct Rules:
 
 def detect_proposals(
     class_scores, video_scores, lengths, *,
-    thresholds, top_k, scoring, outer=0.25, video_weight=0.2, max_gap=0, widen=0, threads=1,
+    thresholds, top_k, scoring, outer=0.25, video_weight=0.2, max_gap=0, widen=0,
 ):
     """Detect the proposals of a packed batch: S snippets of V videos one after another, N classes.
 
@@ -55,7 +54,6 @@ def detect_proposals(
         video_weight: of ŷ in the score.
         max_gap: removed snippets that may separate kept ones of a proposal.
         widen: snippets added at both ends after scoring, clipped to the video.
-        threads: over videos; the result is the same for any number.
 
     Returns:
         video int64 [n], label int64 [n], first int64 [n], last int64 [n], score float64 [n]; snippets are counted from
@@ -78,7 +76,7 @@ def detect_proposals(
         raise ValueError(f"video_scores: expected shape {(videos, classes)}, got {video_scores.shape}")
     if scoring not in ("contrast", "peak"):
         raise ValueError(f"scoring: expected 'contrast' or 'peak', got {scoring!r}")
-    for name, value, least in (("top_k", top_k, 1), ("max_gap", max_gap, 0), ("widen", widen, 0), ("threads", threads, 1)):
+    for name, value, least in (("top_k", top_k, 1), ("max_gap", max_gap, 0), ("widen", widen, 0)):
         if value < least:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
     for name, value in (("outer", outer), ("video_weight", video_weight)):
@@ -112,18 +110,18 @@ def detect_proposals(
 
     cdef i64[:, ::1] found = _empty((PROPOSAL_ROWS, capacity), _int64)
     cdef double[::1] found_score = _empty(capacity, _float64)
-    cdef int workers = min(threads, max(videos, 1))
     # One class of each video: x, and its sums from the video's first snippet on, one more than snippets a video.
     cdef float[::1] x = _empty(snippets, _float32)
     cdef double[::1] sums = _empty(snippets + videos, _float64)
     # The open runs of each thread. Level k is the k-th lowest threshold, from 1 on; level 0 holds what nobody reads.
-    cdef i64[:, :, ::1] run = _empty((workers, RUN_ROWS, levels.shape[0] + 1), _int64)
-    cdef float[:, ::1] peak = _empty((workers, levels.shape[0] + 1), _float32)
-    for v in prange(videos, nogil=True, num_threads=workers, schedule="dynamic", use_threads_if=workers > 1):
-        video[COUNT, v] = _video(
-            c, y, ranked, levels, v, video[BEGIN, v], length[v], video[OFFSET, v], x[video[BEGIN, v]:],
-            sums[video[BEGIN, v] + v:], run[threadid()], peak[threadid()], found, found_score, rules,
-        )
+    cdef i64[:, ::1] run = _empty((RUN_ROWS, levels.shape[0] + 1), _int64)
+    cdef float[::1] peak = _empty(levels.shape[0] + 1, _float32)
+    with nogil:
+        for v in range(videos):
+            video[COUNT, v] = _video(
+                c, y, ranked, levels, v, video[BEGIN, v], length[v], video[OFFSET, v], x[video[BEGIN, v]:],
+                sums[video[BEGIN, v] + v:], run, peak, found, found_score, rules,
+            )
     for v in range(videos):
         if video[COUNT, v] < 0:
             raise ValueError("class_scores: expected finite values, of a range that float32 holds")

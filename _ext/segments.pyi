@@ -14,7 +14,6 @@ def detect_segments(
     top_k: int,
     max_gap: int = 1,
     widen: int = 2,
-    threads: int = 1,
 ) -> tuple[
     npt.NDArray[np.int64],
     npt.NDArray[np.int64],

@@ -5,8 +5,6 @@ Each snippet of a chosen class is looked at once for the thresholds, and once mo
 segment; no prefix sums, no memory of the size of the input.
 """
 
-from cython.parallel cimport prange
-
 include "packed.pxi"
 
 # Rows of the table that holds the segments, and of the one that holds the videos.
@@ -31,7 +29,7 @@ cdef struct Rules:
 
 def detect_segments(
     class_scores, foreground, attention, video_scores, lengths, *,
-    profile, alpha_a, alpha_c, top_k, max_gap=1, widen=2, threads=1,
+    profile, alpha_a, alpha_c, top_k, max_gap=1, widen=2,
 ):
     """Detect the segments of a packed batch: S snippets of V videos one after another, N classes.
 
@@ -48,7 +46,6 @@ def detect_segments(
         top_k: classes a video, those of the largest ŷ (of equal ones, the lower index).
         max_gap: see `profile`; "release" does not use it.
         widen: snippets added at both ends after scoring, clipped to the video.
-        threads: over videos; the result is the same for any number.
 
     Returns:
         video int64 [n], label int64 [n], first int64 [n], last int64 [n], score float64 [n]; snippets are counted from
@@ -80,7 +77,7 @@ def detect_segments(
         raise ValueError(f"video_scores: expected shape {(videos, classes)}, got {video_scores.shape}")
     if profile not in ("paper", "release"):
         raise ValueError(f"profile: expected 'paper' or 'release', got {profile!r}")
-    for name, value, least in (("top_k", top_k, 1), ("max_gap", max_gap, 0), ("widen", widen, 0), ("threads", threads, 1)):
+    for name, value, least in (("top_k", top_k, 1), ("max_gap", max_gap, 0), ("widen", widen, 0)):
         if value < least:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
     for name, value in (("alpha_a", alpha_a), ("alpha_c", alpha_c)):
@@ -117,12 +114,13 @@ def detect_segments(
 
     cdef i64[:, ::1] found = _empty((SEGMENT_ROWS, capacity), _int64)
     cdef double[::1] found_score = _empty(capacity, _float64)
-    cdef int workers = min(threads, max(videos, 1))
-    for v in prange(videos, nogil=True, num_threads=workers, schedule="dynamic", use_threads_if=workers > 1):
-        video[COUNT, v] = _video(
-            c, f, f if rules.strict else a, y, ranked, v, video[BEGIN, v], video[BEGIN, v] + length[v],
-            video[OFFSET, v], found, found_score, rules,
-        )
+    cdef const float[::1] weight = f if rules.strict else a
+    with nogil:
+        for v in range(videos):
+            video[COUNT, v] = _video(
+                c, f, weight, y, ranked, v, video[BEGIN, v], video[BEGIN, v] + length[v], video[OFFSET, v],
+                found, found_score, rules,
+            )
     for v in range(videos):
         if video[COUNT, v] < 0:
             raise ValueError("class_scores, attention: holds NaN")

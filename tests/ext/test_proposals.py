@@ -157,13 +157,11 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@given(threads=st.integers(1, 4), **OPTIONS)
+@given(**OPTIONS)
 @settings(max_examples=400, deadline=None)
-def test_equals_its_twin_to_the_bit(
-    seed: int, lengths: list[int], classes: int, levels: int, threads: int, **options: Any
-) -> None:
+def test_equals_its_twin_to_the_bit(seed: int, lengths: list[int], classes: int, levels: int, **options: Any) -> None:
     arguments = scores(np.random.default_rng(seed), lengths, classes, levels)
-    found = detect_proposals(*arguments, threads=threads, **options)
+    found = detect_proposals(*arguments, **options)
     expected = twin.detect_proposals(*arguments, **options)
     assert [twin.Found(*row) for row in zip(*(column.tolist() for column in found), strict=True)] == expected
 
@@ -174,7 +172,7 @@ def test_a_video_has_the_same_proposals_in_a_batch_as_alone(
     seed: int, lengths: list[int], classes: int, levels: int, **options: Any
 ) -> None:
     c, y, packed = scores(np.random.default_rng(seed), lengths, classes, levels)
-    together = detect_proposals(c, y, packed, threads=2, **options)
+    together = detect_proposals(c, y, packed, **options)
     begin = 0
     for video, length in enumerate(lengths):
         alone = detect_proposals(c[begin : begin + length], y[video : video + 1], packed[video : video + 1], **options)
@@ -257,7 +255,6 @@ BAD = [np.nan, np.inf, -np.inf]
         ({"scoring": "mean"}, ValueError, "scoring: expected 'contrast' or 'peak', got 'mean'"),
         ({"top_k": 0}, ValueError, "top_k: expected at least 1"),
         ({"max_gap": -1}, ValueError, "max_gap: expected at least 0"),
-        ({"threads": 0}, ValueError, "threads: expected at least 1"),
         ({"thresholds": []}, ValueError, "thresholds: expected at least one"),
         ({"thresholds": [0.5, 1.5]}, ValueError, "thresholds: expected numbers from 0 to 1, got 1.5"),
         ({"thresholds": [-1e-9]}, ValueError, "thresholds"),
@@ -291,4 +288,4 @@ def test_what_is_not_finite_matters_in_a_chosen_class_only(bad: float, at: int) 
 def test_settings_beyond_all_snippets_do_not_overflow() -> None:
     most = 2**63 - 1
     assert places("#..#......", max_gap=most, widen=most) == [(0, 9)]
-    assert places("", max_gap=most, widen=most, top_k=most, threads=2**31 - 1) == []
+    assert places("", max_gap=most, widen=most, top_k=most) == []

@@ -162,14 +162,11 @@ def scores(rng: np.random.Generator, lengths: list[int], classes: int, levels: i
     top_k=st.integers(1, 8),
     max_gap=st.integers(0, 4),
     widen=st.integers(0, 4),
-    threads=st.integers(1, 4),
 )
 @settings(max_examples=400, deadline=None)
-def test_equals_its_twin_to_the_bit(
-    seed: int, lengths: list[int], classes: int, levels: int, threads: int, **options: Any
-) -> None:
+def test_equals_its_twin_to_the_bit(seed: int, lengths: list[int], classes: int, levels: int, **options: Any) -> None:
     arguments = scores(np.random.default_rng(seed), lengths, classes, levels)
-    found = detect_segments(*arguments, threads=threads, **options)
+    found = detect_segments(*arguments, **options)
     expected = twin.detect_segments(*arguments, **options)
     assert [twin.Found(*row) for row in zip(*(column.tolist() for column in found), strict=True)] == expected
 
@@ -232,7 +229,6 @@ def wrong(**changes: Any) -> None:
         ({"video_scores": np.full((2, 2), np.nan, np.float32)}, ValueError, "video_scores: holds NaN"),
         ({"profile": "other"}, ValueError, "profile"),
         ({"top_k": 0}, ValueError, "top_k: expected at least 1"),
-        ({"threads": 0}, ValueError, "threads: expected at least 1"),
         ({"alpha_c": 1.5}, ValueError, "alpha_c: expected a number from 0 to 1"),
         ({"alpha_a": float("nan")}, ValueError, "alpha_a"),
     ],
@@ -270,7 +266,7 @@ def test_nan_is_refused_or_makes_no_difference(seed: int, alpha_a: float, profil
 def test_settings_beyond_all_snippets_do_not_overflow() -> None:
     most = 2**63 - 1
     assert run("#..#......", max_gap=most, widen=most) == [(0, 9)]
-    assert run("", max_gap=most, widen=most, top_k=most, threads=2**31 - 1) == []
+    assert run("", max_gap=most, widen=most, top_k=most) == []
 
 
 @pytest.mark.parametrize("profile", ["paper", "release"])
