@@ -12,9 +12,9 @@ import os
 import sys
 from pathlib import Path
 
-import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 FOLDERS = ("_ext", "runtime", "evaluation", "training", "export")
 
@@ -28,27 +28,30 @@ for folder in FOLDERS:
 checked = os.environ.get("REFINELOC_BOUNDSCHECK") == "1"
 sanitized = os.environ.get("REFINELOC_SANITIZE") == "1"
 
-compile_args: list[str] = []
-link_args: list[str] = []
-if sys.platform == "linux":
-    # No -ffast-math: it would break the order of sums and the checks for NaN that exactness rests on.
-    compile_args += ["-O3", "-fno-math-errno", "-ffp-contract=off", "-fopenmp"]
-    link_args += ["-fopenmp"]
-if sanitized:
-    compile_args += ["-fsanitize=address", "-fno-omit-frame-pointer", "-g"]
-    link_args += ["-fsanitize=address"]
+# No -ffast-math or /fp:fast: they would break the order of sums and the checks for NaN that exactness rests on. GCC and
+# clang on ARM fuse a product and a sum unless told not to, which would round differently there.
+FLAGS = ["-O3", "-fno-math-errno", "-ffp-contract=off"]
+MSVC_FLAGS = ["/O2", "/fp:precise"]
 
-extensions = [
-    Extension(
-        f"refineloc._ext.{path.stem}",
-        [str(path)],
-        include_dirs=[numpy.get_include()],
-        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-        extra_compile_args=compile_args,
-        extra_link_args=link_args,
-    )
-    for path in sorted(Path("_ext").glob("*.pyx"))
-]
+
+class BuildKernels(build_ext):
+    """Builds with the flags of the compiler that setuptools has chosen; a release has no debug information."""
+
+    def build_extensions(self) -> None:
+        msvc = self.compiler.compiler_type == "msvc"
+        for extension in self.extensions:
+            extension.extra_compile_args += MSVC_FLAGS if msvc else FLAGS
+            if sanitized:
+                extension.extra_compile_args += ["-fsanitize=address", "-fno-omit-frame-pointer", "-g"]
+                extension.extra_link_args += ["-fsanitize=address"]
+            elif not msvc:
+                extension.extra_compile_args += ["-g0"]  # Python's own flags have -g
+                if sys.platform == "linux":
+                    extension.extra_link_args += ["-Wl,-s"]
+        super().build_extensions()
+
+
+extensions = [Extension(f"refineloc._ext.{path.stem}", [str(path)]) for path in sorted(Path("_ext").glob("*.pyx"))]
 
 setup(
     packages=packages,
@@ -59,6 +62,7 @@ setup(
         "refineloc.evaluation.report": ["*.html", "*.css", "*.js"],
     },
     exclude_package_data={"refineloc._ext": ["*.c", "*.pyx"]},
+    cmdclass={"build_ext": BuildKernels},
     ext_modules=cythonize(
         extensions,
         build_dir="build/cython-checked" if checked else "build/cython",

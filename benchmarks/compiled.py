@@ -14,7 +14,7 @@ def load(name: str) -> ModuleType:
     from setuptools import Distribution, Extension
 
     folder = HERE.parent / "build" / "benchmarks"
-    flags = ["-O3", "-fno-math-errno", "-ffp-contract=off"] if sys.platform == "linux" else []
+    flags = ["-O3", "-fno-math-errno", "-ffp-contract=off"] if sys.platform != "win32" else []
     extension = Extension(name, [str(HERE / f"{name}.pyx")], extra_compile_args=flags)
     build = Distribution({"ext_modules": cythonize([extension], build_dir=str(folder), quiet=True)}).get_command_obj(
         "build_ext"

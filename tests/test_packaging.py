@@ -1,7 +1,9 @@
 """What `pip install` gives: the wheel and the sdist hold what they should, under the right names, and work."""
 
+import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from collections.abc import Iterable
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+EXTENSION = str(sysconfig.get_config_var("EXT_SUFFIX"))
 
 
 def python(*arguments: str, cwd: Path) -> str:
@@ -42,7 +45,20 @@ def test_the_wheel_holds_every_module_under_its_name(built: tuple[Path, Path]) -
     names = zipfile.ZipFile(built[1]).namelist()
     check_modules(name for name in names if ".dist-info/" not in name)
     for kernel in (ROOT / "_ext").glob("*.pyx"):
-        assert any(name.startswith(f"refineloc/_ext/{kernel.stem}.") and name.endswith(".so") for name in names)
+        assert any(name.startswith(f"refineloc/_ext/{kernel.stem}.") and name.endswith(EXTENSION) for name in names)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="asks for names in Linux's format of libraries")
+def test_the_wheel_s_kernels_are_stripped_and_need_the_c_library_alone(built: tuple[Path, Path]) -> None:
+    wheel = zipfile.ZipFile(built[1])
+    kernels = [wheel.read(name) for name in wheel.namelist() if name.endswith(EXTENSION)]
+    assert len(kernels) >= 4
+    for kernel in kernels:
+        assert b"\0.text\0" in kernel  # the names of sections can be seen
+        assert b"\0.debug_info\0" not in kernel
+        assert b"\0.symtab\0" not in kernel
+        assert set(re.findall(rb"\0(lib[^\0/]*\.so[.\d]*)(?=\0)", kernel)) <= {b"libc.so.6", b"libm.so.6"}
 
 
 def test_the_sdist_holds_what_it_is_built_from_and_no_build_products(tmp_path: Path) -> None:
@@ -55,7 +71,7 @@ def test_the_sdist_holds_what_it_is_built_from_and_no_build_products(tmp_path: P
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in (".py", ".pyi", ".pyx", ".pxi", ".html", ".css", ".js", ".onnx"):
                 assert str(path.relative_to(ROOT)) in names
-    assert not [name for name in names if name.endswith((".c", ".so"))]
+    assert not [name for name in names if name.endswith((".c", ".so", ".pyd"))]
 
 
 @pytest.mark.long
