@@ -35,14 +35,7 @@ class HDF5File(FeatureStore):
         self._max_video_bytes = max_video_bytes
         self._untrusted = untrusted
         self._checked: dict[str, str] = {}  # video -> path of its dataset, once it was checked
-        try:
-            self._file = h5py.File(path, "r")
-        except DAMAGED as error:
-            if not os.access(path, os.R_OK):
-                raise FeatureError(f"{path}: cannot be read") from error
-            raise FeatureError(
-                f"{path}: not an HDF5 file, or cut short while it was copied: {first_line(error)}"
-            ) from error
+        self._file = _open(path)
         try:
             names = sorted(self._file)
             "".join(names).encode()
@@ -128,6 +121,33 @@ class HDF5File(FeatureStore):
         if is_virtual(self._file.id.get_vfd_handle(), address, base=self._file.userblock_size):
             raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
         return group[name]
+
+
+def _open(path: Path) -> h5py.File:
+    """Open the file, without a lock where the file system has none: NFS and read-only media may refuse any lock."""
+    try:
+        try:
+            return h5py.File(path, "r")
+        except BlockingIOError as error:
+            raise FeatureError(
+                f"{path}: another program is writing it; wait until that has closed it, or set "
+                "HDF5_USE_FILE_LOCKING=FALSE to read it as it is"
+            ) from error
+        except OSError:  # what is wrong with the file itself fails again
+            return h5py.File(path, "r", locking=False)
+    except FeatureError:
+        raise
+    except DAMAGED as error:
+        if not os.access(path, os.R_OK):
+            raise FeatureError(f"{path}: cannot be read") from error
+        if "already open for write" in str(error):  # by a mark in the file, which stays if its writer is killed
+            raise FeatureError(
+                f"{path}: another program is writing it, or ended without closing it; wait for that program, and if "
+                f"there is none any more: h5clear -s {path}"
+            ) from error
+        raise FeatureError(
+            f"{path}: not an HDF5 file, or cut short while it was copied: {first_line(error)}"
+        ) from error
 
 
 def _attributes(item: Any, where: str) -> dict[str, Any]:

@@ -333,7 +333,8 @@ def write_sample(
     make_folder(folder)
     for split, (features, labels) in files.items():
         annotations: dict[str, VideoAnnotation] = {}
-        with atomic_path(features) as aside, h5py.File(aside, "w") as file:
+        # No lock, which some file systems refuse: nobody else knows the temporary file.
+        with atomic_path(features) as aside, h5py.File(aside, "w", locking=False) as file:
             for number in range(videos[split]):
                 video = world.video(split, number)
                 dataset = file.create_dataset(video.annotation.name, data=video.features.astype(dtype))
