@@ -61,8 +61,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     """Open a temporary file that is renamed to `path` when the block ends well (see `atomic_path`)."""
-    encoding = "utf-8" if mode == "w" else None
-    with atomic_path(path) as aside, aside.open(mode, encoding=encoding) as handle:
+    encoding, newline = ("utf-8", "") if mode == "w" else (None, None)  # "": the same bytes on every system
+    with atomic_path(path) as aside, aside.open(mode, encoding=encoding, newline=newline) as handle:
         yield handle
 
 
@@ -200,7 +200,7 @@ def _temporary(target: Path) -> Path:
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR)  # Windows flushes only what is open for writing
     try:
         os.fsync(descriptor)
     finally:

@@ -6,7 +6,6 @@ call. Any other damage is an error, so that hours of work are not added to a dam
 """
 
 import contextlib
-import fcntl
 import itertools
 import json
 import math
@@ -20,6 +19,7 @@ import numpy as np
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError
 from refineloc.runtime.files import writing
+from refineloc.runtime.locks import try_lock
 
 __all__ = ["Journal", "journal_path"]
 
@@ -124,15 +124,12 @@ class Journal:
     def _lock(self) -> None:
         """Lock the file for this process, as two runs must not write to it."""
         busy = InputError(f"{self.path}: another run is writing it; wait for that, or give another output")
+        if not try_lock(self._file.fileno()):
+            raise busy
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            same = os.fstat(self._file.fileno()).st_ino == os.stat(self.path).st_ino
-        except BlockingIOError:
-            raise busy from None
+            same = os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
         except FileNotFoundError:
             same = False
-        except OSError:  # a file system without locks: run on without one
-            return
         if not same:  # the other run has just ended and removed it
             raise busy
 

@@ -30,7 +30,7 @@ def is_virtual(descriptor: int, address: int, base: int = 0) -> bool:
 
 
 def _walk(descriptor: int, address: int, base: int) -> bool:
-    start = os.pread(descriptor, 48, base + address)
+    start = _read(descriptor, 48, base + address)
     ordered = False
     version_2 = start[:4] == b"OHDR"  # version 2 of the header; version 1 begins with its number
     if version_2:
@@ -50,7 +50,7 @@ def _walk(descriptor: int, address: int, base: int) -> bool:
         if not blocks:
             break
         where, size = blocks.pop()
-        block = os.pread(descriptor, min(size, _MAX_BLOCK), base + where)
+        block = _read(descriptor, min(size, _MAX_BLOCK), base + where)
         position = 0
         while position + 4 < len(block):
             if version_2:
@@ -68,3 +68,18 @@ def _walk(descriptor: int, address: int, base: int) -> bool:
                 # A continuation block of version 2 begins with "OCHK" and ends with a checksum of 4 bytes.
                 blocks.append((offset + 4, max(0, length - 8)) if version_2 else (offset, length))
     return False
+
+
+def _read(descriptor: int, size: int, offset: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    # Windows: HDF5 remembers where it left the descriptor, so it is put back; h5py's lock keeps HDF5 waiting.
+    from h5py._objects import phil
+
+    with phil:
+        before = os.lseek(descriptor, 0, os.SEEK_CUR)
+        try:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return os.read(descriptor, size)
+        finally:
+            os.lseek(descriptor, before, os.SEEK_SET)

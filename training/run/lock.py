@@ -1,7 +1,6 @@
 """The lock of a run's folder: one process trains there at a time."""
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.files import make_folder, writing
+from refineloc.runtime.locks import try_lock
 from refineloc.training.run.folder import RunFolder
 
 __all__ = ["locked"]
@@ -32,8 +32,8 @@ def locked(folder: Path) -> Iterator[None]:
     with writing(folder):
         while True:
             # Opened anew each time: who had it before removes it.
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            if _locks(descriptor) and _is(path, descriptor):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            if try_lock(descriptor) and _is(path, descriptor):
                 break
             os.close(descriptor)
             if time.monotonic() > end:
@@ -47,16 +47,6 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
-
-
-def _locks(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a file system without locks: then there is none
-    return True
 
 
 def _is(path: Path, descriptor: int) -> bool:
