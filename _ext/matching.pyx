@@ -1,8 +1,6 @@
 """Matching of detections with ground truth, and average precision, as ActivityNet's evaluation kit defines them."""
 
-import numpy as np
-
-ctypedef long long i64
+include "arrays.pxi"
 
 
 def match(start, end, group, truth_start, truth_end, truth_bounds, thresholds):
@@ -22,29 +20,35 @@ def match(start, end, group, truth_start, truth_end, truth_bounds, thresholds):
         int32 [K, n]: the index of the annotation that the detection takes, a true positive; -1 where it takes none.
 
     Raises:
-        ValueError: arrays whose sizes do not fit together, or a group out of range.
+        TypeError: groups or bounds that are no integers, or that int64 does not hold.
+        ValueError: arrays whose sizes do not fit together, or a group or bounds out of range.
     """
-    cdef const double[::1] s = np.ascontiguousarray(start, np.float64)
-    cdef const double[::1] e = np.ascontiguousarray(end, np.float64)
-    cdef const i64[::1] g = np.ascontiguousarray(group, np.int64)
-    cdef const double[::1] ts = np.ascontiguousarray(truth_start, np.float64)
-    cdef const double[::1] te = np.ascontiguousarray(truth_end, np.float64)
-    cdef const i64[::1] bounds = np.ascontiguousarray(truth_bounds, np.int64)
-    cdef const double[::1] wanted = np.ascontiguousarray(thresholds, np.float64)
-    cdef Py_ssize_t n = s.shape[0], m = ts.shape[0], count = wanted.shape[0]
-    if e.shape[0] != n or g.shape[0] != n or te.shape[0] != m:
+    cdef const double[::1] s = _values(start, _float64)
+    cdef const double[::1] e = _values(end, _float64)
+    cdef const i64[::1] g = _indices("group", group)
+    cdef const double[::1] ts = _values(truth_start, _float64)
+    cdef const double[::1] te = _values(truth_end, _float64)
+    cdef const i64[::1] bounds = _indices("truth_bounds", truth_bounds)
+    cdef const double[::1] wanted = _values(thresholds, _float64)
+    cdef Py_ssize_t n = s.shape[0], m = ts.shape[0], count = wanted.shape[0], i
+    if e.shape[0] != n or g.shape[0] != n:
         raise ValueError(f"start, end, group: expected the same size, got {n}, {e.shape[0]}, {g.shape[0]}")
-    steps = np.diff(np.asarray(bounds))
-    if bounds.shape[0] < 1 or bounds[0] != 0 or bounds[bounds.shape[0] - 1] != m or (steps < 0).any():
+    if te.shape[0] != m:
+        raise ValueError(f"truth_start, truth_end: expected the same size, got {m}, {te.shape[0]}")
+    if not _rising(bounds, m) or bounds[0] != 0 or bounds[bounds.shape[0] - 1] != m:
         raise ValueError(f"truth_bounds: expected rising bounds from 0 to {m}")
-    if n and (np.max(group) >= bounds.shape[0] - 1 or np.min(group) < -1):
-        raise ValueError(f"group: expected -1 to {bounds.shape[0] - 2}")
+    for i in range(n):
+        if not -1 <= g[i] < bounds.shape[0] - 1:
+            raise ValueError(f"group: expected -1 to {bounds.shape[0] - 2}, got {g[i]}")
+    cdef i64 longest = 0
+    for i in range(bounds.shape[0] - 1):
+        longest = max(longest, bounds[i + 1] - bounds[i])
 
     found = np.full((count, n), -1, np.int32)
     cdef int[:, ::1] index = found
     cdef unsigned char[:, ::1] taken = np.zeros((count, m), np.uint8)
-    cdef double[::1] tiou = np.empty(int(steps.max()) if len(steps) else 0, np.float64)
-    cdef Py_ssize_t i, j, k, low, high, best
+    cdef double[::1] tiou = _empty(longest, _float64)
+    cdef Py_ssize_t j, k, low, high, best
     cdef double inside, largest
     with nogil:
         for i in range(n):
@@ -82,17 +86,17 @@ def average_precision(hits, class_bounds, positives, *, weights=None, interpolat
         float64 [K, C]; 0 for a class without annotations.
 
     Raises:
+        TypeError: bounds that are no integers, or that int64 does not hold.
         ValueError: arrays whose sizes do not fit together, or bounds out of range.
     """
-    cdef const signed char[:, ::1] hit = np.ascontiguousarray(hits, np.int8)
-    cdef const i64[::1] bounds = np.ascontiguousarray(class_bounds, np.int64)
-    cdef const double[::1] total = np.ascontiguousarray(positives, np.float64)
+    cdef const signed char[:, ::1] hit = _values(hits, _int8)
+    cdef const i64[::1] bounds = _indices("class_bounds", class_bounds)
+    cdef const double[::1] total = _values(positives, _float64)
     cdef Py_ssize_t count = hit.shape[0], classes = total.shape[0], n = hit.shape[1]
-    weights = np.ones(n) if weights is None else np.ascontiguousarray(weights, np.float64)
-    cdef const double[::1] w = weights
+    cdef const double[::1] w = np.ones(n) if weights is None else _values(weights, _float64)
     if w.shape[0] != n:
         raise ValueError(f"weights: expected {n}, got {w.shape[0]}")
-    if bounds.shape[0] != classes + 1 or bounds[0] < 0 or bounds[classes] > n or (np.diff(class_bounds) < 0).any():
+    if bounds.shape[0] != classes + 1 or not _rising(bounds, n):
         raise ValueError("class_bounds: expected rising bounds of each class within the detections")
     out = np.zeros((count, classes), np.float64)
     cdef double[:, ::1] ap = out
@@ -123,3 +127,14 @@ def average_precision(hits, class_bounds, positives, *, weights=None, interpolat
                     seen -= w[i]
                 ap[k, c] /= total[c]
     return out
+
+
+cdef bint _rising(const i64[::1] bounds, Py_ssize_t limit) noexcept nogil:
+    """Whether there are bounds, each within 0..limit and none below the one before; compared, as differences may wrap."""
+    cdef Py_ssize_t i
+    cdef i64 last = 0
+    for i in range(bounds.shape[0]):
+        if not last <= bounds[i] <= limit:
+            return False
+        last = bounds[i]
+    return bounds.shape[0] > 0

@@ -5,15 +5,10 @@ a window around its own. tIoU > threshold is tested as intersection > threshold 
 need no special case.
 """
 
-import numpy as np
-
 from libc.math cimport exp, isfinite
 
+include "arrays.pxi"
 include "sorting.pxi"
-
-# Looked up once: on a few segments, looking up names and making arrays takes longer than the suppression.
-cdef object _asarray = np.asarray, _empty = np.empty
-cdef object _float64 = np.dtype(np.float64), _int64 = np.dtype(np.int64), _uint64 = np.dtype(np.uint64)
 
 # Rows of the room to work in; m members of one group at a time.
 cdef enum:
@@ -47,6 +42,7 @@ def hard_nms(start, end, score, group, *, tiou_threshold):
         indices of the kept segments, by group, then by falling score; int64.
 
     Raises:
+        TypeError: groups that are no integers, or that int64 does not hold.
         ValueError: sizes that differ, a segment that ends before it starts, values that are not finite, a threshold out
             of range.
     """
@@ -64,11 +60,11 @@ def vote_nms(start, end, score, group, *, tiou_threshold):
         their new scores: the own one plus those of the dropped, added in input order, float64.
 
     Raises:
-        ValueError: as `hard_nms`.
+        TypeError, ValueError: as `hard_nms`.
     """
     cdef Input given = Input(start, end, score, group, tiou_threshold)
     kept = _greedy(given)
-    votes_array = np.array(given.score)
+    votes_array = _array(given.score)
     cdef double[::1] votes = votes_array
     cdef Py_ssize_t i, owner
     with nogil:
@@ -94,7 +90,7 @@ def soft_nms(start, end, score, group, *, method="gaussian", sigma=0.5, tiou_thr
         indices of the kept segments, by group, then by falling new score, int64; their new scores, float64.
 
     Raises:
-        ValueError: as `hard_nms`; a negative score, an unknown method or a setting out of range.
+        TypeError, ValueError: as `hard_nms`; a negative score, an unknown method or a setting out of range.
     """
     if method not in ("gaussian", "linear"):
         raise ValueError(f"method: expected 'gaussian' or 'linear', got {method!r}")
@@ -140,10 +136,10 @@ cdef class Input:
     cdef u64[:, ::1] sorting
 
     def __init__(self, start, end, score, group, tiou_threshold):
-        start = _asarray(start, _float64, "C")
-        end = _asarray(end, _float64, "C")
-        score = _asarray(score, _float64, "C")
-        group = _asarray(group, _int64, "C")
+        start = _values(start, _float64)
+        end = _values(end, _float64)
+        score = _values(score, _float64)
+        group = _indices("group", group)
         if not start.shape == end.shape == score.shape == group.shape or start.ndim != 1:
             raise ValueError(
                 f"expected four arrays of one size, got {start.shape}, {end.shape}, {score.shape}, {group.shape}"

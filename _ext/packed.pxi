@@ -1,14 +1,8 @@
-# What the kernels on packed batches share through `include` (Cython finds no .pxd across mapped folders).
+# What the kernels on packed batches share through `include`.
 #
 # On one short video the cost is that of the call, so arguments are checked in compiled loops rather than by NumPy.
 
-import numpy as np
-
-ctypedef long long i64
-
-# Looked up once; see above.
-cdef object _asarray = np.asarray, _empty = np.empty
-cdef object _float32 = np.dtype(np.float32), _float64 = np.dtype(np.float64), _int64 = np.dtype(np.int64)
+include "arrays.pxi"
 
 
 cdef bint _rank(const float[:, ::1] y, i64[:, ::1] ranked) noexcept nogil:
@@ -33,10 +27,13 @@ cdef bint _rank(const float[:, ::1] y, i64[:, ::1] ranked) noexcept nogil:
 
 
 cdef _checked(name, values, dtype, Py_ssize_t ndim):
-    """The argument as a C-contiguous array of the right dtype; nothing is converted silently."""
+    """The argument as a C-contiguous array of the right dtype; nothing is converted silently.
+
+    Integers, which bound the loops, are copied, so that no other thread changes what was checked.
+    """
     array = _asarray(values, None, "C")
     if array.dtype != dtype:
         raise TypeError(f"{name}: expected {dtype}, got {array.dtype}")
     if array.ndim != ndim:
         raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
-    return array
+    return array if array.flags.aligned and dtype != _int64 else array.copy()

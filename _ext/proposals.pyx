@@ -235,6 +235,7 @@ cdef inline double _contrast(
 
 cdef _levels(thresholds):
     """The thresholds in float32, rising, each once."""
+    thresholds = list(thresholds)  # of its own: as long as it says, however the caller's may change
     cdef float[::1] levels = _empty(len(thresholds), _float32)
     cdef Py_ssize_t count = 0, at, i
     cdef double threshold

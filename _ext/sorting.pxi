@@ -1,8 +1,7 @@
-# Sorting of positions by 64-bit keys, shared by the kernels through `include` (Cython finds no .pxd across mapped folders).
+# Sorting of positions by 64-bit keys, shared by the kernels through `include`, after arrays.pxi.
 
 from libc.string cimport memcpy, memset
 
-ctypedef long long i64
 ctypedef unsigned long long u64
 
 

@@ -289,3 +289,13 @@ def test_settings_beyond_all_snippets_do_not_overflow() -> None:
     most = 2**63 - 1
     assert places("#..#......", max_gap=most, widen=most) == [(0, 9)]
     assert places("", max_gap=most, widen=most, top_k=most) == []
+
+
+def test_thresholds_are_as_many_as_they_are() -> None:
+    """A list that says another length than it has, as one that another thread changes."""
+
+    class Short(list[float]):
+        def __len__(self) -> int:
+            return 1
+
+    assert places(".11###11..", thresholds=Short([0.05, 0.45, 0.75])) == [(1, 7), (3, 5)]
