@@ -1,8 +1,12 @@
-"""Reads an ONNX file as bytes and refuses one whose weights are in other files.
+"""Reads an ONNX file as bytes and refuses one whose weights are in other files, or that has control flow.
 
 ONNX Runtime follows paths of external data (relative, absolute, through symbolic links) when it loads a model. A file
 from a stranger must not make it open other files. The runtime has no `onnx`, so this module walks the protobuf messages
 that may contain a tensor, and looks for the few fields that can point outside.
+
+A graph without control flow computes each node once. A Loop of 2^62 rounds never ends, and neither do functions that
+each call the next one twice. So graphs within nodes (Loop, If, Scan, SequenceMap and those of ONNX Runtime's own) and
+functions are refused, used or not: the contract (docs/onnx.md) has none.
 
 The walk must see what ONNX Runtime's reader sees. So everything that the two could read differently is refused: field
 numbers and lengths that are not written in the shortest form (protobuf drops the upper bits of a longer one), and
@@ -34,15 +38,19 @@ _FIELDS: dict[str, dict[int, str]] = {
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
 _OP_TYPE = 4  # of a node
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+# What is wrong with a file; of several, the first is told.
+_EXTERNAL = "its weights lie in other files (external data); export it as one file"
+_CONTROL_FLOW = "it has control flow (graphs within nodes, or functions), and might run for ever; export it without"
 _MAX_DEPTH = 32
 _MAX_BYTES = 2**31  # protobuf's own limit
 
 
 def read_model(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of an ONNX file that needs no other file.
+    """The bytes of an ONNX file that needs no other file and computes each of its nodes once.
 
     Raises:
-        ModelError: the file is missing, unreadable, too large or not an ONNX file, or it has external data.
+        ModelError: the file is missing, unreadable, too large or not an ONNX file, or it has external data or control
+            flow.
     """
     source = Path(path)
     try:
@@ -61,18 +69,19 @@ def read_model(path: str | os.PathLike[str]) -> bytes:
     try:
         if content[4:8] == b"ORTM":  # ONNX Runtime would read it as its own format, past this check
             raise ValueError("ONNX Runtime's own format")
-        external = _has_external_data(memoryview(content), "model", 0)
+        problems = set(_problems(memoryview(content), "model", 0))
     except (IndexError, ValueError) as error:
         detail = "it ends in the middle" if isinstance(error, IndexError) else error
         raise ModelError(f"{source}: not an ONNX file, or cut short: {detail}") from error
     if not content:
         raise ModelError(f"{source}: empty file")
-    if external:
-        raise ModelError(f"{source}: its weights lie in other files (external data); export it as one file")
+    for problem in (_EXTERNAL, _CONTROL_FLOW):
+        if problem in problems:
+            raise ModelError(f"{source}: {problem}")
     return content
 
 
-def _has_external_data(message: memoryview, kind: str, depth: int) -> bool:
+def _problems(message: memoryview, kind: str, depth: int) -> Iterator[str]:
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deep")
     known = _FIELDS[kind]
@@ -80,17 +89,18 @@ def _has_external_data(message: memoryview, kind: str, depth: int) -> bool:
         if kind == "tensor" and (
             field == _EXTERNAL_DATA or (field == _DATA_LOCATION and wire == _VARINT and value != 0)
         ):
-            return True
-        if not isinstance(value, memoryview):
+            yield _EXTERNAL
+        if not isinstance(value, memoryview) or (kind == "tensor" and field == _EXTERNAL_DATA):
             continue
         # TensorRT reads the graph of this operator from a file.
         if kind == "node" and field == _OP_TYPE and bytes(value[:10]) == b"EPContext":
-            return True
+            yield _EXTERNAL
         if field not in known:
             raise ValueError(f"{kind}: field {field} is not known")
-        if known[field] and _has_external_data(value, known[field], depth + 1):
-            return True
-    return False
+        if known[field] == "function" or (kind == "attribute" and known[field] == "graph"):
+            yield _CONTROL_FLOW
+        if known[field]:
+            yield from _problems(value, known[field], depth + 1)
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:

@@ -106,6 +106,42 @@ def test_other_ways_to_other_files(tmp_path: Path, model_path: Path) -> None:
     refuse(bad, "own format")
 
 
+def _loop(body: onnx.GraphProto) -> onnx.NodeProto:
+    return helper.make_node("Loop", ["rounds", "yes"], ["scan"], body=body)
+
+
+def _graph_of(*nodes: onnx.NodeProto) -> onnx.GraphProto:
+    return helper.make_graph(list(nodes), "inner", [], [])
+
+
+def _as_function(*nodes: onnx.NodeProto) -> onnx.FunctionProto:
+    return helper.make_function("local", "twice", [], [], list(nodes), [helper.make_opsetid("", 20)])
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda model: model.graph.node.append(_loop(_graph_of())),
+        lambda model: model.graph.node.insert(0, helper.make_node("SequenceMap", ["a"], ["b"], body=_graph_of())),
+        lambda model: model.graph.node.append(
+            helper.make_node("Other", [], [], domain="com.microsoft", graphs=[_graph_of()])
+        ),
+        # Each calls the next one twice: as many calls as 2 to the number of functions.
+        lambda model: model.functions.append(_as_function(*[helper.make_node("next", [], [], domain="local")] * 2)),
+        lambda model: model.functions.append(_as_function(_loop(_graph_of()))),
+    ],
+    ids=["loop", "sequence-map", "several-graphs", "functions", "loop-in-a-function"],
+)
+def test_graphs_that_may_run_for_ever_are_refused(
+    tmp_path: Path, model_path: Path, hide: Callable[[onnx.ModelProto], None]
+) -> None:
+    model = onnx.load(model_path)
+    hide(model)
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(model.SerializeToString())
+    refuse(bad, "control flow")
+
+
 def test_a_model_of_others(tmp_path: Path) -> None:
     foreign = helper.make_model(
         helper.make_graph(
