@@ -87,7 +87,9 @@ def from_checkpoint(path: Path, classes: Path, preset: str | None = None) -> Tra
     missing = [key for key in _STATED if key not in checkpoint.config]
     if missing and preset is None:
         raise ModelError(
-            f"{path}: its config does not state {', '.join(missing)}; give a preset for them", parameter="preset"
+            f"{path}: its config does not state {', '.join(missing)}; give a preset for them, such as "
+            "release-thumos14-tsn",
+            parameter="preset",
         )
     stated: dict[str, dict[str, Any]] = {"features": {}, "detection": {"profile": "release"}}
     for key, value in checkpoint.config.items():

@@ -51,7 +51,8 @@ def train(
         typer.Option(help="Train a grid of runs into --run: every generator with every β (Tables 1 and 2)."),
     ] = None,
     betas: Annotated[
-        str | None, typer.Option(metavar="B,B,...", help="Of a study: its values of β; 1,2,4,6,8 if left out.")
+        str | None,
+        typer.Option(metavar="B,B,...", help="Of a study: its values of β; Table 1's 1,2,4,8,16 if left out."),
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="S,S,...", help="Of a study, instead of --seed: its seeds.")

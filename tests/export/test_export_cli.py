@@ -130,7 +130,7 @@ def test_a_checkpoint_without_its_settings_needs_a_preset(export: Export, tmp_pa
     assert "does not state snippet_frames, stream" in done.stderr
     assert "--preset" in done.stderr
     assert not (tmp_path / "m.onnx").exists()
-    done = export(*arguments, "--preset", "thumos14-tsn")
+    done = export(*arguments, "--preset", "release-thumos14-tsn")
     assert (done.returncode, done.stderr) == (0, "")
     metadata = Session(tmp_path / "m.onnx", provider="cpu").metadata
     assert (metadata.snippet_frames, metadata.detection.alpha_c, metadata.detection.profile) == (15, 0.02, "release")

@@ -178,7 +178,9 @@ def test_without_the_train_extra_the_error_has_the_install_line(data: Path) -> N
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("options", [["--generator", "oracle"], ["--profile", "release"]])
+@pytest.mark.parametrize(
+    "options", [["--generator", "oracle"], ["--profile", "release"], ["--preset", "release-thumos14-i3d"]]
+)
 def test_what_needs_validation_times_is_refused_at_once(data: Path, options: list[str]) -> None:
     drop_times(data, "val")
     fails(*FILES, *SHORT, *options, cwd=data, message="needs times")

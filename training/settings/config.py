@@ -51,15 +51,24 @@ class PseudoConfig(Section):
     beta: float = Field(4.0, ge=0, description="β, weight of the pseudo loss (section 3.2)")
     sampled: Share = Field(0.8, description="S, share of each video's snippets that keep their pseudo label")
     weighted: bool = Field(True, description="weigh background and foreground by [1-w, w]; w: share of background")
-    foreground: Share = Field(0.5, description="segment: least foreground of a kept snippet (1 - α_A)")
-    class_activation: Share = Field(0.005, description="segment: least class activation C̄_n of a kept snippet (α_C)")
+    foreground: Share = Field(
+        0.5, description="segment: least foreground of a kept snippet (1 - α_A; the paper has no other for labels)"
+    )
+    class_activation: Share = Field(
+        0.005, description="segment: least class activation C̄_n of a kept snippet (α_C; the paper has no other)"
+    )
     normalised: Share = Field(
         0.5, description="segment, where detection is multi-threshold: the one threshold of the normalised activation"
     )
     max_class_activation: Share = Field(0.5, description="class-activation: threshold on max_n C̄ (section 3.2)")
     attention: float = Field(1.0, ge=0, description="attention: threshold on Ā^time, as a multiple of 1/T")
     top_k: int = Field(2, ge=1, description="segment: classes a video, by ŷ")
-    widen: int = Field(0, ge=0, description="segment: snippets added at both ends (paper: none; released code: 2)")
+    widen: int = Field(
+        0,
+        ge=0,
+        description="segment: snippets added at both ends (paper, sections 3.1 and 3.2 (5), and released code: 2; none "
+        "is our choice: docs/method.md)",
+    )
     past_end: int = Field(0, ge=0, description="segment: further snippets at the end (released code: 1)")
     foreground_share: Annotated[Share | None, OrNone] = Field(
         None,
@@ -73,7 +82,7 @@ class TrainingConfig(Section):
 
     iterations: int = Field(4, ge=1, description="models to train, M_0 .. M_(iterations-1)")
     epochs: int = Field(50, ge=1, description="epochs an iteration")
-    batch_videos: int = Field(32, ge=1, description="videos a batch")
+    batch_videos: int = Field(32, ge=1, description="videos a batch (open in the paper)")
     learning_rate: float = Field(1e-4, gt=0, description="Adam's, at the start of each iteration")
     weight_decay: float = Field(
         0.0, ge=0, description="Adam's, of all weights (W-TALC and BaS-Net, released code: 5e-4)"
@@ -157,8 +166,8 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
     """One configuration from layers of settings; later layers win.
 
     Two keys at the top of a layer stand for other settings: `preset`, whose name is recorded, and `profile` ("release":
-    all that the released code does differently). Their settings lie under all layers. The order, from the lowest: the
-    defaults, the profile, the preset, what the base model changes, the layers.
+    all that the released code does differently), which a preset may imply. Their settings lie under all layers. The
+    order, from the lowest: the defaults, the profile, the preset, what the base model changes, the layers.
 
     Args:
         layers: settings by section and key, as TOML has them.
@@ -201,9 +210,10 @@ def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[tuple[str, ..
 def _under(layers: Sequence[Layer], preset: Sequence[Layer]) -> list[Layer]:
     """What lies under the layers, the lowest first: the profile, the preset, what the base model changes."""
     base = find_base(_base_of([*preset, *layers]))
-    if _base_of(preset) != base.name:  # then the preset's options are those of another base model
-        preset = [Layer(source, {**settings, "model": {}}) for source, settings in preset]
-    profile = next((layer.settings["profile"] for layer in reversed(layers) if "profile" in layer.settings), "paper")
+    if _base_of(preset) != base.name:  # then its options and its profile are those of another base model
+        preset = [Layer(source, {**settings, "model": {}, "profile": "paper"}) for source, settings in preset]
+    stated = [layer.settings["profile"] for layer in [*preset, *layers] if "profile" in layer.settings]
+    profile = stated[-1] if stated else "paper"
     if profile not in ("paper", "release"):
         raise ConfigError(f"profile: expected 'paper' or 'release', got {profile!r}")
     if profile == "release" and base.name != _base_of([_RELEASE]):

@@ -1,4 +1,7 @@
-"""Settings of the paper and of its released code, by data set and features (docs/method.md)."""
+"""Settings of the paper and of the configurations that its authors released, by data set and features (docs/method.md).
+
+A source that begins with "paper" is a value that the paper states. "open in the paper" is one that it leaves open.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,54 +10,97 @@ from refineloc.training.settings.section import Layer
 
 __all__ = ["PRESETS", "find_preset"]
 
-_PAPER = "paper, section 4.1, and"
 
-# The layers of each preset; each layer has one source, and later layers win.
-PRESETS: Mapping[str, Sequence[Layer]] = {
-    "activitynet-i3d": [
+def _paper(snippet_frames: int, alpha_c: float, learning_rate: float, batch_videos: int) -> list[Layer]:
+    """What the paper says of one data set and one kind of features."""
+    return [
         Layer(
-            f"{_PAPER} released code, config best_activitynet_v1-2",
+            "paper, sections 3 and 4",
             {
+                "features": {"stream": "both", "snippet_frames": snippet_frames},
+                "model": {"base": "refineloc", "options": {"layers": 2, "attention_values": 2}},
+                "detection": {"alpha_a": 0.5, "alpha_c": alpha_c, "top_k": 2, "widen": 2},
+                "pseudo": {"generator": "segment", "beta": 4.0, "sampled": 0.8, "weighted": True},
+                "training": {"learning_rate": learning_rate, "decay": 0.9, "epochs": 50},
+            },
+        ),
+        Layer(
+            "paper: P ends with the widening (section 3.1), and labels are what P covers (section 3.2 (5))",
+            {"pseudo": {"widen": 2}},
+        ),
+        Layer(
+            "open in the paper, which names no thresholds of labels: those of detection",
+            {"pseudo": {"foreground": 0.5, "class_activation": alpha_c, "top_k": 2}},
+        ),
+        Layer("open in the paper: that of the released code", {"training": {"batch_videos": batch_videos}}),
+    ]
+
+
+# The layers of each preset; each layer has one source, and later layers win. The key `profile` implies a profile.
+PRESETS: Mapping[str, Sequence[Layer]] = {
+    "activitynet-i3d": _paper(snippet_frames=16, alpha_c=0.005, learning_rate=1e-4, batch_videos=256),
+    "activitynet-tsn": _paper(snippet_frames=15, alpha_c=0.005, learning_rate=1e-4, batch_videos=256),
+    "thumos14-i3d": _paper(snippet_frames=16, alpha_c=0.35, learning_rate=1e-3, batch_videos=32),
+    "thumos14-tsn": _paper(snippet_frames=15, alpha_c=0.35, learning_rate=1e-3, batch_videos=32),
+    "release-activitynet-i3d": [
+        Layer(
+            "released code, config best_activitynet_v1-2",
+            {
+                "profile": "release",
                 "features": {"stream": "both", "snippet_frames": 16},
                 "model": {"base": "refineloc", "options": {"layers": 2, "attention_values": 2}},
-                "detection": {"alpha_a": 0.5, "alpha_c": 0.005, "top_k": 2},
-                "pseudo": {"beta": 4.0, "top_k": 3, "foreground": 0.5, "class_activation": 0.05, "weighted": False},
-                "training": {"batch_videos": 256, "learning_rate": 1e-4, "epochs": 50},
+                "detection": {"alpha_a": 0.5, "alpha_c": 0.005, "top_k": 2, "widen": 2},
+                "pseudo": {
+                    "beta": 4.0,
+                    "sampled": 0.8,
+                    "weighted": False,
+                    "foreground": 0.5,
+                    "class_activation": 0.05,
+                    "top_k": 3,
+                },
+                "training": {"batch_videos": 256, "learning_rate": 1e-4, "decay": 0.9, "patience": 1, "epochs": 50},
             },
         )
     ],
-    "thumos14-i3d": [
+    "release-thumos14-i3d": [
         Layer(
-            f"{_PAPER} released code, config best_thumos14",
+            "released code, config best_thumos14",
             {
+                "profile": "release",
                 "features": {"stream": "spatial", "snippet_frames": 16},
-                "model": {"base": "refineloc", "options": {"layers": 2}},
-                "detection": {"alpha_a": 0.5, "alpha_c": 0.35, "top_k": 2},
-                "pseudo": {"beta": 2.0, "top_k": 2, "foreground": 0.92, "class_activation": 0.1, "weighted": True},
-                "training": {"batch_videos": 32, "learning_rate": 1e-3, "epochs": 100},
+                "model": {"base": "refineloc", "options": {"layers": 2, "attention_values": 1}},
+                "detection": {"alpha_a": 0.5, "alpha_c": 0.35, "top_k": 2, "widen": 2},
+                "pseudo": {
+                    "beta": 2.0,
+                    "sampled": 0.7,
+                    "weighted": True,
+                    "foreground": 0.92,
+                    "class_activation": 0.1,
+                    "top_k": 2,
+                },
+                "training": {"batch_videos": 32, "learning_rate": 1e-3, "decay": 0.9, "patience": 1, "epochs": 100},
             },
-        ),
-        Layer(
-            "released code, config best_thumos14; the paper has 2",
-            {"model": {"options": {"attention_values": 1}}},
-        ),
-        Layer(
-            "released code, config best_thumos14: drops 0.3; the paper keeps 0.8",
-            {"pseudo": {"sampled": 0.7}},
-        ),
+        )
     ],
-    "thumos14-tsn": [
+    "release-thumos14-tsn": [
         Layer(
-            f"{_PAPER} the released THUMOS14 checkpoint, which states its config",
+            "the released THUMOS14 checkpoint, which states its config",
             {
+                "profile": "release",
                 "features": {"stream": "temporal", "snippet_frames": 15},
-                "model": {"base": "refineloc", "options": {"layers": 1}},
-                "detection": {"alpha_a": 0.5, "alpha_c": 0.02, "top_k": 2},
-                "pseudo": {"beta": 4.0, "top_k": 2, "foreground": 0.98, "class_activation": 0.34, "weighted": True},
-                "training": {"batch_videos": 32, "learning_rate": 1e-3, "epochs": 100},
+                "model": {"base": "refineloc", "options": {"layers": 1, "attention_values": 1}},
+                "detection": {"alpha_a": 0.5, "alpha_c": 0.02, "top_k": 2, "widen": 2},
+                "pseudo": {
+                    "beta": 4.0,
+                    "sampled": 0.8,
+                    "weighted": True,
+                    "foreground": 0.98,
+                    "class_activation": 0.34,
+                    "top_k": 2,
+                },
+                "training": {"batch_videos": 32, "learning_rate": 1e-3, "decay": 0.9, "patience": 1, "epochs": 100},
             },
-        ),
-        Layer("the released THUMOS14 checkpoint; the paper has 2", {"model": {"options": {"attention_values": 1}}}),
+        )
     ],
     "sample": [
         Layer(

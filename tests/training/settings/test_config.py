@@ -1,5 +1,7 @@
 """Settings: layers of them, presets, and one line for each that is wrong."""
 
+import itertools
+import operator
 import subprocess
 import sys
 import tomllib
@@ -14,20 +16,159 @@ from refineloc.training.settings.model import base_names
 from refineloc.training.settings.presets import PRESETS, find_preset
 from refineloc.training.settings.section import Layer
 
+# What the paper states (sections 3.1, 3.2 and 4), for all data sets and features.
+OF_THE_PAPER = {
+    "features.stream": "both",
+    "model.base": "refineloc",
+    "model.options.layers": 2,
+    "model.options.attention_values": 2,
+    "detection.alpha_a": 0.5,
+    "detection.top_k": 2,
+    "detection.widen": 2,
+    "pseudo.generator": "segment",
+    "pseudo.beta": 4,
+    "pseudo.sampled": 0.8,
+    "pseudo.weighted": True,
+    "pseudo.widen": 2,
+    "training.epochs": 50,
+    "training.decay": 0.9,
+}
+OF_ACTIVITYNET = {"detection.alpha_c": 0.005, "training.learning_rate": 1e-4}
+OF_THUMOS14 = {"detection.alpha_c": 0.35, "training.learning_rate": 1e-3}
+OF_I3D, OF_TSN = {"features.snippet_frames": 16}, {"features.snippet_frames": 15}
+PAPER = {
+    "activitynet-i3d": OF_THE_PAPER | OF_ACTIVITYNET | OF_I3D,
+    "activitynet-tsn": OF_THE_PAPER | OF_ACTIVITYNET | OF_TSN,
+    "thumos14-i3d": OF_THE_PAPER | OF_THUMOS14 | OF_I3D,
+    "thumos14-tsn": OF_THE_PAPER | OF_THUMOS14 | OF_TSN,
+}
+# What the paper leaves open, and what its presets take.
+OPEN = {
+    "activitynet": {"pseudo.class_activation": 0.005, "training.batch_videos": 256},
+    "thumos14": {"pseudo.class_activation": 0.35, "training.batch_videos": 32},
+}
+OPEN_FOR_ALL = {"pseudo.foreground": 0.5, "pseudo.top_k": 2}
 
-def test_presets_say_what_the_paper_and_the_release_say() -> None:
-    activitynet, i3d, tsn = (resolve({"preset": name}) for name in ("activitynet-i3d", "thumos14-i3d", "thumos14-tsn"))
-    assert (activitynet.detection.alpha_a, activitynet.detection.alpha_c, activitynet.detection.top_k) == (
-        0.5,
-        0.005,
-        2,
+# What the released configurations state: config.py of the released code, and the config of its THUMOS14 checkpoint.
+OF_THE_RELEASE = {
+    "model.base": "refineloc",
+    "detection.alpha_a": 0.5,
+    "detection.top_k": 2,
+    "detection.widen": 2,
+    "training.decay": 0.9,
+    "training.patience": 1,
+}
+RELEASED = {
+    "release-activitynet-i3d": {
+        "features.stream": "both",
+        "features.snippet_frames": 16,
+        "model.options.layers": 2,
+        "model.options.attention_values": 2,
+        "detection.alpha_c": 0.005,
+        "pseudo.beta": 4,
+        "pseudo.sampled": 0.8,
+        "pseudo.weighted": False,
+        "pseudo.foreground": 0.5,
+        "pseudo.class_activation": 0.05,
+        "pseudo.top_k": 3,
+        "training.batch_videos": 256,
+        "training.learning_rate": 1e-4,
+        "training.epochs": 50,
+    },
+    "release-thumos14-i3d": {
+        "features.stream": "spatial",
+        "features.snippet_frames": 16,
+        "model.options.layers": 2,
+        "model.options.attention_values": 1,
+        "detection.alpha_c": 0.35,
+        "pseudo.beta": 2,
+        "pseudo.sampled": 0.7,
+        "pseudo.weighted": True,
+        "pseudo.foreground": 0.92,
+        "pseudo.class_activation": 0.1,
+        "pseudo.top_k": 2,
+        "training.batch_videos": 32,
+        "training.learning_rate": 1e-3,
+        "training.epochs": 100,
+    },
+    "release-thumos14-tsn": {
+        "features.stream": "temporal",
+        "features.snippet_frames": 15,
+        "model.options.layers": 1,
+        "model.options.attention_values": 1,
+        "detection.alpha_c": 0.02,
+        "pseudo.beta": 4,
+        "pseudo.sampled": 0.8,
+        "pseudo.weighted": True,
+        "pseudo.foreground": 0.98,
+        "pseudo.class_activation": 0.34,
+        "pseudo.top_k": 2,
+        "training.batch_videos": 32,
+        "training.learning_rate": 1e-3,
+        "training.epochs": 100,
+    },
+}
+# All that the released code does differently (docs/method.md).
+OF_THE_PROFILE = {
+    "model.options.video_loss": "release",
+    "detection.profile": "release",
+    "pseudo.widen": 2,
+    "pseudo.past_end": 1,
+    "pseudo.foreground_share": 0.6,
+    "training.select": "last",
+    "training.pseudo_loss": "release",
+    "training.labels": "first",
+    "training.stop_after": 3,
+    "training.stop_by": "mAP",
+}
+
+
+def values_with_sources(preset: str) -> dict[str, tuple[object, str]]:
+    """What --show-config prints of each setting that something sets: its value, and where that is from."""
+    text = described_toml(Layer("command line", {"preset": preset}))
+    values, table = {}, ""
+    for above, line in itertools.pairwise(text.splitlines()):
+        if line.startswith("["):
+            table = line.strip("[]") + "."
+        elif above.startswith("# value: "):
+            key, value = next(iter(tomllib.loads(line).items()))
+            values[table + key] = (value, above.removeprefix(f"# value: preset {preset}: ").removeprefix("# value: "))
+    return values
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_what_a_preset_says_the_paper_states_is_what_it_states(name: str) -> None:
+    values = values_with_sources(name)
+    stated = {key: value for key, (value, source) in values.items() if source.startswith("paper")}
+    assert stated == PAPER[name]
+    left_open = {key: value for key, (value, source) in values.items() if source.startswith("open in the paper")}
+    assert left_open == OPEN_FOR_ALL | OPEN[name.partition("-")[0]]
+    assert values.keys() == stated.keys() | left_open.keys()
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_what_a_preset_says_was_released_is_what_was_released(name: str) -> None:
+    values = values_with_sources(name)
+    released = {key: value for key, (value, source) in values.items() if "released code, config best" in source}
+    released |= {key: value for key, (value, source) in values.items() if "the released THUMOS14 checkpoint" in source}
+    assert released == OF_THE_RELEASE | RELEASED[name]
+    profile = {key: value for key, (value, source) in values.items() if source.endswith("(profile release)")}
+    assert profile == OF_THE_PROFILE
+    assert values.keys() == released.keys() | profile.keys()
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS.keys() - PAPER.keys()))
+def test_no_other_preset_names_the_paper_as_its_source(name: str) -> None:
+    assert not any(
+        source.startswith(("paper", "open in the paper")) for _, source in values_with_sources(name).values()
     )
-    assert (activitynet.pseudo.beta, activitynet.pseudo.top_k, activitynet.pseudo.class_activation) == (4, 3, 0.05)
-    assert (activitynet.training.learning_rate, activitynet.training.batch_videos) == (1e-4, 256)
-    assert (i3d.features.stream, i3d.model.options.attention_values, i3d.detection.alpha_c) == ("spatial", 1, 0.35)
-    assert (i3d.pseudo.foreground, i3d.pseudo.class_activation, i3d.pseudo.sampled) == (0.92, 0.1, 0.7)
-    assert (tsn.features.snippet_frames, tsn.features.stream, tsn.model.options.layers) == (15, "temporal", 1)
-    assert (tsn.detection.alpha_c, tsn.pseudo.foreground, tsn.pseudo.class_activation) == (0.02, 0.98, 0.34)
+
+
+@pytest.mark.parametrize("name", ["", *PRESETS])
+def test_no_preset_changes_what_a_profile_sets(name: str) -> None:
+    settings = resolve({"preset": name, "profile": "release"})
+    for key, value in OF_THE_PROFILE.items():
+        assert operator.attrgetter(key)(settings) == value, key
 
 
 def test_later_layers_win_and_profiles_are_overridden() -> None:
@@ -40,6 +181,8 @@ def test_later_layers_win_and_profiles_are_overridden() -> None:
     config = resolve(release, parse_assignment("training.select=best"), {"training": {"epochs": 3}})
     assert (config.training.select, config.training.epochs, config.training.labels) == ("best", 3, "first")
     assert config.training.batch_videos == 32
+    config = resolve({"preset": "release-thumos14-i3d"}, {"profile": "paper"})
+    assert (config.detection.profile, config.training.select, config.pseudo.beta) == ("paper", "best", 2)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +272,8 @@ def test_values_are_printed_with_the_layer_that_set_them() -> None:
     text = described_toml(Layer("settings file a.toml", file), Layer("command line", begun), Layer("command line", own))
     above = lines_above(text)
     preset = "# value: preset thumos14-i3d: "
-    assert above["sampled = 0.7"] == f"{preset}released code, config best_thumos14: drops 0.3; the paper keeps 0.8"
-    assert above["attention_values = 1"] == f"{preset}released code, config best_thumos14; the paper has 2"
-    assert above["layers = 2"] == f"{preset}paper, section 4.1, and released code, config best_thumos14"
+    assert above["layers = 2"] == f"{preset}paper, sections 3 and 4"
+    assert above["foreground = 0.5"].startswith(f"{preset}open in the paper")
     assert above["epochs = 7"] == "# value: command line"
     assert above["batch_videos = 32"] == "# value: settings file a.toml"
     assert above["patience = 1"].startswith("# epochs without")

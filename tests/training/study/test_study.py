@@ -28,7 +28,7 @@ from refineloc.training.run.lock import locked
 from refineloc.training.settings.config import resolve
 from refineloc.training.study import jobs
 from refineloc.training.study.curves import draw_curves
-from refineloc.training.study.grid import GENERATORS, Cell, Grid
+from refineloc.training.study.grid import BETAS, GENERATORS, Cell, Grid
 from refineloc.training.study.jobs import Ended, Job, run_jobs, share_of_cores
 from refineloc.training.study.run_study import run_study
 from refineloc.training.study.summary import Summary
@@ -328,6 +328,7 @@ def test_the_grid() -> None:
     assert [cell.name for cell in grid.cells()][:2] == ["uniform-beta0.5-seed0", "uniform-beta4-seed0"]
     assert len(grid.cells()) == 20
     assert grid.seeds == (0, 7)
+    assert Grid.parse(BETAS, "0").betas == (1, 2, 4, 8, 16), "those of Table 1"
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,12 @@ def test_settings_of_another_base_model_are_refused(settings: dict[str, Any], me
 
 def test_a_preset_s_options_are_those_of_its_base_model() -> None:
     """Its other settings lie under another base model as well."""
-    config = resolve({"preset": "thumos14-i3d", "model": {"base": "wtalc"}})
+    config = resolve({"preset": "release-thumos14-i3d", "model": {"base": "wtalc"}})
     assert config.model.options == WTALCOptions()
     assert (config.training.epochs, config.training.learning_rate) == (100, 1e-4)
+    assert (config.training.select, config.detection.profile) == ("best", "multi-threshold"), "nor its profile"
+    config = resolve({"preset": "thumos14-i3d", "model": {"base": "wtalc"}})
+    assert (config.detection.widen, config.pseudo.widen) == (0, 0)
 
 
 def test_defaults_of_a_base_lie_under_what_the_user_says_and_over_a_preset() -> None:
