@@ -8,7 +8,7 @@ import typer
 
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.errors import ConfigError, MissingExtraError
-from refineloc.runtime.files import check_writable
+from refineloc.runtime.files import check_writable, is_stdout
 
 if TYPE_CHECKING:
     from refineloc.export.parity import Sample
@@ -28,7 +28,7 @@ def export(
     iteration: Annotated[
         int | None, typer.Option("--iter", min=0, help="Iteration to export. [default: the last]", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file to write.")] = Path("model.onnx"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file to write; - is stdout.")] = Path("model.onnx"),
     precision: Annotated[
         Literal["fp32", "fp16", "int8"],
         typer.Option(help="Of weights and products; int8 is the fastest on a CPU, fp16 is for GPUs."),
@@ -82,7 +82,7 @@ def export(
         trained = from_run(run, iteration)
     sample = _sample(trained, features, labels)
     written = write_model(out, trained.model, trained.metadata, sample, precision=precision, allow_loss=allow_loss)
-    print(_table(out, written))
+    (note if is_stdout(out) else print)(_table(out, written))
     for problem in written.beyond:
         note(f"warning: {problem}")
 

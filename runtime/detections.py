@@ -11,12 +11,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import DetectionError, InputError
-from refineloc.runtime.files import atomic_write, csv_rows, csv_writer, finite_number, is_text, parse_json, read_text
+from refineloc.runtime.errors import DetectionError
+from refineloc.runtime.files import (
+    atomic_write,
+    csv_rows,
+    csv_writer,
+    finite_number,
+    is_text,
+    output_ending,
+    parse_json,
+    read_text,
+)
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.values import Segments
 
-__all__ = ["Detection", "Detections", "read_detections", "write_detections"]
+__all__ = ["DETECTION_ENDINGS", "Detection", "Detections", "read_detections", "write_detections"]
+
+DETECTION_ENDINGS = (".json", ".csv", ".jsonl")
 
 _CSV_COLUMNS = ("video-name", "t-start", "t-end", "label", "score")
 _VERSION = "VERSION 1.3"  # of ActivityNet's submission format, which its evaluation kit expects
@@ -83,6 +94,7 @@ def write_detections(
 
     Args:
         path: *.json (ActivityNet's), *.csv (video-name,t-start,t-end,label,score) or *.jsonl (a line for each video).
+            A stream without such an ending, as "-" is, gets JSON (`runtime/files.py`).
         detections: by video; or pairs of a video's name and its detections, which are written one after another.
         external_data: ActivityNet's field of that name (model, provider, ...); not written to CSV and JSON lines.
 
@@ -90,12 +102,9 @@ def write_detections(
         InputError: another extension.
         OutputError: the file cannot be written; nothing half-written remains.
     """
-    target = Path(path)
-    kind = target.suffix.lower()
-    if kind not in (".json", ".csv", ".jsonl"):
-        raise InputError(f"{target}: expected an output name that ends in .json, .csv or .jsonl")
+    kind = output_ending(path, DETECTION_ENDINGS)
     pairs = detections.items() if isinstance(detections, Mapping) else detections
-    with atomic_write(target) as handle:
+    with atomic_write(path) as handle:
         if kind == ".csv":
             csv.writer(handle, lineterminator="\n").writerow(_CSV_COLUMNS)
             for name, video in pairs:

@@ -1,13 +1,21 @@
-"""Files: outputs that appear whole or not at all (written aside, flushed, then renamed), and text inputs."""
+"""Files: outputs that appear whole or not at all (written aside, flushed, then renamed), and text inputs.
+
+An output may be a stream: standard output ("-"), an open descriptor (/dev/stdout, /dev/fd/N), a pipe, or a device such
+as /dev/null. A stream is written to and never replaced.
+"""
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import math
 import os
+import shutil
 import stat
+import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -21,8 +29,11 @@ __all__ = [
     "csv_rows",
     "csv_writer",
     "finite_number",
+    "is_stdout",
+    "is_stream",
     "is_text",
     "make_folder",
+    "output_ending",
     "parse_json",
     "read_text",
     "writing",
@@ -30,37 +41,47 @@ __all__ = [
 
 _TEMPORARY = ".refineloc-"  # and eight characters of mkstemp's
 _SUFFIX = 12  # the longest suffix that a temporary file keeps; longer ones are no file type
+_STANDARD = "-"  # standard output, in the place of a file's name
+_WAIT_S = 10.0  # how long a pipe may be without a program at its other end
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # of opening a pipe or a device; 0 on Windows
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`. The file written there is renamed to `path` when the block ends well.
+    """Give a temporary path. When the block ends well, the file written there takes the place of `path`.
 
-    On any error the temporary file is removed and an earlier `path` stays as it was. The temporary file has the suffix
-    of `path`, for writers that choose a format by it.
+    A link is followed. A file that is there keeps its mode, and its owner where that is allowed. A stream gets the
+    bytes of the temporary file.
+
+    On any error the temporary file is removed, an earlier `path` stays as it was, and nothing is written to a stream.
+    The temporary file has the suffix of `path`, for writers that choose a format by it.
 
     Raises:
-        OutputError: the folder is missing or cannot be written, or the disk is full.
+        OutputError: the folder is missing or cannot be written, the disk is full, `path` is neither a file nor a
+            stream, or no program reads the pipe.
     """
-    target = Path(path)
-    aside = _temporary(target)
+    stream = is_stream(path)
+    aside = _temporary(path, stream)
     try:
         yield aside
-        _flush(aside)
-        aside.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        aside.replace(target)
+        if stream:
+            with aside.open("rb") as source, _opened_stream(path) as sink:
+                shutil.copyfileobj(source, sink)
+        else:
+            _replace(Path(os.path.realpath(path)), aside)
     except OSError as error:
         # An error of another file, such as an input that the block reads, keeps its type and message.
-        if isinstance(error, OutputError) or (error.filename and Path(str(error.filename)) != aside):
+        other = error.filename and str(error.filename) not in (str(aside), os.fspath(path))
+        if isinstance(error, OutputError) or other:
             raise
-        raise OutputError(f"{target}: cannot be written: {_reason(error)}") from error
+        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
     finally:
         aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file that is renamed to `path` when the block ends well (see `atomic_path`)."""
+    """Open a temporary file that takes the place of `path` when the block ends well (see `atomic_path`)."""
     encoding, newline = ("utf-8", "") if mode == "w" else (None, None)  # "": the same bytes on every system
     with atomic_path(path) as aside, aside.open(mode, encoding=encoding, newline=newline) as handle:
         yield handle
@@ -70,13 +91,51 @@ def check_writable(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ())
     """Check before hours of work that an output can be written.
 
     Raises:
-        InputError: another ending than `suffixes`, if there are any.
-        OutputError: the folder is missing or cannot be written.
+        InputError: another ending than `suffixes`, if there are any (see `output_ending`).
+        OutputError: the folder is missing or cannot be written, or `path` is neither a file nor a stream.
     """
-    target = Path(path)
-    if suffixes and target.suffix.lower() not in suffixes:
-        raise InputError(f"{target}: expected an output name that ends in {', '.join(suffixes)}")
-    _temporary(target).unlink()
+    if suffixes:
+        output_ending(path, suffixes)
+    stream = is_stream(path)
+    _temporary(path, stream).unlink()
+    if not stream:
+        return
+    with writing(path):
+        descriptor = _descriptor(path)
+        if descriptor is not None:
+            os.write(descriptor, b"")  # an error where it is closed, or open for reading only
+        elif not os.access(path, os.W_OK):  # not opened: the reader of a pipe would take the close for the end
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def output_ending(path: str | os.PathLike[str], endings: tuple[str, ...]) -> str:
+    """Which of `endings` says the format of an output: that of its name; of a stream without one the first.
+
+    Raises:
+        InputError: another ending, and no stream.
+    """
+    ending = Path(path).suffix.lower()
+    if ending in endings:
+        return ending
+    if is_stream(path):
+        return endings[0]
+    raise InputError(f"{path}: expected an output name that ends in {', '.join(endings)}")
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether an output is a stream (see the module's docstring); False for what cannot be an output, too."""
+    if _descriptor(path) is not None:
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def is_stdout(path: str | os.PathLike[str]) -> bool:
+    """Whether an output is this process's standard output."""
+    return _descriptor(path) == 1
 
 
 def make_folder(path: str | os.PathLike[str], *, parents: bool = True) -> Path:
@@ -181,22 +240,95 @@ def is_text(value: str) -> bool:
     return True
 
 
-def _temporary(target: Path) -> Path:
-    """A new file beside `target`. Its name is short however long the name of the target is."""
-    try:
-        if stat.S_ISDIR(target.stat().st_mode):
-            raise OutputError(f"{target}: is a folder; give the name of a file to write")
-    except FileNotFoundError:
-        pass
-    except OSError as error:  # such as a name that is too long
-        raise OutputError(f"{target}: cannot be written: {_reason(error)}") from error
-    except ValueError:
-        raise OutputError(f"{str(target)!r}: cannot be the name of a file") from None
-    suffix = target.suffix if len(target.suffix) <= _SUFFIX else ""
-    with writing(target):
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=_TEMPORARY, suffix=suffix)
+def _temporary(path: str | os.PathLike[str], stream: bool) -> Path:
+    """A new file beside an output, or, for a stream, in the system's folder for temporary files.
+
+    Its name is short however long the name of the output is.
+    """
+    folder = None
+    if not stream:
+        try:
+            mode = os.stat(path).st_mode
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # such as a name that is too long
+            raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
+        except ValueError:
+            raise OutputError(f"{str(path)!r}: cannot be the name of a file") from None
+        else:
+            if not stat.S_ISREG(mode):
+                kind = "folder" if stat.S_ISDIR(mode) else "disk" if stat.S_ISBLK(mode) else "socket"
+                raise OutputError(f"{path}: is a {kind}; give the name of a file to write")
+        folder = os.path.dirname(os.path.realpath(path))
+    suffix = Path(path).suffix
+    with writing(path):
+        descriptor, name = tempfile.mkstemp(
+            dir=folder, prefix=_TEMPORARY, suffix=suffix if len(suffix) <= _SUFFIX else ""
+        )
     os.close(descriptor)
     return Path(name)
+
+
+def _replace(target: Path, aside: Path) -> None:
+    """Give the file `aside` the name `target`; of a file that has the name it takes mode and owner."""
+    _flush(aside)
+    try:
+        before = target.stat()
+    except FileNotFoundError:
+        aside.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+    else:
+        if hasattr(os, "chown"):
+            with contextlib.suppress(OSError):  # only root may give a file away
+                os.chown(aside, before.st_uid, before.st_gid)
+        aside.chmod(stat.S_IMODE(before.st_mode))
+    aside.replace(target)
+
+
+def _descriptor(path: str | os.PathLike[str]) -> int | None:
+    """The descriptor that an output's name stands for; None for all other names.
+
+    Opening /dev/stdout anew would begin at the start of the file that a shell sent it to, and a rename would take the
+    file away from under the shell.
+    """
+    name = os.fspath(path)
+    if name == _STANDARD:
+        return 1
+    for _ in range(8):  # links: /dev/stdout -> /proc/self/fd/1
+        folder, last = os.path.split(name)
+        try:
+            if last.isdecimal() and os.path.realpath(folder) in (f"/proc/{os.getpid()}/fd", "/dev/fd"):
+                return int(last)
+            name = os.path.join(folder, os.readlink(name))
+        except (OSError, ValueError):  # not a link
+            return None
+    return None
+
+
+def _opened_stream(path: str | os.PathLike[str]) -> IO[bytes]:
+    """A stream, open for writing.
+
+    Raises:
+        OutputError: no program reads the pipe.
+    """
+    descriptor = _descriptor(path)
+    if descriptor is not None:
+        sys.stdout.flush()  # what was printed before comes first
+        return os.fdopen(os.dup(descriptor), "wb")
+    end = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            # Not a plain open, which would wait forever for a reader.
+            opened = os.open(path, os.O_WRONLY | _NO_WAIT)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > end:
+                raise OutputError(f"{path}: cannot be written: no program reads this pipe") from None
+            time.sleep(0.02)
+    if _NO_WAIT:
+        os.set_blocking(opened, True)
+    return os.fdopen(opened, "wb")
 
 
 def _flush(path: Path) -> None:

@@ -21,7 +21,7 @@ from refineloc.runtime.annotations import Annotations, read_annotations, write_a
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.detections import write_detections
 from refineloc.runtime.errors import ConfigError, InputError
-from refineloc.runtime.files import check_writable, make_folder, read_text
+from refineloc.runtime.files import check_writable, is_stream, make_folder, read_text
 
 __all__ = ["main"]
 
@@ -169,7 +169,7 @@ def _note_losses(form: Form, out: Path, tracks: list[Track], unread_scores: int)
 
 
 def _form_of(out: Path, scored: bool) -> Form:
-    """The format by OUT's ending; .json and .csv stay detections or annotations, as the input is."""
+    """The format by OUT's ending; .json, .csv and streams stay detections or annotations, as the input is."""
     ending = out.suffix.lower()
     if ending == ".jsonl":
         return "detections"
@@ -178,6 +178,8 @@ def _form_of(out: Path, scored: bool) -> Form:
     for form, endings in _ENDINGS.items():
         if ending in endings:
             return form
+    if is_stream(out):
+        return "detections" if scored else "annotations"
     known = sorted({ending for endings in _ENDINGS.values() for ending in endings})
     raise InputError(f"{out}: expected a name that ends in {', '.join(known)}, or a folder and --to srt, vtt or elan")
 
@@ -234,7 +236,7 @@ def _write_each(form: Form, out: Path, tracks: list[Track], media: str) -> str:
             write_subtitles(path, track, "srt" if form == "srt" else "vtt")
 
     ending = _ENDINGS[form][0]
-    if out.suffix.lower() == ending:
+    if out.suffix.lower() == ending or is_stream(out):
         if len(tracks) != 1:
             raise InputError(
                 f"{out}: {form} holds one video, and there are {len(tracks)}; "

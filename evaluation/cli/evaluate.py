@@ -1,5 +1,6 @@
 """`refineloc-eval`: detections and ground truth in, mean average precision out."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from refineloc.runtime.annotations import read_annotations, read_regions
 from refineloc.runtime.cli.common import VersionOption, new_app, run_app
 from refineloc.runtime.detections import read_detections
 from refineloc.runtime.errors import ConfigError
-from refineloc.runtime.files import atomic_write, check_writable
+from refineloc.runtime.files import atomic_write, check_writable, is_stdout
 
 __all__ = ["main"]
 
@@ -44,7 +45,12 @@ def evaluate_command(
         str | None, typer.Option(metavar="AN,...", help="Average recall at AN proposals a video, such as 1,10,100.")
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Show every class.")] = False,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write the scores, fractions of 1, here.")] = None,
+    json_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", help="Write the scores, fractions of 1, here; - is stdout, the table then goes to stderr."
+        ),
+    ] = None,
     _version: VersionOption = False,
 ) -> None:
     """Mean average precision as ActivityNet's evaluation kit computes it.
@@ -68,18 +74,23 @@ def evaluate_command(
     evaluation = evaluate(matching, interpolated=interpolated)
     document = evaluation.to_json()
     warn_of_unknown(matching, detections)
-    _print(evaluation, per_class)
-    if bootstrap:
-        intervals = intervals_of(matching, resamples=bootstrap, seed=seed, interpolated=interpolated)
-        document["intervals"] = intervals.to_json(evaluation)
-        print(f"average mAP, 95 % interval over videos\t{intervals.average_mAP[0]:.6f}\t{intervals.average_mAP[1]:.6f}")
-        for tiou_value, low, high in zip(evaluation.tious, *intervals.mAP, strict=True):
-            print(f"mAP@{tiou_value:.2f}, 95 % interval\t{low:.6f}\t{high:.6f}")
-    if numbers:
-        recalls = average_recall(matching, numbers)
-        document["average_recall"] = {str(number): float(value) for number, value in zip(numbers, recalls, strict=True)}
-        for number, value in zip(numbers, recalls, strict=True):
-            print(f"AR@{number}\t{value:.6f}")
+    # Standard output is for one of the two.
+    with contextlib.redirect_stdout(sys.stderr) if json_out and is_stdout(json_out) else contextlib.nullcontext():
+        _print(evaluation, per_class)
+        if bootstrap:
+            intervals = intervals_of(matching, resamples=bootstrap, seed=seed, interpolated=interpolated)
+            document["intervals"] = intervals.to_json(evaluation)
+            low, high = intervals.average_mAP
+            print(f"average mAP, 95 % interval over videos\t{low:.6f}\t{high:.6f}")
+            for tiou_value, low, high in zip(evaluation.tious, *intervals.mAP, strict=True):
+                print(f"mAP@{tiou_value:.2f}, 95 % interval\t{low:.6f}\t{high:.6f}")
+        if numbers:
+            recalls = average_recall(matching, numbers)
+            document["average_recall"] = {
+                str(number): float(value) for number, value in zip(numbers, recalls, strict=True)
+            }
+            for number, value in zip(numbers, recalls, strict=True):
+                print(f"AR@{number}\t{value:.6f}")
     if json_out is not None:
         with atomic_write(json_out) as handle:
             json.dump(document, handle, indent=1)

@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from refineloc.evaluation.pictures.common import new_figure, pictures, save_pict
 from refineloc.runtime.annotations import VideoAnnotation
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError
-from refineloc.runtime.files import atomic_path, check_writable
+from refineloc.runtime.files import atomic_path, check_writable, output_ending
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.values import Scores
 
@@ -70,7 +69,7 @@ def draw_timeline(
     end after the video, the axis goes on to their end, and a dashed line marks the video's.
 
     Args:
-        path: the picture; .png, .svg or .pdf.
+        path: the picture; .png, .svg or .pdf. A stream without such an ending, as "-" is, gets PNG.
         video: annotated segments in seconds; a video without any gets an empty first row.
         rows: detections (seconds) by row title, from top to bottom; the best `DRAWN` of each are drawn.
         title: above the picture; the video's name if left out.
@@ -86,7 +85,7 @@ def draw_timeline(
     if not rows:
         raise InputError(f"timeline of {video.name!r}: expected at least one row of detections, got none")
     with pictures(), atomic_path(path) as aside:
-        save_picture(_draw(video, rows, title, curves or {}), aside, Path(path).suffix[1:].lower())
+        save_picture(_draw(video, rows, title, curves or {}), aside, output_ending(path, FORMATS)[1:])
 
 
 def best_detections(detections: Detections) -> Detections:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,12 +15,12 @@ import typer
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.cli.common import VersionOption, new_app, note, parse_numbers, progress, run_app
 from refineloc.runtime.cli.journal import Journal
-from refineloc.runtime.detections import write_detections
+from refineloc.runtime.detections import DETECTION_ENDINGS, write_detections
 from refineloc.runtime.errors import ConfigError, EngineError, FeatureError, InputError, ModelError, RefineLocError
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
-from refineloc.runtime.files import check_writable
+from refineloc.runtime.files import check_writable, is_stream
 from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
 from refineloc.runtime.segments.rules import Profile, Setting, every_setting, profiles_with
 
@@ -74,7 +75,8 @@ def detect(
     features: Annotated[Path, typer.Argument(help="HDF5 file, or folder of .npy files, with snippet features.")],
     model: Annotated[Path, typer.Option(help="ONNX file that refineloc-export wrote.")] = Path("model.onnx"),
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Where to write: .json (ActivityNet's form), .csv or .jsonl.")
+        Path,
+        typer.Option("--out", "-o", help="Where to write: .json (ActivityNet's form), .csv or .jsonl; - is stdout."),
     ] = Path("detections.json"),
     fps: Annotated[float | None, typer.Option(help="Frames a second of videos whose features do not state it.")] = None,
     videos: Annotated[
@@ -117,7 +119,9 @@ def detect(
 
     if fps is not None and videos is not None:
         raise InputError("--fps and --videos: give one of them")
-    check_writable(out, suffixes=(".json", ".csv", ".jsonl"))
+    check_writable(out, suffixes=DETECTION_ENDINGS)
+    if resume and is_stream(out):
+        raise ConfigError(f"--resume: {out} is not a file, and only a file has a journal beside it")
     stated = {
         setting.name: _parsed(setting, settings[setting.name])
         for setting in every_setting()
@@ -140,7 +144,11 @@ def detect(
             times = {name: (annotations[name].fps, annotations[name].duration_s) for name in names}
         inputs = _inputs(detector, model, store, names, fps=fps, times=times)
         wanted = _without(names, leave_out or [], store)
-        with Journal(out, inputs, classes=len(detector.classes), resume=resume) as journal, _resume_hint(journal):
+        with (
+            _journal_beside(out) as beside,
+            Journal(beside, inputs, classes=len(detector.classes), resume=resume) as journal,
+            _resume_hint(journal) if beside == out else contextlib.nullcontext(),
+        ):
             remaining = _remaining(journal, wanted)
             began = time.perf_counter()
             with progress("detecting", len(remaining), "videos") as advance:
@@ -172,6 +180,16 @@ def _inputs(
         "settings": repr(detector.settings),
         "options": hashlib.sha256(repr(more).encode()).hexdigest(),
     }
+
+
+@contextlib.contextmanager
+def _journal_beside(out: Path) -> Iterator[Path]:
+    """The output that the journal lies beside: `out`; for a stream, which has no folder, a name in a temporary one."""
+    if not is_stream(out):
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="refineloc-") as folder:
+        yield Path(folder, "detections")
 
 
 @contextlib.contextmanager

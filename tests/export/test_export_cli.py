@@ -172,3 +172,18 @@ def test_without_the_train_extra(export: Export, tmp_path: Path, monkeypatch: py
     done = export("anything")
     assert done.returncode == 2
     assert done.stderr == "error: refineloc-export needs onnx: pip install 'refineloc[train,cpu]'\n"
+
+
+def test_a_model_on_standard_output_is_alone_there(export: Export, tmp_path: Path) -> None:
+    make_run(tmp_path / "here", iterations=1)
+    before = os.dup(1)
+    try:
+        with (tmp_path / "stdout.onnx").open("wb") as file:
+            os.dup2(file.fileno(), 1)
+        done = export("here", "-o", "-")
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("-: refineloc iteration 0, 3 classes")
+    assert Session(tmp_path / "stdout.onnx", "cpu").metadata.iteration == 0

@@ -88,7 +88,7 @@ def test_failed_writes_leave_nothing_and_keep_what_was_there(tmp_path: Path) -> 
     (tmp_path / "f.json").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
         write_detections(tmp_path / "f.json", FOUND)
-    with pytest.raises(InputError, match=r"\.json, \.csv or \.jsonl"):
+    with pytest.raises(InputError, match=r"\.json, \.csv, \.jsonl"):
         write_detections(tmp_path / "d.txt", FOUND)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import numpy as np
+import programs
 import pytest
 
 from refineloc.evaluation.cli.convert import main
@@ -245,3 +246,12 @@ def test_pickles_of_wtalc_are_read_only_when_the_option_says_so(here: Path, run:
     done = run("wtalc", "out.json", "--allow-pickle")
     assert done.returncode == 0, done
     assert read_annotations(here / "out.json")["a"].segment_labels == ("run",)
+
+
+def test_standard_output_has_the_input_s_kind_or_that_of_to(here: Path) -> None:
+    done = programs.run("refineloc-convert", "found.json", "-", cwd=here)
+    assert json.loads(done.stdout)["results"].keys() == {"a", "b"}
+    done = programs.run("refineloc-convert", "truth.csv", "/dev/stdout", cwd=here)
+    assert json.loads(done.stdout)["database"].keys() == {"c"}
+    done = programs.run("refineloc-convert", "found.json", "-", "--to", "vtt", "--video", "b", cwd=here)
+    assert done.stdout.startswith("WEBVTT\n\n1\n00:00:01.000 --> 00:00:03.000\nswim")

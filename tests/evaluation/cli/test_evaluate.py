@@ -126,3 +126,10 @@ def test_scores_load_no_pictures(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_json_on_standard_output_is_alone_there(folder: Path) -> None:
+    done = programs.run("refineloc-eval", "found.csv", "truth.csv", "--tiou", "0.5,0.8", "--json", "-", cwd=folder)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["average_mAP"] == pytest.approx(0.625)
+    assert done.stderr.startswith("class\tinstances\taverage\t0.50\t0.80\nall\t3\t0.625000")

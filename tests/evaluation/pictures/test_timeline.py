@@ -1,6 +1,8 @@
 """The picture of a time line: drawn for short and long, few and many, and never half-written."""
 
 import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -66,6 +68,14 @@ def test_says_what_it_shows(tmp_path):
     svg = (tmp_path / "a.svg").read_text()
     assert "ground truth (0)" in svg
     assert "other classes" not in svg
+
+
+def test_a_stream_without_an_ending_gets_a_png(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit((tmp_path / "pipe").read_bytes)
+        draw_timeline(tmp_path / "pipe", video(), {"row": detected([(1, 3, 0.5, 0)])})
+        assert read.result().startswith(b"\x89PNG")
 
 
 def drawn(*arguments, **options):

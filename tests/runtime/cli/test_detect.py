@@ -267,3 +267,17 @@ def test_an_earlier_output_survives_an_error(folder: Path) -> None:
     (folder / "detections.json").write_text("precious")
     assert run("absent.h5", cwd=folder).returncode == 2
     assert (folder / "detections.json").read_text() == "precious"
+
+
+def test_a_stream_gets_what_a_file_would(folder: Path) -> None:
+    """With nothing beside it: no journal under /dev, nor in the folder."""
+    line = ("features.h5", "--provider", "cpu")
+    assert run(*line, "-o", "out.json", cwd=folder).returncode == 0
+    expected = (folder / "out.json").read_text()
+    before = sorted(folder.iterdir())
+    for name in ("-", "/dev/stdout"):
+        done = run(*line, "-o", name, cwd=folder)
+        assert (done.returncode, done.stdout) == (0, expected)
+        assert done.stderr.startswith(f"{name}: ")
+    assert sorted(folder.iterdir()) == before
+    fails(*line, "-o", "-", "--resume", cwd=folder, message="--resume: - is not a file")
