@@ -12,7 +12,7 @@ import numpy.typing as npt
 from refineloc.runtime.batches import FeatureBatch, Planned, ahead, read_batches
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
-from refineloc.runtime.features.checks import check_array, check_finite
+from refineloc.runtime.features.checks import as_array, check_array, check_finite
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.model.gpu import PinnedBuffers
 from refineloc.runtime.model.limits import BATCH_SNIPPETS
@@ -246,7 +246,7 @@ class Detector:
                 f"{where}: its snippets have {frames} frames, the model's have {self.metadata.snippet_frames}; "
                 "extract the features as for training"
             )
-        grid = self._grid(video_times(info, VideoTimes(*times.get(name, ())), fps=fps), where)
+        grid = self._grid(video_times(info, _stated(times, name), fps=fps), where)
         columns = self.metadata.columns(info.width, where)
         return Planned(name, info.snippets, info.dtype == np.float16, columns, grid)
 
@@ -256,13 +256,20 @@ class Detector:
         """Arrays as batches. The caller's iterable runs in the caller's thread, one batch at a time."""
         waiting: list[tuple[str, SnippetGrid, npt.NDArray[np.float32]]] = []
         size = 0
-        for name, features in videos:
+        for video in videos:
+            try:
+                name, features = video
+            except (TypeError, ValueError):
+                raise InputError(
+                    f"videos: expected pairs of name and features, got {type(video).__name__}; give these, a mapping, "
+                    "or the store of open_features(PATH)"
+                ) from None
             where = f"video {name!r}"
             checked = self._checked(features, where)
             if waiting and size + len(checked) > self._batch_snippets:
                 yield _batch(waiting)
                 waiting, size = [], 0
-            grid = self._grid(video_times(None, VideoTimes(*times.get(name, ())), fps=fps), where)
+            grid = self._grid(video_times(None, _stated(times, name), fps=fps), where)
             waiting.append((name, grid, checked))
             size += len(checked)
         if waiting:
@@ -277,17 +284,19 @@ class Detector:
             raise InputError(f"{where}: its fps is not known, and seconds need it; give fps or times", parameter="fps")
         return grid
 
-    def _checked(self, features: npt.ArrayLike, where: str) -> npt.NDArray[np.float32]:
-        array = np.asarray(features)
+    def _checked(self, features: npt.ArrayLike, where: str, *, least: int = 1) -> npt.NDArray[np.float32]:
+        """What the model takes of features [T, D], T >= `least`: its columns, float32 and finite."""
+        array = as_array(features, where)
         check_array(array.shape, array.dtype, where)
-        if not len(array):
+        if len(array) < least:
             raise FeatureError(f"{where}: has no snippets")
         columns = np.ascontiguousarray(array[:, self.metadata.columns(array.shape[1], where)])
-        if columns.dtype == np.float16:
+        if columns.dtype == np.float16 and len(columns):
             packed = np.empty(columns.shape, dtype=np.float32)
             self._half_to_float()(columns, packed)
         else:
-            packed = np.asarray(columns, dtype=np.float32)
+            with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is found below
+                packed = np.asarray(columns, dtype=np.float32)
         check_finite(packed, where)
         return packed
 
@@ -303,9 +312,18 @@ def _empty(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     return np.empty(shape, dtype=np.float32)
 
 
+def _stated(times: Times, name: str) -> VideoTimes:
+    stated = times.get(name, ())
+    if not isinstance(stated, Sequence) or isinstance(stated, str) or len(stated) > 2:
+        raise InputError(f"times: video {name!r}: expected (fps, duration in seconds), got {stated!r:.40}")
+    return VideoTimes(*stated)
+
+
 def _pairs(
     videos: Mapping[str, npt.ArrayLike] | Iterable[tuple[str, npt.ArrayLike]], names: Sequence[str] | None
 ) -> Iterable[tuple[str, npt.ArrayLike]]:
+    if isinstance(videos, (str, bytes, os.PathLike)) or not isinstance(videos, (Mapping, Iterable)):
+        raise InputError(f"videos: expected features, got {videos!r:.40}; open a file with open_features(PATH)")
     if not isinstance(videos, Mapping):
         if names is not None:
             raise ConfigError("names: goes with a feature store or a mapping; leave videos out of the iterable itself")

@@ -35,12 +35,13 @@ class RefineLocError(Exception):
     """Base of all errors that refineloc raises on purpose.
 
     Args:
-        message: one line.
+        message: what is wrong, as one line; line ends, such as of an array in it, become spaces.
         parameter: the name of the parameter that would cure it, where there is one.
     """
 
     def __init__(self, message: object = "", *, parameter: str = "") -> None:
-        super().__init__(message)
+        lines = str(message).splitlines()
+        super().__init__(" ".join(line.strip() for line in lines) if len(lines) > 1 else message)
         # An instance attribute, which pickle keeps: errors cross from one process to another.
         self.parameter = parameter
 

@@ -23,7 +23,8 @@ import numpy.typing as npt
 from refineloc._ext.segments import segment_score
 from refineloc.runtime.detections import Detection, Detections
 from refineloc.runtime.detector import Detector
-from refineloc.runtime.errors import ConfigError, FeatureError
+from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.scalars import as_whole
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.rules import ManyThresholds
@@ -64,11 +65,14 @@ class StreamingDetector:
         self, detector: Detector, *, fps: float, snippet_frames: int | None = None, max_open_snippets: int = 20_000
     ) -> None:
         _check_streamable(detector)
-        if max_open_snippets < 1:
-            raise ConfigError(f"max_open_snippets: expected at least 1, got {max_open_snippets}")
+        longest = as_whole(max_open_snippets)
+        if longest is None or longest < 1:
+            raise ConfigError(
+                f"max_open_snippets: expected a whole number of at least 1, got {max_open_snippets!r:.40}"
+            )
         self._detector = detector
         self._grid = SnippetGrid(fps, detector.metadata.snippet_frames if snippet_frames is None else snippet_frames)
-        self._max_open = max_open_snippets
+        self._max_open = longest
         classes = len(detector.classes)
         # The runs of all classes, not widened: the top k classes and the end of the video are known later.
         self._rules = replace(detector.settings, top_k=classes, widen=0)
@@ -103,16 +107,12 @@ class StreamingDetector:
         """
         if self._finished:
             raise ConfigError("streaming: the video was finished; make a StreamingDetector for the next one")
-        array = np.asarray(features)
-        if array.ndim == 2 and not len(array):
+        array = self._detector._checked(features, "features", least=0)
+        if not len(array):
             return []
         anchor = self._attention.anchor
-        if anchor is None:
-            scores = self._detector.scores(array)
-        elif array.shape[1:] != anchor.shape:
-            raise FeatureError(f"features: expected shape k x {len(anchor)} as before, got shape {array.shape}")
-        else:  # the anchor goes last, so that errors have the caller's snippet numbers
-            scores = self._detector.scores(np.concatenate([array, anchor[None]]))
+        # The anchor goes last, so that errors have the caller's snippet numbers.
+        scores = self._detector.scores(array if anchor is None else np.concatenate([array, anchor[None]]))
         new = len(array)
         self._weight = np.concatenate([self._weight, self._attention.add(array, scores)])
         self._class_scores = np.concatenate([self._class_scores, scores.class_scores[:new]])
@@ -215,6 +215,8 @@ class StreamingDetector:
 
 def _check_streamable(detector: Detector) -> None:
     """Refuse detectors that need the whole video; first for reasons that no setting can change."""
+    if not isinstance(detector, Detector):
+        raise ConfigError(f"detector: expected a Detector, got {detector!r:.40}; give Detector(MODEL)")
     base, context = detector.metadata.base, detector.metadata.context_snippets
     if context > 0:
         raise ConfigError(
@@ -260,12 +262,12 @@ class _RunningAttention:
     """
 
     def __init__(self, classes: int) -> None:
-        self.anchor: npt.NDArray[np.floating] | None = None  # its features, [D]
+        self.anchor: npt.NDArray[np.float32] | None = None  # its features, [D]
         self._anchor_weight = 1.0
         self.total = 0.0
         self._sum = np.zeros(classes)  # of weight times C̄
 
-    def add(self, array: npt.NDArray[np.floating], scores: Scores) -> npt.NDArray[np.float64]:
+    def add(self, array: npt.NDArray[np.float32], scores: Scores) -> npt.NDArray[np.float64]:
         """The weights of new snippets.
 
         Args:

@@ -1,16 +1,63 @@
 """Checks of arrays of features, from files and from callers; each message begins with the file and the video."""
 
+import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError
+from refineloc.runtime.errors import FeatureError, first_line
 
-__all__ = ["DAMAGED", "check_array", "check_finite"]
+__all__ = ["DAMAGED", "as_array", "check_array", "check_finite"]
 
 # What h5py raises on files that are damaged inside; a FeatureError is a ValueError too, and is let through first.
 DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError)
+
+
+def as_array(features: Any, where: str) -> npt.NDArray[Any]:
+    """Features of any library as a NumPy array, from its memory where that is possible.
+
+    Taken are what NumPy takes, torch's tensors (with gradients, in bfloat16, on a GPU) and lists of them, and what only
+    DLPack moves to the CPU, such as CuPy's arrays. bfloat16 becomes float32.
+
+    Raises:
+        FeatureError: it is no array, is ragged or has masked values.
+    """
+    try:
+        array = _numpy(_without_torch(features))
+    except MemoryError:
+        raise
+    except Exception as error:  # of any library
+        raise FeatureError(f"{where}: cannot be read as an array of T x D numbers: {first_line(error)}") from error
+    if array.dtype == object:
+        raise FeatureError(f"{where}: expected an array of T x D numbers, got {type(features).__name__}")
+    # ml_dtypes' type, which JAX and TensorFlow have; NumPy itself has no bfloat16.
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _without_torch(features: Any) -> Any:
+    """Torch's tensors as NumPy's arrays, a list of them as a list; all else as it is. Torch is not imported."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return features
+    if isinstance(features, (list, tuple)) and features and isinstance(features[0], torch.Tensor):
+        return [_without_torch(part) for part in features]
+    if not isinstance(features, torch.Tensor):
+        return features
+    features = features.detach()
+    return (features.float() if features.dtype == torch.bfloat16 else features).cpu().numpy()
+
+
+def _numpy(features: Any) -> npt.NDArray[Any]:
+    ma = sys.modules.get("numpy.ma")
+    if ma is not None and ma.isMaskedArray(features) and ma.is_masked(features):
+        raise ValueError("it has masked values; fill them or leave their snippets out")
+    try:
+        return np.asarray(features)
+    except Exception:  # CuPy's TypeError, among others
+        if not hasattr(features, "__dlpack__"):
+            raise
+        return np.from_dlpack(features, device="cpu")
 
 
 def check_finite(features: npt.NDArray[Any], where: str) -> None:

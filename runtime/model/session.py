@@ -25,6 +25,7 @@ from refineloc.runtime.model.gpu import PinnedBuffers, gpu_problem
 from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.onnx_guard import read_model
+from refineloc.runtime.scalars import as_whole
 from refineloc.runtime.segments.values import Scores
 
 __all__ = [
@@ -94,8 +95,8 @@ class Session:
     ) -> None:
         if provider not in ("auto", *ONNX_NAMES):
             raise ConfigError(f"provider: expected auto, tensorrt, cuda or cpu, got {provider!r}")
-        _check_count("threads", threads, 0, MAX_THREADS)
-        _check_count("batch_snippets", batch_snippets, 1, MAX_BATCH_SNIPPETS)
+        threads = _count("threads", threads, 0, MAX_THREADS)
+        batch_snippets = _count("batch_snippets", batch_snippets, 1, MAX_BATCH_SNIPPETS)
         if engine_cache is not None and provider != "tensorrt":
             raise ConfigError(f"engine_cache: goes with the provider 'tensorrt', got {provider!r}")
         self.path = Path(path)
@@ -411,6 +412,8 @@ def _finite(scores: Scores) -> bool:
         return all(np.isfinite(values.sum()) for values in scores)  # a sum takes one fast pass and no temporary array
 
 
-def _check_count(name: str, value: object, low: int, high: int) -> None:
-    if not (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and low <= value <= high):
+def _count(name: str, value: object, low: int, high: int) -> int:
+    count = as_whole(value)
+    if count is None or not low <= count <= high:
         raise ConfigError(f"{name}: expected a whole number from {low:,} to {high:,}, got {value!r:.40}")
+    return count

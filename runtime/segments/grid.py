@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import InputError
+from refineloc.runtime.scalars import as_number, as_whole
 
 __all__ = ["SnippetGrid"]
 
@@ -35,21 +36,21 @@ class SnippetGrid:
     duration_s: float | None = None
 
     def __post_init__(self) -> None:
-        if not (_is_number(self.fps) and _LEAST_FPS <= self.fps <= _MOST_FPS):
+        fps, frames = as_number(self.fps), as_whole(self.snippet_frames)
+        if fps is None or not _LEAST_FPS <= fps <= _MOST_FPS:
             raise InputError(
                 f"fps: expected a positive number of frames a second, {_LEAST_FPS:g} to {_MOST_FPS:,.0f}, "
                 f"got {self.fps!r:.40}"
             )
-        # Refuse 16.0 too: a float was computed, and the next one may be 15.99.
-        whole = isinstance(self.snippet_frames, (int, np.integer)) and not isinstance(self.snippet_frames, bool)
-        if not (whole and 1 <= self.snippet_frames <= _MOST_FRAMES):
+        if frames is None or not 1 <= frames <= _MOST_FRAMES:
             raise InputError(
                 f"snippet_frames: expected a whole number of at least 1 frame, got {self.snippet_frames!r:.40}"
             )
-        if self.duration_s is not None and not (
-            _is_number(self.duration_s) and self.duration_s > 0 and math.isfinite(self.duration_s)
-        ):
+        duration = None if self.duration_s is None else as_number(self.duration_s)
+        if self.duration_s is not None and not (duration is not None and 0 < duration < math.inf):
             raise InputError(f"duration_s: expected a number of seconds above 0, got {self.duration_s!r:.40}")
+        for name, value in (("fps", fps), ("snippet_frames", frames), ("duration_s", duration)):
+            object.__setattr__(self, name, value)
 
     def seconds(
         self, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]
@@ -87,7 +88,3 @@ class SnippetGrid:
         for a, b in zip(np.clip(first, 0, snippets), np.clip(past, 0, snippets), strict=True):
             mask[int(a) : int(b)] = True
         return mask
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (float, int, np.floating, np.integer)) and not isinstance(value, bool)

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 
 from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.scalars import as_number, as_whole
 
 __all__ = [
     "MAX_THRESHOLDS",
@@ -84,19 +85,18 @@ class Setting:
         elif self.type == tuple[float, ...]:
             several = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
             if several and 0 < len(value) <= MAX_THRESHOLDS and all(map(self._is_inside, value)):
-                return tuple(map(float, value))
+                return tuple(map(as_number, value))
         elif value is None and self.type == float | None:
             return None
         elif self._is_inside(value):
-            if self.type is not int:
-                return float(value)
-            if isinstance(value, (int, np.integer)):
-                return int(value)
+            number = as_whole(value) if self.type is int else as_number(value)
+            if number is not None:
+                return number
         raise ConfigError(f"{self.name}: expected {self.expected}, got {value!r:.40}")
 
     def _is_inside(self, value: Any) -> bool:
-        number = isinstance(value, (float, int, np.floating, np.integer)) and not isinstance(value, bool)
-        return number and bool(self.least <= value <= self.most)  # NaN fails every comparison
+        number = as_number(value)
+        return number is not None and self.least <= number <= self.most  # NaN fails every comparison
 
 
 def _about(description: str, least: float = 0, most: float = _FINITE) -> dict[str, Any]:
