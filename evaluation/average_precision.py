@@ -61,7 +61,8 @@ def evaluate(matching: Matching, *, interpolated: bool = True) -> Evaluation:
 
     Args:
         matching: detections and ground truth, by `match_detections`.
-        interpolated: as ActivityNet's kit and VOC 2011; False: the mean precision at true positives, as W-TALC's.
+        interpolated: as ActivityNet's kit and VOC 2011; False: the mean over annotations of the precision at each true
+            positive. W-TALC's code takes that mean too, of other matches (docs/evaluation.md).
     """
     truth = matching.truth
     ap = average_precision(

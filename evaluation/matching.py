@@ -1,8 +1,8 @@
 """Which annotation each detection takes: average precision, intervals, diagnosis and report all start from it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import AnnotationError, ConfigError
 
-__all__ = ["DEFAULT_TIOUS", "Matching", "Regions", "TruthTable", "match_detections"]
+__all__ = ["DEFAULT_TIOUS", "AmbiguousRule", "Matching", "Regions", "TruthTable", "match_detections"]
 
 DEFAULT_TIOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 
@@ -21,13 +21,16 @@ _REPEATED_S = 1e-3  # annotations whose bounds differ by no more repeat each oth
 # Ambiguous regions by video: (start, end) in seconds.
 Regions = Mapping[str, Sequence[tuple[float, float]]]
 
+# Of the detections that overlap an ambiguous region: spare the false positives, or drop all of them before matching.
+AmbiguousRule = Literal["spare", "drop"]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matching:
     """Detections, the ground truth, and which annotation each detection takes: what every measure starts from.
 
     Attributes:
-        detections: as given, by video.
+        detections: as given, by video; without those that the rule "drop" of ambiguous regions took away.
         annotations: as given.
         tious: thresholds, float64 [K].
         truth: the annotations that count, by video and class.
@@ -36,7 +39,7 @@ class Matching:
         start, end, score: of each detection, float64 [n]; by class, and within a class by falling score.
         annotation: index into `truth` of the annotation that each detection takes at each threshold, -1 for a false
             positive, int32 [K, n].
-        ambiguous: whether each detection overlaps an ambiguous region, bool [n].
+        ambiguous: whether each detection overlaps an ambiguous region and is spared for it, bool [n].
         unknown_labels: detections whose class the ground truth does not have; they are left out, as the kit does.
         unknown_videos: videos of the detections that the ground truth does not have; theirs are false positives.
     """
@@ -76,11 +79,12 @@ def match_detections(
     *,
     drop_repeated: bool = False,
     ambiguous: Regions | None = None,
+    ambiguous_rule: AmbiguousRule = "spare",
 ) -> Matching:
     """Match detections with ground truth, as ActivityNet's evaluation kit does (docs/evaluation.md).
 
-    Annotations of length zero are dropped, as the field does. Detections of equal score keep the order that the kit's
-    sort gives small classes: the later row first.
+    Two things are ours. Annotations of length zero are dropped, as no detection can match them; the kit keeps them. Of
+    equal scores the later row comes first, always; the kit's sort leaves their order to NumPy and the processor.
 
     Args:
         detections: by video.
@@ -88,17 +92,24 @@ def match_detections(
         tious: thresholds in (0, 1].
         drop_repeated: drop annotations that repeat an earlier one of their class within 0.001 s, as OpenTAD and
             ActionFormer do.
-        ambiguous: regions by video, as of THUMOS14's Ambiguous list: a false positive that overlaps one counts neither
-            way in `evaluate` and `bootstrap`. The diagnosis counts it: DETAD has no such regions.
+        ambiguous: regions by video, as of THUMOS14's Ambiguous list.
+        ambiguous_rule: what becomes of detections that overlap one. "spare": a false positive counts neither way in
+            `evaluate` and `bootstrap`; the diagnosis counts it, as DETAD has no such regions. "drop": all go before
+            matching, right ones too, as in the codes that build on W-TALC's.
 
     Raises:
         AnnotationError: no times in the ground truth.
-        ConfigError: a threshold out of range.
+        ConfigError: a threshold out of range, or no such rule.
     """
+    if ambiguous_rule not in get_args(AmbiguousRule):
+        raise ConfigError(f"ambiguous_rule: expected 'spare' or 'drop', got {ambiguous_rule!r}")
     thresholds = np.asarray(tious, dtype=np.float64)
     if not thresholds.size or not ((thresholds > 0) & (thresholds <= 1)).all():
         raise ConfigError(f"tIoU thresholds: expected numbers above 0 and at most 1, got {list(tious)}")
     truth = _truth_table(annotations, drop_repeated)
+    if ambiguous and ambiguous_rule == "drop":
+        detections = {name: _outside(ambiguous.get(name, ()), video) for name, video in detections.items()}
+        ambiguous = None
 
     video_index = {name: index for index, name in enumerate(annotations)}
     class_index = {label: index for index, label in enumerate(truth.classes)}
@@ -143,13 +154,36 @@ def _overlapping(
     start: npt.NDArray[np.float64],
     end: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.bool_]:
-    """Which detections overlap a region of their video; touching is not overlapping."""
+    """Which detections overlap a region of their video."""
     overlapping = np.zeros(len(start), dtype=np.bool_)
     for name in regions.keys() & video_index.keys():
         rows = np.flatnonzero(video == video_index[name])
-        for begin, stop in regions[name]:
-            overlapping[rows] |= (start[rows] < stop) & (end[rows] > begin)
+        overlapping[rows] = _overlap_one_of(regions[name], start[rows], end[rows])
     return overlapping
+
+
+def _overlap_one_of(
+    regions: Sequence[tuple[float, float]], start: npt.NDArray[np.float64], end: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """Which segments overlap one of the regions; touching is not overlapping."""
+    overlapping = np.zeros(len(start), dtype=np.bool_)
+    for begin, stop in regions:
+        overlapping |= (start < stop) & (end > begin)
+    return overlapping
+
+
+def _outside(regions: Sequence[tuple[float, float]], detections: Detections) -> Detections:
+    """The detections of a video that overlap none of its regions."""
+    kept = ~_overlap_one_of(regions, detections.start, detections.end)
+    if kept.all():
+        return detections
+    return replace(
+        detections,
+        start=detections.start[kept],
+        end=detections.end[kept],
+        score=detections.score[kept],
+        label_index=detections.label_index[kept],
+    )
 
 
 def _classes_of(parts: list[Detections], class_index: Mapping[str, int]) -> npt.NDArray[np.int64]:

@@ -11,6 +11,7 @@ import typer
 from refineloc.evaluation import Evaluation, average_recall, evaluate, match_detections
 from refineloc.evaluation import bootstrap as intervals_of
 from refineloc.evaluation.cli.common import DropRepeated, Subset, Tiou, parse_tious, warn_of_unknown
+from refineloc.evaluation.matching import AmbiguousRule
 from refineloc.runtime.annotations import read_annotations, read_regions
 from refineloc.runtime.cli.common import VersionOption, new_app, run_app
 from refineloc.runtime.detections import read_detections
@@ -31,11 +32,18 @@ def evaluate_command(
     drop_repeated: DropRepeated = False,
     interpolation: Annotated[
         Literal["voc", "none"],
-        typer.Option(help="Of average precision: VOC 2011, as ActivityNet's kit, or none, as W-TALC's."),
+        typer.Option(help="Of average precision: VOC 2011, as ActivityNet's kit, or none."),
     ] = "voc",
     ambiguous: Annotated[
         Path | None,
-        typer.Option(help="Lines VIDEO START END: false positives that overlap these regions count neither way."),
+        typer.Option(help="Ambiguous regions: lines VIDEO START END, such as THUMOS14's Ambiguous_test.txt."),
+    ] = None,
+    ambiguous_rule: Annotated[
+        AmbiguousRule | None,
+        typer.Option(
+            help="With --ambiguous: spare false positives that overlap a region (the default), or drop all detections "
+            "that do, right ones too, as code that builds on W-TALC's does."
+        ),
     ] = None,
     bootstrap: Annotated[
         int, typer.Option(min=0, metavar="N", help="95 % confidence intervals from N resamples of the videos.")
@@ -55,9 +63,12 @@ def evaluate_command(
 ) -> None:
     """Mean average precision as ActivityNet's evaluation kit computes it.
 
-    Annotations of length zero are dropped. Videos without annotations hold false positives only; classes that the
-    ground truth does not have are left out, and counted in a warning.
+    Two things differ: annotations of length zero are dropped, and the order of equal scores is fixed. Videos without
+    annotations hold false positives only; classes that the ground truth does not have are left out, and counted in a
+    warning.
     """
+    if ambiguous_rule is not None and ambiguous is None:
+        raise ConfigError("--ambiguous-rule: goes with --ambiguous FILE, which is not given")
     tious = parse_tious(tiou)
     numbers = _numbers(recall) if recall is not None else []
     if json_out is not None:
@@ -69,6 +80,7 @@ def evaluate_command(
         tious,
         drop_repeated=drop_repeated,
         ambiguous=read_regions(ambiguous) if ambiguous is not None else None,
+        ambiguous_rule=ambiguous_rule or "spare",
     )
     interpolated = interpolation == "voc"
     evaluation = evaluate(matching, interpolated=interpolated)

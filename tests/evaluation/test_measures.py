@@ -60,6 +60,49 @@ def test_ambiguous_regions_ignore_false_positives_only() -> None:
     assert evaluate(touching).mAP.tolist() == pytest.approx([9 / 20])
 
 
+def test_ambiguous_regions_can_drop_right_detections_too() -> None:
+    # v: truth    [====]    [====]              0-5, 10-15
+    #    region        [==]                     4-7
+    #    0.9      [====]                        overlaps it: gone, so that
+    #    0.8      [==]                          0-3, tIoU 0.6, takes the annotation
+    #    0.7           [=]                      5-6 overlaps it: gone
+    #    0.6                [====]              hit
+    #    0.5                     [====]         15-20: a false positive
+    truth = truth_of({"v": [(0, 5), (10, 15)], "w": [(0, 5)]})
+    rows = [(0, 5, 0.9), (0, 3, 0.8), (5, 6, 0.7), (10, 15, 0.6), (15, 20, 0.5)]
+    detections = scored({"v": rows, "w": [(0, 5, 0.4)]})  # w's lie in no region of w
+    matching = match_detections(detections, truth, [0.5], ambiguous={"v": [(4.0, 7.0)]}, ambiguous_rule="drop")
+    assert matching.score.tolist() == [0.8, 0.6, 0.5, 0.4]
+    assert matching.hits.tolist() == [[1, 1, 0, 1]]
+    assert evaluate(matching).mAP.tolist() == pytest.approx([(1 + 1 + 3 / 4) / 3])
+    assert average_recall(matching, [1]).tolist() == pytest.approx([2 / 3])
+    assert [len(video) for video in matching.detections.values()] == [3, 1]
+    # Spared: the first hit stays, the second detection of its annotation becomes a false positive outside the region.
+    spared = match_detections(detections, truth, [0.5], ambiguous={"v": [(4.0, 7.0)]})
+    assert spared.hits.tolist() == [[1, 0, -1, 1, 0, 1]]
+    with pytest.raises(ConfigError, match="expected 'spare' or 'drop', got 'all'"):
+        match_detections(detections, truth, [0.5], ambiguous={}, ambiguous_rule="all")  # type: ignore[arg-type]
+
+
+def test_the_rule_of_ambiguous_regions_is_an_option(
+    tmp_path: Path, call_program: Callable[..., CompletedProcess[str]]
+) -> None:
+    (tmp_path / "truth.csv").write_text("video-name,t-start,t-end,label\nv,0,5,x\nv,10,15,x\n")
+    (tmp_path / "found.csv").write_text("video-name,t-start,t-end,label,score\nv,0,5,x,0.9\nv,10,15,x,0.8\n")
+    (tmp_path / "regions.txt").write_text("v 4.0 7.0\n")
+    files = ("found.csv", "truth.csv", "--tiou", "0.5", "--json", "out.json")
+    for options, expected in [
+        (("--ambiguous", "regions.txt"), 1.0),
+        (("--ambiguous", "regions.txt", "--ambiguous-rule", "spare"), 1.0),
+        (("--ambiguous", "regions.txt", "--ambiguous-rule", "drop"), 0.5),
+    ]:
+        assert call_program(main, *files, *options).returncode == 0
+        assert json.loads((tmp_path / "out.json").read_text())["average_mAP"] == expected
+    done = call_program(main, *files, "--ambiguous-rule", "drop")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--ambiguous-rule: goes with --ambiguous FILE" in done.stderr
+
+
 @given(
     hits=st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.integers(0, 3)), max_size=25),
     interpolated=st.booleans(),
