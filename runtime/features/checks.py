@@ -1,5 +1,6 @@
 """Checks of arrays of features, from files and from callers; each message begins with the file and the video."""
 
+import os
 import sys
 from typing import Any
 
@@ -8,10 +9,18 @@ import numpy.typing as npt
 
 from refineloc.runtime.errors import FeatureError, first_line
 
-__all__ = ["DAMAGED", "as_array", "check_array", "check_finite"]
+__all__ = ["CHANGED", "DAMAGED", "as_array", "check_array", "check_finite", "file_state"]
 
 # What h5py raises on files that are damaged inside; a FeatureError is a ValueError too, and is let through first.
 DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError)
+
+CHANGED = "the file changed while it was read; wait until it is complete, and start again"
+
+
+def file_state(descriptor: int) -> tuple[int, int]:
+    """Size and time of change (nanoseconds) of an open file: others than before, once a program has written to it."""
+    status = os.fstat(descriptor)
+    return status.st_size, status.st_mtime_ns
 
 
 def as_array(features: Any, where: str) -> npt.NDArray[Any]:

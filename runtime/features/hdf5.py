@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import FeatureError, MissingExtraError, first_line
-from refineloc.runtime.features.checks import DAMAGED, check_array
+from refineloc.runtime.features.checks import CHANGED, DAMAGED, check_array, file_state
 from refineloc.runtime.features.hdf5_chunks import REPACK, check_chunks, check_filters, filters_of, read_packed
 from refineloc.runtime.features.hdf5_virtual import is_virtual
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
@@ -36,6 +36,7 @@ class HDF5File(FeatureStore):
         self._untrusted = untrusted
         self._checked: dict[str, str] = {}  # video -> path of its dataset, once it was checked
         self._file = _open(path)
+        self._state = self._state_now()
         try:
             names = sorted(self._file)
             "".join(names).encode()
@@ -52,6 +53,7 @@ class HDF5File(FeatureStore):
 
     def info(self, name: str) -> FeatureInfo:
         dataset, attributes = self._dataset(name)
+        self._check_unchanged(name)
         snippets, width = dataset.shape
         return FeatureInfo(
             name=name,
@@ -71,6 +73,15 @@ class HDF5File(FeatureStore):
             read_packed(dataset, out, columns, f"{self.path}: video {name!r}")
         else:
             dataset.read_direct(out, source_sel=np.s_[:, columns])
+        self._check_unchanged(name)
+
+    def _state_now(self) -> tuple[int, int]:
+        return file_state(self._file.id.get_vfd_handle())
+
+    def _check_unchanged(self, name: str) -> None:
+        """HDF5 keeps parts of the file in memory, and takes zeros for what lies behind its end."""
+        if self._state_now() != self._state:
+            raise FeatureError(f"{self.path}: video {name!r}: {CHANGED}")
 
     def _dataset(self, name: str) -> tuple[Any, dict[str, Any]]:
         """The dataset of a video, and the attributes of it and of its group. Opens nothing outside the file."""

@@ -1,18 +1,34 @@
-"""Features in a folder of .npy files, which are never unpickled."""
+"""Features in a folder of .npy files, which are never unpickled.
 
+Files are read, not mapped into memory: a program that maps a file which another one cuts short is killed (SIGBUS).
+"""
+
+import contextlib
+import math
 import tokenize
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import FeatureError, first_line
-from refineloc.runtime.features.checks import DAMAGED, check_array
+from refineloc.runtime.features.checks import CHANGED, DAMAGED, check_array, file_state
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 
 __all__ = ["NpyFolder"]
+
+# What NumPy raises on headers, which it reads with Python's parser.
+_UNREADABLE = (*DAMAGED, EOFError, SyntaxError, MemoryError, tokenize.TokenError)
+# Versions 2 and 3 differ in the encoding of names, which arrays of numbers do not have.
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,
+}
+_LARGEST = 2**48  # numbers along an axis: keeps products small and prints short
+_BLOCK = 1 << 19  # bytes at a time of what is converted while it is read
 
 
 class NpyFolder(FeatureStore):
@@ -36,33 +52,103 @@ class NpyFolder(FeatureStore):
         return name in self._known
 
     def info(self, name: str) -> FeatureInfo:
-        parts = self._parts(name)
-        return FeatureInfo(name, len(parts[0]), sum(part.shape[1] for part in parts), np.result_type(*parts))
+        with self._opened(name) as files:
+            dtype = np.result_type(*[file.dtype for file in files])
+            return FeatureInfo(name, files[0].shape[0], sum(file.shape[1] for file in files), dtype)
 
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
-        parts = self._parts(name)
-        features = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        np.copyto(out, features[:, columns], casting="same_kind")
+        with self._opened(name) as files:
+            wanted = range(*columns.indices(sum(file.shape[1] for file in files)))
+            if out.shape != (files[0].shape[0], len(wanted)):  # another file since its shape was asked for
+                raise FeatureError(f"{self.path}: video {name!r}: {CHANGED}")
+            begin = 0
+            for file in files:
+                end = begin + file.shape[1]
+                # Columns first..last - 1 of `out` are in this file.
+                first, last = (max(0, -(-(bound - wanted.start) // wanted.step)) for bound in (begin, end))
+                if own := wanted[first:last]:
+                    file.read_into(out[:, first:last], slice(own.start - begin, own.stop - begin, own.step))
+                begin = end
+            if any(file.has_changed() for file in files):
+                raise FeatureError(f"{self.path}: video {name!r}: {CHANGED}")
 
-    def _parts(self, name: str) -> list[npt.NDArray[Any]]:
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[list["_NpyFile"]]:
+        """The files of a video, flow before rgb, of one length."""
         where = f"{self.path}: video {name!r}"
         if name not in self:
             raise FeatureError(f"{where}: not in the folder, which holds {len(self.names)} videos")
-        parts = []
-        for folder in self._folders:
-            path = folder / f"{name}.npy"
-            try:
-                if not path.is_file():  # opening a pipe could wait forever
-                    raise ValueError("not a file")
-                part = np.load(path, mmap_mode="r", allow_pickle=False)
-                if not isinstance(part, np.ndarray):
-                    part.close()
-                    raise ValueError("an archive of several arrays (.npz)")
-            # NumPy reads the header with Python's own parser, whose errors are many.
-            except (*DAMAGED, EOFError, SyntaxError, MemoryError, tokenize.TokenError, zipfile.BadZipFile) as error:
-                raise FeatureError(f"{where}: not a readable .npy file of numbers: {first_line(error)}") from error
-            check_array(part.shape, part.dtype, where)
-            parts.append(part)
-        if len({part.shape[0] for part in parts}) > 1:
-            raise FeatureError(f"{where}: rgb and flow differ in length: {[p.shape[0] for p in parts]} snippets")
-        return parts
+        with contextlib.ExitStack() as closing:
+            files = []
+            for folder in self._folders:
+                path = folder / f"{name}.npy"
+                try:
+                    if not path.is_file():  # opening a pipe could wait forever
+                        raise ValueError("not a file")
+                    file = _NpyFile(closing.enter_context(path.open("rb")))
+                except _UNREADABLE as error:
+                    raise FeatureError(f"{where}: not a readable .npy file of numbers: {first_line(error)}") from error
+                check_array(file.shape, file.dtype, where)
+                files.append(file)
+            if len({file.shape[0] for file in files}) > 1:
+                lengths = [file.shape[0] for file in files]
+                raise FeatureError(f"{where}: rgb and flow differ in length: {lengths} snippets")
+            yield files
+
+
+class _NpyFile:
+    """An open .npy file of numbers, with all bytes that its header states.
+
+    Raises:
+        ValueError, or another of `_UNREADABLE`: it is none.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._state = file_state(file.fileno())
+        if file.read(2) == b"PK":
+            raise ValueError("an archive of several arrays (.npz)")
+        file.seek(0)
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f"version {version} of the format")
+        self.shape, self._by_columns, self.dtype = _HEADERS[version](file)
+        self._offset = file.tell()
+        if self.dtype.hasobject:
+            raise ValueError("pickled objects, which are not loaded")
+        if not all(type(size) is int and 0 <= size < _LARGEST for size in self.shape):
+            raise ValueError("its shape is none")
+        if self._offset + math.prod(self.shape) * self.dtype.itemsize > self._state[0]:
+            raise ValueError("it is shorter than its header says")
+
+    def read_into(self, out: npt.NDArray[Any], columns: slice) -> None:
+        """Fill `out` [T, columns], converted to its dtype.
+
+        Raises:
+            ValueError: the file ends before its last number.
+        """
+        rows, width = self.shape
+        if self._by_columns:
+            room = np.empty(rows, self.dtype)
+            for index, column in enumerate(range(*columns.indices(width))):
+                self._file.seek(self._offset + column * room.nbytes)
+                self._fill(room)
+                np.copyto(out[:, index], room, casting="same_kind")
+            return
+        self._file.seek(self._offset)
+        if out.dtype == self.dtype and out.shape == self.shape and out.flags.c_contiguous:
+            self._fill(out)
+            return
+        room = np.empty((max(1, min(rows, _BLOCK // (width * self.dtype.itemsize))), width), self.dtype)
+        for begin in range(0, rows, len(room)):
+            part = room[: rows - begin]
+            self._fill(part)
+            np.copyto(out[begin : begin + len(part)], part[:, columns], casting="same_kind")
+
+    def has_changed(self) -> bool:
+        """Whether another program has written to the file since it was opened."""
+        return file_state(self._file.fileno()) != self._state
+
+    def _fill(self, array: npt.NDArray[Any]) -> None:
+        if self._file.readinto(array.reshape(-1).view(np.uint8)) != array.nbytes:  # type: ignore[attr-defined]
+            raise ValueError("it ends before its last number")

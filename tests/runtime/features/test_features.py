@@ -8,6 +8,7 @@ import pytest
 from small_model import write_features
 
 from refineloc.runtime.errors import FeatureError, InputError
+from refineloc.runtime.features import npy
 from refineloc.runtime.features.checks import check_finite
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.streams import stream_slice
@@ -60,6 +61,37 @@ def test_joins_flow_before_rgb(tmp_path: Path) -> None:
     with open_features(tmp_path) as store:
         assert store.info("v").width == 12
         assert np.array_equal(store.read("v"), np.hstack([-FEATURES, FEATURES]))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["f2", ">f4", "f4", "f8"])
+@pytest.mark.parametrize(
+    "columns", [slice(0, 12), slice(3, 9), slice(0, 6), slice(7, 12), slice(1, 12, 4), slice(5, 5)]
+)
+def test_columns_of_npy_files_in_every_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, dtype: str, columns: slice
+) -> None:
+    monkeypatch.setattr(npy, "_BLOCK", 60)  # a few snippets at a time
+    parts = [np.asarray(FEATURES * factor, dtype, order=order) for factor in (-1, 1)]  # type: ignore[call-overload]
+    for kind, part in zip(("flow", "rgb"), parts, strict=True):
+        (tmp_path / kind).mkdir()
+        np.save(tmp_path / kind / "v.npy", part)
+    with (tmp_path / "rgb" / "v.npy").open("ab") as file:
+        file.write(b"more")  # which NumPy leaves alone
+    with open_features(tmp_path) as store:
+        expected = np.hstack(parts)[:, columns].astype(np.float32)
+        assert np.array_equal(store.read("v", columns), expected)
+    with open_features(tmp_path / "rgb") as store:
+        assert np.array_equal(store.read("v"), parts[1].astype(np.float32))
+        assert np.array_equal(store.read("v", slice(2, 5)), parts[1][:, 2:5].astype(np.float32))
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_npy_files_of_every_version(tmp_path: Path, version: tuple[int, int]) -> None:
+    with (tmp_path / "v.npy").open("wb") as file:
+        np.lib.format.write_array(file, FEATURES, version)
+    with open_features(tmp_path) as store:
+        assert np.array_equal(store.read("v"), FEATURES)
 
 
 @pytest.mark.parametrize("kinds", [("f2", "f4"), ("f4", "f2"), ("f8", "f2")])

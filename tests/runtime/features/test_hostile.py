@@ -1,15 +1,17 @@
 """Feature files that would take all memory, wait for ever, or lead out of themselves: one clear line for each."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
 from refineloc.runtime.errors import FeatureError
-from refineloc.runtime.features import hdf5, store
+from refineloc.runtime.features import hdf5, npy, store
 from refineloc.runtime.features.opening import open_features
 
 VALUES = np.random.default_rng(0).standard_normal((7, 6)).astype(np.float32)
@@ -178,7 +180,10 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     refuse(tmp_path / "folder", "not a file")
 
 
-@pytest.mark.parametrize("kind", ["cut", "npz", "pickle", "empty", "header", "shape", "deep", "text"])
+@pytest.mark.parametrize(
+    "kind",
+    ["cut", "npz", "pickle", "empty", "header", "shape", "booleans", "negative", "digits", "version", "deep", "text"],
+)
 def test_npy_files_that_are_not_what_they_say(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -195,6 +200,10 @@ def test_npy_files_that_are_not_what_they_say(tmp_path: Path, kind: str) -> None
         "empty": b"",
         "header": with_header(b"{'descr': '<f4', 'shape': (1,"),
         "shape": with_header(header.replace(b"(7, 6)", b"(100000000000, 2048)")),
+        "booleans": with_header(header.replace(b"(7, 6)", b"(True, True)")),
+        "negative": with_header(header.replace(b"(7, 6)", b"(-1, -6)")),
+        "digits": with_header(header.replace(b"(7, 6)", b"(0x" + b"f" * 5000 + b", 0)")),  # more than Python prints
+        "version": good[:6] + b"\4\0" + good[8:],
         "deep": with_header(b"[" * 9000),
         "text": b"not an array",
     }
@@ -219,3 +228,64 @@ def test_a_chunk_too_short_for_its_checksum_is_refused(tmp_path: Path) -> None:
         dataset.id.write_direct_chunk((0, 0), b"ab")  # HDF5 2.0.0 reads before and beyond such a chunk, and crashes
 
     refuse(written(tmp_path / "f.h5", write), "a chunk of 48 bytes is stored in 2")
+
+
+CHANGED = "the file changed while it was read"
+
+
+@pytest.mark.parametrize("untrusted", [True, False])
+@pytest.mark.parametrize("how", ["cut", "written"])
+def test_an_hdf5_file_that_changes_while_it_is_open_is_refused(tmp_path: Path, untrusted: bool, how: str) -> None:
+    """HDF5 gives zeros for what lies behind the end of a file."""
+    values = np.ones((20_000, 16), np.float32)
+    options = {"chunks": (1000, 16), "compression": "gzip"} if untrusted else {}
+    path = written(tmp_path / "f.h5", lambda file: file.create_dataset("v", data=values, **options))
+    with open_features(path, untrusted=untrusted) as store:
+        assert store.info("v").snippets == 20_000
+        if how == "cut":
+            os.truncate(path, path.stat().st_size - 1000)
+        else:
+            os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+        for ask in (store.info, store.read):
+            with pytest.raises(FeatureError, match=f"^{re.escape(str(path))}: video 'v': {CHANGED}|damaged") as caught:
+                ask("v")
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: os.truncate(path, path.stat().st_size - 4), "it ends before its last number"),
+        (lambda path: os.truncate(path, 0), "it ends before its last number"),
+        (lambda path: os.utime(path, ns=(0, path.stat().st_mtime_ns + 1)), CHANGED),
+    ],
+    ids=["cut", "emptied", "written"],
+)
+def test_an_npy_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, change: Callable[[Path], object], message: str
+) -> None:
+    """Whoever maps such a file into memory is killed."""
+    (tmp_path / "f").mkdir()
+    path = tmp_path / "f" / "v.npy"
+    np.save(path, np.asarray(np.ones((3000, 50), np.float32), order=order))  # type: ignore[call-overload]
+    read = npy._NpyFile.read_into
+
+    def late(*arguments: Any) -> None:
+        change(path)
+        read(*arguments)
+
+    monkeypatch.setattr(npy._NpyFile, "read_into", late)
+    with open_features(tmp_path / "f") as store, pytest.raises(FeatureError, match=message):
+        store.read("v")
+
+
+def test_an_npy_file_that_is_another_by_the_time_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    for first, second in (((7, 6), (9, 6)), ((7, 6), (7, 5))):
+        np.save(tmp_path / "f" / "v.npy", np.ones(first, np.float32))
+        with open_features(tmp_path / "f") as store:
+            out = store.room("v", (store.info("v").snippets, 6))
+            np.save(tmp_path / "f" / "v.npy", np.ones(second, np.float32))
+            with pytest.raises(FeatureError, match=CHANGED):
+                store.read_into("v", out, slice(0, 6))
