@@ -33,6 +33,10 @@ def export(
         Literal["fp32", "fp16", "int8"],
         typer.Option(help="Of weights and products; int8 is the fastest on a CPU, fp16 is for GPUs."),
     ] = "fp32",
+    single: Annotated[
+        bool,
+        typer.Option("--single", help="Of several models of an iteration the one of the lowest validation loss."),
+    ] = False,
     checkpoint: Annotated[
         Path | None, typer.Option(help="A checkpoint that the paper's authors released, instead of a run.")
     ] = None,
@@ -63,8 +67,8 @@ def export(
         for option, value in (("--classes", classes), ("--preset", preset)):
             if value is not None:
                 raise ConfigError(f"{option} goes with --checkpoint; a run knows its own")
-    elif run is not None or iteration is not None:
-        raise ConfigError("--checkpoint goes without RUN and --iter")
+    elif run is not None or iteration is not None or single:
+        raise ConfigError("--checkpoint goes without RUN, --iter and --single")
     elif classes is None:
         raise ConfigError("--checkpoint needs --classes FILE: a checkpoint does not hold the names of its classes")
     if labels is not None and features is None:
@@ -79,7 +83,7 @@ def export(
     if checkpoint is not None and classes is not None:
         trained = from_checkpoint(checkpoint, classes, preset)
     else:
-        trained = from_run(run, iteration)
+        trained = from_run(run, iteration, single=single)
     sample = _sample(trained, features, labels)
     written = write_model(out, trained.model, trained.metadata, sample, precision=precision, allow_loss=allow_loss)
     (note if is_stdout(out) else print)(_table(out, written))

@@ -17,9 +17,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from refineloc.export.joined import join_layers
 from refineloc.runtime.errors import ModelError, first_line
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
+from refineloc.training.models.ensemble import Ensemble
 
 __all__ = ["OPSET", "build_graph", "check_graph", "model_bytes"]
 
@@ -75,6 +77,8 @@ def build_graph(model: BaseModel, width: int, *, half: bool = False) -> onnx.Mod
     if program is None:
         raise ModelError("torch.onnx.export gave no graph")
     graph = _tidied(program.model_proto)
+    if isinstance(model, Ensemble):
+        join_layers(graph)
     check_graph(graph)
     return graph
 

@@ -1,5 +1,6 @@
 """What can be exported: an iteration of a run, or a checkpoint of the authors."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from refineloc.export.checkpoints import read_checkpoint, read_class_names
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
+from refineloc.training.models.ensemble import Ensemble
 from refineloc.training.run.files import load_iteration, read_records
 from refineloc.training.run.folder import RunFolder, runs_in
 from refineloc.training.settings.config import Config, resolve
@@ -44,12 +46,13 @@ class Trained:
     fps: float | None = None
 
 
-def from_run(folder: Path | None, iteration: int | None) -> Trained:
+def from_run(folder: Path | None, iteration: int | None, *, single: bool = False) -> Trained:
     """A trained iteration of a run of refineloc-train.
 
     Args:
         folder: of the run; None for the newest under runs/.
         iteration: None for the last finished one.
+        single: of an ensemble the member with the lowest validation loss alone.
 
     Raises:
         ModelError: no such run, or no such iteration (the message says which there are).
@@ -60,10 +63,12 @@ def from_run(folder: Path | None, iteration: int | None) -> Trained:
         more = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
         raise ModelError(f"{run}: no such run" + (f"; there are {', '.join(runs[:5])}{more}" if runs else ""))
     loaded = load_iteration(run, iteration if iteration is not None else max(_finished(run) - 1, 0))
-    config, data = loaded.config, loaded.data
+    config, data, model = loaded.config, loaded.data, loaded.model
+    if single and isinstance(model, Ensemble):
+        model = model.member(_best_member(loaded.record))
     return Trained(
-        loaded.model,
-        _metadata(config, loaded.model, data.classes, data.width, loaded.iteration, Path(data.train_features).name),
+        model,
+        _metadata(config, model, data.classes, data.width, loaded.iteration, Path(data.train_features).name),
         Path(data.val_features) if data.val_features else None,
         Path(data.val_labels) if data.val_labels else None,
         data.fps or None,
@@ -119,6 +124,12 @@ def _metadata(
         training_data=training_data,
         producer=f"refineloc {__version__}",
     )
+
+
+def _best_member(record: Mapping[str, Any]) -> int:
+    """The member with the lowest validation loss, the first of equals."""
+    losses = [member["validation_loss"] for member in record["members"]]
+    return losses.index(min(losses))
 
 
 def _newest_run(parent: Path) -> Path:

@@ -1,4 +1,4 @@
-"""One iteration: a fresh network, trained epoch by epoch (RefineLoc, section 4.1)."""
+"""A fresh network, trained epoch by epoch (RefineLoc, section 4.1)."""
 
 import math
 from collections.abc import Callable, Generator
@@ -19,11 +19,14 @@ from refineloc.training.losses import pseudo_losses
 from refineloc.training.machine import parallel
 from refineloc.training.models.base_model import BaseModel, Outputs, build_model
 from refineloc.training.models.layers.activations import Activations
-from refineloc.training.run.checkpoint import Checkpoint, Draws, State
+from refineloc.training.run.checkpoint import Checkpoint, Draws, NetworkKey, State
 from refineloc.training.scoring import Gathered, in_chunks, outputs_of
 from refineloc.training.settings.config import Config
 
 __all__ = ["Epoch", "Labelled", "TrainingError", "fit", "seed_of"]
+
+
+_ONLY = NetworkKey()
 
 
 class TrainingError(RefineLocError, RuntimeError):
@@ -50,7 +53,7 @@ class Epoch:
     """An epoch that was trained.
 
     Attributes:
-        record: iteration, epoch, losses and learning rate: its line of metrics.jsonl.
+        record: iteration, network, epoch, losses and learning rate: its line of metrics.jsonl.
         scores: of the validation videos, from the pass that gave their loss; None where nobody wants them.
         pack: gives the state of training after this epoch; call it before the next epoch is asked for.
     """
@@ -67,29 +70,32 @@ def fit(
     iteration: int,
     checkpoint: Checkpoint | None = None,
     *,
+    network: NetworkKey = _ONLY,
     scored: bool = False,
 ) -> Generator[Epoch, None, tuple[BaseModel, dict[str, Any]]]:
-    """Train the network of one iteration, an epoch each time the next one is asked for.
+    """Train a network of one iteration, an epoch each time the next one is asked for.
 
     Args:
         config: of the run.
         train, val: what is learned, and what chooses the epoch.
         iteration: its number, for the seeds and the records.
         checkpoint: the state to go on from; None begins.
+        network: which of the iteration's; each has its own seeds.
         scored: give scores after every `training.evaluate_every`-th epoch.
 
     Yields:
         Each epoch.
 
     Returns:
-        The network with the weights that `training.select` names, and the record of the iteration.
+        The network with the weights that `training.select` names, and its record.
 
     Raises:
         TrainingError: a loss is not finite; the epochs before were given.
         ModelError: the checkpoint is not one of this network.
     """
     settings = config.training
-    state = _begin(config, train.split, iteration)
+    state = _begin(config, train.split, iteration, network)
+    named = {"iteration": iteration} | _named_network(config, network)
     if checkpoint is not None:
         parallel.agree(partial(state.unpack, checkpoint))
     record: dict[str, Any] = {}
@@ -99,14 +105,14 @@ def fit(
         with state.draws.active():
             if parallel.size() > 1:
                 # Dropout: each process has its own draws, the same when it goes on from here.
-                torch.manual_seed(seed_of(config, iteration, 8, state.epochs, parallel.rank()))
+                torch.manual_seed(seed_of(config, iteration, 8, state.epochs, parallel.rank(), network=network))
             train_losses = _train_epoch(config, state, train)
             val_losses, scores = _validate(config, state.model, val, wanted)
-        record = {"iteration": iteration, "epoch": state.epochs} | train_losses | val_losses | {"learning_rate": rate}
+        record = named | {"epoch": state.epochs} | train_losses | val_losses | {"learning_rate": rate}
         if not (math.isfinite(record["train_loss"]) and math.isfinite(record["validation_loss"])):
+            where = ", ".join(f"{name} {number}" for name, number in (named | {"epoch": state.epochs}).items())
             raise TrainingError(
-                f"iteration {iteration}, epoch {state.epochs}: the loss is {record['train_loss']} in training and "
-                f"{record['validation_loss']} in validation"
+                f"{where}: the loss is {record['train_loss']} in training and {record['validation_loss']} in validation"
             )
         state.end_epoch(record["validation_loss"])
         yield Epoch(record, scores, state.pack)
@@ -114,19 +120,24 @@ def fit(
     if settings.select == "best":
         state.model.load_state_dict(state.best_weights)
         loss, epoch = state.best_loss, state.best_epoch
-    return state.model, {"iteration": iteration, "validation_loss": loss, "best_epoch": epoch}
+    return state.model, named | {"validation_loss": loss, "best_epoch": epoch}
 
 
-def _begin(config: Config, split: Split, iteration: int) -> State:
+def _named_network(config: Config, network: NetworkKey) -> dict[str, int]:
+    """A network as records name it: a number where the settings allow more than one."""
+    return {"member": network.member} if config.training.models > 1 else {}
+
+
+def _begin(config: Config, split: Split, iteration: int, network: NetworkKey) -> State:
     """The state before the first epoch."""
     settings = config.training
-    draws = Draws(seed_of(config, iteration, 2), split.device)
+    draws = Draws(seed_of(config, iteration, 2, network=network), split.device)
     with draws.active():
         model = build_model(config.model, split.width, len(split.classes)).to(split.device)
     optimizer = Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     scheduler = ReduceLROnPlateau(optimizer, factor=settings.decay, patience=settings.patience)
-    shuffle = torch.Generator().manual_seed(seed_of(config, iteration, 3))
-    return State(model, optimizer, scheduler, shuffle, draws)
+    shuffle = torch.Generator().manual_seed(seed_of(config, iteration, 3, network=network))
+    return State(network, model, optimizer, scheduler, shuffle, draws)
 
 
 def _train_epoch(config: Config, state: State, train: Labelled) -> dict[str, float]:
@@ -199,7 +210,8 @@ def _loss(
     return torch.stack([video + config.pseudo.beta * pseudo, video.detach(), pseudo.detach()]), activations
 
 
-def seed_of(config: Config, iteration: int, use: int, *further: int) -> int:
-    """The seed of one random draw: each has its own, so that an iteration can be trained again without the others."""
-    words = np.random.SeedSequence([config.training.seed, iteration, use, *further]).generate_state(1, np.uint64)
+def seed_of(config: Config, iteration: int, use: int, *further: int, network: NetworkKey = _ONLY) -> int:
+    """The seed of one random draw: each has its own, so that a network can be trained again without the others."""
+    source = [config.training.seed, iteration, use, *further, *(network if network != _ONLY else ())]
+    words = np.random.SeedSequence(source).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))

@@ -1,7 +1,8 @@
 """The refinement loop (RefineLoc, section 3.2): train M_η, label with it, train M_(η+1) from scratch, and so on."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from refineloc.runtime.detections import Detections
 from refineloc.runtime.segments.values import Scores
 from refineloc.training.data.split import Split
 from refineloc.training.data.truth import Truth, true_foreground
-from refineloc.training.fit import Epoch, Labelled, fit, seed_of
+from refineloc.training.fit import Epoch, Labelled, seed_of
 from refineloc.training.losses import class_weights
+from refineloc.training.members import Network, train_members
 from refineloc.training.models.base_model import BaseModel
 from refineloc.training.pseudo_labels import Labels, PseudoLabels, generate, precision_and_recall, sample
-from refineloc.training.run.checkpoint import Checkpoint
+from refineloc.training.run.checkpoint import Checkpoint, NetworkKey
 from refineloc.training.run.files import best_iteration
 from refineloc.training.scoring import detect, predict, quality
 from refineloc.training.settings.config import Config
@@ -33,11 +35,13 @@ class Begun:
     Attributes:
         records: of the finished iterations.
         model: of the last of them, in float32 on the device of training; None where there is none.
-        checkpoint: of the iteration after them; None where it has not begun.
+        networks: of the iteration after them, those that are finished.
+        checkpoint: of the network after these; None where it has not begun.
     """
 
     records: Sequence[Mapping[str, Any]] = ()
     model: BaseModel | None = None
+    networks: Mapping[NetworkKey, Network] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
 
 
@@ -61,7 +65,7 @@ _UNKNOWN, _NOTHING = Truth(), Begun()
 
 def refine(
     config: Config, train: Split, val: Split, truth: Truth = _UNKNOWN, begun: Begun = _NOTHING
-) -> Iterator[str | Epoch | Iteration]:
+) -> Iterator[str | Epoch | Network | Iteration]:
     """Train M_0, M_1, ...: as many as `training.iterations`, or until `training.stop_after` ends it.
 
     Args:
@@ -72,14 +76,15 @@ def refine(
         begun: what need not be trained again.
 
     Yields:
-        Each epoch and each iteration when it was trained, and warnings as text.
+        Each epoch, each of several networks and each iteration when it was trained, and warnings as text.
 
     Raises:
         TrainingError: a loss is not finite.
         ConfigError: the generator needs times that are not known (`settled` says so earlier).
     """
     splits, times = (train, val), (truth.train, truth.val)
-    records, model, checkpoint = list(begun.records), begun.model, begun.checkpoint
+    records, model = list(begun.records), begun.model
+    networks, checkpoint = begun.networks, begun.checkpoint
     precision = config.training.precision
     scores = None if model is None else predict(model, val, precision)
     while len(records) < config.training.iterations and not _stops(config, records):
@@ -95,17 +100,17 @@ def refine(
                 if pseudo.warning:
                     yield f"iteration {iteration - 1}, {name} videos: {pseudo.warning}"
             labels = [pseudo.labels for pseudo in made]
-        # 2. A fresh network learns the video labels and, of the pseudo labels, a random sample.
-        learned = [_sampled(config, iteration, which, splits[which], labels[which]) for which in (0, 1)]
+        # 2. Fresh networks learn the video labels and, of the pseudo labels, a random sample each.
+        learned = partial(_learned, config, iteration, splits, labels)
         scored = truth.val is not None and None not in val.grids
-        model, record = yield from fit(config, learned[0], learned[1], iteration, checkpoint, scored=scored)
+        model, record = yield from train_members(config, learned, iteration, networks, checkpoint, scored=scored)
         # 3. Its scores become detections, which are what a run is for, and the next pseudo labels.
         scores = predict(model, val, precision)
         detections = detect(config, val, scores)
         record["pseudo_labels"] = _describe(labels, splits, times)
         record |= quality(detections, truth.val)
         records.append(record)
-        checkpoint = None
+        networks, checkpoint = {}, None
         yield Iteration(record, model, detections)
 
 
@@ -118,12 +123,22 @@ def _label(
     return generate(config.pseudo, config.detection, scores, split.lengths.numpy(), rng, foreground)
 
 
-def _sampled(config: Config, iteration: int, which: int, split: Split, labels: Labels | None) -> Labelled:
-    """The pseudo labels that an iteration sees: a share of each video's snippets, drawn anew (S of section 3.2)."""
+def _learned(
+    config: Config, iteration: int, splits: Sequence[Split], labels: Sequence[Labels | None], network: NetworkKey
+) -> tuple[Labelled, Labelled]:
+    """What a network is trained on, and what chooses its epoch."""
+    train, val = (_sampled(config, iteration, network, which, splits[which], labels[which]) for which in (0, 1))
+    return train, val
+
+
+def _sampled(
+    config: Config, iteration: int, network: NetworkKey, which: int, split: Split, labels: Labels | None
+) -> Labelled:
+    """The pseudo labels that a network sees: a share of each video's snippets, drawn anew (S of section 3.2)."""
     if labels is None:
         return Labelled(split, None, torch.ones(2, device=split.device))
     weights = class_weights(torch.from_numpy(labels), config.pseudo.weighted).to(split.device)
-    rng = np.random.default_rng(seed_of(config, iteration, 6 + which))
+    rng = np.random.default_rng(seed_of(config, iteration, 6 + which, network=network))
     kept = sample(labels, split.lengths.numpy(), config.pseudo.sampled, rng)
     return Labelled(split, torch.from_numpy(kept), weights)
 

@@ -20,6 +20,7 @@ from refineloc.training.fit import Epoch, TrainingError
 from refineloc.training.machine import parallel
 from refineloc.training.machine.device import choose_device, feature_budget, room_on
 from refineloc.training.machine.parallel import one_voice
+from refineloc.training.members import Network
 from refineloc.training.refine import Begun, Iteration, refine
 from refineloc.training.run.checkpoint import Checkpoint
 from refineloc.training.run.display import RunReporter, Silent, iterations_table
@@ -115,9 +116,10 @@ def train_into(run: Run, train: Split, val: Split, truth: Truth, display: RunRep
         parallel.agree(partial(display.iteration, record))
     finished = len(run.records)
     model = parallel.agree(lambda: run.model(finished - 1).to(train.device) if finished else None)
+    networks = parallel.agree(partial(run.networks, train.device))
     last, saved = run.checkpoint, time.monotonic()
     try:
-        for event in refine(config, train, val, truth, Begun(run.records, model, run.checkpoint)):
+        for event in refine(config, train, val, truth, Begun(run.records, model, networks, run.checkpoint)):
             if isinstance(event, Epoch):
                 record = dict(event.record)
                 if event.scores is not None:
@@ -127,6 +129,9 @@ def train_into(run: Run, train: Split, val: Split, truth: Truth, display: RunRep
                 due = goes_on and time.monotonic() - saved >= config.training.checkpoint_s
                 parallel.agree(partial(_keep, run, display, record, last if due else None))
                 saved = time.monotonic() if due else saved
+            elif isinstance(event, Network):
+                parallel.agree(partial(run.add_network, event))
+                last, saved = None, time.monotonic()
             elif isinstance(event, Iteration):
                 parallel.agree(partial(run.add_iteration, event.record, event.model, event.detections))
                 parallel.agree(partial(display.iteration, event.record))

@@ -15,8 +15,8 @@ import torch
 from refineloc.export.cli import main
 from refineloc.runtime.model.session import Session
 from refineloc.training.data.record import DataRecord
-from refineloc.training.models.base_model import build_model
-from refineloc.training.run.files import Run
+from refineloc.training.models.ensemble import Ensemble, build_models
+from refineloc.training.run.files import Run, load_iteration
 from refineloc.training.settings.config import resolve
 
 Export = Callable[..., CompletedProcess[str]]
@@ -29,8 +29,8 @@ def export(call_program: Callable[..., CompletedProcess[str]]) -> Export:
     return functools.partial(call_program, main)
 
 
-def make_run(folder: Path, iterations: int = 2) -> None:
-    """A run with fresh weights, and its validation files beside it."""
+def make_run(folder: Path, iterations: int = 2, models: int = 1) -> None:
+    """A run with fresh weights, and its validation files beside it; of several models the second has the least loss."""
     parent = folder.parent
     parent.mkdir(exist_ok=True)
     generator = np.random.default_rng(0)
@@ -40,14 +40,15 @@ def make_run(folder: Path, iterations: int = 2) -> None:
             file[f"v{index}"].attrs["fps"] = 16.0
     rows = "".join(f"v{index},{index},{10 + index},{CLASSES[index % 3]},60,16,960\n" for index in range(4))
     (parent / "val.csv").write_text(ROWS + rows)
-    config = resolve({"detection": {"alpha_c": 0.3}, "training": {"iterations": iterations}})
+    config = resolve({"detection": {"alpha_c": 0.3}, "training": {"iterations": iterations, "models": models}})
     data = DataRecord("train.h5", "train.csv", str(parent / "val.h5"), str(parent / "val.csv"), CLASSES, 16)
     run = Run(folder, config, data)
     run.begin()
     for iteration in range(iterations):
         torch.manual_seed(iteration)
-        record = {"iteration": iteration, "validation_loss": 1.0, "best_epoch": 0}
-        run.add_iteration(record, build_model(config.model, 16, 3), None)
+        members = [{"member": k, "validation_loss": (k - 1.0) ** 2, "best_epoch": 0} for k in range(models)]
+        record = {"iteration": iteration, "validation_loss": 1.0, "best_epoch": 0, "members": members}
+        run.add_iteration(record, build_models(config.model, 16, 3, models), None)
 
 
 def test_an_iteration_of_a_run(export: Export, tmp_path: Path) -> None:
@@ -76,6 +77,25 @@ def test_the_newest_run_and_its_last_iteration(export: Export, tmp_path: Path) -
     assert done.returncode == 0
     assert done.stdout.startswith("model.onnx: refineloc iteration 1")
     assert (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_several_models_are_one_file_and_single_takes_the_one_of_the_lowest_loss(
+    export: Export, tmp_path: Path, single: bool
+) -> None:
+    make_run(tmp_path / "here", iterations=1, models=3)
+    done = export("here", *(["--single"] if single else []))
+    assert (done.returncode, done.stderr) == (0, "")
+    ensemble = load_iteration(tmp_path / "here", 0).model
+    assert isinstance(ensemble, Ensemble)
+    model = ensemble.member(1) if single else ensemble
+    features = np.random.default_rng(1).exponential(2.0, (9, 16)).astype(np.float32)
+    lengths = torch.tensor([9])
+    with torch.inference_mode():
+        expected = model.activations(model(torch.from_numpy(features), lengths), lengths)
+    scores = Session(tmp_path / "model.onnx", provider="cpu").run(features, lengths.numpy(), ["v"])
+    for got, by_torch in zip(scores, expected, strict=True):
+        np.testing.assert_allclose(got, by_torch.numpy(), atol=1e-5)
 
 
 def test_features_that_moved_away(export: Export, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class BaseModel(nn.Module, ABC):
         unit_videos: neighbours in `order` that must stay in one batch and in one process; 2 for losses of pairs.
         longest: snippets of a video that training sees at once, a window drawn anew each epoch; None: the whole video.
         context_snippets: snippets to each side that a snippet's logits depend on. Live video waits for that many.
+        pools_by_attention: whether ŷ is the sum over time of Ā^time times C̄; else the model has a ŷ of its own.
     """
 
     layers: int
@@ -57,6 +58,7 @@ class BaseModel(nn.Module, ABC):
     unit_videos: int = 1
     longest: int | None = None
     context_snippets: int = 0
+    pools_by_attention: bool = True
 
     @abstractmethod
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:

@@ -1,4 +1,4 @@
-"""The state of an unfinished iteration, so that a killed run goes on from its last epochs; no pickle.
+"""The state of a network that is being trained, so that a killed run goes on from its last epochs; no pickle.
 
 Tensors: `model.*`, `best.*` (the weights with the lowest validation loss so far), `adam.I.*` (of the I-th parameter)
 and the states of the random generators. JSON: everything that is a number.
@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,19 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from refineloc.runtime.errors import ModelError
 from refineloc.training.models.base_model import BaseModel
 
-__all__ = ["Checkpoint", "Draws", "State"]
+__all__ = ["Checkpoint", "Draws", "NetworkKey", "State"]
+
+
+class NetworkKey(NamedTuple):
+    """Which of an iteration's networks.
+
+    Attributes:
+        member: of the ensemble (`training.models`).
+        attempt: the how many-th at this member; those after 0 are restarts (`training.restarts`).
+    """
+
+    member: int = 0
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,11 @@ class Checkpoint:
     def epochs(self) -> int:
         """How many epochs it has behind it."""
         return int(json.loads(self.numbers)["epochs"])
+
+    @property
+    def network(self) -> NetworkKey:
+        """Which network's it is."""
+        return NetworkKey(*json.loads(self.numbers)["network"])
 
 
 class Draws:
@@ -79,6 +96,7 @@ class State:
     """What changes from epoch to epoch.
 
     Attributes:
+        network: which one it is.
         model, optimizer, scheduler: trained so far.
         shuffle: draws the order of the videos.
         draws: all other draws.
@@ -86,6 +104,7 @@ class State:
         best_loss, best_epoch, best_weights: of the lowest validation loss so far.
     """
 
+    network: NetworkKey
     model: BaseModel
     optimizer: Optimizer
     scheduler: ReduceLROnPlateau
@@ -113,6 +132,7 @@ class State:
             tensors |= {f"adam.{index}.{name}": tensor for name, tensor in moments.items()}
         tensors |= {"random.shuffle": self.shuffle.get_state(), **self.draws.states}
         numbers = {
+            "network": self.network,
             "epochs": self.epochs,
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,

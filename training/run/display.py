@@ -54,8 +54,8 @@ class RunReporter:
     """
 
     def __init__(self, run: Run, console: Console | None = None) -> None:
-        iterations, epochs = run.config.training.iterations, run.config.training.epochs
-        self._iterations, self._epochs = iterations, epochs
+        settings = run.config.training
+        self._iterations, self._models, self._epochs = settings.iterations, settings.models, settings.epochs
         self._done = len(run.records)
         self._seen = 0
         self._began = time.perf_counter()
@@ -66,9 +66,11 @@ class RunReporter:
         self._progress: Progress | None = None
         if self._console.is_terminal if console else sys.stderr.isatty():
             self._progress = Progress(*_columns(self._console.width), console=self._console, transient=True)
-            behind = self._done * epochs + (run.checkpoint.epochs if run.checkpoint else 0)
+            behind = (self._done * self._models + len(run.files.networks(self._done))) * self._epochs
+            behind += run.checkpoint.epochs if run.checkpoint else 0
             begins: Mapping[str, Any] = dict.fromkeys(_FIELDS, "") | {"iteration": "begins"}
-            self._task = self._progress.add_task("", total=iterations * epochs, completed=behind, **begins)
+            total = self._iterations * self._models * self._epochs
+            self._task = self._progress.add_task("", total=total, completed=behind, **begins)
 
     def __enter__(self) -> "RunReporter":
         if self._progress:
@@ -84,12 +86,11 @@ class RunReporter:
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """After each epoch."""
-        step = record["iteration"] * self._epochs + record["epoch"]
+        step = (record["iteration"] * self._models + record.get("member", 0)) * self._epochs + record["epoch"]
         self._write({f"epoch/{name}": value for name, value in record.items()}, step)
         if self._progress:
-            fields: Mapping[str, Any] = epoch_fields(
-                record, self._iterations - 1, self._epochs - 1, self._console.width
-            )
+            last = {"iteration": self._iterations - 1, "member": self._models - 1, "epoch": self._epochs - 1}
+            fields: Mapping[str, Any] = epoch_fields(record, last, self._console.width)
             self._progress.update(self._task, advance=1, **fields)
 
     def iteration(self, record: Mapping[str, Any]) -> None:
@@ -105,7 +106,7 @@ class RunReporter:
         self._began = now
         self._say(
             f"iteration {record['iteration']}: validation loss {record['validation_loss']:.4f} "
-            f"at epoch {record['best_epoch']}{score}, {took}"
+            f"{_epoch_text(record)}{score}, {took}"
         )
 
     def warning(self, message: str) -> None:
@@ -134,18 +135,27 @@ def _columns(width: int) -> list[ProgressColumn]:
     return [*columns, TimeRemainingColumn()]
 
 
-def epoch_fields(record: Mapping[str, Any], last_iteration: int, last_epoch: int, width: int) -> dict[str, str]:
+def _epoch_text(record: Mapping[str, Any]) -> str:
+    """Where an iteration's validation loss is from."""
+    members = record.get("members", ())
+    return f"(mean of {len(members)} models)" if members else f"at epoch {record['best_epoch']}"
+
+
+def epoch_fields(record: Mapping[str, Any], last: Mapping[str, int], width: int) -> dict[str, str]:
     """What the live display's columns say of an epoch. mAP stays from the last epoch that has it.
 
     Args:
         record: its line of metrics.jsonl.
-        last_iteration, last_epoch: numbers of the last ones planned.
+        last: numbers of the last iteration, member and epoch that are planned.
         width: of the terminal, in characters.
     """
-    names = ("iteration", "epoch") if width >= _WIDE else ("it", "ep")
+    names = {} if width >= _WIDE else {"iteration": "it", "member": "m", "epoch": "ep"}
+    numbers = {
+        name: f"{names.get(name, name)} {record[name]}/{number}" for name, number in last.items() if name in record
+    }
     fields = {
-        "iteration": f"{names[0]} {record['iteration']}/{last_iteration}",
-        "epoch": f"{names[1]} {record['epoch']}/{last_epoch}",
+        "iteration": " ".join(numbers[name] for name in ("iteration", "member") if name in numbers),
+        "epoch": numbers["epoch"],
         "train": f"loss {_loss_text(record, 'train', parts=width >= _PARTS)}",
         "validation": f"val {_loss_text(record, 'validation', parts=width >= _PARTS)}",
     }

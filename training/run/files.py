@@ -1,15 +1,16 @@
 """The files of a run. A kill at any moment leaves a run that can go on: files are written aside and renamed.
 
-`folder.py` has their names. An iteration is finished when the file of records has its record, which is written last. An
-unfinished one goes on from its checkpoint, or from its beginning with the same seed, so a resumed run ends with the
-numbers of one never killed. Lines of epochs are appended; those that will be trained again are dropped.
+`folder.py` has their names. An iteration is finished when the file of records has its record, which is written last. Of
+an unfinished one finished networks are kept; the next goes on from its checkpoint, or from its beginning with the same
+seed, so a resumed run ends with the numbers of one never killed. Lines of epochs are appended; those that will be
+trained again are dropped.
 """
 
 import contextlib
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from refineloc.runtime.errors import ConfigError, ModelError
 from refineloc.runtime.files import atomic_write, make_folder, writing
 from refineloc.training.data.record import DataRecord
 from refineloc.training.machine import parallel
+from refineloc.training.members import Network
 from refineloc.training.models.base_model import BaseModel, build_model
-from refineloc.training.run.checkpoint import Checkpoint
+from refineloc.training.models.ensemble import build_models
+from refineloc.training.run.checkpoint import Checkpoint, NetworkKey
 from refineloc.training.run.folder import RunFolder
 from refineloc.training.settings.config import Config, validated
 
@@ -58,12 +61,14 @@ class LoadedIteration:
         model: on the CPU, in evaluation mode.
         config, data: of the run.
         iteration: K.
+        record: of the iteration.
     """
 
     model: BaseModel
     config: Config
     data: DataRecord
     iteration: int
+    record: Mapping[str, Any]
 
 
 class Run:
@@ -79,7 +84,7 @@ class Run:
     Attributes:
         files: their names.
         records: of the finished iterations.
-        checkpoint: of the iteration that is under way, None at its beginning.
+        checkpoint: of the network that is under way, None at its beginning.
 
     Raises:
         ConfigError: the folder holds a run and `resume` is False, or a run of other settings or data.
@@ -96,14 +101,10 @@ class Run:
                 )
             _refuse_others(folder, config, data)
         self.records = read_records(folder)[: config.training.iterations]
-        self.checkpoint = self._read_checkpoint()
-        now, epochs = len(self.records), self.checkpoint.epochs if self.checkpoint else 0
+        finished = self.files.networks(len(self.records)).keys()
+        self.checkpoint = self._read_checkpoint(finished)
         # Lines of epochs that will be trained again are dropped.
-        self._epochs = [
-            line
-            for line in read_epochs(folder)
-            if line["iteration"] < now or (line["iteration"] == now and line["epoch"] < epochs)
-        ]
+        self._epochs = [line for line in read_epochs(folder) if self._is_kept(line, finished)]
 
     def begin(self) -> None:
         """Write the settings into the folder, which is made where it is not there.
@@ -118,6 +119,7 @@ class Run:
         lines = "".join(json.dumps(line) + "\n" for line in self._epochs)
         if self.files.metrics.exists() and self.files.metrics.read_bytes() != lines.encode():
             self._write(self.files.metrics, lines)
+        self._remove_networks(len(self.records) - 1)
 
     def add_epoch(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
@@ -126,12 +128,40 @@ class Run:
                 file.write(json.dumps(record) + "\n")
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Keep the state of the iteration that is under way; its epochs have been added."""
+        """Keep the state of the network that is under way; its epochs have been added."""
         if not parallel.rank():
             self._flush_epochs()
             stated = _stated(len(self.records), numbers=checkpoint.numbers)
             with atomic_write(self.files.checkpoint, "wb") as handle:
                 handle.write(save(checkpoint.tensors, metadata=stated))
+
+    def add_network(self, network: Network) -> None:
+        """Keep a network until its iteration is finished."""
+        if not parallel.rank():
+            self._flush_epochs()
+            iteration = len(self.records)
+            make_folder(self.files.iteration(iteration), parents=False)
+            _write_weights(
+                self.files.network(iteration, *network.key),
+                network.model,
+                _stated(iteration, record=json.dumps(network.record)),
+            )
+        self._forget_checkpoint()
+
+    def networks(self, device: torch.device) -> dict[NetworkKey, Network]:
+        """The finished networks of the iteration that is under way.
+
+        Raises:
+            ModelError: the weights of one are damaged, or do not fit the settings.
+        """
+        networks = {}
+        for (member, attempt), path in self.files.networks(len(self.records)).items():
+            model = build_model(self.config.model, self.data.width, len(self.data.classes))
+            stated = _load_weights(path, model)
+            key = NetworkKey(member, attempt)
+            with _reading(path):
+                networks[key] = Network(key, model.to(device).eval(), json.loads(stated.get("record", "")))
+        return networks
 
     def add_iteration(
         self, record: Mapping[str, Any], model: nn.Module, detections: Mapping[str, Detections] | None
@@ -141,16 +171,13 @@ class Run:
             self._flush_epochs()
             iteration = len(self.records)
             make_folder(self.files.iteration(iteration), parents=False)
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-            with atomic_write(self.files.weights(iteration), "wb") as handle:
-                handle.write(save(tensors, metadata=_stated(iteration)))
+            _write_weights(self.files.weights(iteration), model, _stated(iteration))
             if detections is not None:
                 write_detections(self.files.detections(iteration), detections)
         self.records.append(dict(record))
         self._write(self.files.records, json.dumps(self.records, indent=1) + "\n")
-        self.checkpoint = None
-        if not parallel.rank():
-            self.files.checkpoint.unlink(missing_ok=True)
+        self._forget_checkpoint()
+        self._remove_networks(len(self.records) - 1)
 
     def model(self, iteration: int) -> BaseModel:
         """The model of a finished iteration, on the CPU, in evaluation mode.
@@ -166,19 +193,41 @@ class Run:
             with writing(self.files.metrics), self.files.metrics.open("a") as file:
                 os.fsync(file.fileno())
 
-    def _read_checkpoint(self) -> Checkpoint | None:
+    def _forget_checkpoint(self) -> None:
+        self.checkpoint = None
+        if not parallel.rank():
+            self.files.checkpoint.unlink(missing_ok=True)
+
+    def _remove_networks(self, iteration: int) -> None:
+        """Those of a finished iteration: its own file has their weights."""
+        if not parallel.rank():
+            for path in self.files.networks(iteration).values():
+                path.unlink(missing_ok=True)
+
+    def _is_kept(self, line: Mapping[str, Any], finished: Collection[tuple[int, int]]) -> bool:
+        """Whether the epoch of a line of metrics.jsonl need not be trained again."""
+        if line["iteration"] != len(self.records):
+            return bool(line["iteration"] < len(self.records))
+        network = NetworkKey(line.get("member", 0), line.get("attempt", 0))
+        checkpoint = self.checkpoint
+        return network in finished or (
+            checkpoint is not None and network == checkpoint.network and line["epoch"] < checkpoint.epochs
+        )
+
+    def _read_checkpoint(self, finished: Collection[tuple[int, int]]) -> Checkpoint | None:
         if not self.files.checkpoint.exists():
             return None
         tensors, stated = _read_tensors(self.files.checkpoint)
-        # A kill between the last record and the removal of the checkpoint leaves one of a finished iteration.
+        # A kill before the removal of the checkpoint leaves one of a finished iteration, or of a finished network.
         if stated.get("iteration") != str(len(self.records)):
             return None
         checkpoint = Checkpoint(tensors, str(stated.get("numbers", "")))
         try:
             checkpoint.epochs  # noqa: B018
+            network = checkpoint.network
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{self.files.checkpoint}: holds no state of an iteration; {_CURE_CHECKPOINT}") from error
-        return checkpoint
+        return None if network in finished else checkpoint
 
     def _write(self, path: Path, text: str) -> None:
         if not parallel.rank():
@@ -201,19 +250,31 @@ def load_iteration(folder: Path, iteration: int) -> LoadedIteration:
         finished = f"0 to {len(records) - 1}" if records else "none"
         raise ModelError(f"{folder}: has no finished iteration {iteration}; finished: {finished}")
     model = _load_model(files.weights(iteration), config, data)
-    return LoadedIteration(model, config, data, iteration)
+    return LoadedIteration(model, config, data, iteration, records[iteration])
 
 
 def _load_model(weights: Path, config: Config, data: DataRecord) -> BaseModel:
     """On the CPU, in evaluation mode."""
-    model = build_model(config.model, data.width, len(data.classes))
-    tensors, _ = _read_tensors(weights)
+    model = build_models(config.model, data.width, len(data.classes), config.training.models)
+    _load_weights(weights, model)
+    return model.eval()
+
+
+def _load_weights(path: Path, model: nn.Module) -> dict[str, str]:
+    """Put the weights of a file into a model; gives what else the file states."""
+    tensors, stated = _read_tensors(path)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise ModelError(f"{weights}: weights do not fit the run's settings: {reason}") from error
-    return model.eval()
+        raise ModelError(f"{path}: weights do not fit the run's settings: {reason}") from error
+    return stated
+
+
+def _write_weights(path: Path, model: nn.Module, stated: dict[str, str]) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_write(path, "wb") as handle:
+        handle.write(save(tensors, metadata=stated))
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -6,12 +6,14 @@ runs/NAME/
     iterations.json          a record an iteration
     iter_K/model.safetensors
     iter_K/detections.json   of the validation videos, where their fps is known
-    checkpoint.safetensors   of the iteration that is under way, now and then
+    iter_K/network_*.safetensors  of an iteration of several networks, those that are finished; gone when it is
+    checkpoint.safetensors   of the network that is under way, now and then
     timeline.png             of one validation video, over the iterations, where times are known
     tensorboard/             scalars
     lock                     while a process trains
 """
 
+import re
 from pathlib import Path
 
 __all__ = ["RunFolder", "runs_in"]
@@ -42,6 +44,18 @@ class RunFolder:
     def weights(self, iteration: int) -> Path:
         """Of an iteration's model."""
         return self.iteration(iteration) / "model.safetensors"
+
+    def network(self, iteration: int, member: int, attempt: int) -> Path:
+        """Of a network of an unfinished iteration."""
+        return self.iteration(iteration) / f"network_{member}_{attempt}.safetensors"
+
+    def networks(self, iteration: int) -> dict[tuple[int, int], Path]:
+        """The files of the finished networks of an unfinished iteration, by member and attempt."""
+        files = {}
+        for path in sorted(self.iteration(iteration).glob("network_*.safetensors")):
+            if match := re.fullmatch(r"network_(\d+)_(\d+)", path.stem):
+                files[int(match[1]), int(match[2])] = path
+        return files
 
     def detections(self, iteration: int) -> Path:
         """Of an iteration's model, in the validation videos."""

@@ -82,6 +82,12 @@ class TrainingConfig(Section):
 
     iterations: int = Field(4, ge=1, description="models to train, M_0 .. M_(iterations-1)")
     epochs: int = Field(50, ge=1, description="epochs an iteration")
+    models: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="networks an iteration, each with its own seed; their mean is its model (our choice; paper: 1)",
+    )
     batch_videos: int = Field(32, ge=1, description="videos a batch (open in the paper)")
     learning_rate: float = Field(1e-4, gt=0, description="Adam's, at the start of each iteration")
     weight_decay: float = Field(

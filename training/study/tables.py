@@ -1,7 +1,7 @@
 """What came of a study: Table 1 and Table 2 as Markdown, every iteration of every run as CSV, and both as curves."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,22 @@ def read_result(run: Path, iterations: int) -> list[dict[str, Any]]:
     Raises:
         ModelError: the run's files are damaged.
     """
-    losses = {(line["iteration"], line["epoch"]): line.get("train_loss") for line in read_epochs(run)}
+    losses = {_epoch_of(line, line["epoch"]): line.get("train_loss") for line in read_epochs(run)}
     records = read_records(run)[:iterations]
-    return [record | {"train_loss": losses.get((record["iteration"], record["best_epoch"]))} for record in records]
+    return [record | {"train_loss": _train_loss(record, losses)} for record in records]
+
+
+def _epoch_of(record: Mapping[str, Any], epoch: int) -> tuple[int, ...]:
+    """What identifies an epoch of a run."""
+    return record["iteration"], record.get("member", 0), record.get("attempt", 0), epoch
+
+
+def _train_loss(record: Mapping[str, Any], losses: Mapping[tuple[int, ...], float | None]) -> float | None:
+    """The training loss at the best epoch, the mean of an ensemble's members; None where one is not known."""
+    networks = [{"iteration": record["iteration"], **member} for member in record.get("members", [record])]
+    known = [losses.get(_epoch_of(network, network["best_epoch"])) for network in networks]
+    values = [value for value in known if value is not None]
+    return sum(values) / len(values) if len(values) == len(known) else None
 
 
 def write_tables(folder: Path, grid: Grid, results: Results, epochs: int, data: str) -> None:

@@ -90,6 +90,18 @@ def test_two_processes_end_where_one_does(data: Path) -> None:
     assert len(json.loads((data / "both/iterations.json").read_text())) == 3
 
 
+@pytest.mark.long
+def test_several_models_and_two_processes(data: Path) -> None:
+    options = ["--iterations", "1", "--set", "training.models=2"]
+    alone(data, *options, "--run", "alone")
+    assert together(data, *options, "--run", "both")[0] == [0, 0]
+    ours, theirs = (load_file(data / run / "iter_0/model.safetensors") for run in ("alone", "both"))
+    assert {name.split(".")[1] for name in ours} == {"0", "1"}
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-5)
+    assert not list((data / "both/iter_0").glob("network_*"))
+
+
 def test_several_processes_need_one_folder(data: Path) -> None:
     assert fails(data) == "error: several processes need one folder: give --run NAME"
     assert not (data / "runs").exists()

@@ -26,6 +26,7 @@ EPOCH = {
     "learning_rate": 0.0078125,
     "average_mAP": 0.5,
 }
+LAST = {"iteration": 3, "member": 3, "epoch": 49}
 KINDS = ("foreground", "precision", "recall")
 
 
@@ -96,12 +97,18 @@ def test_the_columns_of_an_epoch_without_pseudo_labels() -> None:
     first = {name: value for name, value in EPOCH.items() if "_pseudo" not in name and "_video" not in name}
     first["iteration"] = 0
     words = {"iteration": "iteration 0/3", "epoch": "epoch 0/49", "train": "loss 1.50", "validation": "val 2.50"}
-    assert epoch_fields(first, 3, 49, 120) == words | {"mAP": "mAP 50.0 %"}
-    assert epoch_fields(first, 3, 49, 80)["epoch"] == "ep 0/49"
+    assert epoch_fields(first, LAST, 120) == words | {"mAP": "mAP 50.0 %"}
+    assert epoch_fields(first, LAST, 80)["epoch"] == "ep 0/49"
     # mAP is that of the last epoch that was evaluated, not of the iteration before.
     del first["average_mAP"]
-    assert epoch_fields(first, 3, 49, 120)["mAP"] == ""
-    assert "mAP" not in epoch_fields(first | {"epoch": 1}, 3, 49, 120)
+    assert epoch_fields(first, LAST, 120)["mAP"] == ""
+    assert "mAP" not in epoch_fields(first | {"epoch": 1}, LAST, 120)
+
+
+def test_the_columns_of_an_ensemble() -> None:
+    member = EPOCH | {"iteration": 2, "member": 1}
+    assert epoch_fields(member, LAST, 120)["iteration"] == "iteration 2/3 member 1/3"
+    assert epoch_fields(member, LAST, 80)["iteration"] == "it 2/3 m 1/3"
 
 
 def printed(records: list[dict[str, Any]], width: int = 80) -> str:

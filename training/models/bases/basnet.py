@@ -36,6 +36,7 @@ class BaSNet(BaseModel):
 
     layers, attention_values = 3, 1
     context_snippets = 2  # two convolutions of width 3
+    pools_by_attention = False
 
     def __init__(self, width: int, classes: int, options: Options | None = None) -> None:
         super().__init__()

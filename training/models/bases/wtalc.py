@@ -33,6 +33,7 @@ class WTALC(BaseModel):
     """
 
     layers, attention_values, unit_videos = 2, 2, 2
+    pools_by_attention = False
 
     def __init__(self, width: int, classes: int, options: Options | None = None) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from refineloc.training.models.layers.packing import membership
 
-__all__ = ["Activations", "activations", "time_attention"]
+__all__ = ["Activations", "activations", "pooled", "time_attention"]
 
 
 class Activations(NamedTuple):
@@ -59,17 +59,26 @@ def activations(class_logits: Tensor, attention_logits: Tensor, lengths: Tensor,
         largest = torch.where(member, logit[None, :], -torch.inf).amax(dim=1)
         weight = torch.exp(logit - _spread(largest.nan_to_num(neginf=0.0), member).detach())
     attention = _normalised(weight, member, exact)
-    summands = attention[:, None] * class_scores
-    if exact:
-        summands = _on_grid(summands, 1.0)  # they sum to 1 over classes and time: below 2^53 steps of 2^-52
-    video_scores = member.to(summands.dtype) @ summands
-    return Activations(class_scores, foreground, attention.to(foreground.dtype), video_scores.to(class_scores.dtype))
+    video_scores = _pooled(attention, class_scores, member, exact)
+    return Activations(class_scores, foreground, attention.to(foreground.dtype), video_scores)
+
+
+def pooled(attention: Tensor, class_scores: Tensor, lengths: Tensor, *, exact: bool = False) -> Tensor:
+    """ŷ [V, N], the sum over each video's time of Ā^time [S] times C̄ [S, N]."""
+    return _pooled(attention.double() if exact else attention, class_scores, membership(lengths, attention), exact)
 
 
 def time_attention(foreground: Tensor, lengths: Tensor, *, exact: bool = False) -> Tensor:
     """Ā^time [S], the softmax over each video's time of Ā^bf_fg [S], for base models with another video score."""
     weight = _normalised(torch.exp(foreground), membership(lengths, foreground), exact)
     return weight.to(foreground.dtype)
+
+
+def _pooled(attention: Tensor, class_scores: Tensor, member: Tensor, exact: bool) -> Tensor:
+    summands = attention[:, None] * class_scores
+    if exact:
+        summands = _on_grid(summands, 1.0)  # they sum to 1 over classes and time: below 2^53 steps of 2^-52
+    return (member.to(summands.dtype) @ summands).to(class_scores.dtype)
 
 
 def _normalised(weight: Tensor, member: Tensor, exact: bool) -> Tensor:

@@ -1,0 +1,71 @@
+"""Several networks of one base model as one model: its scores are the means of theirs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from refineloc.training.models.base_model import BaseModel, Outputs, build_model
+from refineloc.training.models.layers.activations import Activations, pooled
+from refineloc.training.settings.model import ModelConfig
+
+__all__ = ["Ensemble", "build_models"]
+
+
+class Ensemble(BaseModel):
+    """K networks of one base model, trained each by itself.
+
+    C̄, Ā^bf and Ā^time are the members' means. ŷ is pooled with them as in a single network: the sum over time of
+    Ā^time times C̄. Where the base model has a video score of its own (`pools_by_attention` is False), ŷ is the
+    members' mean too. So K equal networks give the scores of one.
+
+    State-dict keys: `members.I.` and the key of the I-th network.
+
+    Args:
+        members: at least one, all of the same base model with the same options, width and classes.
+    """
+
+    def __init__(self, members: Sequence[BaseModel]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        first = members[0]
+        self.layers, self.attention_values = first.layers, first.attention_values
+        self.context_snippets, self.pools_by_attention = first.context_snippets, first.pools_by_attention
+
+    def member(self, index: int) -> BaseModel:
+        """One of the networks."""
+        member = self.members[index]
+        assert isinstance(member, BaseModel)  # for the type checker
+        return member
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
+        """The members' logits beside each other: class logits [S, K x columns], attention logits [S, K x values]."""
+        outputs: list[Outputs] = [member(features, lengths) for member in self.members]
+        return Outputs(
+            torch.cat([each.class_logits for each in outputs], dim=1),
+            torch.cat([each.attention_logits for each in outputs], dim=1),
+        )
+
+    def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
+        """The means of the members' activations."""
+        count = len(self.members)
+        logits = zip(outputs.class_logits.chunk(count, 1), outputs.attention_logits.chunk(count, 1), strict=True)
+        parts = [
+            member.activations(Outputs(class_logits, attention_logits), lengths, exact=exact)  # type: ignore[operator]
+            for member, (class_logits, attention_logits) in zip(self.members, logits, strict=True)
+        ]
+        means = Activations(*(torch.stack(values).mean(dim=0) for values in zip(*parts, strict=True)))
+        if not self.pools_by_attention:
+            return means
+        return means._replace(video_scores=pooled(means.attention, means.class_scores, lengths, exact=exact))
+
+    def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
+        """Not defined: members are trained one after another."""
+        raise NotImplementedError("an ensemble is not trained as a whole")
+
+
+def build_models(settings: ModelConfig, width: int, classes: int, models: int) -> BaseModel:
+    """Fresh networks of a base model: one, or an `Ensemble` of several; arguments as for `build_model`."""
+    if models == 1:
+        return build_model(settings, width, classes)
+    return Ensemble([build_model(settings, width, classes) for _ in range(models)])
