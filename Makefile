@@ -3,6 +3,7 @@
 # make test-all   the tests, then their long forms: whole demo, wheel in an environment of its own, torchrun
 # make test-bounds   the kernels' tests on a build with bounds checks
 # make fuzz    10,000 damaged or hostile files, each read in a process of its own (minutes)
+# make wheel   sdist and wheel into dist/, and what twine and auditwheel say of them (on Linux)
 # make bench   ratios against named peers     make help    this list
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -13,7 +14,7 @@ ENGINE := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),gpu,cpu)
 SOURCES := $(wildcard _ext/*.pyx _ext/*.pxi setup.py)
 TREES := _ext benchmarks evaluation examples export refineloc runtime tests training setup.py
 
-.PHONY: help setup demo test test-all test-bounds check typing fuzz bench clean
+.PHONY: help setup demo test test-all test-bounds check typing fuzz wheel bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -66,6 +67,15 @@ typing:
 
 fuzz: setup
 	REFINELOC_FUZZ=10000 $(BIN)/python -m pytest tests/runtime/fuzz/test_fuzz.py -rP --show-capture=stdout
+
+wheel: setup
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	@# The verdict on Linux: no library beside the system's, and no newer glibc than ONNX Runtime's wheels need (2.28).
+	$(BIN)/python -m auditwheel show dist/*.whl | tee build/auditwheel.txt
+	grep -qE '"manylinux_2_(17|2[0-8])_' build/auditwheel.txt
+	ls -l dist
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -9,7 +9,9 @@ Environment:
 """
 
 import os
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -24,6 +26,12 @@ for folder in FOLDERS:
     packages.append(f"refineloc.{folder}")
     packages += [f"refineloc.{folder}.{name}" for name in find_packages(folder)]
     package_dir[f"refineloc.{folder}"] = folder
+
+# README as PyPI shows it, where there are no files beside it.
+source = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Source"]
+readme = Path("README.md").read_text(encoding="utf-8")
+readme = re.sub(r"(!\[[^]]*\]\()(?!https?:)", rf"\1{source}/raw/main/", readme)  # pictures
+readme = re.sub(r"(?<=\]\()(?!https?:|#)", f"{source}/blob/main/", readme)
 
 checked = os.environ.get("REFINELOC_BOUNDSCHECK") == "1"
 sanitized = os.environ.get("REFINELOC_SANITIZE") == "1"
@@ -54,6 +62,8 @@ class BuildKernels(build_ext):
 extensions = [Extension(f"refineloc._ext.{path.stem}", [str(path)]) for path in sorted(Path("_ext").glob("*.pyx"))]
 
 setup(
+    long_description=readme,
+    long_description_content_type="text/markdown",
     packages=packages,
     package_dir=package_dir,
     package_data={

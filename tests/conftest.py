@@ -1,6 +1,5 @@
 """Fixtures that every part of the test suite shares."""
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -65,6 +64,8 @@ def model_path(make_model: Callable[..., Path]) -> Path:
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The sdist of this tree, and the wheel that it builds (so an sdist that lacks a file cannot pass)."""
     # Built once for all processes of the test run, whose folders are beside each other.
+    import fcntl  # not on Windows, where the tests of what the runtime needs run as well
+
     base = tmp_path_factory.getbasetemp()
     beside = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     out = beside / "dist"

@@ -1,10 +1,13 @@
 """What `pip install` gives: the wheel and the sdist hold what they should, under the right names, and work."""
 
+import email
+import os
 import re
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import venv
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -61,17 +64,81 @@ def test_the_wheel_s_kernels_are_stripped_and_need_the_c_library_alone(built: tu
         assert set(re.findall(rb"\0(lib[^\0/]*\.so[.\d]*)(?=\0)", kernel)) <= {b"libc.so.6", b"libm.so.6"}
 
 
-def test_the_sdist_holds_what_it_is_built_from_and_no_build_products(tmp_path: Path) -> None:
-    python("-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), ".", cwd=ROOT)
-    (sdist,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    assert names >= {"setup.py", "pyproject.toml", "LICENSE", "README.md", "runtime/detector.py"}
-    for folder in ("_ext", "runtime", "evaluation", "training", "export", "tests"):
-        for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".pyi", ".pyx", ".pxi", ".html", ".css", ".js", ".onnx"):
-                assert str(path.relative_to(ROOT)) in names
-    assert not [name for name in names if name.endswith((".c", ".so", ".pyd"))]
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> tarfile.TarFile:
+    folder = tmp_path_factory.mktemp("sdist")
+    python("-m", "build", "--sdist", "--no-isolation", "--outdir", str(folder), ".", cwd=ROOT)
+    (path,) = folder.glob("*.tar.gz")
+    return tarfile.open(path)
+
+
+def test_the_sdist_holds_what_the_repository_has_and_no_build_products(sdist: tarfile.TarFile) -> None:
+    names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
+    assert not [name for name in names if name.endswith((".c", ".so", ".pyd")) or "__pycache__" in name]
+    assert names >= {"setup.py", "runtime/detector.py", "examples/demo.py", "benchmarks/nms.py", ".ci/run", "Makefile"}
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout, so there is nothing to compare with")
+    tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert set(tracked.split("\n")[:-1]) - names <= {".gitignore"}
+
+
+def test_what_pypi_shows_has_no_link_to_a_file_beside_it(sdist: tarfile.TarFile) -> None:
+    (name,) = (name for name in sdist.getnames() if re.fullmatch(r"[^/]+/PKG-INFO", name))
+    metadata = email.message_from_bytes(sdist.extractfile(name).read())  # type: ignore[union-attr]
+    assert {"Source", "Documentation", "Changelog", "Issues"} == {
+        line.split(",")[0] for line in metadata.get_all("Project-URL", [])
+    }
+    shown = str(metadata.get_payload())
+    links = re.findall(r"\]\(([^)]*)\)", shown)
+    assert len(links) > 10
+    assert not [link for link in links if not link.startswith(("https://", "#"))]
+    (picture,) = re.findall(r"!\[[^]]*\]\(([^)]*)\)", shown)
+    for link in [picture, *links]:
+        if path := re.fullmatch(r"https://[^/]+/[^/]+/refineloc/(?:blob|raw)/main/([^#]*)(?:#.*)?", link):
+            assert (ROOT / path[1]).exists(), link
+
+
+# The demo's programs on few data, and one iteration; the test command on what needs the kernels.
+DEMO = """
+import sys; sys.path.insert(0, "examples")
+import demo
+fewer = {
+    "demo/data": "demo/data --videos 30 --classes 3 --dim 16",
+    "--iterations 4": "--iterations 2 --epochs 5",
+    "--iter 3": "--iter 1",
+}
+for words, others in fewer.items():
+    assert words in demo.PROGRAMS
+    demo.PROGRAMS = demo.PROGRAMS.replace(words, others, 1)
+demo.main()
+"""
+
+
+@pytest.mark.long
+def test_the_two_commands_run_from_an_unpacked_sdist(sdist: tarfile.TarFile, tmp_path: Path) -> None:
+    """As `make demo` and `make test` do after `make setup`, with the packages that are installed already."""
+    sdist.extractall(tmp_path, filter="data")
+    (tree,) = tmp_path.iterdir()
+    place = tree / ".venv"
+    venv.create(place)
+    run = place / "bin" / "python"
+    (site,) = place.glob("lib/*/site-packages")
+    (site / "packages.pth").write_text("\n".join(dict.fromkeys(path for path in sys.path if "site-packages" in path)))
+
+    def command(*arguments: object) -> str:
+        environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        done = subprocess.run([*map(str, arguments)], capture_output=True, text=True, cwd=tree, env=environment)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+        return done.stdout
+
+    pip = [run, "-W", "ignore", "-m", "pip", "--disable-pip-version-check"]
+    command(*pip, "install", "-q", "--no-deps", "--no-build-isolation", "-e", ".")
+    command(run, "setup.py", "-q", "build_ext", "--inplace")
+    assert str(tree) in command(run, "-c", "import refineloc._ext.nms as kernel; print(kernel.__file__)")
+    assert "One video's time line" in command(run, "-c", DEMO)
+    assert (tree / "demo" / "detections.json").stat().st_size
+    shown = command(run, "-m", "pytest", "-p", "no:cacheprovider", "tests/ext")
+    assert "passed" in shown
 
 
 @pytest.mark.long
