@@ -135,3 +135,7 @@ def _table(out: Path, written: "Written") -> str:
 def main() -> NoReturn:
     """Entry point of the console script."""
     run_app(app, {"preset": "--preset NAME", "allow_loss": "--allow-loss"})
+
+
+if __name__ == "__main__":
+    main()

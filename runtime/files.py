@@ -36,6 +36,7 @@ __all__ = [
     "output_ending",
     "parse_json",
     "read_text",
+    "reason",
     "writing",
 ]
 
@@ -74,7 +75,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         other = error.filename and str(error.filename) not in (str(aside), os.fspath(path))
         if isinstance(error, OutputError) or other:
             raise
-        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
+        raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
     finally:
         aside.unlink(missing_ok=True)
 
@@ -148,7 +149,7 @@ def make_folder(path: str | os.PathLike[str], *, parents: bool = True) -> Path:
     try:
         folder.mkdir(parents=parents, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be made a folder: {_reason(error)}") from error
+        raise OutputError(f"{folder}: cannot be made a folder: {reason(error)}") from error
     return folder
 
 
@@ -160,7 +161,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
+        raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
 
 
 def read_text(path: str | os.PathLike[str], error: type[RefineLocError], hint: str) -> str:
@@ -252,7 +253,7 @@ def _temporary(path: str | os.PathLike[str], stream: bool) -> Path:
         except FileNotFoundError:
             pass
         except OSError as error:  # such as a name that is too long
-            raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
+            raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
         except ValueError:
             raise OutputError(f"{str(path)!r}: cannot be the name of a file") from None
         else:
@@ -345,5 +346,6 @@ def _umask() -> int:
     return mask
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """What the system says of an error, for a message of ours."""
     return (error.strerror or str(error)).lower()

@@ -231,3 +231,7 @@ def main() -> NoReturn:
             "settings": "--show-config prints a file to begin with",
         },
     )
+
+
+if __name__ == "__main__":
+    main()

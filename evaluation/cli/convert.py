@@ -329,3 +329,7 @@ def main() -> NoReturn:
         "allow_pickle": "--allow-pickle",
     }
     run_app(app, options)
+
+
+if __name__ == "__main__":
+    main()

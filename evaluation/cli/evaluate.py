@@ -14,6 +14,7 @@ from refineloc.evaluation.cli.common import DropRepeated, Subset, Tiou, parse_ti
 from refineloc.evaluation.matching import AmbiguousRule
 from refineloc.runtime.annotations import read_annotations, read_regions
 from refineloc.runtime.cli.common import VersionOption, new_app, run_app
+from refineloc.runtime.cli.streams import visible
 from refineloc.runtime.detections import read_detections
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.files import atomic_write, check_writable, is_stdout
@@ -130,6 +131,7 @@ def _print(evaluation: Evaluation, per_class: bool) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     console.print(f"mAP in percent, {len(evaluation.classes)} classes, {rows[0][2]} instances", highlight=False)
@@ -149,10 +151,19 @@ def _print(evaluation: Evaluation, per_class: bool) -> None:
     for name in ("instances", "average", *(f"{evaluation.tious[k]:.2f}" for k in shown)):
         table.add_column(name, justify="right")
     for label, values, instances in rows[1:]:
-        table.add_row(label, str(instances), f"{100 * values.mean():.2f}", *(f"{100 * values[k]:.2f}" for k in shown))
+        table.add_row(
+            Text(visible(label)),
+            str(instances),
+            f"{100 * values.mean():.2f}",
+            *(f"{100 * values[k]:.2f}" for k in shown),
+        )
     console.print(table)
 
 
 def main() -> NoReturn:
     """Entry point of the console script."""
     run_app(app)
+
+
+if __name__ == "__main__":
+    main()

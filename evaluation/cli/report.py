@@ -217,3 +217,7 @@ def _file_name(name: str) -> str:
 def main() -> NoReturn:
     """Entry point of the console script."""
     run_app(app)
+
+
+if __name__ == "__main__":
+    main()

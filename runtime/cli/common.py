@@ -1,18 +1,20 @@
 """Shared by the command-line programs: errors as one line with exit code 2, and progress on a terminal only."""
 
 import contextlib
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from refineloc.runtime.cli.streams import end_of_output, prepare_streams, visible
 from refineloc.runtime.errors import RefineLocError
+from refineloc.runtime.files import reason
 
-__all__ = ["VersionOption", "fail", "new_app", "note", "parse_numbers", "progress", "run_app"]
+__all__ = ["VersionOption", "fail", "new_app", "note", "parse_numbers", "progress", "run_app", "run_main"]
 
 
 def new_app(name: str) -> typer.Typer:
@@ -21,40 +23,61 @@ def new_app(name: str) -> typer.Typer:
 
 
 def run_app(app: typer.Typer, options: Mapping[str, str] = MappingProxyType({})) -> NoReturn:
+    """Run a program that typer parses the command line of (see `run_main`)."""
+    run_main(partial(app, standalone_mode=True, prog_name=app.info.name), options)
+
+
+def run_main(main: Callable[[], None], options: Mapping[str, str] = MappingProxyType({})) -> NoReturn:
     """Run a program. An error that a user can cause ends in one line on stderr and exit code 2, without a traceback.
 
+    Streams that are closed or full do not end the work (`streams.py`); results that could not be printed are an error
+    at the end.
+
     Args:
-        app: the program.
+        main: the program.
         options: the program's options by parameter of the library, such as {"fps": "--fps X"}. The option is appended
             to an error that names its parameter.
     """
+    prepare_streams()
     warnings.showwarning = _show_warning
+    code: int | str | None
     try:
-        app(standalone_mode=True)
+        code = _run(main, options)
+    except SystemExit as ended:
+        code = ended.code
+    failure = end_of_output()
+    if failure is not None and not code:
+        fail(f"standard output: cannot be written: {reason(failure)}")
+    sys.exit(code)
+
+
+def _run(main: Callable[[], None], options: Mapping[str, str]) -> int:
+    try:
+        main()
     except RefineLocError as error:
         option = options.get(error.parameter)
         fail(f"{error} ({option})" if option else error)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of the output (head, less) has ended. Without this, flushing at exit would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        note("interrupted")
+        return 130
     except MemoryError:
         fail("out of memory; use a smaller batch (see --help), or a machine with more")
-    sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {reason(error)}")
+    return 0
 
 
 def fail(message: Any) -> NoReturn:
     """Print one error line and end with exit code 2."""
-    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    note("error: " + " ".join(str(message).split()))
     sys.exit(2)
 
 
 def note(message: str) -> None:
     """Print to stderr, as stdout is for results."""
-    print(message, file=sys.stderr)
+    print(visible(message), file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -119,4 +142,4 @@ VersionOption = Annotated[
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning as one line, without the source line that Python adds."""
-    print(f"warning: {message}", file=sys.stderr)
+    note(f"warning: {message}")

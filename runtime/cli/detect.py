@@ -247,3 +247,7 @@ def main() -> NoReturn:
     """Entry point of the console script."""
     options = {"fps": "--fps X or --videos LABELS.csv", "allow_missing": "--allow-missing"}
     run_app(app, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ import typer
 
 from refineloc import __version__
 from refineloc.runtime.cli.common import VersionOption, new_app, run_app
+from refineloc.runtime.cli.streams import visible
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.model.gpu import gpu_problem
 from refineloc.runtime.model.half import CAST_MODEL
@@ -242,7 +243,9 @@ def _print_rich(findings: list[Finding]) -> None:
     colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     table = Table(box=None, show_header=False, pad_edge=False)
     for finding in findings:
-        result = Text(" ".join(finding.result.split()))  # Text, so that a bracket in a file's name is not markup
+        result = Text(
+            visible(" ".join(finding.result.split()))
+        )  # Text, so that a bracket in a file's name is not markup
         if finding.cure:
             result.append(f"\ncure: {finding.cure}", style="bold")
         table.add_row(Text(finding.level, style=colours[finding.level]), Text(finding.subject), result)
@@ -252,3 +255,7 @@ def _print_rich(findings: list[Finding]) -> None:
 def main() -> NoReturn:
     """Entry point of the console script."""
     run_app(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeR
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
+from refineloc.runtime.cli.common import note
 from refineloc.runtime.errors import OutputError
 from refineloc.runtime.files import writing
 from refineloc.training.run.files import Run, best_iteration
@@ -115,9 +116,9 @@ class RunReporter:
 
     def _say(self, message: str) -> None:
         if self._progress:
-            self._progress.console.print(message, highlight=False, markup=False)
+            self._progress.console.print(message, highlight=False, markup=False, emoji=False)
         else:
-            print(message, file=sys.stderr, flush=True)
+            note(message)
 
     def _write(self, scalars: Mapping[str, Any], step: int) -> None:
         with writing(self._folder):

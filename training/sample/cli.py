@@ -44,3 +44,7 @@ def synth(
 def main() -> NoReturn:
     """Entry point of the console script."""
     run_app(app, {"overwrite": "--force"})
+
+
+if __name__ == "__main__":
+    main()

@@ -37,7 +37,7 @@ def show(steps: Iterable[tuple[list[Job], list[Ended]]], total: int, done: int =
                     failed[end.job.name] = end.error
                 outcome = f"failed: {end.error}" if end.error else _outcome(read_records(end.job.folder))
                 line = f"{done}/{total} {end.job.name}: {outcome}, {end.seconds:.0f} s"
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
                 bars.update(whole, completed=done)
                 if end.job in tasks:
                     bars.remove_task(tasks.pop(end.job))
