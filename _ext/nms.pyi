@@ -30,3 +30,12 @@ def soft_nms(
     tiou_threshold: float = 0.3,
     min_score: float = 0.001,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]: ...
+def fuse_nms(
+    start: npt.NDArray[np.float64],
+    end: npt.NDArray[np.float64],
+    score: npt.NDArray[np.float64],
+    group: npt.NDArray[np.int64],
+    *,
+    tiou_threshold: float,
+    temperature: float,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...

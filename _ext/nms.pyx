@@ -1,6 +1,6 @@
 """Non-maximum suppression of segments on a time line, many groups (a class in a video) at once.
 
-All three kinds look only at segments that may overlap: positions are sorted by start, and a segment's neighbours lie in
+All kinds look only at segments that may overlap: positions are sorted by start, and a segment's neighbours lie in
 a window around its own. tIoU > threshold is tested as intersection > threshold * union, so that segments of length zero
 need no special case.
 """
@@ -75,6 +75,47 @@ def vote_nms(start, end, score, group, *, tiou_threshold):
     return kept, votes_array[kept]
 
 
+def fuse_nms(start, end, score, group, *, tiou_threshold, temperature):
+    """Greedy NMS in which a kept segment takes the mean times of itself and those it drops (GauFuse).
+
+    The means are weighted by exp(score / temperature), so that a segment far below the kept one moves it little.
+
+    Args:
+        start, end, score, group, tiou_threshold: as `hard_nms`.
+        temperature: above 0; the lower, the more the best of them counts.
+
+    Returns:
+        indices of the kept segments, those of `hard_nms` in its order, int64; their new start and end, float64: those
+        of the kept one, plus the weighted mean distance from it, with sums in input order. Its score stays.
+
+    Raises:
+        ValueError: as `hard_nms`, and a temperature out of range.
+    """
+    if not 0.0 < temperature < float("inf"):
+        raise ValueError(f"temperature: expected a number above 0, got {temperature}")
+    cdef Input given = Input(start, end, score, group, tiou_threshold)
+    kept = _greedy(given)
+    moved = np.zeros((3, given.n), _float64)
+    cdef double[::1] sum_weight = moved[0]
+    cdef double[::1] sum_start = moved[1]
+    cdef double[::1] sum_end = moved[2]
+    cdef double scale = temperature, weight
+    cdef Py_ssize_t i, owner
+    with nogil:
+        for i in range(given.n):
+            owner = given.ints[OWNER, i]
+            if owner == i:
+                sum_weight[i] += 1.0
+                continue
+            # At most 1, as no score is above that of the one that drops it: so that nothing overflows.
+            weight = exp((given.score[i] - given.score[owner]) / scale)
+            sum_weight[owner] += weight
+            sum_start[owner] += weight * (given.start[i] - given.start[owner])
+            sum_end[owner] += weight * (given.end[i] - given.end[owner])
+    shift = moved[1:, kept] / moved[0, kept]
+    return kept, given.start_array[kept] + shift[0], given.end_array[kept] + shift[1]
+
+
 def soft_nms(start, end, score, group, *, method="gaussian", sigma=0.5, tiou_threshold=0.3, min_score=0.001):
     """Soft-NMS (Bodla et al., ICCV 2017): the best segment lowers the scores of those that overlap it, and so on.
 
@@ -130,7 +171,7 @@ cdef class Input:
     cdef const double[::1] end
     cdef const double[::1] score
     cdef const i64[::1] group
-    cdef object doubles_array, ints_array
+    cdef object start_array, end_array, doubles_array, ints_array
     cdef double[:, ::1] doubles
     cdef i64[:, ::1] ints
     cdef u64[:, ::1] sorting
@@ -147,6 +188,7 @@ cdef class Input:
         if not 0.0 <= tiou_threshold <= 1.0:
             raise ValueError(f"tiou_threshold: expected a number from 0 to 1, got {tiou_threshold}")
         self.threshold = tiou_threshold
+        self.start_array, self.end_array = start, end
         self.start, self.end, self.score, self.group = start, end, score, group
         self.n = start.shape[0]
         if self.n >= 1 << 32:

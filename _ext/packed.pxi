@@ -2,17 +2,24 @@
 #
 # On one short video the cost is that of the call, so arguments are checked in compiled loops rather than by NumPy.
 
+from libc.math cimport INFINITY
+
 include "arrays.pxi"
 
 
-cdef bint _rank(const float[:, ::1] y, i64[:, ::1] ranked) noexcept nogil:
-    """The classes of largest ŷ of each video, falling; of equal ones the lower index first. False: ŷ holds NaN."""
+cdef inline bint _rank(const float[:, ::1] y, i64[:, ::1] ranked) noexcept nogil:
+    """The classes of largest ŷ of each video, falling; of equal ones the lower index first. False: ŷ holds NaN.
+
+    A class of -inf is left out; where fewer are left than there is room for, -1 stands behind them.
+    """
     cdef Py_ssize_t v, n, at, filled
     for v in range(y.shape[0]):
         filled = 0
         for n in range(y.shape[1]):
             if y[v, n] != y[v, n]:
                 return False
+            if y[v, n] == -INFINITY:
+                continue
             if filled == ranked.shape[1]:
                 if not y[v, n] > y[v, ranked[v, filled - 1]]:
                     continue
@@ -23,6 +30,8 @@ cdef bint _rank(const float[:, ::1] y, i64[:, ::1] ranked) noexcept nogil:
                 at -= 1
             ranked[v, at] = n
             filled += 1
+        for at in range(filled, ranked.shape[1]):
+            ranked[v, at] = -1
     return True
 
 

@@ -5,12 +5,15 @@ import numpy.typing as npt
 
 def detect_proposals(
     class_scores: npt.NDArray[np.float32],
+    foreground: npt.NDArray[np.float32],
     video_scores: npt.NDArray[np.float32],
     lengths: npt.NDArray[np.int64],
     *,
     thresholds: Sequence[float],
     top_k: int,
     scoring: str,
+    curve: str = "class",
+    scored_on: str = "class",
     outer: float = 0.25,
     video_weight: float = 0.2,
     max_gap: int = 0,

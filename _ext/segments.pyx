@@ -37,7 +37,7 @@ def detect_segments(
         class_scores: C̄, float32 [S, N].
         foreground: Ā^bf_fg, float32 [S].
         attention: Ā^time, float32 [S].
-        video_scores: ŷ, float32 [V, N].
+        video_scores: ŷ, float32 [V, N]; a class of -inf is never chosen.
         lengths: snippets of each video, int64 [V], which sum to S; a video may have none.
         profile: "paper" keeps a snippet at foreground >= 1 - alpha_a and C̄ >= alpha_c and joins kept snippets that at
             most `max_gap` removed ones separate; "release" keeps at strictly greater on both, and takes the runs of the
@@ -171,6 +171,8 @@ cdef i64 _video(
     cdef double classes, weights, size
     for rank in range(ranked.shape[1]):
         n = ranked[v, rank]
+        if n < 0:
+            break
         t = begin
         while True:
             while t < end and not _kept(c, f, t, n, rules):

@@ -1,4 +1,7 @@
-"""Proposals at many thresholds, against one threshold at a time as in BaS-Net's code, and against the NumPy twin."""
+"""Proposals at many thresholds, against one threshold at a time as in BaS-Net's code, and against the NumPy twin.
+
+And the whole way from scores to detections by many thresholds of two curves, against RefineLoc's single threshold.
+"""
 
 from typing import Any
 
@@ -9,6 +12,11 @@ from twins import proposals as twin
 from benchmarks.segments import scores
 from benchmarks.timing import Row, race
 from refineloc._ext.proposals import detect_proposals
+from refineloc.runtime.detections import Detections
+from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold, Rules
+from refineloc.runtime.segments.values import Scores
 
 F32 = npt.NDArray[np.float32]
 THRESHOLDS = tuple(step / 40 for step in range(10))
@@ -37,17 +45,17 @@ def rows(bandwidth: float) -> list[Row]:
     """Three lengths, and a batch of short videos."""
     out = []
     for snippets in (200, 2_000, 20_000):
-        c, _, _, y = scores(snippets, 20)
+        c, f, _, y = scores(snippets, 20)
         lengths = np.array([snippets])
 
         def ours() -> tuple[npt.NDArray[np.generic], ...]:
-            return detect_proposals(c, y, lengths, **SETTINGS)  # noqa: B023
+            return detect_proposals(c, f, y, lengths, **SETTINGS)  # noqa: B023
 
         def theirs() -> dict[tuple[int, int, int], float]:
             return threshold_at_a_time(c, y[0])  # noqa: B023
 
         def plain() -> object:
-            return twin.detect_proposals(c, y, lengths, **SETTINGS)  # noqa: B023
+            return twin.detect_proposals(c, f, y, lengths, **SETTINGS)  # noqa: B023
 
         proposals, expected = ours(), theirs()
         keys = list(zip(*(column.tolist() for column in proposals[1:4]), strict=True))
@@ -59,16 +67,45 @@ def rows(bandwidth: float) -> list[Row]:
         out.append(Row(subject, "a threshold at a time", ours_s, theirs_s, "at least 100"))
         out.append(Row(subject, "NumPy twin", ours_s, plain_s))
         out.append(Row(subject, "limit: bytes / bandwidth", ours_s, touched / bandwidth))
-    return [*out, batch()]
+    return [*out, batch(), *post_processing()]
 
 
 def batch() -> Row:
     """100 videos of 200 snippets in one call, as the detector and the training loop call it."""
-    c = scores(20_000, 20)[0]
+    c, f, _, _ = scores(20_000, 20)
     y = np.repeat(c.mean(axis=0)[None], 100, axis=0)
     lengths = np.full(100, 200)
     ours_s, theirs_s = race(
-        lambda: detect_proposals(c, y, lengths, **SETTINGS),
+        lambda: detect_proposals(c, f, y, lengths, **SETTINGS),
         lambda: [threshold_at_a_time(c[begin : begin + 200], y[0]) for begin in range(0, 20_000, 200)],
     )
     return Row("proposals, 100 videos of T 200, N 20", "a threshold at a time", ours_s, theirs_s, "at least 100")
+
+
+def post_processing() -> list[Row]:
+    """Scores to detections in seconds, as the detector does it: one threshold against many of both curves, fused."""
+    one = OneThreshold()
+    many = ManyThresholds(
+        thresholds=tuple(step / 10 for step in range(1, 10)),
+        curve="both",
+        scored_on="product",
+        video_share=0.15,
+        suppression="fuse",
+        tiou=0.3,
+    )
+    grid, classes = SnippetGrid(25.0, 16), tuple(map(str, range(20)))
+    out = []
+    for videos, snippets in ((1, 200), (10, 200), (1, 2_000), (1, 20_000)):
+        c, f, a, y = scores(videos * snippets, 20)
+        batch = Scores(c, f, a, np.repeat(y, videos, axis=0))
+        lengths = np.full(videos, snippets)
+
+        def detections(rules: Rules) -> list[Detections]:
+            by_video = segments(batch, lengths, rules).by_video(videos)  # noqa: B023
+            return [Detections.from_segments(grid, each, classes) for each in by_video]
+
+        counts = [sum(map(len, detections(rules))) for rules in (many, one)]
+        many_s, one_s = race(lambda: detections(many), lambda: detections(one))
+        subject = f"scores to detections, {videos} x T {snippets:,} ({counts[0]} found)"
+        out.append(Row(subject, f"a single threshold ({counts[1]} found)", many_s, one_s, "at least 0.5"))
+    return out

@@ -206,8 +206,12 @@ def _torch_scores(model: BaseModel, features: npt.NDArray[np.float32], lengths: 
 
 
 def _keys(segments: Segments) -> Iterator[tuple[int, int, int]]:
-    """What identifies a segment of a video: class, first and last snippet."""
-    return zip(segments.label.tolist(), segments.first.tolist(), segments.last.tolist(), strict=True)
+    """What identifies a segment of a video: class, first and last snippet.
+
+    To the nearest whole snippet: fused bounds are means, which move a little with every score.
+    """
+    bounds = (np.rint(each).astype(np.int64).tolist() for each in (segments.first, segments.last))
+    return zip(segments.label.tolist(), *bounds, strict=True)
 
 
 def _average_map(segments: Mapping[str, Segments], sample: Sample, classes: tuple[str, ...]) -> float:

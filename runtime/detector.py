@@ -20,7 +20,7 @@ from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.session import Provider, Session
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
-from refineloc.runtime.segments.rules import Profile, Rules, Scoring, changed
+from refineloc.runtime.segments.rules import Curve, Profile, Rules, ScoredOn, Scoring, Suppression, changed, unused
 from refineloc.runtime.segments.times import VideoTimes, video_times
 from refineloc.runtime.segments.values import Scores
 
@@ -58,12 +58,24 @@ class Detector:
         top_k: number of classes for each video, by ŷ.
         max_gap: how many removed snippets a segment may have between kept ones ("paper", "multi-threshold").
         widen: snippets added at both ends of a segment, within the video.
-        nms: tIoU above which the weaker of two segments of a class is dropped, 0 to 1. None keeps all; left out, it is
-            the value of the model file.
-        thresholds: of the normalised class activation, 1 to 1,000 numbers from 0 to 1 ("multi-threshold").
+        suppression: what becomes of overlapping segments of a class: "none" keeps all, "hard" keeps the best, "vote"
+            adds the others' scores to it, "fuse" takes the mean of their times, "soft" lowers the others' scores.
+        tiou: tIoU above which segments overlap, 0 to 1 ("hard", "vote", "fuse").
+        soft_sigma: width of the Gaussian that lowers scores ("soft").
+        fuse_temperature: the lower, the more the best of those that are fused counts ("fuse").
+        min_score: least score of a segment, after suppression. None keeps all; left out, it is the model file's.
+        max_detections: how many segments of a video are kept, the best first, after suppression; 0 keeps all.
+        thresholds: of the normalised curve, 1 to 1,000 numbers from 0 to 1 ("multi-threshold").
+        curve: whose runs are segments: "class" activation, "foreground", or "both" ("multi-threshold").
         scoring: "contrast", inside against outside, or "peak" ("multi-threshold").
+        scored_on: what is inside and outside: "class" activation, or its "product" with the foreground
+            ("multi-threshold").
         outer: width of the outside at each side, as a share of the segment's length ("multi-threshold").
         video_weight: of ŷ in a segment's score ("multi-threshold").
+        video_share: ŷ is the mean over this share of a video's snippets, those of the highest foreground; 0 takes the
+            model's own ŷ ("multi-threshold").
+        class_threshold: least ŷ of a class, as a share of the best class's; 0 keeps all of the `top_k`
+            ("multi-threshold").
 
     Raises:
         ModelError, EngineError, MissingExtraError, OutputError: see `Session`.
@@ -84,11 +96,20 @@ class Detector:
         top_k: int | None = None,
         max_gap: int | None = None,
         widen: int | None = None,
-        nms: float | EllipsisType | None = ...,
+        suppression: Suppression | None = None,
+        tiou: float | None = None,
+        soft_sigma: float | None = None,
+        fuse_temperature: float | None = None,
+        min_score: float | EllipsisType | None = ...,
+        max_detections: int | None = None,
         thresholds: Sequence[float] | None = None,
+        curve: Curve | None = None,
         scoring: Scoring | None = None,
+        scored_on: ScoredOn | None = None,
         outer: float | None = None,
         video_weight: float | None = None,
+        video_share: float | None = None,
+        class_threshold: float | None = None,
     ) -> None:
         settings: dict[str, Any] = {
             "profile": profile,
@@ -97,19 +118,30 @@ class Detector:
             "top_k": top_k,
             "max_gap": max_gap,
             "widen": widen,
+            "suppression": suppression,
+            "tiou": tiou,
+            "soft_sigma": soft_sigma,
+            "fuse_temperature": fuse_temperature,
+            "max_detections": max_detections,
             "thresholds": thresholds,
+            "curve": curve,
             "scoring": scoring,
+            "scored_on": scored_on,
             "outer": outer,
             "video_weight": video_weight,
+            "video_share": video_share,
+            "class_threshold": class_threshold,
         }
         changes = {name: value for name, value in settings.items() if value is not None}
-        if nms is not ...:
-            changes["nms"] = nms
+        if min_score is not ...:
+            changes["min_score"] = min_score
         self._session = Session(model, provider, threads, batch_snippets=batch_snippets, engine_cache=engine_cache)
         self._half: HalfToFloat | None = None
         self._buffers = PinnedBuffers()
         self._batch_snippets = batch_snippets
         self._settings = changed(self.metadata.detection, changes)
+        if problem := unused(self._settings, changes):
+            raise ConfigError(problem)
 
     @property
     def metadata(self) -> ModelMetadata:

@@ -27,12 +27,14 @@ from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.scalars import as_whole
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
-from refineloc.runtime.segments.rules import ManyThresholds
+from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold
 from refineloc.runtime.segments.values import Scores, Segments
 
 __all__ = ["StreamingDetector"]
 
 _STREAMED = "refineloc"  # the base model whose ŷ is the sum of attention times C̄
+# Settings that compare final scores, which a running video does not have.
+_NEED_ALL = ("suppression", "min_score", "max_detections")
 # The smallest share of attention that the exact sum can represent (training/models/layers/activations.py).
 _LEAST_SHARE = 2.0**-33
 
@@ -56,8 +58,8 @@ class StreamingDetector:
             action of days. If no segment is cut, the times are those of the offline result.
 
     Raises:
-        ConfigError: the model has no running form (see above), or the detector has `nms` or the profile
-            "multi-threshold", which need the whole video.
+        ConfigError: the model has no running form (see above), or the detector has a suppression, a least score,
+            a cap or the profile "multi-threshold", which need the whole video.
         InputError: fps or snippet frames that are not positive numbers.
     """
 
@@ -135,7 +137,7 @@ class StreamingDetector:
         top = self._top_classes()
         rank = {label: index for index, label in enumerate(top)}
         kept = sorted((run for run in self._settled if run.label in rank), key=lambda run: (rank[run.label], run.first))
-        bounds = np.array([self._widened(run) for run in kept], dtype=np.int64).reshape(-1, 2)
+        bounds = np.array([self._widened(run) for run in kept], dtype=np.float64).reshape(-1, 2)
         settled = Segments(
             video=np.zeros(len(kept), dtype=np.int64),
             label=np.array([run.label for run in kept], dtype=np.int64),
@@ -162,7 +164,9 @@ class StreamingDetector:
         settled = runs.last + self._settled_after < size
         if longest is not None:
             settled |= size - runs.first > longest
-        for label, first, last in zip(runs.label[settled], runs.first[settled], runs.last[settled], strict=True):
+        # No suppression: the bounds are whole snippets.
+        firsts, lasts = runs.first.astype(np.int64), runs.last.astype(np.int64)
+        for label, first, last in zip(runs.label[settled], firsts[settled], lasts[settled], strict=True):
             inside = slice(first, last + 1)
             run = _Run(
                 label=int(label),
@@ -177,7 +181,7 @@ class StreamingDetector:
             self._waiting.setdefault(run.label, []).append(run)
             self._open[inside, label] = -1.0  # not detected again
         # One snippet more, as the dilation of "release" extends a later run back by one.
-        needed = max(0, min([size - self._settled_after - 1, *runs.first[~settled].tolist()]))
+        needed = max(0, min([size - self._settled_after - 1, *firsts[~settled].tolist()]))
         self._begin += needed
         self._class_scores = self._class_scores[needed:].copy()
         self._open = self._open[needed:].copy()
@@ -233,8 +237,11 @@ def _check_streamable(detector: Detector) -> None:
             f"streaming: the profile {detector.settings.profile!r} needs the least and largest activation of the whole "
             "video; use Detector on the whole video, or Detector(..., profile='paper')"
         )
-    if detector.settings.nms is not None:
-        raise ConfigError("streaming: nms needs the whole video; give Detector(..., nms=None), or use Detector alone")
+    for name in _NEED_ALL:
+        default = getattr(OneThreshold(), name)
+        if getattr(detector.settings, name) != default:
+            off = f"Detector(..., {name}={default!r})"
+            raise ConfigError(f"streaming: {name} needs the whole video; give {off}, or use Detector alone")
 
 
 @dataclass(frozen=True, slots=True)

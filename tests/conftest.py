@@ -23,9 +23,9 @@ if "REFINELOC_EXT_DIR" in os.environ:
     import refineloc._ext
 
     refineloc._ext.__path__.insert(0, os.environ["REFINELOC_EXT_DIR"])
-    from refineloc._ext import matching, nms, proposals, segments
+    from refineloc._ext import matching, nms, proposals, segments, video_scores
 
-    for kernel in (matching, nms, proposals, segments):
+    for kernel in (matching, nms, proposals, segments, video_scores):
         if Path(kernel.__file__).parent != Path(os.environ["REFINELOC_EXT_DIR"]):
             pytest.exit(f"REFINELOC_EXT_DIR: {kernel.__file__} was loaded instead", returncode=2)
 

@@ -83,11 +83,14 @@ def _inside_segments(
         if isinstance(detection, ManyThresholds)
         else {"alpha_a": 1.0 - config.foreground, "alpha_c": config.class_activation}
     )
-    rules = changed(detection, {"top_k": config.top_k, "widen": config.widen, "nms": None, **thresholds})
+    every: dict[str, Any] = {"suppression": "none", "min_score": None, "max_detections": 0}
+    rules = changed(detection, {"top_k": config.top_k, "widen": config.widen, **every, **thresholds})
     covered = segments(scores, lengths, rules)
     starts = np.cumsum(lengths) - lengths
-    first = starts[covered.video] + covered.first
-    last = starts[covered.video] + np.minimum(covered.last + config.past_end, lengths[covered.video] - 1)
+    # A snippet is covered where its centre is, as fused segments end within snippets.
+    first = starts[covered.video] + np.ceil(covered.first - 0.5).astype(np.int64)
+    last = np.ceil(covered.last - 0.5).astype(np.int64)
+    last = starts[covered.video] + np.minimum(last + config.past_end, lengths[covered.video] - 1)
     # +1 where a segment begins, -1 after its end: covered snippets have a running sum above 0.
     steps = np.zeros(int(lengths.sum()) + 1, dtype=np.int64)
     np.add.at(steps, first, 1)

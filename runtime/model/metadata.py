@@ -2,7 +2,7 @@
 
 They hold all that detection needs beside the graph, so that one file is enough. Keys begin with `refineloc.`; other
 keys are ignored. Values are strings, as in ONNX: decimal numbers, JSON for `classes`, `thresholds` and `parity`, and
-"none" for an `nms` that is off. docs/onnx.md lists the keys.
+"none" for a `min_score` that is off. docs/onnx.md lists the keys.
 """
 
 import json
@@ -18,7 +18,7 @@ from refineloc.runtime.segments.rules import OneThreshold, Rules, changed, setti
 
 __all__ = ["FORMAT_VERSION", "KEY_PREFIX", "ModelMetadata", "Parity", "Precision"]
 
-FORMAT_VERSION = 1  # raised when readers of the earlier version would misread the file
+FORMAT_VERSION = 2  # raised when readers of the earlier version would misread the file
 KEY_PREFIX = "refineloc."
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -36,7 +36,7 @@ class Parity:
         class_scores, foreground, attention, video_scores: largest absolute difference of each output.
         detections: number of detections of the trained model.
         lost, gained: number of detections of the trained model alone, and of the file alone. Detections are the same
-            if video, class and snippets are.
+            if video, class and snippets (to whole ones) are.
         reference_map, map: average mAP (tIoU 0.5:0.05:0.95, fraction of 1) of the trained model and of the file; None
             without ground truth.
     """

@@ -53,18 +53,18 @@ class SnippetGrid:
             object.__setattr__(self, name, value)
 
     def seconds(
-        self, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]
+        self, first: npt.NDArray[np.float64 | np.int64], last: npt.NDArray[np.float64 | np.int64]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """The times that the snippets first..last (both included) cover, clipped to the duration.
 
         Args:
-            first, last: snippet indices, shape [n], 0 <= first <= last.
+            first, last: snippet indices, or fractions of snippets, shape [n], 0 <= first <= last.
 
         Returns:
             start and end in seconds, shape [n]: first * H / fps and (last + 1) * H / fps.
         """
-        start = np.asarray(first) * self.snippet_frames / self.fps
-        end = (np.asarray(last) + 1) * self.snippet_frames / self.fps
+        start = np.asarray(first, np.float64) * self.snippet_frames / self.fps
+        end = (np.asarray(last, np.float64) + 1) * self.snippet_frames / self.fps
         if self.duration_s is not None:
             start, end = np.minimum(start, self.duration_s), np.minimum(end, self.duration_s)
         return start, end

@@ -3,8 +3,6 @@
 Training uses this too: segment-based pseudo labels are detections.
 """
 
-from dataclasses import asdict
-
 import numpy as np
 import numpy.typing as npt
 
@@ -27,28 +25,88 @@ def segments(scores: Scores, lengths: npt.NDArray[np.int64], rules: Rules) -> Se
     Raises:
         ValueError: shapes or dtypes that do not fit together, or NaN (a defect of the caller, not of a user's file).
     """
-    settings = asdict(rules)  # the kernels call them by the same names
-    nms = settings.pop("nms")
     if isinstance(rules, ManyThresholds):
-        del settings["profile"]
-        columns = detect_proposals(scores.class_scores, scores.video_scores, lengths, **settings)
+        video, label, first, last, score = detect_proposals(
+            scores.class_scores,
+            scores.foreground,
+            _video_scores(scores, lengths, rules),
+            lengths,
+            thresholds=rules.thresholds,
+            top_k=rules.top_k,
+            curve=rules.curve,
+            scoring=rules.scoring,
+            scored_on=rules.scored_on,
+            outer=rules.outer,
+            video_weight=rules.video_weight,
+            max_gap=rules.max_gap,
+            widen=rules.widen,
+        )
     else:
-        columns = detect_segments(*scores, lengths, **settings)
-    detected = Segments(*columns)
-    return detected if nms is None else _suppressed(detected, nms)
+        video, label, first, last, score = detect_segments(
+            *scores,
+            lengths,
+            profile=rules.profile,
+            alpha_a=rules.alpha_a,
+            alpha_c=rules.alpha_c,
+            top_k=rules.top_k,
+            max_gap=rules.max_gap,
+            widen=rules.widen,
+        )
+    detected = Segments(video, label, first.astype(np.float64), last.astype(np.float64), score)
+    return _limited(_suppressed(detected, rules), rules)
 
 
-def _suppressed(detected: Segments, tiou: float) -> Segments:
-    from refineloc._ext.nms import hard_nms
+def _video_scores(scores: Scores, lengths: npt.NDArray[np.int64], rules: ManyThresholds) -> npt.NDArray[np.float32]:
+    """ŷ of the rules, -inf for classes that are not to be chosen."""
+    video_scores = scores.video_scores
+    if rules.video_share:
+        from refineloc._ext.video_scores import best_snippet_scores
 
-    # Snippets first..last cover [first, last + 1); the order of the survivors stays that of `detected`.
-    classes = int(detected.label.max(initial=0)) + 1
-    group = detected.video * classes + detected.label
-    kept = hard_nms(
-        detected.first.astype(np.float64),
-        (detected.last + 1).astype(np.float64),
-        detected.score,
-        group,
-        tiou_threshold=tiou,
-    )
-    return detected.take(np.sort(kept))
+        video_scores = best_snippet_scores(scores.class_scores, scores.foreground, lengths, share=rules.video_share)
+    if rules.class_threshold:
+        least = np.float32(rules.class_threshold) * video_scores.max(axis=1, keepdims=True)
+        # The comparison lets NaN through, which the kernel refuses.
+        video_scores = np.where(video_scores < least, np.float32(-np.inf), video_scores)
+    return video_scores
+
+
+def _suppressed(detected: Segments, rules: Rules) -> Segments:
+    """What is left where segments of a class of a video overlap, in the order of `detected`."""
+    if rules.suppression == "none" or not len(detected.score):
+        return detected
+    from refineloc._ext import nms
+
+    if rules.suppression == "soft":  # which cannot lower a negative score
+        detected = detected.take(np.flatnonzero(detected.score >= 0))
+    # The segments of a class of a video lie together.
+    is_next = (np.diff(detected.video) != 0) | (np.diff(detected.label) != 0)
+    group = np.concatenate([[0], np.cumsum(is_next)])[: len(detected.score)]
+    # Snippets first..last cover [first, last + 1).
+    start, end, score = detected.first, detected.last + 1, detected.score
+    if rules.suppression == "hard":
+        kept = nms.hard_nms(start, end, score, group, tiou_threshold=rules.tiou)
+    elif rules.suppression == "vote":
+        kept, new_score = nms.vote_nms(start, end, score, group, tiou_threshold=rules.tiou)
+        score[kept] = new_score
+    elif rules.suppression == "soft":
+        least = max(rules.min_score or 0.0, 0.0)
+        kept, new_score = nms.soft_nms(start, end, score, group, sigma=rules.soft_sigma, min_score=least)
+        score[kept] = new_score
+    else:
+        kept, new_start, new_end = nms.fuse_nms(
+            start, end, score, group, tiou_threshold=rules.tiou, temperature=rules.fuse_temperature
+        )
+        start[kept], end[kept] = new_start, new_end
+    return Segments(detected.video, detected.label, start, end - 1, score).take(np.sort(kept))
+
+
+def _limited(detected: Segments, rules: Rules) -> Segments:
+    """Those of the least score, and the best of each video."""
+    if rules.min_score is not None:
+        detected = detected.take(np.flatnonzero(detected.score >= rules.min_score))
+    if rules.max_detections:
+        order = np.lexsort((-detected.score, detected.video))  # stable: of equal scores the earlier
+        begin = np.searchsorted(detected.video, detected.video)
+        best = np.arange(len(order)) - begin[order] < rules.max_detections
+        detected = detected.take(np.sort(order[best]))
+    return detected

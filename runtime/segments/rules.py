@@ -1,8 +1,9 @@
 """The settings of detection, defined once: how scores become segments (docs/method.md, docs/onnx.md).
 
 There are two kinds of rule, a type each. `OneThreshold` keeps a snippet by its foreground and one class threshold
-(RefineLoc: profiles "paper" and "release"). `ManyThresholds` takes the runs of the normalised class activation above
-each of many (BaS-Net, W-TALC: profile "multi-threshold"). The profile tells which kind it is.
+(RefineLoc: profiles "paper" and "release"). `ManyThresholds` takes the runs of normalised curves above each of many
+(BaS-Net, W-TALC and all since: profile "multi-threshold"). The profile tells which kind it is. What both find is
+suppressed alike. Every base model can use both.
 
 A setting is a field of one of them, or of `_Shared`. Its default, bounds and description stand there and nowhere else.
 The checks, the metadata of a model file, the options of refineloc-detect, refineloc-doctor and the section [detection]
@@ -10,7 +11,7 @@ of a run read them. Only the keywords of `Detector` are written out, for readers
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin
 
@@ -21,22 +22,29 @@ from refineloc.runtime.scalars import as_number, as_whole
 
 __all__ = [
     "MAX_THRESHOLDS",
+    "Curve",
     "ManyThresholds",
     "OneThreshold",
     "Profile",
     "Rules",
+    "ScoredOn",
     "Scoring",
     "Setting",
+    "Suppression",
     "changed",
     "every_setting",
     "profiles_with",
     "settings_of",
+    "unused",
 ]
 
 _OneProfile = Literal["paper", "release"]
 _ManyProfile = Literal["multi-threshold"]
 Profile = Literal[_OneProfile, _ManyProfile]
 Scoring = Literal["contrast", "peak"]
+Curve = Literal["class", "foreground", "both"]
+ScoredOn = Literal["class", "product"]
+Suppression = Literal["none", "hard", "soft", "vote", "fuse"]
 
 MAX_THRESHOLDS = 1_000  # finer than any curve needs; bounds what a hostile model file can cost
 _MAX_COUNT = 2**24  # far above any real number of classes or snippets
@@ -53,6 +61,7 @@ class Setting:
         default: its value where nobody gives one.
         description: what it does, with the source of the default.
         least, most: bounds, both included, of a number or of each number of a list.
+        used_by: the kinds of suppression that use it; empty where all do.
     """
 
     name: str
@@ -61,17 +70,22 @@ class Setting:
     description: str
     least: float
     most: float
+    used_by: tuple[Suppression, ...] = ()
 
     @property
     def expected(self) -> str:
         """Its values in words."""
         if get_origin(self.type) is Literal:
             return " or ".join(map(repr, get_args(self.type)))
-        bounds = f"of at least {self.least:g}" if self.most == _FINITE else f"from {self.least:g} to {self.most:,.10g}"
+        bounds = (
+            f" of at least {self.least:g}" if self.most == _FINITE else f" from {self.least:g} to {self.most:,.10g}"
+        )
+        if self.least == -_FINITE:
+            bounds = ""
         if self.type == tuple[float, ...]:
-            return f"1 to {MAX_THRESHOLDS:,} numbers {bounds}"
+            return f"1 to {MAX_THRESHOLDS:,} numbers{bounds}"
         kind = "a whole number" if self.type is int else "a finite number" if self.most == _FINITE else "a number"
-        return f"{kind} {bounds}" + (", or none" if self.type == float | None else "")
+        return kind + bounds + (", or none" if self.type == float | None else "")
 
     def checked(self, value: Any) -> Any:
         """The value in its plain Python type.
@@ -99,8 +113,10 @@ class Setting:
         return number is not None and self.least <= number <= self.most  # NaN fails every comparison
 
 
-def _about(description: str, least: float = 0, most: float = _FINITE) -> dict[str, Any]:
-    return {"description": description, "least": least, "most": most}
+def _about(
+    description: str, least: float = 0, most: float = _FINITE, used_by: tuple[Suppression, ...] = ()
+) -> dict[str, Any]:
+    return {"description": description, "least": least, "most": most, "used_by": used_by}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +131,35 @@ class _Shared:
     widen: int = field(
         default=2, metadata=_about("snippets added at both ends of a segment, within the video", 0, _MAX_COUNT)
     )
-    nms: float | None = field(
-        default=None,
+    suppression: Suppression = field(
+        default="none",
         metadata=_about(
-            "tIoU above which the weaker of two segments of a class is dropped; none keeps all, as the paper does", 0, 1
+            "of overlapping segments of a class, none keeps all (the paper); hard keeps the best; vote adds the scores "
+            "of the others to its own (the released code); fuse takes the mean of their times (GauFuse); soft lowers "
+            "the scores of the others (soft-NMS)"
         ),
+    )
+    tiou: float = field(
+        default=0.5, metadata=_about("tIoU with the best above which segments overlap", 0, 1, ("hard", "vote", "fuse"))
+    )
+    soft_sigma: float = field(
+        default=0.5,
+        metadata=_about(
+            "scores are lowered by exp(-tIoU² / soft_sigma) (Bodla and others, ICCV 2017; 0.3 in CO2-Net)",
+            1e-6,
+            1e6,
+            ("soft",),
+        ),
+    )
+    fuse_temperature: float = field(
+        default=0.2,
+        metadata=_about("a segment weighs exp(score / fuse_temperature) in the mean (GauFuse)", 1e-6, 1e6, ("fuse",)),
+    )
+    min_score: float | None = field(
+        default=None, metadata=_about("least score of a segment, after suppression; none keeps all", -_FINITE)
+    )
+    max_detections: int = field(
+        default=0, metadata=_about("the best of a video that are kept, after suppression; 0 keeps all", 0, _MAX_COUNT)
     )
 
     def __post_init__(self) -> None:
@@ -146,10 +186,10 @@ class OneThreshold(_Shared):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManyThresholds(_Shared):
-    """Rules of BaS-Net and W-TALC: runs of the class activation, min-max normalised over the video, above thresholds.
+    """Rules of BaS-Net and W-TALC: runs of a curve, min-max normalised over the video, above many thresholds.
 
-    A run that several thresholds give is one segment. The score adds `video_weight` times ŷ to the contrast (the mean
-    inside, less that in a ring outside: AutoLoc, BaS-Net) or to the peak (the largest C̄ inside: W-TALC).
+    A run that several thresholds or curves give is one segment. The score adds `video_weight` times ŷ to the contrast
+    (the mean inside, less that in a ring outside: AutoLoc, BaS-Net) or to the peak (the largest value inside: W-TALC).
 
     Attributes: see the descriptions of the fields.
 
@@ -159,19 +199,46 @@ class ManyThresholds(_Shared):
 
     profile: _ManyProfile = field(
         default="multi-threshold",
-        metadata=_about("runs of the normalised class activation above each of many thresholds (docs/method.md)"),
+        metadata=_about("runs of normalised curves above each of many thresholds (docs/method.md)"),
     )
     thresholds: tuple[float, ...] = field(
         default=tuple(step / 40 for step in range(10)),
-        metadata=_about("of the normalised class activation; 0, 0.025, ... 0.225 in BaS-Net, section 4.1", 0, 1),
+        metadata=_about("of the normalised curve; 0, 0.025, ... 0.225 in BaS-Net, section 4.1", 0, 1),
+    )
+    curve: Curve = field(
+        default="class",
+        metadata=_about(
+            "whose runs are segments: the class activation (BaS-Net, W-TALC), the foreground, with the same runs for "
+            "every class (ASM-Loc, CO2-Net), or both (CoLA)"
+        ),
     )
     scoring: Scoring = field(
         default="contrast", metadata=_about("inside against outside (AutoLoc, BaS-Net), or the peak (W-TALC)")
+    )
+    scored_on: ScoredOn = field(
+        default="class",
+        metadata=_about(
+            "inside and outside of what: of the class activation (normalised for the contrast: BaS-Net), or of the "
+            "foreground times it (CO2-Net)"
+        ),
     )
     outer: float = field(
         default=0.25, metadata=_about("contrast: width of the outside at each side, as a share of the segment's length")
     )
     video_weight: float = field(default=0.2, metadata=_about("weight of ŷ in a segment's score"))
+    video_share: float = field(
+        default=0.0,
+        metadata=_about(
+            "ŷ is the mean class activation of this share of the video's snippets, those of the highest foreground; "
+            "0: the model's own ŷ",
+            0,
+            1,
+        ),
+    )
+    class_threshold: float = field(
+        default=0.0,
+        metadata=_about("least ŷ of a class, as a share of the best class's ŷ; 0 keeps all of the top_k", 0, 1),
+    )
 
 
 Rules = OneThreshold | ManyThresholds
@@ -213,6 +280,15 @@ def changed(rules: Rules, values: Mapping[str, Any]) -> Rules:
         raise ConfigError(f"{name}: a setting of the profile {others}, not of {profile!r}")
     kept = {name: getattr(rules, name) for name in known if hasattr(rules, name)}
     return kind(**{**kept, **values, "profile": profile})
+
+
+def unused(rules: Rules, names: Collection[str]) -> str:
+    """Which of these settings the rules do not use, and what to do; "" where they use all."""
+    for setting in settings_of(type(rules)):
+        if setting.name in names and setting.used_by and rules.suppression not in setting.used_by:
+            kinds = " or ".join(map(repr, setting.used_by))
+            return f"{setting.name}: used by suppression {kinds}, not by {rules.suppression!r}; give suppression"
+    return ""
 
 
 def _profiles(kind: type[Rules]) -> tuple[str, ...]:

@@ -32,14 +32,15 @@ class Segments(NamedTuple):
     Attributes:
         video: index into the batch, int64 [n].
         label: class index, int64 [n].
-        first, last: snippets, both included, int64 [n].
+        first, last: snippets, both included, float64 [n]; whole numbers, but fractions where segments were fused. They
+            cover [first, last + 1) snippets of time.
         score: float64 [n].
     """
 
     video: npt.NDArray[np.int64]
     label: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]
-    last: npt.NDArray[np.int64]
+    first: npt.NDArray[np.float64]
+    last: npt.NDArray[np.float64]
     score: npt.NDArray[np.float64]
 
     def take(self, which: slice | npt.NDArray[np.int64]) -> "Segments":

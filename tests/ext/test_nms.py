@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins import nms as twin
 
-from refineloc._ext.nms import hard_nms, soft_nms, vote_nms
+from refineloc._ext.nms import fuse_nms, hard_nms, soft_nms, vote_nms
 
 Columns = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]
 GAUSSIAN: dict[str, Any] = {"method": "gaussian", "sigma": 0.5, "tiou_threshold": 0.3, "min_score": 0.001}
@@ -58,6 +58,15 @@ def test_hard_and_vote_equal_their_twins_to_the_bit(table: Columns, threshold: f
     assert hard_nms(*table, tiou_threshold=threshold).tolist() == expected[0]
 
 
+@given(few | many, thresholds, st.sampled_from([1e-3, 0.02, 0.2, 5.0, 1e9]))
+@settings(max_examples=500, deadline=None)
+def test_fuse_equals_its_twin_to_the_bit(table: Columns, threshold: float, temperature: float) -> None:
+    kept, start, end = fuse_nms(*table, tiou_threshold=threshold, temperature=temperature)
+    expected = twin.fuse_nms(*table, tiou_threshold=threshold, temperature=temperature)
+    assert (kept.tolist(), start.tolist(), end.tolist()) == expected
+    assert kept.tolist() == hard_nms(*table, tiou_threshold=threshold).tolist()
+
+
 @given(
     few | many,
     st.sampled_from(["gaussian", "linear"]),
@@ -100,6 +109,19 @@ def test_votes_lose_no_score(table: Columns, threshold: float) -> None:
         assert votes[group[kept] == one].sum() == pytest.approx(score[group == one].sum())
 
 
+@given(many, thresholds, st.sampled_from([0.02, 0.2, 5.0]))
+@settings(max_examples=100, deadline=None)
+def test_fused_bounds_lie_within_those_of_their_group(table: Columns, threshold: float, temperature: float) -> None:
+    start, end, _, group = table
+    kept, fused_start, fused_end = fuse_nms(*table, tiou_threshold=threshold, temperature=temperature)
+    for one in np.unique(group):
+        mine, own = group[kept] == one, group == one
+        for fused, bounds in ((fused_start, start), (fused_end, end)):
+            assert (fused[mine] >= bounds[own].min() - 1e-9).all()
+            assert (fused[mine] <= bounds[own].max() + 1e-9).all()
+    assert (fused_start <= fused_end + 1e-9).all()
+
+
 @given(many, st.sampled_from([GAUSSIAN, LINEAR]))
 @settings(max_examples=100, deadline=None)
 def test_soft_scores_fall_and_never_rise_above_their_own(table: Columns, options: dict[str, Any]) -> None:
@@ -126,6 +148,26 @@ def test_hand_computed() -> None:
     kept, votes = vote_nms(*LINE, tiou_threshold=0.5)
     assert (kept.tolist(), votes.tolist()) == ([0, 1, 4], [9 + 7 + 6, 8, 5])
     assert hard_nms(*LINE, tiou_threshold=np.nextafter(0.5, 0)).tolist() == [0, 4], "strictly above the threshold"
+
+
+def test_fused_by_hand() -> None:
+    # 0 takes 2 (score 7) and 3 (score 6); weights by exp(score / temperature), relative to its own.
+    kept, start, end = fuse_nms(*LINE, tiou_threshold=0.5, temperature=2.0)
+    w2, w3 = np.exp(-1.0), np.exp(-1.5)
+    assert kept.tolist() == [0, 1, 4]
+    assert start.tolist() == pytest.approx([w2 * 1 / (1 + w2 + w3), 0, 12])
+    assert end.tolist() == pytest.approx([(10 + 10 * w2 + 6 * w3) / (1 + w2 + w3), 5, 16])
+    # The colder, the nearer to the best alone; the hotter, the nearer to the plain mean.
+    assert fuse_nms(*LINE, tiou_threshold=0.5, temperature=1e-3)[1].tolist() == [0, 0, 12]
+    assert fuse_nms(*LINE, tiou_threshold=0.5, temperature=1e9)[2][0] == pytest.approx(26 / 3)
+    none = fuse_nms(*columns([]), tiou_threshold=0.5, temperature=1.0)
+    assert [len(column) for column in none] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_temperatures_out_of_range(temperature: float) -> None:
+    with pytest.raises(ValueError, match="temperature: expected a number above 0"):
+        fuse_nms(*LINE, tiou_threshold=0.5, temperature=temperature)
 
 
 def test_soft_hand_computed() -> None:
@@ -175,9 +217,12 @@ def test_a_hundred_thousand_segments(span: float) -> None:
 
 
 HARD: dict[str, Any] = {"tiou_threshold": 0.5}
+FUSE: dict[str, Any] = {**HARD, "temperature": 0.2}
 
 
-@pytest.mark.parametrize(("kernel", "options"), [(hard_nms, HARD), (vote_nms, HARD), (soft_nms, GAUSSIAN)])
+@pytest.mark.parametrize(
+    ("kernel", "options"), [(hard_nms, HARD), (vote_nms, HARD), (fuse_nms, FUSE), (soft_nms, GAUSSIAN)]
+)
 @pytest.mark.parametrize(
     ("start", "end", "score", "changes", "message"),
     [

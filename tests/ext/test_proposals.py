@@ -14,6 +14,11 @@ from refineloc._ext.proposals import detect_proposals
 F32 = npt.NDArray[np.float32]
 
 
+def unread(c: F32) -> F32:
+    """A foreground that must not matter."""
+    return np.full(len(c), np.nan, np.float32)
+
+
 def run(heights: str, **options: Any) -> list[tuple[int, int, float]]:
     """First, last and score in one video of one class whose x is drawn in tenths of 1; '.' is 0, '#' is 1.
 
@@ -21,7 +26,7 @@ def run(heights: str, **options: Any) -> list[tuple[int, int, float]]:
     """
     x = np.array([0.0 if mark == "." else 1.0 if mark == "#" else int(mark) / 10 for mark in heights], np.float32)
     chosen: dict[str, Any] = {"thresholds": [0.05, 0.45, 0.75], "top_k": 1, "scoring": "peak"} | options
-    found = detect_proposals(x[:, None], np.zeros((1, 1), np.float32), np.array([len(x)]), **chosen)
+    found = detect_proposals(x[:, None], unread(x), np.zeros((1, 1), np.float32), np.array([len(x)]), **chosen)
     return list(zip(*(column.tolist() for column in found[2:]), strict=True))
 
 
@@ -71,7 +76,13 @@ def test_a_value_at_the_threshold_is_removed_and_one_just_above_is_kept() -> Non
         for value, count in ((edge, 0), (np.nextafter(edge, np.float32(1)), 1)):
             c = np.array([[0.0], [value], [0.0], [1.0]], np.float32)
             found = detect_proposals(
-                c, np.ones((1, 1), np.float32), np.array([4]), thresholds=[threshold], top_k=1, scoring="peak"
+                c,
+                unread(c),
+                np.ones((1, 1), np.float32),
+                np.array([4]),
+                thresholds=[threshold],
+                top_k=1,
+                scoring="peak",
             )
             assert found[2].tolist() == [1, 3][1 - count :]
     assert places(".#.", thresholds=[1.0]) == []
@@ -83,17 +94,23 @@ def test_scores_of_hand_computed_proposals() -> None:
     one: dict[str, Any] = {"thresholds": [0.6], "top_k": 1, "video_weight": 0.25}
     lengths = np.array([8])
     # Snippets 2 and 3 (x 0.75 and 1); a ring of ceil(0.25 * 2) = 1 at each side: x 0.25 and 0.
-    found = detect_proposals(c, y, lengths, scoring="contrast", outer=0.25, **one)
+    found = detect_proposals(c, unread(c), y, lengths, scoring="contrast", outer=0.25, **one)
     assert [column.tolist() for column in found[2:]] == [[2], [3], [0.875 - 0.125 + 0.125]]
     # A ring of 3 goes beyond the video: snippets 0 and 1, and 4 to 6 (x 0, 0.5, 0).
-    assert detect_proposals(c, y, lengths, scoring="contrast", outer=1.5, **one)[4].tolist() == [0.875 - 0.15 + 0.125]
-    assert detect_proposals(c, y, lengths, scoring="contrast", outer=0.0, **one)[4].tolist() == [0.875 + 0.125]
-    assert detect_proposals(c, y, lengths, scoring="contrast", outer=1e300, **one)[4] == pytest.approx(1 - 0.75 / 6)
-    assert detect_proposals(c, y, lengths, scoring="peak", **one)[4].tolist() == [5.0 + 0.125]
+    assert detect_proposals(c, unread(c), y, lengths, scoring="contrast", outer=1.5, **one)[4].tolist() == [
+        0.875 - 0.15 + 0.125
+    ]
+    assert detect_proposals(c, unread(c), y, lengths, scoring="contrast", outer=0.0, **one)[4].tolist() == [
+        0.875 + 0.125
+    ]
+    assert detect_proposals(c, unread(c), y, lengths, scoring="contrast", outer=1e300, **one)[4] == pytest.approx(
+        1 - 0.75 / 6
+    )
+    assert detect_proposals(c, unread(c), y, lengths, scoring="peak", **one)[4].tolist() == [5.0 + 0.125]
     # At a threshold of 0.2 snippet 5 is a proposal of its own; joined over snippet 4, the peak is that of snippet 3.
-    found = detect_proposals(c, y, lengths, scoring="peak", **one | {"thresholds": [0.2]})
+    found = detect_proposals(c, unread(c), y, lengths, scoring="peak", **one | {"thresholds": [0.2]})
     assert [column.tolist() for column in found[2:]] == [[1, 5], [3, 5], [5.125, 3.125]]
-    found = detect_proposals(c, y, lengths, scoring="peak", max_gap=1, **one | {"thresholds": [0.2]})
+    found = detect_proposals(c, unread(c), y, lengths, scoring="peak", max_gap=1, **one | {"thresholds": [0.2]})
     assert [column.tolist() for column in found[2:]] == [[1], [5], [5.125]]
 
 
@@ -102,8 +119,8 @@ def test_nothing_outside_counts_as_zero() -> None:
     whole = np.array([[0.0], [0.5], [1.0]], np.float32)
     y = np.zeros((1, 1), np.float32)
     one: dict[str, Any] = {"thresholds": [0.0], "top_k": 1, "scoring": "contrast"}
-    assert detect_proposals(c, y, np.array([2]), **one)[4].tolist() == [1.0]  # beside it: x = 0
-    found = detect_proposals(whole, y, np.array([3]), max_gap=0, widen=1, **one)
+    assert detect_proposals(c, unread(c), y, np.array([2]), **one)[4].tolist() == [1.0]  # beside it: x = 0
+    found = detect_proposals(whole, unread(whole), y, np.array([3]), max_gap=0, widen=1, **one)
     assert [column.tolist() for column in found[2:]] == [[0], [2], [0.75]]  # scored before it is widened
 
 
@@ -119,7 +136,7 @@ def test_contrast_is_a_difference_of_means(seed: int, snippets: int, outer: floa
     """The formula as it is written, without sums from the first snippet on."""
     c = np.random.default_rng(seed).random((snippets, 1), dtype=np.float32)
     one: dict[str, Any] = {"thresholds": [0.2, 0.5, 0.9], "top_k": 1, "scoring": "contrast", "outer": outer}
-    found = detect_proposals(c, np.zeros((1, 1), np.float32), np.array([snippets]), **one)
+    found = detect_proposals(c, unread(c), np.zeros((1, 1), np.float32), np.array([snippets]), **one)
     x = twin.normalised(c[:, 0])
     assert len(found[0])
     for first, last, score in zip(*(column.tolist() for column in found[2:]), strict=True):
@@ -128,15 +145,17 @@ def test_contrast_is_a_difference_of_means(seed: int, snippets: int, outer: floa
         assert score == pytest.approx(x[first : last + 1].mean() - (around.mean() if len(around) else 0.0), abs=1e-6)
 
 
-def scores(rng: np.random.Generator, lengths: list[int], classes: int, levels: int) -> tuple[F32, F32, Any]:
-    """Random scores; few levels give equal values, also on the thresholds."""
+def scores(rng: np.random.Generator, lengths: list[int], classes: int, levels: int) -> tuple[F32, F32, F32, Any]:
+    """Random scores; few levels give equal values, also on the thresholds. Some classes must not be chosen."""
 
     def draw(*shape: int) -> F32:
         if levels:
             return (rng.integers(0, levels + 1, shape) / levels).astype(np.float32)
         return rng.random(shape, dtype=np.float32)
 
-    return draw(sum(lengths), classes), draw(len(lengths), classes), np.array(lengths, dtype=np.int64)
+    y = draw(len(lengths), classes)
+    y[rng.random(y.shape) < 0.2] = -np.inf
+    return draw(sum(lengths), classes), draw(sum(lengths)), y, np.array(lengths, dtype=np.int64)
 
 
 OPTIONS: dict[str, st.SearchStrategy[Any]] = {
@@ -150,6 +169,8 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     ),
     "top_k": st.integers(1, 8),
     "scoring": st.sampled_from(["contrast", "peak"]),
+    "curve": st.sampled_from(["class", "foreground", "both"]),
+    "scored_on": st.sampled_from(["class", "product"]),
     "outer": st.sampled_from([0.0, 0.25, 1.0, 7.5]),
     "video_weight": st.sampled_from([0.0, 0.2, 1.0]),
     "max_gap": st.integers(0, 4),
@@ -171,11 +192,13 @@ def test_equals_its_twin_to_the_bit(seed: int, lengths: list[int], classes: int,
 def test_a_video_has_the_same_proposals_in_a_batch_as_alone(
     seed: int, lengths: list[int], classes: int, levels: int, **options: Any
 ) -> None:
-    c, y, packed = scores(np.random.default_rng(seed), lengths, classes, levels)
-    together = detect_proposals(c, y, packed, **options)
+    c, f, y, packed = scores(np.random.default_rng(seed), lengths, classes, levels)
+    together = detect_proposals(c, f, y, packed, **options)
     begin = 0
     for video, length in enumerate(lengths):
-        alone = detect_proposals(c[begin : begin + length], y[video : video + 1], packed[video : video + 1], **options)
+        part = slice(begin, begin + length)
+        one = slice(video, video + 1)
+        alone = detect_proposals(c[part], f[part], y[one], packed[one], **options)
         begin += length
         for got, want in zip(together[1:], alone[1:], strict=True):
             assert np.array_equal(got[together[0] == video], want)
@@ -189,15 +212,62 @@ def test_no_run_is_given_twice(seed: int, lengths: list[int], classes: int, leve
     assert len(keys) == len(set(keys))
 
 
+@pytest.mark.parametrize("curve", ["class", "both"])
 @pytest.mark.parametrize("snippets", [1, 2, 3, 50, 999, 5_000])
-def test_equals_its_twin_on_long_videos_and_many_thresholds(snippets: int) -> None:
-    walk = np.cumsum(np.random.default_rng(snippets).normal(size=(snippets, 3)), axis=0).astype(np.float32)
-    arguments = (walk, np.array([[0.5, 0.2, 0.7]], np.float32), np.array([snippets]))
+def test_equals_its_twin_on_long_videos_and_many_thresholds(snippets: int, curve: str) -> None:
+    walk = np.cumsum(np.random.default_rng(snippets).normal(size=(snippets, 4)), axis=0).astype(np.float32)
+    arguments = (walk[:, :3].copy(), walk[:, 3].copy(), np.array([[0.5, 0.2, 0.7]], np.float32), np.array([snippets]))
     options: dict[str, Any] = {"thresholds": np.linspace(0, 1, 300), "top_k": 2, "scoring": "contrast", "max_gap": 2}
+    options["curve"] = curve
     found = detect_proposals(*arguments, **options)
     expected = twin.detect_proposals(*arguments, **options)
     assert [twin.Found(*row) for row in zip(*(column.tolist() for column in found), strict=True)] == expected
     assert snippets < 50 or len(expected) > 20, "a test on nothing"
+
+
+#           snippet:  01234567
+#           class:    .#...88.
+#           foreground: ..##....
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [("class", [(1, 1), (5, 6)]), ("foreground", [(1, 3)]), ("both", [(1, 1), (1, 3), (5, 6)])],
+)
+@pytest.mark.parametrize("scoring", ["contrast", "peak"])
+def test_runs_of_either_curve_and_of_both(curve: str, expected: list[tuple[int, int]], scoring: str) -> None:
+    c = np.float32([[0, 1, 0, 0, 0, 0.8, 0.8, 0]]).T.copy()
+    f = np.float32([0, 4, 4, 4, 0, 2, 2, 0])
+    one: dict[str, Any] = {"thresholds": [0.5], "top_k": 1, "scoring": scoring, "curve": curve, "video_weight": 0.0}
+    arguments = (c, f, np.zeros((1, 1), np.float32), np.array([8]))
+    proposals = detect_proposals(*arguments, **one)
+    assert list(zip(proposals[2].tolist(), proposals[3].tolist(), strict=True)) == expected
+    # The contrast of the product has a ring of one snippet, of 0 beside all of these.
+    product = f * c[:, 0]
+    means = [float(np.mean(product[first : last + 1], dtype=np.float64)) for first, last in expected]
+    peaks = [float(product[first : last + 1].max()) for first, last in expected]
+    scored = detect_proposals(*arguments, **one, scored_on="product")
+    assert scored[4].tolist() == pytest.approx(means if scoring == "contrast" else peaks)
+
+
+def test_a_run_of_both_curves_counts_once() -> None:
+    c = np.float32([0, 1, 1, 0, 0.5, 0])
+    one: dict[str, Any] = {"thresholds": [0.2, 0.7], "top_k": 2, "scoring": "peak"}
+    two_classes = np.stack([c, c], axis=1)
+    y, lengths = np.float32([[0.9, 0.1]]), np.array([6])
+    alone = detect_proposals(two_classes, c, y, lengths, curve="class", **one)
+    both = detect_proposals(two_classes, c, y, lengths, curve="both", **one)
+    assert [column.tolist() for column in alone] == [column.tolist() for column in both]
+    assert both[1].tolist() == [0, 0, 1, 1]
+
+
+def test_a_class_of_minus_infinity_is_never_chosen() -> None:
+    c = np.tile(np.float32([[0], [1]]), 3)
+    for top_k in (1, 2, 3):
+        y = np.float32([[-np.inf, 0.1, -np.inf], [-np.inf] * 3])
+        found = detect_proposals(
+            np.tile(c, (2, 1)), unread(np.tile(c, (2, 1))), y, np.array([2, 2]), thresholds=[0.5], top_k=top_k,
+            scoring="peak",
+        )  # fmt: skip
+        assert (found[0].tolist(), found[1].tolist()) == ([0], [1])
 
 
 def test_the_table_holds_the_most_proposals_there_can_be() -> None:
@@ -205,17 +275,24 @@ def test_the_table_holds_the_most_proposals_there_can_be() -> None:
     stairs = np.arange(50, dtype=np.float32)[:, None]
     y, lengths = np.ones((1, 1), np.float32), np.array([50])
     many = [step / 1000 for step in range(1000)]
-    assert len(detect_proposals(stairs, y, lengths, thresholds=many, top_k=1, scoring="peak")[0]) == 49
+    assert len(detect_proposals(stairs, unread(stairs), y, lengths, thresholds=many, top_k=1, scoring="peak")[0]) == 49
     comb = np.tile(np.float32([1, 0]), 25)[:, None]
-    assert len(detect_proposals(comb, y, lengths, thresholds=[0.5], top_k=1, scoring="peak")[0]) == 25
-    assert len(detect_proposals(comb, y, lengths, thresholds=many, top_k=1, scoring="peak")[0]) == 25
+    assert len(detect_proposals(comb, unread(comb), y, lengths, thresholds=[0.5], top_k=1, scoring="peak")[0]) == 25
+    assert len(detect_proposals(comb, unread(comb), y, lengths, thresholds=many, top_k=1, scoring="peak")[0]) == 25
+    # Of two curves that have no run in common.
+    other = 1 - comb[:, 0]
+    found = detect_proposals(comb, other, y, lengths, thresholds=many, top_k=1, scoring="peak", curve="both")
+    assert len(found[0]) == 50
+    falling = stairs[::-1, 0].copy()
+    found = detect_proposals(stairs, falling, y, lengths, thresholds=many, top_k=1, scoring="contrast", curve="both")
+    assert len(found[0]) == 2 * 49
 
 
 def test_equal_video_scores_take_the_lower_class_first() -> None:
     c = np.tile(np.float32([[0], [1]]), 3)
     y = np.array([[0.2, 0.4, 0.4]], np.float32)
     for top_k, expected in ((2, [1, 2]), (99, [1, 2, 0])):
-        found = detect_proposals(c, y, np.array([2]), thresholds=[0.5], top_k=top_k, scoring="peak")
+        found = detect_proposals(c, unread(c), y, np.array([2]), thresholds=[0.5], top_k=top_k, scoring="peak")
         assert found[1].tolist() == expected
 
 
@@ -252,6 +329,17 @@ BAD = [np.nan, np.inf, -np.inf]
         *(({"class_scores": np.full((5, 2), bad, np.float32)}, ValueError, "class_scores: .* finite") for bad in BAD),
         ({"class_scores": np.tile(np.float32([[3e38, -3e38]]), (5, 1)).T.reshape(5, 2)}, ValueError, "range"),
         ({"video_scores": np.full((2, 2), np.nan, np.float32)}, ValueError, "video_scores: holds NaN"),
+        *(({"foreground": np.full(5, bad, np.float32)}, ValueError, "foreground: .* finite") for bad in BAD),
+        ({"foreground": np.float32([3e38, -3e38, 0, 0, 0])}, ValueError, "foreground: .* range"),
+        ({"foreground": np.zeros(4, np.float32)}, ValueError, "foreground: expected 5 snippets .*, got 4"),
+        ({"foreground": np.zeros(5)}, TypeError, "foreground: expected float32"),
+        (  # finite, and their product is not
+            {"foreground": np.float32([1e30] * 5), "class_scores": np.full((5, 2), 1e30, np.float32)},
+            ValueError,
+            "class_scores: .* finite",
+        ),
+        ({"curve": "all"}, ValueError, "curve: expected 'class' or 'foreground' or 'both', got 'all'"),
+        ({"scored_on": "x"}, ValueError, "scored_on: expected 'class' or 'product', got 'x'"),
         ({"scoring": "mean"}, ValueError, "scoring: expected 'contrast' or 'peak', got 'mean'"),
         ({"top_k": 0}, ValueError, "top_k: expected at least 1"),
         ({"max_gap": -1}, ValueError, "max_gap: expected at least 0"),
@@ -266,9 +354,11 @@ BAD = [np.nan, np.inf, -np.inf]
     ],
 )
 def test_wrong_arguments_are_named(changes: dict[str, Any], error: type[Exception], message: str) -> None:
-    c, y, lengths = scores(np.random.default_rng(0), [3, 2], 2, 0)
-    arguments = {
-        "class_scores": c, "video_scores": y, "lengths": lengths, "thresholds": [0.5], "top_k": 1, "scoring": "peak",
+    rng = np.random.default_rng(0)
+    arguments: dict[str, Any] = {
+        "class_scores": rng.random((5, 2), np.float32), "foreground": rng.random(5, np.float32),
+        "video_scores": rng.random((2, 2), np.float32), "lengths": np.array([3, 2]), "thresholds": [0.5], "top_k": 2,
+        "scoring": "peak", "curve": "both", "scored_on": "product",
     } | changes  # fmt: skip
     with pytest.raises(error, match=message):
         detect_proposals(**arguments)
@@ -277,12 +367,12 @@ def test_wrong_arguments_are_named(changes: dict[str, Any], error: type[Exceptio
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("at", [0, 2, 4])
 def test_what_is_not_finite_matters_in_a_chosen_class_only(bad: float, at: int) -> None:
-    c, _, lengths = scores(np.random.default_rng(0), [5], 2, 0)
+    c, lengths = np.random.default_rng(0).random((5, 2), np.float32), np.array([5])
     c[at, 0] = bad
     options: dict[str, Any] = {"thresholds": [0.5], "top_k": 1, "scoring": "contrast"}
-    assert len(detect_proposals(c, np.float32([[0.1, 0.9]]), lengths, **options)[0])
+    assert len(detect_proposals(c, unread(c), np.float32([[0.1, 0.9]]), lengths, **options)[0])
     with pytest.raises(ValueError, match="class_scores: expected finite values"):
-        detect_proposals(c, np.float32([[0.9, 0.1]]), lengths, **options)
+        detect_proposals(c, unread(c), np.float32([[0.9, 0.1]]), lengths, **options)
 
 
 def test_settings_beyond_all_snippets_do_not_overflow() -> None:

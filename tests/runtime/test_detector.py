@@ -141,12 +141,31 @@ def test_times_that_are_none(detector: Detector, times: dict[str, Any]) -> None:
 
 
 def test_suppression_can_be_switched_off(make_model: Callable[..., Path], rng: np.random.Generator) -> None:
-    path = make_model(nms=0.0)
-    assert Detector(path, provider="cpu").settings.nms == 0.0
+    path = make_model(suppression="hard", tiou=0.0)
+    assert Detector(path, provider="cpu").settings.suppression == "hard"
     features = videos_of(rng, [300])["v000"]
-    every = Detector(path, provider="cpu", nms=None, top_k=None)
-    assert every.settings.nms is None
+    every = Detector(path, provider="cpu", suppression="none", top_k=None)
+    assert every.settings.suppression == "none"
     assert len(every.detect(features, fps=25)) > len(Detector(path, provider="cpu").detect(features, fps=25)) > 0
+
+
+def test_the_least_score_of_the_file_can_be_switched_off(
+    make_model: Callable[..., Path], rng: np.random.Generator
+) -> None:
+    path = make_model(min_score=1.0)
+    features = videos_of(rng, [300])["v000"]
+    some = Detector(path, provider="cpu").detect(features, fps=25)
+    every = Detector(path, provider="cpu", min_score=None).detect(features, fps=25)
+    assert 0 < len(some) < len(every)
+    assert list(some) == [one for one in every if one.score >= 1.0]
+
+
+def test_a_setting_without_effect_is_refused(model_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^tiou: used by suppression 'hard' or 'vote' or 'fuse', not by 'none'; give"
+    ):
+        Detector(model_path, provider="cpu", tiou=0.3)
+    assert Detector(model_path, provider="cpu", suppression="fuse", tiou=0.3).settings.tiou == 0.3
 
 
 def test_a_video_that_overflows_is_named(model_path: Path, tmp_path: Path, rng: np.random.Generator) -> None:
@@ -232,6 +251,7 @@ def test_a_model_of_many_thresholds(make_model: Callable[..., Path], rng: np.ran
         scores = detector.scores(features)
         expected = twin.detect_proposals(
             scores.class_scores,
+            scores.foreground,
             scores.video_scores,
             np.array([len(features)]),
             thresholds=(0.1, 0.4, 0.7),

@@ -187,7 +187,7 @@ def test_a_cut_touches_no_other_segment_and_costs_no_score(
 def test_other_base_models_are_refused(make_model: Callable[..., Path], base: str, context: int, message: str) -> None:
     """Whatever the profile: their snippets look at neighbours, or their ŷ is no sum over time."""
     path = make_model(base=base, context_snippets=context)
-    for settings in ({}, {"profile": "paper", "nms": None}):
+    for settings in ({}, {"profile": "paper", "suppression": "none"}):
         with pytest.raises(ConfigError, match=message):
             StreamingDetector(Detector(path, provider="cpu", **settings), fps=FPS)
 
@@ -242,11 +242,17 @@ def test_one_valued_attention_of_far_larger_snippets_is_followed(model_path: Pat
 
 def test_what_cannot_be_streamed_is_refused(make_model: Callable[..., Path], model_path: Path) -> None:
     detector = Detector(model_path, provider="cpu")
-    with pytest.raises(ConfigError, match="nms needs the whole video"):
-        StreamingDetector(Detector(make_model(nms=0.5), provider="cpu"), fps=FPS)
-    StreamingDetector(Detector(make_model(nms=0.5), provider="cpu", nms=None), fps=FPS)  # as the message says
-    for nms in (None, 0.7):  # of the two, what no other setting cures is named
-        many = make_model(profile="multi-threshold", nms=nms)
+    for name, value, cure in (
+        ("suppression", "hard", "none"),
+        ("min_score", 0.5, None),
+        ("max_detections", 9, 0),
+    ):
+        path = make_model(**{name: value})
+        with pytest.raises(ConfigError, match=f"{name} needs the whole video; give .*{name}={cure!r}"):
+            StreamingDetector(Detector(path, provider="cpu"), fps=FPS)
+        StreamingDetector(Detector(path, provider="cpu", **{name: cure}), fps=FPS)  # as the message says
+    for suppression in ("none", "hard"):  # of the two, what no other setting cures is named
+        many = make_model(profile="multi-threshold", suppression=suppression)
         with pytest.raises(ConfigError, match="streaming: the profile 'multi-threshold'") as caught:
             StreamingDetector(Detector(many, provider="cpu"), fps=FPS)
         assert "\n" not in str(caught.value)

@@ -43,6 +43,29 @@ def hard_nms(start: Floats, end: Floats, score: Floats, group: Ints, *, tiou_thr
     return vote_nms(start, end, score, group, tiou_threshold=tiou_threshold)[0]
 
 
+def fuse_nms(
+    start: Floats, end: Floats, score: Floats, group: Ints, *, tiou_threshold: float, temperature: float
+) -> tuple[list[int], list[float], list[float]]:
+    """Greedy, group by group; a kept segment moves by the weighted mean distance of itself and those that it drops."""
+    kept: list[int] = []
+    moved: dict[str, list[float]] = {"start": [], "end": []}
+    for one in np.unique(group):
+        remaining = falling(score, np.flatnonzero(group == one))
+        while len(remaining):
+            best, remaining = int(remaining[0]), remaining[1:]
+            inside, union = inside_and_union(start, end, best, remaining)
+            dropped = inside > tiou_threshold * union
+            joined = np.sort(np.append(remaining[dropped], best)).tolist()
+            weights = [math.exp((float(score[i]) - float(score[best])) / temperature) for i in joined]
+            kept.append(best)
+            for name, bounds in (("start", start), ("end", end)):
+                # Running sums, as np.sum adds in another order.
+                shift = np.cumsum(np.array(weights) * (bounds[joined] - bounds[best]))[-1]
+                moved[name].append(float(bounds[best] + shift / np.cumsum(weights)[-1]))
+            remaining = remaining[~dropped]
+    return kept, moved["start"], moved["end"]
+
+
 def soft_nms(
     start: Floats,
     end: Floats,

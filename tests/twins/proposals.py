@@ -1,4 +1,4 @@
-"""Plain NumPy twin of `refineloc._ext.proposals`: one threshold after another, and each run once."""
+"""Plain NumPy twin of `refineloc._ext.proposals`: one curve and threshold after another, and each run once."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def runs(x: Floats, thresholds: Sequence[float], max_gap: int) -> list[tuple[int
 
 
 def contrast(x: Floats, first: int, last: int, outer: float) -> float:
-    """Mean of x inside, less its mean in the ring outside.
+    """Mean of a curve inside, less its mean in the ring outside.
 
     Differences of sums from the video's first snippet on, as in the kernel: adding each run alone would differ in the
     last bit (`test_contrast_is_a_difference_of_means` has that form).
@@ -45,14 +45,23 @@ def contrast(x: Floats, first: int, last: int, outer: float) -> float:
     return float(inside - outside / around)
 
 
+def chosen(video_scores: Floats, top_k: int) -> list[int]:
+    """The classes of a video by falling ŷ, of equal ones the lower index first; none of -inf."""
+    ranked = np.argsort(-video_scores, kind="stable")[:top_k].tolist()
+    return [n for n in ranked if video_scores[n] != -np.inf]
+
+
 def detect_proposals(
     class_scores: Floats,
+    foreground: Floats,
     video_scores: Floats,
     lengths: npt.NDArray[np.int64],
     *,
     thresholds: Sequence[float],
     top_k: int,
     scoring: str,
+    curve: str = "class",
+    scored_on: str = "class",
     outer: float = 0.25,
     video_weight: float = 0.2,
     max_gap: int = 0,
@@ -60,18 +69,23 @@ def detect_proposals(
 ) -> list[Found]:
     """All proposals of a packed batch, by video, rank of the class, and first and last snippet before widening."""
     found = []
-    start = 0
-    for video, length in enumerate(lengths.tolist()):
-        part = class_scores[start : start + length]
-        start += length
-        if not length:
+    ends = np.cumsum(lengths)
+    for video, (begin, end) in enumerate(zip((ends - lengths).tolist(), ends.tolist(), strict=True)):
+        if begin == end:
             continue
-        for n in np.argsort(-video_scores[video], kind="stable")[:top_k].tolist():
-            x = normalised(part[:, n])
-            for first, last in runs(x, thresholds, max_gap):
-                own = (
-                    contrast(x, first, last, outer) if scoring == "contrast" else float(part[first : last + 1, n].max())
-                )
+        f = foreground[begin:end]
+        for n in chosen(video_scores[video], top_k):
+            c = class_scores[begin:end, n]
+            both = set()
+            if curve in ("class", "both"):
+                both |= set(runs(normalised(c), thresholds, max_gap))
+            if curve in ("foreground", "both"):
+                both |= set(runs(normalised(f), thresholds, max_gap))
+            for first, last in sorted(both):
+                if scoring == "contrast":
+                    own = contrast(f * c if scored_on == "product" else normalised(c), first, last, outer)
+                else:
+                    own = float((f * c if scored_on == "product" else c)[first : last + 1].max())
                 score = own + video_weight * float(video_scores[video, n])
-                found.append(Found(video, n, max(first - widen, 0), min(last + widen, length - 1), score))
+                found.append(Found(video, n, max(first - widen, 0), min(last + widen, end - begin - 1), score))
     return found

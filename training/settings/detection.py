@@ -8,7 +8,7 @@ from pydantic import PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from refineloc.runtime.errors import ConfigError
-from refineloc.runtime.segments.rules import OneThreshold, Rules, changed, profiles_with
+from refineloc.runtime.segments.rules import OneThreshold, Rules, changed, every_setting, profiles_with
 from refineloc.training.settings.section import OF_A_KEY
 
 __all__ = ["Detection", "replaced"]
@@ -20,12 +20,18 @@ def _rules(value: Any) -> Rules:
     if not isinstance(value, Mapping):
         raise PydanticCustomError("table", "expected a table of settings")
     try:
-        # TOML has no value for "none", so it is a word there.
-        return changed(OneThreshold(), {key: None if stated == "none" else stated for key, stated in value.items()})
+        return changed(OneThreshold(), {key: _stated(key, each) for key, each in value.items()})
     except ConfigError as error:
         key, _, text = str(error).partition(": ")
         raise PydanticCustomError(OF_A_KEY, "{text}", {"key": key, "text": text}) from error
 
+
+def _stated(key: str, value: Any) -> Any:
+    """TOML has no value for "none", so it is a word there."""
+    return None if value == "none" and key in _OR_NONE else value
+
+
+_OR_NONE = {setting.name for setting in every_setting() if setting.type == float | None}
 
 Detection = Annotated[Rules, PlainValidator(_rules), PlainSerializer(asdict)]
 

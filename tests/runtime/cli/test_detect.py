@@ -134,7 +134,10 @@ MANY = ("--profile", "multi-threshold")
     [
         (("--top-k", "5", "--alpha-c"), ["0.9", "0.1"]),
         ((*MANY, "--thresholds"), ["0.5", "0.1,0.5", "0:0.9:0.1"]),
-        ((*MANY, "--thresholds", "0.1,0.5", "--nms"), ["0", "none"]),
+        ((*MANY, "--thresholds", "0.1,0.5", "--curve"), ["foreground", "both"]),
+        ((*MANY, "--thresholds", "0.1,0.5", "--suppression", "hard", "--tiou"), ["0", "0.6"]),
+        ((*MANY, "--thresholds", "0.1,0.5", "--min-score"), ["0.5", "none"]),
+        (("--max-detections",), ["1", "2", "0"]),
     ],
 )
 def test_settings_of_the_file_can_be_changed(folder: Path, options: tuple[str, ...], fewer_to_more: list[str]) -> None:
@@ -178,7 +181,10 @@ def test_bad_input_is_one_line(folder: Path) -> None:
     fails("features.h5", "-o", "absent/out.json", cwd=folder, message="absent/out.json: cannot be written")
     fails("features.h5", "-o", "out.txt", cwd=folder, message="ends in .json, .csv, .jsonl")
     fails("features.h5", "--alpha-c", 7, cwd=folder, message="alpha_c: expected a number from 0 to 1")
-    fails("features.h5", "--nms", "all", cwd=folder, message="nms: expected a number from 0 to 1, or none, got 'all'")
+    fails("features.h5", "--min-score", "all", cwd=folder, message="min_score: expected a finite number, or none, got")
+    fails(
+        "features.h5", "--tiou", 0.5, cwd=folder, message="tiou: used by suppression 'hard' or 'vote' or 'fuse', not by"
+    )
     for fps in ("1e300", "nan"):
         fails(plain.name, "--fps", fps, cwd=folder, message="plain.h5: video 'v': fps")
     many = ("features.h5", *MANY)

@@ -21,7 +21,21 @@ GOOD = metadata_with(
 MANY = dataclasses.replace(
     GOOD,
     detection=ManyThresholds(
-        thresholds=(0.1 + 0.2, 0.0, 1e-9), scoring="peak", outer=1.5, video_weight=0.7, nms=0.7, max_gap=3, top_k=9
+        thresholds=(0.1 + 0.2, 0.0, 1e-9),
+        curve="both",
+        scoring="peak",
+        scored_on="product",
+        outer=1.5,
+        video_weight=0.7,
+        video_share=0.15,
+        class_threshold=0.25,
+        suppression="fuse",
+        tiou=0.3,
+        fuse_temperature=0.02,
+        min_score=-0.5,
+        max_detections=200,
+        max_gap=3,
+        top_k=9,
     ),
 )
 
@@ -32,7 +46,9 @@ MANY = dataclasses.replace(
         GOOD,
         MANY,
         dataclasses.replace(GOOD, base="basnet", context_snippets=2),
-        dataclasses.replace(GOOD, detection=OneThreshold(profile="release", nms=0.7, widen=0)),
+        dataclasses.replace(
+            GOOD, detection=OneThreshold(profile="release", suppression="soft", soft_sigma=0.3, widen=0)
+        ),
         dataclasses.replace(GOOD, parity=None, preset="", training_data=""),
         dataclasses.replace(
             GOOD, detection=OneThreshold(alpha_c=1e-7), parity=dataclasses.replace(PARITY, reference_map=None, map=None)
@@ -59,7 +75,16 @@ def test_a_missing_key_is_named(metadata: ModelMetadata, key: str) -> None:
 def test_a_file_has_the_settings_of_its_kind_of_rule() -> None:
     ours, many = ({key.removeprefix("refineloc.") for key in each.to_props()} for each in (GOOD, MANY))
     assert ours - many == {"alpha_a", "alpha_c"}
-    assert many - ours == {"thresholds", "scoring", "outer", "video_weight"}
+    assert many - ours == {
+        "thresholds",
+        "curve",
+        "scoring",
+        "scored_on",
+        "outer",
+        "video_weight",
+        "video_share",
+        "class_threshold",
+    }
     assert ModelMetadata.from_props({**MANY.to_props(), **GOOD.to_props()}) == GOOD, "keys of the other kind"
 
 
@@ -75,7 +100,7 @@ def test_columns_are_all_or_those_of_a_stream() -> None:
 
 # What a setting of detection may be is tested with the settings, and here that texts of every form are read strictly.
 WRONG = {
-    "format_version": ["2", "one"],
+    "format_version": ["1", "3", "one"],
     "classes": ["[]", '"Long jump"', '["a", 1]', '["a", "a"]', '["a", " "]', '["a\\nb"]', "[" * 100_000],
     "width": ["0", "2048.0", "1_0", "٣", "9" * 5000],
     "stream": ["rgb"],
@@ -83,7 +108,10 @@ WRONG = {
     "alpha_c": ["1e999"],
     "top_k": ["99999999"],
     "widen": ["none"],
-    "nms": ["yes"],
+    "suppression": ["yes"],
+    "tiou": ["none"],
+    "min_score": ["yes", "inf"],
+    "max_detections": ["none"],
     "iteration": ["-1"],
     "attention_values": ["3"],
     "precision": ["fp64"],

@@ -16,6 +16,7 @@ from refineloc.runtime.segments.rules import (
     every_setting,
     profiles_with,
     settings_of,
+    unused,
 )
 
 
@@ -57,7 +58,14 @@ def test_numbers_of_numpy_become_those_of_python() -> None:
         ({"widen": 2.0}, "widen: expected a whole number from 0 to 16,777,216, got 2.0"),
         ({"top_k": True}, "top_k"),
         ({"alpha_a": "0.5"}, "alpha_a: expected a number from 0 to 1, got '0.5'"),
-        ({"nms": "none"}, "nms: expected a number from 0 to 1, or none, got 'none'"),
+        ({"suppression": None}, "suppression: expected 'none' or 'hard' or 'soft' or 'vote' or 'fuse', got None"),
+        ({"tiou": None}, "tiou: expected a number from 0 to 1, got None"),
+        ({"fuse_temperature": 0.0}, "fuse_temperature: expected a number from 1e-06 to 1,000,000, got 0.0"),
+        ({"min_score": "none"}, "min_score: expected a finite number, or none, got 'none'"),
+        ({"min_score": float("-inf")}, "min_score"),
+        ({"max_detections": -1}, "max_detections: expected a whole number from 0 to 16,777,216, got -1"),
+        ({"curve": "all"}, "curve: expected 'class' or 'foreground' or 'both', got 'all'"),
+        ({"video_share": 1.5}, "video_share: expected a number from 0 to 1, got 1.5"),
     ],
 )
 def test_settings_out_of_range(change: dict[str, Any], message: str) -> None:
@@ -68,14 +76,26 @@ def test_settings_out_of_range(change: dict[str, Any], message: str) -> None:
 
 
 def test_another_kind_of_rule_keeps_what_both_have() -> None:
-    ours = OneThreshold(alpha_a=0.3, alpha_c=0.2, top_k=7, max_gap=4, widen=1, nms=0.6)
+    ours = OneThreshold(alpha_a=0.3, alpha_c=0.2, top_k=7, max_gap=4, widen=1, tiou=0.6)
     many = changed(ours, {"profile": "multi-threshold", "outer": 0.5})
-    assert many == ManyThresholds(outer=0.5, top_k=7, max_gap=4, widen=1, nms=0.6)
+    assert many == ManyThresholds(outer=0.5, top_k=7, max_gap=4, widen=1, tiou=0.6)
     assert changed(many, {"profile": "release"}) == OneThreshold(
-        profile="release", top_k=7, max_gap=4, widen=1, nms=0.6
+        profile="release", top_k=7, max_gap=4, widen=1, tiou=0.6
     )
     assert changed(ours, {"profile": "release"}) == changed(ours, {"profile": "release", "alpha_a": 0.3})
-    assert changed(many, {"nms": None}).nms is None
+    assert changed(changed(many, {"min_score": 0.5}), {"min_score": None}).min_score is None
+
+
+@pytest.mark.parametrize("suppression", ["none", "hard", "vote", "fuse", "soft"])
+def test_settings_that_the_suppression_does_not_use_are_told(suppression: Any) -> None:
+    rules = OneThreshold(suppression=suppression)
+    used = {"hard": {"tiou"}, "vote": {"tiou"}, "fuse": {"tiou", "fuse_temperature"}, "soft": {"soft_sigma"}}
+    for name in ("tiou", "fuse_temperature", "soft_sigma", "min_score", "max_detections", "top_k"):
+        is_used = name in used.get(suppression, set()) or name in ("min_score", "max_detections", "top_k")
+        assert (unused(rules, {name}) == "") == is_used
+    assert unused(OneThreshold(suppression="soft"), {"tiou"}) == (
+        "tiou: used by suppression 'hard' or 'vote' or 'fuse', not by 'soft'; give suppression"
+    )
 
 
 def test_a_setting_of_the_other_kind_is_refused() -> None:

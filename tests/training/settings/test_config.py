@@ -252,7 +252,9 @@ def test_every_layer_of_a_preset_has_its_source(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", *PRESETS])
-@pytest.mark.parametrize("layer", ["training.epochs=7", "profile=release", "detection.nms=none", "model.base=basnet"])
+@pytest.mark.parametrize(
+    "layer", ["training.epochs=7", "profile=release", "detection.min_score=none", "model.base=basnet"]
+)
 def test_what_is_printed_is_read_as_the_same(name: str, layer: str) -> None:
     layers = [{"preset": name}, parse_assignment(layer)]
     config = resolve(*layers)
@@ -288,10 +290,13 @@ def test_values_of_a_base_model_and_of_the_profile_have_their_source() -> None:
     assert above['video_loss = "release"'] == "# value: as in the released code (profile release)"
 
 
-def test_none_unsets_what_a_base_model_sets() -> None:
+def test_none_unsets_what_a_layer_below_sets() -> None:
     basnet = {"model": {"base": "basnet"}}
-    assert resolve(basnet).detection.nms == 0.7
-    assert resolve(basnet, parse_assignment("detection.nms=none")).detection.nms is None
+    assert (resolve(basnet).detection.suppression, resolve(basnet).detection.tiou) == ("hard", 0.7)
+    assert resolve(basnet, parse_assignment("detection.suppression=none")).detection.suppression == "none"
+    least = parse_assignment("detection.min_score=0.5")
+    assert resolve(basnet, least).detection.min_score == 0.5
+    assert resolve(basnet, least, parse_assignment("detection.min_score=none")).detection.min_score is None
 
 
 @pytest.mark.parametrize("base", base_names())

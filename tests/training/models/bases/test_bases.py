@@ -58,7 +58,12 @@ def test_wtalc_has_the_numbers_of_its_paper() -> None:
     assert config.model.options == WTALCOptions(dropout=0.7, one_of=8, similarity=0.5, margin=0.5, longest=750)
     assert (config.training.learning_rate, config.training.weight_decay) == (1e-4, 5e-4)
     rule = config.detection
-    assert (rule.profile, rule.thresholds, rule.scoring, rule.nms) == ("multi-threshold", (0.5,), "peak", None)
+    assert (rule.profile, rule.thresholds, rule.scoring, rule.suppression) == (
+        "multi-threshold",
+        (0.5,),
+        "peak",
+        "none",
+    )
     assert (rule.video_weight, rule.max_gap, rule.widen) == (0.7, 0, 0)
     assert (config.pseudo.beta, config.pseudo.normalised, config.pseudo.top_k) == (0.3, 0.5, 1)
 
@@ -70,7 +75,8 @@ def test_basnet_has_the_numbers_of_its_paper() -> None:
     rule = config.detection
     assert rule.thresholds == pytest.approx([0.025 * step for step in range(10)])
     assert (rule.profile, rule.scoring, rule.outer) == ("multi-threshold", "contrast", 0.25)
-    assert (rule.video_weight, rule.nms, rule.max_gap, rule.widen) == (0.2, 0.7, 0, 0)
+    assert (rule.video_weight, rule.suppression, rule.tiou) == (0.2, "hard", 0.7)
+    assert (rule.max_gap, rule.widen) == (0, 0)
     assert (config.pseudo.beta, config.pseudo.normalised, config.pseudo.top_k) == (0.5, 0.5, 1)
 
 
@@ -99,8 +105,8 @@ def test_a_preset_s_options_are_those_of_its_base_model() -> None:
 
 
 def test_defaults_of_a_base_lie_under_what_the_user_says_and_over_a_preset() -> None:
-    config = resolve({"preset": "sample"}, {"model": {"base": "basnet"}}, {"detection": {"nms": 0.5}})
-    assert (config.detection.profile, config.detection.nms, config.training.learning_rate) == (
+    config = resolve({"preset": "sample"}, {"model": {"base": "basnet"}}, {"detection": {"tiou": 0.5}})
+    assert (config.detection.profile, config.detection.tiou, config.training.learning_rate) == (
         "multi-threshold",
         0.5,
         1e-4,
