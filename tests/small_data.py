@@ -7,6 +7,7 @@ import numpy as np
 
 from refineloc.training.data.inputs import Files, read_inputs
 from refineloc.training.data.truth import Truth, settled
+from refineloc.training.fit import with_least_steps
 from refineloc.training.run.display import Silent
 from refineloc.training.run.files import Run
 from refineloc.training.settings.config import Config
@@ -69,7 +70,8 @@ def train(
     """Train into a folder, in this process."""
     inputs = read_inputs(files(data), config, memory)
     times = inputs.truth if truth else Truth()
-    run = Run(folder, settled(config, inputs.train, inputs.val, times), inputs.record, resume=resume)
+    config = with_least_steps(settled(config, inputs.train, inputs.val, times), inputs.train)
+    run = Run(folder, config, inputs.record, resume=resume)
     run.begin()
     train_into(run, inputs.train, inputs.val, times, display or Silent())
     return run

@@ -1,5 +1,6 @@
 """A fresh network, trained epoch by epoch (RefineLoc, section 4.1)."""
 
+import copy
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from refineloc.training.run.checkpoint import Checkpoint, Draws, NetworkKey, Sta
 from refineloc.training.scoring import Gathered, in_chunks, outputs_of
 from refineloc.training.settings.config import Config
 
-__all__ = ["Epoch", "Labelled", "TrainingError", "fit", "seed_of"]
+__all__ = ["Epoch", "Labelled", "TrainingError", "fit", "seed_of", "with_least_steps"]
 
 
 _ONLY = NetworkKey()
@@ -107,7 +108,7 @@ def fit(
                 # Dropout: each process has its own draws, the same when it goes on from here.
                 torch.manual_seed(seed_of(config, iteration, 8, state.epochs, parallel.rank(), network=network))
             train_losses = _train_epoch(config, state, train)
-            val_losses, scores = _validate(config, state.model, val, wanted)
+            val_losses, scores = _validate(config, state.evaluated, val, wanted)
         record = named | {"epoch": state.epochs} | train_losses | val_losses | {"learning_rate": rate}
         if not (math.isfinite(record["train_loss"]) and math.isfinite(record["validation_loss"])):
             where = ", ".join(f"{name} {number}" for name, number in (named | {"epoch": state.epochs}).items())
@@ -118,9 +119,21 @@ def fit(
         yield Epoch(record, scores, state.pack)
     loss, epoch = record.get("validation_loss"), settings.epochs - 1
     if settings.select == "best":
-        state.model.load_state_dict(state.best_weights)
+        state.evaluated.load_state_dict(state.best_weights)
         loss, epoch = state.best_loss, state.best_epoch
-    return state.model, named | {"validation_loss": loss, "best_epoch": epoch}
+    return state.evaluated, named | {"validation_loss": loss, "best_epoch": epoch}
+
+
+def with_least_steps(config: Config, train: Split) -> Config:
+    """The settings with as many epochs as `training.min_steps` asks for, on these training videos."""
+    settings = config.training
+    if not settings.min_steps:
+        return config
+    with torch.device("meta"):  # no weights: its batches alone are asked for
+        model = build_model(config.model, train.width, len(train.classes))
+    steps = math.ceil(len(train) / model.videos_in_batch(settings.batch_videos))
+    epochs = max(settings.epochs, math.ceil(settings.min_steps / steps))
+    return config.model_copy(update={"training": settings.model_copy(update={"epochs": epochs})})
 
 
 def _named_network(config: Config, network: NetworkKey) -> dict[str, int]:
@@ -137,7 +150,8 @@ def _begin(config: Config, split: Split, iteration: int, network: NetworkKey) ->
     optimizer = Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     scheduler = ReduceLROnPlateau(optimizer, factor=settings.decay, patience=settings.patience)
     shuffle = torch.Generator().manual_seed(seed_of(config, iteration, 3, network=network))
-    return State(network, model, optimizer, scheduler, shuffle, draws)
+    average = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
+    return State(network, model, optimizer, scheduler, shuffle, draws, average)
 
 
 def _train_epoch(config: Config, state: State, train: Labelled) -> dict[str, float]:
@@ -145,8 +159,7 @@ def _train_epoch(config: Config, state: State, train: Labelled) -> dict[str, flo
     model, settings = state.model, config.training
     order = model.order(train.split.targets, state.shuffle)
     windows = _windows(train.split.lengths, model.longest, state.shuffle)
-    size = max(settings.batch_videos // model.unit_videos, 1) * model.unit_videos
-    batches = torch.split(order, size)
+    batches = torch.split(order, model.videos_in_batch(settings.batch_videos))
     shares = [parallel.share_of_batch(batch, model.unit_videos) for batch in batches]
     coming = train.split.batches([share for share in shares if len(share)], windows)
     model.train()
@@ -162,6 +175,7 @@ def _train_epoch(config: Config, state: State, train: Labelled) -> dict[str, flo
             total += loss.detach() * len(videos)
         parallel.add_gradients(model.parameters())
         state.optimizer.step()
+        state.end_step(settings.ema)
     return _named("train", parallel.add(total) / len(train.split), train)
 
 

@@ -16,7 +16,7 @@ from refineloc.runtime.errors import ConfigError, InputError
 from refineloc.training.data.inputs import Files, Inputs, read_inputs
 from refineloc.training.data.split import Split
 from refineloc.training.data.truth import Truth, settled
-from refineloc.training.fit import Epoch, TrainingError
+from refineloc.training.fit import Epoch, TrainingError, with_least_steps
 from refineloc.training.machine import parallel
 from refineloc.training.machine.device import choose_device, feature_budget, room_on
 from refineloc.training.machine.parallel import one_voice
@@ -75,7 +75,11 @@ def _prepared(config: Config, files: Files, chosen: torch.device, memory_gib: fl
     if config.training.precision == "tf32" and chosen.type != "cuda":
         raise ConfigError("training.precision: tf32 needs a CUDA GPU; on a CPU there are float32 and bf16")
     inputs = read_inputs(files, config, feature_budget(memory_gib), show=not parallel.rank())
-    return settled(config, inputs.train, inputs.val, inputs.truth), inputs
+    settled_config = with_least_steps(settled(config, inputs.train, inputs.val, inputs.truth), inputs.train)
+    before, epochs = config.training.epochs, settled_config.training.epochs
+    if epochs > before and not parallel.rank():
+        note(f"training.epochs: {epochs} instead of {before}, for training.min_steps = {config.training.min_steps}")
+    return settled_config, inputs
 
 
 def _train(config: Config, inputs: Inputs, folder: Path, chosen: torch.device, resume: bool) -> None:
@@ -101,7 +105,7 @@ def train_into(run: Run, train: Split, val: Split, truth: Truth, display: RunRep
     """Train what a run has not yet, keep it in the run's folder, and show it.
 
     Args:
-        run: its settings are settled with the data (`settled`), and its folder has them (`begin`).
+        run: its settings are settled with the data (`settled`, `with_least_steps`), and its folder has them (`begin`).
         train, val: the splits, on the device of training.
         truth: their true times.
         display: of this process.

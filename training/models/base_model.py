@@ -78,6 +78,10 @@ class BaseModel(nn.Module, ABC):
         In evaluation mode videos come in any order, so terms that compare videos are left out.
         """
 
+    def videos_in_batch(self, at_most: int) -> int:
+        """Videos of a batch: units of `unit_videos`, as many as there may be, at least one."""
+        return max(at_most // self.unit_videos, 1) * self.unit_videos
+
     def order(self, targets: Tensor, generator: torch.Generator) -> Tensor:
         """The training videos in the order of an epoch, int64 [V]. Batches are cut from its beginning."""
         return torch.randperm(len(targets), generator=generator)

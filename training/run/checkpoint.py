@@ -1,7 +1,7 @@
 """The state of a network that is being trained, so that a killed run goes on from its last epochs; no pickle.
 
-Tensors: `model.*`, `best.*` (the weights with the lowest validation loss so far), `adam.I.*` (of the I-th parameter)
-and the states of the random generators. JSON: everything that is a number.
+Tensors: `model.*`, `average.*` (where weights are averaged), `best.*` (the weights with the lowest validation loss so
+far), `adam.I.*` (of the I-th parameter) and the states of the random generators. JSON: everything that is a number.
 """
 
 import contextlib
@@ -101,6 +101,8 @@ class State:
         shuffle: draws the order of the videos.
         draws: all other draws.
         epochs: behind us.
+        average: has the moving average of the weights; None where there is none.
+        steps: of the optimiser, behind us.
         best_loss, best_epoch, best_weights: of the lowest validation loss so far.
     """
 
@@ -110,10 +112,30 @@ class State:
     scheduler: ReduceLROnPlateau
     shuffle: torch.Generator
     draws: Draws
+    average: BaseModel | None = None
+    steps: int = 0
     epochs: int = 0
     best_loss: float = math.inf
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def evaluated(self) -> BaseModel:
+        """The network that is validated and kept: with the averaged weights where there are such."""
+        return self.model if self.average is None else self.average
+
+    def end_step(self, decay: float) -> None:
+        """Count a step of the optimiser, and let the average follow the weights.
+
+        The decay begins low, so that the average soon forgets the initial weights: min(decay, (1 + i) / (10 + i)) at
+        step i.
+        """
+        if self.average is not None:
+            share = 1 - min(decay, (1 + self.steps) / (10 + self.steps))
+            with torch.no_grad():
+                for average, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                    average.lerp_(weight, share)
+        self.steps += 1
 
     def end_epoch(self, validation_loss: float) -> None:
         """Count an epoch, remember the weights if they are the best so far, and adapt the learning rate."""
@@ -121,18 +143,21 @@ class State:
         if validation_loss < self.best_loss:
             # A copy: state_dict() alone would follow the weights to the last epoch, as in the released code.
             self.best_loss, self.best_epoch = validation_loss, self.epochs
-            self.best_weights = copy.deepcopy(self.model.state_dict())
+            self.best_weights = copy.deepcopy(self.evaluated.state_dict())
         self.epochs += 1
 
     def pack(self) -> Checkpoint:
         """All of it."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": tensor for name, tensor in moments.items()}
         tensors |= {"random.shuffle": self.shuffle.get_state(), **self.draws.states}
         numbers = {
             "network": self.network,
+            "steps": self.steps,
             "epochs": self.epochs,
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
@@ -150,10 +175,12 @@ class State:
         """
         try:
             numbers: dict[str, Any] = json.loads(checkpoint.numbers)
-            self.epochs = numbers["epochs"]
+            self.steps, self.epochs = numbers["steps"], numbers["epochs"]
             self.best_loss, self.best_epoch = numbers["best_loss"], numbers["best_epoch"]
             self.best_weights = _under(checkpoint.tensors, "best.")
             self.model.load_state_dict(_under(checkpoint.tensors, "model."))
+            if self.average is not None:
+                self.average.load_state_dict(_under(checkpoint.tensors, "average."))
             moments: dict[int, dict[str, Tensor]] = {}
             for key, tensor in _under(checkpoint.tensors, "adam.").items():
                 index, _, name = key.partition(".")

@@ -82,6 +82,9 @@ class TrainingConfig(Section):
 
     iterations: int = Field(4, ge=1, description="models to train, M_0 .. M_(iterations-1)")
     epochs: int = Field(50, ge=1, description="epochs an iteration")
+    min_steps: int = Field(
+        0, ge=0, description="least optimiser steps of a network: epochs are raised to reach it (our choice; paper: 0)"
+    )
     models: int = Field(
         1,
         ge=1,
@@ -98,6 +101,13 @@ class TrainingConfig(Section):
         1,
         ge=0,
         description="epochs without a lower validation loss (by 1e-4 of it) before a decay (released code)",
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay a step of a moving average of the weights, which is what is validated and kept; 0: none "
+        "(paper; FuSTAL: 0.999)",
     )
     select: Literal["best", "last"] = Field(
         "best",
