@@ -34,7 +34,8 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, over all others; repeatable.")
     ] = None,
     profile: Annotated[
-        Literal["paper", "release"] | None, typer.Option(help="The paper's rules, or the released code's.")
+        Literal["paper", "release"] | None,
+        typer.Option(help="The paper's rules, or the released code's; release-... presets imply release."),
     ] = None,
     base: Annotated[str | None, typer.Option(help="Base model: refineloc, wtalc, basnet.")] = None,
     generator: Annotated[str | None, typer.Option(help="Pseudo-label generator.")] = None,

@@ -48,8 +48,10 @@ class PseudoConfig(Section):
     """How an iteration's scores become the next one's pseudo labels (section 3.2)."""
 
     generator: Generator = Field("segment", description="of the five of section 3.2; oracle: from the true times")
-    beta: float = Field(4.0, ge=0, description="β, weight of the pseudo loss (section 3.2)")
-    sampled: Share = Field(0.8, description="S, share of each video's snippets that keep their pseudo label")
+    beta: float = Field(4.0, ge=0, description="β, weight of the pseudo loss (section 3.2; paper: 4)")
+    sampled: Share = Field(
+        0.8, description="S, share of each video's snippets that keep their pseudo label (section 3.2; paper: 0.8)"
+    )
     weighted: bool = Field(True, description="weigh background and foreground by [1-w, w]; w: share of background")
     foreground: Share = Field(
         0.5, description="segment: least foreground of a kept snippet (1 - α_A; the paper has no other for labels)"
@@ -81,7 +83,7 @@ class TrainingConfig(Section):
     """The optimisation of one iteration, and of the loop (section 4.1)."""
 
     iterations: int = Field(4, ge=1, description="models to train, M_0 .. M_(iterations-1)")
-    epochs: int = Field(50, ge=1, description="epochs an iteration")
+    epochs: int = Field(50, ge=1, description="epochs an iteration (paper: 50)")
     min_steps: int = Field(
         0, ge=0, description="least optimiser steps of a network: epochs are raised to reach it (our choice; paper: 0)"
     )
@@ -92,7 +94,9 @@ class TrainingConfig(Section):
         description="networks an iteration, each with its own seed; their mean is its model (our choice; paper: 1)",
     )
     batch_videos: int = Field(32, ge=1, description="videos a batch (open in the paper)")
-    learning_rate: float = Field(1e-4, gt=0, description="Adam's, at the start of each iteration")
+    learning_rate: float = Field(
+        1e-4, gt=0, description="Adam's, at the start of each iteration (paper: 1e-4 on ActivityNet, 1e-3 on THUMOS14)"
+    )
     weight_decay: float = Field(
         0.0, ge=0, description="Adam's, of all weights (W-TALC and BaS-Net, released code: 5e-4)"
     )
