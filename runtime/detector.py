@@ -18,6 +18,7 @@ from refineloc.runtime.model.gpu import PinnedBuffers
 from refineloc.runtime.model.limits import BATCH_SNIPPETS
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.session import Provider, Session
+from refineloc.runtime.model.several import SeveralSessions
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.rules import Curve, Profile, Rules, ScoredOn, Scoring, Suppression, changed, unused
@@ -43,7 +44,8 @@ class Detector:
     Thread-safe: calls share no state.
 
     Args:
-        model: an ONNX file that refineloc-export wrote.
+        model: an ONNX file that refineloc-export wrote; or a list of such files of the same classes and features, whose
+            mean scores are taken and the settings of the first.
         provider: "auto" (CUDA if it really runs, else the CPU), or "cuda", "tensorrt", "cpu": used, or an error.
         threads: CPU threads of one call, up to 1,024; 0 takes one for each physical core. Give 1 in a service with
             several workers.
@@ -84,7 +86,7 @@ class Detector:
 
     def __init__(
         self,
-        model: str | os.PathLike[str],
+        model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         provider: Provider = "auto",
         threads: int = 0,
@@ -135,7 +137,11 @@ class Detector:
         changes = {name: value for name, value in settings.items() if value is not None}
         if min_score is not ...:
             changes["min_score"] = min_score
-        self._session = Session(model, provider, threads, batch_snippets=batch_snippets, engine_cache=engine_cache)
+        self._session: Session | SeveralSessions = (
+            Session(model, provider, threads, batch_snippets=batch_snippets, engine_cache=engine_cache)
+            if isinstance(model, (str, os.PathLike))
+            else SeveralSessions(model, provider, threads, batch_snippets=batch_snippets, engine_cache=engine_cache)
+        )
         self._half: HalfToFloat | None = None
         self._buffers = PinnedBuffers()
         self._batch_snippets = batch_snippets
@@ -145,7 +151,7 @@ class Detector:
 
     @property
     def metadata(self) -> ModelMetadata:
-        """The metadata of the model file."""
+        """The metadata of the model file, of several of the first."""
         return self._session.metadata
 
     @property
@@ -183,6 +189,7 @@ class Detector:
         fps: float,
         duration_s: float | None = None,
         snippet_frames: int | None = None,
+        labels: Sequence[str] | None = None,
     ) -> Detections:
         """The actions of one video, best first.
 
@@ -191,16 +198,19 @@ class Detector:
             fps: frames a second of the video.
             duration_s: its length in seconds, if known; segments are clipped to it.
             snippet_frames: frames in a snippet, if it differs from the model's (`metadata.snippet_frames`).
+            labels: its classes, if known: segments of all of these and of no others, whatever `top_k`.
 
         Raises:
             FeatureError: see `scores`.
-            InputError: fps, duration or snippet frames that are not positive numbers (see `SnippetGrid`).
+            InputError: fps, duration or snippet frames that are not positive numbers (see `SnippetGrid`), no label, or
+                one that is no class of the model.
         """
         frames = self.metadata.snippet_frames if snippet_frames is None else snippet_frames
         grid = SnippetGrid(fps, frames, duration_s)
+        known = None if labels is None else self._known(labels, "labels")[None]
         packed = self._checked(features, "features")
         lengths = np.array([len(packed)], dtype=np.int64)
-        detected = segments(self._session.run(packed, lengths, ["features"]), lengths, self._settings)
+        detected = segments(self._session.run(packed, lengths, ["features"]), lengths, self._settings, known)
         return Detections.from_segments(grid, detected, self.classes, self.provider)
 
     def detect_many(
@@ -210,6 +220,7 @@ class Detector:
         names: Sequence[str] | None = None,
         fps: float | None = None,
         times: Times | None = None,
+        labels: Mapping[str, Sequence[str]] | None = None,
     ) -> Iterator[tuple[str, Detections]]:
         """The actions of many videos, in their order; a call of the model takes many videos.
 
@@ -221,13 +232,15 @@ class Detector:
             names: only these videos of a store or mapping, in this order.
             fps: of videos for which neither the store nor `times` states it.
             times: fps and duration by video, None if not known; used if the store does not state them.
+            labels: the classes of each video, if known: see `detect`.
 
         Raises:
             FeatureError: as for `scores`; the message names the video.
-            InputError: the fps of a video is not known, its times are invalid, or a video of `names` does not exist.
+            InputError: the fps of a video is not known, its times are invalid, a video of `names` does not exist, or
+                `labels` has none of a video, or one that is no class of the model.
             ConfigError: `names` together with pairs.
         """
-        for batch in self.detect_batches(videos, names=names, fps=fps, times=times):
+        for batch in self.detect_batches(videos, names=names, fps=fps, times=times, labels=labels):
             yield from batch
 
     def detect_batches(
@@ -237,25 +250,27 @@ class Detector:
         names: Sequence[str] | None = None,
         fps: float | None = None,
         times: Times | None = None,
+        labels: Mapping[str, Sequence[str]] | None = None,
     ) -> Iterator[list[tuple[str, Detections]]]:
         """Like `detect_many`, with a list of videos for each call of the model."""
         with contextlib.ExitStack() as stack:
             if isinstance(videos, FeatureStore):
                 where = f"{videos.path}: "
                 # All videos are checked before the first is read, so that no error comes after hours.
-                planned = [
-                    self._planned(videos, name, fps, times or {}) for name in (videos.names if names is None else names)
-                ]
+                wanted = videos.names if names is None else names
+                self._known_of(wanted, labels)
+                planned = [self._planned(videos, name, fps, times or {}) for name in wanted]
                 empty = _empty if self.provider == "cpu" else stack.enter_context(self._buffers.lent())
                 read = read_batches(
                     videos, planned, self.metadata.width, self._batch_snippets, self._half_to_float, empty
                 )
                 scored = ahead(self._scored(ahead(read), where))
             else:
-                scored = self._scored(self._packed(_pairs(videos, names), fps, times or {}), "")
+                scored = self._scored(self._packed(_pairs(videos, names), fps, times or {}, labels), "")
             stack.enter_context(contextlib.closing(scored))  # stops the threads before the caller closes the store
             for batch, scores in scored:
-                detected = segments(scores, batch.lengths, self._settings).by_video(len(batch.names))
+                known = self._known_of(batch.names, labels)
+                detected = segments(scores, batch.lengths, self._settings, known).by_video(len(batch.names))
                 yield [
                     (name, Detections.from_segments(grid, video_segments, self.classes, self.provider))
                     for name, grid, video_segments in zip(batch.names, batch.grids, detected, strict=True)
@@ -283,7 +298,11 @@ class Detector:
         return Planned(name, info.snippets, info.dtype == np.float16, columns, grid)
 
     def _packed(
-        self, videos: Iterable[tuple[str, npt.ArrayLike]], fps: float | None, times: Times
+        self,
+        videos: Iterable[tuple[str, npt.ArrayLike]],
+        fps: float | None,
+        times: Times,
+        labels: Mapping[str, Sequence[str]] | None,
     ) -> Generator[FeatureBatch]:
         """Arrays as batches. The caller's iterable runs in the caller's thread, one batch at a time."""
         waiting: list[tuple[str, SnippetGrid, npt.NDArray[np.float32]]] = []
@@ -297,6 +316,7 @@ class Detector:
                     "or the store of open_features(PATH)"
                 ) from None
             where = f"video {name!r}"
+            self._known_of([name], labels)
             checked = self._checked(features, where)
             if waiting and size + len(checked) > self._batch_snippets:
                 yield _batch(waiting)
@@ -306,6 +326,28 @@ class Detector:
             size += len(checked)
         if waiting:
             yield _batch(waiting)
+
+    def _known_of(
+        self, names: Sequence[str], labels: Mapping[str, Sequence[str]] | None
+    ) -> npt.NDArray[np.bool_] | None:
+        """The known classes of videos, [V, N]; None where they are not known."""
+        if labels is None:
+            return None
+        known = np.zeros((len(names), len(self.classes)), dtype=np.bool_)
+        for row, name in zip(known, names, strict=True):
+            row[:] = self._known(labels.get(name, ()), f"labels of video {name!r}")
+        return known
+
+    def _known(self, labels: Sequence[str], where: str) -> npt.NDArray[np.bool_]:
+        if isinstance(labels, str) or not len(labels):
+            got = repr(labels) if isinstance(labels, str) else "none"
+            raise InputError(f"{where}: expected a list of at least one class, got {got}", parameter="labels")
+        known = np.array([name in labels for name in self.classes])
+        for label in labels:
+            if label not in self.classes:
+                shown = ", ".join(self.classes[:3]) + (", ..." if len(self.classes) > 3 else "")
+                raise InputError(f"{where}: {label!r} is no class of the model, which has {shown}", parameter="labels")
+        return known
 
     def _grid(self, times: VideoTimes, where: str) -> SnippetGrid:
         try:

@@ -6,7 +6,7 @@ import inspect
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
 
@@ -73,7 +73,13 @@ def _parsed(setting: Setting, value: Any) -> Any:
 @_with_settings
 def detect(
     features: Annotated[Path, typer.Argument(help="HDF5 file, or folder of .npy files, with snippet features.")],
-    model: Annotated[Path, typer.Option(help="ONNX file that refineloc-export wrote.")] = Path("model.onnx"),
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="ONNX file that refineloc-export wrote; given again, the mean scores of several decide.",
+            show_default="model.onnx",
+        ),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="Where to write: .json (ActivityNet's form), .csv or .jsonl; - is stdout."),
@@ -84,6 +90,10 @@ def detect(
         typer.Option(
             help="Labels CSV or JSON: detect in its videos, with its fps and durations (labels are not used)."
         ),
+    ] = None,
+    video_labels: Annotated[
+        Path | None,
+        typer.Option(help="Labels CSV or JSON that says the classes of each video: detect all of these and no others."),
     ] = None,
     allow_missing: Annotated[
         bool, typer.Option(help="With --videos: go on with the videos that both files have.")
@@ -127,8 +137,9 @@ def detect(
         for setting in every_setting()
         if settings[setting.name] is not None
     }
+    models = model or [Path("model.onnx")]
     detector = Detector(
-        model,
+        models if len(models) > 1 else models[0],
         provider=provider,
         threads=threads,
         batch_snippets=batch_snippets,
@@ -142,8 +153,12 @@ def detect(
             annotations = read_annotations(videos, times=False)
             names = shared_videos(store, annotations, allow_missing=allow_missing)
             times = {name: (annotations[name].fps, annotations[name].duration_s) for name in names}
-        inputs = _inputs(detector, model, store, names, fps=fps, times=times)
         wanted = _without(names, leave_out or [], store)
+        labels = None
+        if video_labels is not None:
+            labels = _labels(video_labels)
+            _check_labelled(labels, wanted, video_labels)
+        inputs = _inputs(detector, models, store, names, fps=fps, times=times, labels=labels)
         with (
             _journal_beside(out) as beside,
             Journal(beside, inputs, classes=len(detector.classes), resume=resume) as journal,
@@ -152,19 +167,19 @@ def detect(
             remaining = _remaining(journal, wanted)
             began = time.perf_counter()
             with progress("detecting", len(remaining), "videos") as advance:
-                for batch in detector.detect_batches(store, names=remaining, fps=fps, times=times):
+                for batch in detector.detect_batches(store, names=remaining, fps=fps, times=times, labels=labels):
                     journal.add(batch)
                     advance(len(batch))
             seconds = time.perf_counter() - began
             detections = journal.read(detector.classes, detector.provider)
-            write_detections(out, detections, _external_data(detector, model))
+            write_detections(out, detections, _external_data(detector, models))
             journal.remove()
     rate = f", {len(remaining) / seconds:.0f} videos/s" if remaining else ""
     note(f"{out}: {journal.count} detections in {len(journal.names)} videos ({detector.provider}{rate})")
 
 
 def _inputs(
-    detector: "Detector", model: Path, store: FeatureStore, names: Sequence[str], **more: object
+    detector: "Detector", models: Sequence[Path], store: FeatureStore, names: Sequence[str], **more: object
 ) -> dict[str, str]:
     """Inputs and settings of a run, as texts by name: --resume needs the same ones.
 
@@ -173,7 +188,7 @@ def _inputs(
     """
     state = store.path.stat()
     return {
-        "model": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "model": " ".join(hashlib.sha256(model.read_bytes()).hexdigest() for model in models),
         "features": f"{store.path.resolve()}, {state.st_size} bytes, changed at {state.st_mtime_ns} ns",
         "videos": hashlib.sha256(json.dumps(list(names)).encode()).hexdigest(),
         "provider": detector.provider,
@@ -213,6 +228,17 @@ def _resume_hint(journal: Journal) -> Iterator[None]:
         raise type(error)(text, parameter=error.parameter) from error
 
 
+def _labels(path: Path) -> dict[str, tuple[str, ...]]:
+    """The classes of each video of a file of labels."""
+    return {name: video.labels for name, video in read_annotations(path, times=False).items()}
+
+
+def _check_labelled(labels: Mapping[str, Sequence[str]], names: Sequence[str], path: Path) -> None:
+    for name in names:
+        if not labels.get(name):
+            raise InputError(f"{path}: video {name!r}: has no label; add its classes, or leave it out (--leave-out)")
+
+
 def _without(names: Sequence[str], leave_out: Sequence[str], store: FeatureStore) -> tuple[str, ...]:
     unknown = [name for name in leave_out if name not in names]
     if unknown:
@@ -233,11 +259,12 @@ def _remaining(journal: Journal, names: Sequence[str]) -> Sequence[str]:
     return names[done:]
 
 
-def _external_data(detector: "Detector", model: Path) -> dict[str, Any]:
+def _external_data(detector: "Detector", models: Sequence[Path]) -> dict[str, Any]:
     """Model, provider and profile, for ActivityNet's field `external_data`."""
+    files = ", ".join(model.name for model in models)
     return {
         "used": False,
-        "details": f"refineloc, {detector.metadata.base} iteration {detector.metadata.iteration} ({model.name})",
+        "details": f"refineloc, {detector.metadata.base} iteration {detector.metadata.iteration} ({files})",
         "provider": detector.provider,
         "profile": detector.settings.profile,
     }
@@ -245,7 +272,7 @@ def _external_data(detector: "Detector", model: Path) -> dict[str, Any]:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    options = {"fps": "--fps X or --videos LABELS.csv", "allow_missing": "--allow-missing"}
+    options = {"fps": "--fps X or --videos LABELS.csv", "allow_missing": "--allow-missing", "labels": "--video-labels"}
     run_app(app, options)
 
 

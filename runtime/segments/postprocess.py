@@ -14,25 +14,31 @@ from refineloc.runtime.segments.values import Scores, Segments
 __all__ = ["segments"]
 
 
-def segments(scores: Scores, lengths: npt.NDArray[np.int64], rules: Rules) -> Segments:
+def segments(
+    scores: Scores, lengths: npt.NDArray[np.int64], rules: Rules, known: npt.NDArray[np.bool_] | None = None
+) -> Segments:
     """Detect the segments of a packed batch.
 
     Args:
         scores: of S snippets.
         lengths: snippets of each video, int64 [V], which sum to S.
         rules: the settings of detection; their type is the kind of rule.
+        known: the classes of each video, bool [V, N], where they are known: these are taken, whatever ŷ, `top_k` and
+            `class_threshold` say. ŷ stays in the score. None: ŷ chooses.
 
     Raises:
         ValueError: shapes or dtypes that do not fit together, or NaN (a defect of the caller, not of a user's file).
     """
+    video_scores = _video_scores(scores, lengths, rules, known)
+    top_k = rules.top_k if known is None else max(known.shape[1], 1)
     if isinstance(rules, ManyThresholds):
         video, label, first, last, score = detect_proposals(
             scores.class_scores,
             scores.foreground,
-            _video_scores(scores, lengths, rules),
+            video_scores,
             lengths,
             thresholds=rules.thresholds,
-            top_k=rules.top_k,
+            top_k=top_k,
             curve=rules.curve,
             scoring=rules.scoring,
             scored_on=rules.scored_on,
@@ -43,12 +49,15 @@ def segments(scores: Scores, lengths: npt.NDArray[np.int64], rules: Rules) -> Se
         )
     else:
         video, label, first, last, score = detect_segments(
-            *scores,
+            scores.class_scores,
+            scores.foreground,
+            scores.attention,
+            video_scores,
             lengths,
             profile=rules.profile,
             alpha_a=rules.alpha_a,
             alpha_c=rules.alpha_c,
-            top_k=rules.top_k,
+            top_k=top_k,
             max_gap=rules.max_gap,
             widen=rules.widen,
         )
@@ -56,17 +65,22 @@ def segments(scores: Scores, lengths: npt.NDArray[np.int64], rules: Rules) -> Se
     return _limited(_suppressed(detected, rules), rules)
 
 
-def _video_scores(scores: Scores, lengths: npt.NDArray[np.int64], rules: ManyThresholds) -> npt.NDArray[np.float32]:
+def _video_scores(
+    scores: Scores, lengths: npt.NDArray[np.int64], rules: Rules, known: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.float32]:
     """ŷ of the rules, -inf for classes that are not to be chosen."""
     video_scores = scores.video_scores
-    if rules.video_share:
+    if isinstance(rules, ManyThresholds) and rules.video_share:
         from refineloc._ext.video_scores import best_snippet_scores
 
         video_scores = best_snippet_scores(scores.class_scores, scores.foreground, lengths, share=rules.video_share)
-    if rules.class_threshold:
+    never = np.float32(-np.inf)
+    if known is not None:
+        return np.where(known, video_scores, never)
+    if isinstance(rules, ManyThresholds) and rules.class_threshold:
         least = np.float32(rules.class_threshold) * video_scores.max(axis=1, keepdims=True)
         # The comparison lets NaN through, which the kernel refuses.
-        video_scores = np.where(video_scores < least, np.float32(-np.inf), video_scores)
+        return np.where(video_scores < least, never, video_scores)
     return video_scores
 
 

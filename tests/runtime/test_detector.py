@@ -8,13 +8,14 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
-from small_model import write_features
+from small_model import GRAPH, write_features
 from twins import proposals as twin
 
 from refineloc.runtime import Detector, SnippetGrid, open_features
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.errors import ConfigError, FeatureError, InputError
+from refineloc.runtime.errors import ConfigError, FeatureError, InputError, ModelError
 from refineloc.runtime.segments.postprocess import segments
 
 Features = npt.NDArray[np.float32]
@@ -278,3 +279,106 @@ def test_the_profile_can_be_changed_to_many_thresholds(model_path: Path, rng: np
         Detector(model_path, provider="cpu", **MANY | {"thresholds": []})
     with pytest.raises(ConfigError, match="thresholds: a setting of the profile 'multi-threshold', not of 'paper'"):
         Detector(model_path, provider="cpu", thresholds=[0.5])
+
+
+# --- known labels ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [{}, {**MANY, "class_threshold": 1.0}, {**MANY, "curve": "both", "video_share": 0.2, "suppression": "fuse"}],
+)
+def test_known_labels_choose_the_classes(model_path: Path, rng: np.random.Generator, rules: dict[str, Any]) -> None:
+    videos = videos_of(rng, [200, 90, 300])
+    detector = Detector(model_path, provider="cpu", top_k=1, **rules)
+    # All classes, without regard to ŷ.
+    every = dict(
+        Detector(
+            model_path, provider="cpu", top_k=5, **rules | ({"class_threshold": 0.0} if rules else {})
+        ).detect_many(videos, fps=25.0)
+    )
+    labels = {"v000": ["walk"], "v001": ("throw", "jump", "jump"), "v002": [*detector.classes]}
+    known = dict(detector.detect_many(videos, fps=25.0, labels=labels))
+    for name, detections in known.items():
+        expected = [one for one in every[name] if one.label in labels[name]]
+        assert list(detections) == expected
+        assert list(detector.detect(videos[name], fps=25.0, labels=labels[name])) == expected
+    assert all(map(len, known.values())), "a test on nothing"
+
+
+def test_labels_that_do_not_fit_are_one_line(detector: Detector, rng: np.random.Generator, tmp_path: Path) -> None:
+    videos = videos_of(rng, [20, 30])
+    store = write_features(tmp_path / "f.h5", videos, fps=25.0)
+    for labels, message in (
+        (
+            {"v000": ["run"], "v001": ["fly"]},
+            "labels of video 'v001': 'fly' is no class of the model, which has jump, run,",
+        ),
+        ({"v000": ["run"]}, "labels of video 'v001': expected a list of at least one class, got none"),
+        ({"v000": ["run"], "v001": []}, "labels of video 'v001': expected a list of at least one class, got none"),
+        ({"v000": ["run"], "v001": "run"}, "labels of video 'v001': expected a list of at least one class, got 'run'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            dict(detector.detect_many(videos, fps=25.0, labels=labels))
+        with open_features(store) as features, pytest.raises(InputError, match=message):
+            next(detector.detect_many(features, labels=labels))  # before the first video is read
+    with pytest.raises(InputError, match=r"^labels: 'fly' is no class of the model"):
+        detector.detect(videos["v000"], fps=25.0, labels=["fly"])
+
+
+# --- several models -------------------------------------------------------------------------------------------------
+
+
+def other_model(make_model: Callable[..., Path], **changes: Any) -> Path:
+    """A model of the same form and other weights."""
+    graph = onnx.load(GRAPH)
+    for weights in graph.graph.initializer:
+        array = onnx.numpy_helper.to_array(weights)
+        if array.ndim == 2 and array.dtype == np.float32:
+            weights.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(array[::-1]), weights.name))
+    return make_model(graph=graph, **changes)
+
+
+def test_the_scores_of_several_models_are_means(
+    make_model: Callable[..., Path], model_path: Path, rng: np.random.Generator
+) -> None:
+    paths = [model_path, other_model(make_model, alpha_c=0.9)]
+    both = Detector(paths, provider="cpu", threads=1)
+    singles = [Detector(path, provider="cpu", threads=1) for path in paths]
+    assert (both.metadata, both.settings) == (singles[0].metadata, singles[0].settings)
+    videos = videos_of(rng, [200, 3])
+    for features in videos.values():
+        scores, one, other = (each.scores(features) for each in (both, *singles))
+        assert np.abs(one.class_scores - other.class_scores).max() > 0.1, "a test on nothing"
+        for name in ("class_scores", "foreground", "attention"):
+            mean = (getattr(one, name).astype(np.float64) + getattr(other, name)) / 2
+            assert np.array_equal(getattr(scores, name), mean.astype(np.float32))
+        np.testing.assert_allclose(scores.video_scores[0], scores.attention @ scores.class_scores, atol=1e-6)
+        assert np.abs(scores.video_scores - (one.video_scores + other.video_scores) / 2).max() > 1e-5
+    packed = dict(both.detect_many(videos, fps=25.0))
+    for name, features in videos.items():
+        assert same(packed[name], both.detect(features, fps=25.0))
+
+
+def test_video_scores_that_are_no_sums_are_averaged(
+    make_model: Callable[..., Path], model_path: Path, rng: np.random.Generator
+) -> None:
+    paths = [model_path, other_model(make_model, base="wtalc")]
+    features = videos_of(rng, [50])["v000"]
+    one, other = (Detector(path, provider="cpu").scores(features).video_scores for path in paths)
+    both = Detector(paths, provider="cpu").scores(features).video_scores
+    np.testing.assert_allclose(both, (one + other) / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [({"classes": ("a", "b", "c", "d", "e")}, "classes"), ({"snippet_frames": 8}, "snippet_frames")],
+)
+def test_models_that_do_not_fit_together_are_one_line(
+    make_model: Callable[..., Path], model_path: Path, changes: dict[str, Any], name: str
+) -> None:
+    other = make_model(**changes)
+    with pytest.raises(ModelError, match=f"^{other}: its {name} differ from those of {model_path}; give models of"):
+        Detector([model_path, other], provider="cpu")
+    with pytest.raises(ConfigError, match="model: expected a file or several, got an empty list"):
+        Detector([], provider="cpu")

@@ -151,6 +151,29 @@ def test_settings_of_the_file_can_be_changed(folder: Path, options: tuple[str, .
     assert profile == ("multi-threshold" if "--profile" in options else "paper")
 
 
+def test_known_labels_and_several_models(folder: Path) -> None:
+    (folder / "known.csv").write_text("video-name,label\na,run\na,jump\nb,swim\nc,walk\n")
+    (folder / "b.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    line = ("features.h5", "--video-labels", "known.csv", "--model", "model.onnx", "--model", "b.onnx")
+    done = run(*line, "--alpha-c", 0.1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    detections = read_detections(folder / "detections.json")
+    labels = {name: set(video.label.tolist()) for name, video in detections.items()}
+    assert labels["a"] <= {"run", "jump"}
+    assert labels["c"] == {"walk"}
+    assert "(model.onnx, b.onnx)" in json.loads((folder / "detections.json").read_text())["external_data"]["details"]
+
+    (folder / "few.csv").write_text("video-name,label\na,run\n")
+    message = "few.csv: video 'b': has no label; add its classes, or leave it out (--leave-out)"
+    fails("features.h5", "--video-labels", "few.csv", cwd=folder, message=message)
+    assert (
+        run("features.h5", "--video-labels", "few.csv", "--leave-out", "b", "--leave-out", "c", cwd=folder).returncode
+        == 0
+    )
+    message = "labels of video 'a': 'x' is no class of the model, which has jump, run, swim, ... (--video-labels)"
+    fails("features.h5", "--video-labels", "labels.csv", cwd=folder, message=message)
+
+
 def test_bad_input_is_one_line(folder: Path) -> None:
     wide = store(folder / "wide.h5", v=np.zeros((4, 30), np.float32))
     bad = np.zeros((9, 24), np.float32)

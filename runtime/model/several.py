@@ -1,0 +1,86 @@
+"""Several model files that score as one: their scores are means."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from refineloc.runtime.errors import ConfigError, ModelError
+from refineloc.runtime.model.session import Provider, Session
+from refineloc.runtime.segments.values import Scores
+
+__all__ = ["SeveralSessions"]
+
+_SHARED = ("classes", "width", "snippet_frames", "stream", "stream_order")
+_SUMMED = "refineloc"  # the base model whose ŷ is the sum of attention times C̄
+
+
+class SeveralSessions:
+    """Several `Session`s in the place of one. C̄, foreground and attention are the means of theirs.
+
+    ŷ is the sum of that attention times that C̄ where it is so in each of them (base model refineloc), else the mean of
+    theirs.
+
+    Args:
+        paths: the model files.
+        provider, threads, batch_snippets, engine_cache: of each, see `Session`.
+
+    Attributes:
+        sessions: of the files.
+        metadata, provider: those of the first.
+
+    Raises:
+        ConfigError: no file.
+        ModelError: the files do not agree in classes, width, frames a snippet or stream; or see `Session`.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        provider: Provider,
+        threads: int,
+        *,
+        batch_snippets: int,
+        engine_cache: str | os.PathLike[str] | None,
+    ) -> None:
+        if not paths:
+            raise ConfigError("model: expected a file or several, got an empty list")
+        self.sessions = [
+            Session(path, provider, threads, batch_snippets=batch_snippets, engine_cache=engine_cache) for path in paths
+        ]
+        first = self.sessions[0]
+        self.metadata, self.provider = first.metadata, first.provider
+        for other in self.sessions[1:]:
+            for name in _SHARED:
+                if getattr(other.metadata, name) != getattr(self.metadata, name):
+                    raise ModelError(
+                        f"{other.path}: its {name} differ from those of {first.path}; give models of the same classes "
+                        "and features"
+                    )
+        self._is_summed = all(each.metadata.base == _SUMMED for each in self.sessions)
+
+    def run(
+        self,
+        features: npt.NDArray[np.float32],
+        lengths: npt.NDArray[np.int64],
+        names: Sequence[str] | None = None,
+    ) -> Scores:
+        """Scores of a packed batch, see `Session.run`."""
+        every = [session.run(features, lengths, names) for session in self.sessions]
+        mean = Scores(*(_mean(arrays) for arrays in zip(*every, strict=True)))
+        if not self._is_summed:
+            return mean
+        video_scores = np.zeros_like(mean.video_scores)
+        ends = np.cumsum(lengths).tolist()
+        for video, (length, end) in enumerate(zip(lengths.tolist(), ends, strict=True)):
+            part = slice(end - length, end)
+            video_scores[video] = mean.attention[part].astype(np.float64) @ mean.class_scores[part].astype(np.float64)
+        return mean._replace(video_scores=video_scores)
+
+
+def _mean(arrays: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    total = np.zeros(arrays[0].shape, dtype=np.float64)
+    for array in arrays:
+        total += array
+    return (total / len(arrays)).astype(np.float32)
