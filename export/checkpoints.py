@@ -21,7 +21,7 @@ from torch import nn
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.features.streams import Stream
-from refineloc.runtime.files import read_text
+from refineloc.runtime.files import is_file, read_text, status_of
 from refineloc.training.models.bases.refineloc import RefineLoc
 
 __all__ = ["ReleasedCheckpoint", "read_checkpoint", "read_class_names"]
@@ -131,12 +131,14 @@ def read_class_names(path: str | os.PathLike[str], count: int) -> tuple[str, ...
 
 
 def _unpickle(source: Path) -> Any:
+    if status_of(source, ModelError) is None:
+        raise ModelError(f"{source}: no such file")
+    if not is_file(source, ModelError):
+        raise ModelError(f"{source}: cannot be read: not a file")  # a pipe or a device might never end
     try:
         with source.open("rb") as handle, torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that the format is old
             return torch.load(handle, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelError(f"{source}: no such file") from None
     except OSError as error:
         raise ModelError(f"{source}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # damaged bytes can make the unpickler raise anything

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
-from refineloc.runtime.errors import ConfigError, MissingExtraError
-from refineloc.runtime.files import check_writable, is_stdout
+from refineloc.runtime.errors import AnnotationError, ConfigError, FeatureError, MissingExtraError
+from refineloc.runtime.files import check_writable, is_stdout, status_of
 
 if TYPE_CHECKING:
     from refineloc.export.parity import Sample
@@ -100,10 +100,10 @@ def _sample(trained: "Trained", features: Path | None, labels: Path | None) -> "
         features, labels = trained.features, trained.labels
         if features is None:
             return generated_sample(trained.model, trained.metadata)
-        if not features.exists():
+        if status_of(features, FeatureError) is None:
             note(f"warning: {features}, which the run was validated on, is not there; compared on generated features")
             return generated_sample(trained.model, trained.metadata)
-        if labels is not None and not labels.exists():
+        if labels is not None and status_of(labels, AnnotationError) is None:
             note(f"warning: {labels}, which the run was validated with, is not there; mAP is not compared")
             labels = None
     with open_features(features) as store:

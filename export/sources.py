@@ -8,6 +8,7 @@ from typing import Any
 from refineloc import __version__
 from refineloc.export.checkpoints import read_checkpoint, read_class_names
 from refineloc.runtime.errors import ModelError
+from refineloc.runtime.files import is_folder
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
 from refineloc.training.models.ensemble import Ensemble
@@ -58,7 +59,7 @@ def from_run(folder: Path | None, iteration: int | None, *, single: bool = False
         ModelError: no such run, or no such iteration (the message says which there are).
     """
     run = folder if folder is not None else _newest_run(Path("runs"))
-    if not run.is_dir():
+    if not is_folder(run, ModelError):
         runs = [str(path) for path in runs_in(run.parent)]
         more = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
         raise ModelError(f"{run}: no such run" + (f"; there are {', '.join(runs[:5])}{more}" if runs else ""))

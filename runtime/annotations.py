@@ -99,6 +99,11 @@ def read_annotations(path: str | os.PathLike[str], *, times: bool = True, subset
     """
     source = Path(path)
     text = read_text(source, AnnotationError, "give a CSV or ActivityNet JSON of labels")
+    return parse_annotations(source, text, times=times, subset=subset)
+
+
+def parse_annotations(source: Path, text: str, *, times: bool = True, subset: str | None = None) -> Annotations:
+    """The labels in the text of a file (see `read_annotations`)."""
     is_json = source.suffix.lower() == ".json" or (source.suffix.lower() != ".csv" and text.lstrip().startswith("{"))
     videos = _from_json(source, text, times, subset) if is_json else _from_csv(source, text, times)
     if subset is not None and not is_json:

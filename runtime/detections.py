@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,9 @@ def _json_parts(pairs: Iterable[tuple[str, Detections]], external_data: Mapping[
 
 
 def read_detections(path: str | os.PathLike[str]) -> dict[str, Detections]:
-    """Read a file of detections: *.csv, *.jsonl, or else ActivityNet JSON (with or without "results" at the top).
+    """Read detections: ActivityNet JSON (with or without "results" at the top), *.csv or *.jsonl.
+
+    The content says the format where the name does not, as that of a pipe (`runtime/files.py`).
 
     All videos have the same `classes` (sorted), so their `label_index` can be compared.
 
@@ -133,14 +136,23 @@ def read_detections(path: str | os.PathLike[str]) -> dict[str, Detections]:
         DetectionError: the file is missing or of another form, or a time or score is not a finite number.
     """
     source = Path(path)
-    text = read_text(source, DetectionError, "give detections as .json, .csv or .jsonl")
-    if source.suffix.lower() == ".csv":
-        raw = _rows_of_csv(source, text)
-    elif source.suffix.lower() == ".jsonl":
-        raw = _rows_of_jsonl(source, text)
-    else:
-        raw = _rows_of_json(source, text)
-    return _build(source, raw)
+    return parse_detections(source, read_text(source, DetectionError, "give detections as .json, .csv or .jsonl"))
+
+
+def parse_detections(source: Path, text: str) -> dict[str, Detections]:
+    """The detections in the text of a file (see `read_detections`)."""
+    readers = {".json": _rows_of_json, ".csv": _rows_of_csv, ".jsonl": _rows_of_jsonl}
+    return _build(source, readers[detection_ending(source, text)](source, text))
+
+
+def detection_ending(source: Path, text: str) -> str:
+    """Which of `DETECTION_ENDINGS` a file of detections has, or should have."""
+    ending = source.suffix.lower()
+    if ending in DETECTION_ENDINGS:
+        return ending
+    if not text.lstrip().startswith("{"):
+        return ".csv"
+    return ".jsonl" if re.match(r'\s*\{\s*"video"\s*:\s*"', text) else ".json"
 
 
 # A video's rows before the class indices are known: start, end, label, score.

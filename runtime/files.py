@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import select
 import shutil
 import stat
 import sys
@@ -29,6 +30,8 @@ __all__ = [
     "csv_rows",
     "csv_writer",
     "finite_number",
+    "is_file",
+    "is_folder",
     "is_stdout",
     "is_stream",
     "is_text",
@@ -37,6 +40,7 @@ __all__ = [
     "parse_json",
     "read_text",
     "reason",
+    "status_of",
     "writing",
 ]
 
@@ -44,6 +48,7 @@ _TEMPORARY = ".refineloc-"  # and eight characters of mkstemp's
 _SUFFIX = 12  # the longest suffix that a temporary file keeps; longer ones are no file type
 _STANDARD = "-"  # standard output, in the place of a file's name
 _WAIT_S = 10.0  # how long a pipe may be without a program at its other end
+_MAX_STREAM = 2**30  # bytes of an input; an endless one must end
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # of opening a pipe or a device; 0 on Windows
 
 
@@ -164,19 +169,66 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
 
 
-def read_text(path: str | os.PathLike[str], error: type[RefineLocError], hint: str) -> str:
-    """The text of a UTF-8 file, with its line ends as they are: quoted texts of a CSV keep theirs.
+def status_of(path: str | os.PathLike[str], error: type[RefineLocError]) -> os.stat_result | None:
+    """What the system says of an input; None where nothing has its name.
+
+    For `Path.exists` and its like, which raise an OSError of their own for some of what a user can give.
 
     Raises:
-        RefineLocError: of the type `error`: the file is missing (the message ends with `hint`) or cannot be read.
+        RefineLocError: of the type `error`: the system refuses to look, as for a name that is too long or a folder that
+            may not be entered.
+    """
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {reason(problem)}") from problem
+    except ValueError:
+        raise error(f"{str(path)!r}: cannot be the name of a file") from None
+
+
+def is_file(path: str | os.PathLike[str], error: type[RefineLocError]) -> bool:
+    """Whether an input is a file, and no folder, pipe or device (see `status_of`)."""
+    status = status_of(path, error)
+    return status is not None and stat.S_ISREG(status.st_mode)
+
+
+def is_folder(path: str | os.PathLike[str], error: type[RefineLocError]) -> bool:
+    """Whether an input is a folder (see `status_of`)."""
+    status = status_of(path, error)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def read_text(path: str | os.PathLike[str], error: type[RefineLocError], hint: str) -> str:
+    """The text of a UTF-8 file or stream, with its line ends as they are: quoted texts of a CSV keep theirs.
+
+    A stream is a pipe ("-" is standard input) that a program writes, or the null device. It is read to its end, up to
+    1 GiB.
+
+    Raises:
+        RefineLocError: of the type `error`: the file is missing (the message ends with `hint`) or cannot be read; or no
+            program writes the pipe.
     """
     source = Path(path)
+    descriptor = _descriptor(path, standard=0)
+    regular = False
+    if descriptor is None:
+        status = status_of(path, error)
+        if status is None:
+            raise error(f"{source}: no such file; {hint}")
+        if stat.S_ISDIR(status.st_mode):
+            raise error(f"{source}: is a folder; {hint}")
+        regular = stat.S_ISREG(status.st_mode)
     try:
-        return source.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise error(f"{source}: no such file; {hint}") from None
-    except (OSError, UnicodeDecodeError) as problem:
-        raise error(f"{source}: cannot be read as text: {problem}") from problem
+        content = source.read_bytes() if regular else _read_stream(path, descriptor)
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = problem.object.count(b"\n", 0, problem.start) + 1
+        byte = problem.object[problem.start]
+        raise error(f"{source}: line {line}: cannot be read as text: not UTF-8 (byte 0x{byte:02x})") from problem
+    except OSError as problem:
+        raise error(f"{source}: cannot be read: {reason(problem)}") from problem
 
 
 def csv_rows(
@@ -285,15 +337,15 @@ def _replace(target: Path, aside: Path) -> None:
     aside.replace(target)
 
 
-def _descriptor(path: str | os.PathLike[str]) -> int | None:
-    """The descriptor that an output's name stands for; None for all other names.
+def _descriptor(path: str | os.PathLike[str], standard: int = 1) -> int | None:
+    """The descriptor that a name stands for, `standard` for "-"; None for all other names.
 
     Opening /dev/stdout anew would begin at the start of the file that a shell sent it to, and a rename would take the
     file away from under the shell.
     """
     name = os.fspath(path)
     if name == _STANDARD:
-        return 1
+        return standard
     for _ in range(8):  # links: /dev/stdout -> /proc/self/fd/1
         folder, last = os.path.split(name)
         try:
@@ -332,6 +384,47 @@ def _opened_stream(path: str | os.PathLike[str]) -> IO[bytes]:
     return os.fdopen(opened, "wb")
 
 
+def _read_stream(path: str | os.PathLike[str], descriptor: int | None) -> bytes:
+    """All that comes out of a pipe, or of a descriptor.
+
+    Raises:
+        OSError: a device that is not at its end at once (it might never be), no program writes the pipe, or too much.
+    """
+    opened = os.dup(descriptor) if descriptor is not None else os.open(path, os.O_RDONLY | _NO_WAIT)
+    with os.fdopen(opened, "rb", buffering=0) as stream:
+        mode = os.fstat(opened).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            if not select.select([opened], [], [], 0)[0] or stream.read(1):
+                raise OSError("is a device; give a file or a pipe")
+            return b""
+        content = bytearray()
+        if descriptor is None:
+            content += _first_bytes(opened)
+            os.set_blocking(opened, True)
+        while chunk := stream.read(2**20):
+            content += chunk
+            if len(content) > _MAX_STREAM:
+                raise OSError("gives more than 1 GiB; write it into a file first")
+        return bytes(content)
+
+
+def _first_bytes(opened: int) -> bytes:
+    """What a pipe that was opened without waiting has at first; b"" where its writer is slow.
+
+    Raises:
+        OSError: no program has it open for writing.
+    """
+    end = time.monotonic() + _WAIT_S
+    while time.monotonic() <= end:
+        try:
+            if content := os.read(opened, 2**16):
+                return content
+        except BlockingIOError:  # there is a writer
+            return b""
+        time.sleep(0.02)
+    raise OSError("no program writes this pipe")
+
+
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR)  # Windows flushes only what is open for writing
     try:
@@ -348,4 +441,4 @@ def _umask() -> int:
 
 def reason(error: OSError) -> str:
     """What the system says of an error, for a message of ours."""
-    return (error.strerror or str(error)).lower()
+    return error.strerror.lower() if error.strerror else str(error)

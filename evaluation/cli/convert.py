@@ -20,8 +20,8 @@ from refineloc.evaluation.formats.tracks import Track, to_annotations, to_detect
 from refineloc.runtime.annotations import Annotations, read_annotations, write_annotations_csv
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.detections import write_detections
-from refineloc.runtime.errors import ConfigError, InputError
-from refineloc.runtime.files import check_writable, is_stream, make_folder, read_text
+from refineloc.runtime.errors import ConfigError, InputError, OutputError
+from refineloc.runtime.files import check_writable, is_folder, is_stream, make_folder, read_text
 
 __all__ = ["main"]
 
@@ -244,7 +244,7 @@ def _write_each(form: Form, out: Path, tracks: list[Track], media: str) -> str:
             )
         write(out, tracks[0])
         return str(out)
-    if out.suffix and not out.is_dir():
+    if out.suffix and not is_folder(out, OutputError):
         raise InputError(f"{out}: expected a name that ends in {ending}, or a folder")
     names = _file_names(out, tracks, ending)  # before the first file is written, as this can fail
     make_folder(out)

@@ -16,8 +16,8 @@ from refineloc.evaluation.report import report_data, write_report
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.detections import Detections, read_detections
-from refineloc.runtime.errors import ConfigError, InputError
-from refineloc.runtime.files import check_writable, make_folder
+from refineloc.runtime.errors import ConfigError, DetectionError, InputError
+from refineloc.runtime.files import check_writable, is_folder, make_folder, status_of
 from refineloc.runtime.segments.times import video_times
 
 __all__ = ["main"]
@@ -102,7 +102,7 @@ def report_command(
         check_writable(timeline[1], FORMATS)
     if out is not None:
         check_writable(out, (".html", ".htm"))
-    if films is not None and not films.is_dir():
+    if films is not None and not is_folder(films, InputError):
         raise InputError(f"{films}: no such folder of films")
     annotations = read_annotations(truth, subset=subset)
     named = _read_named(detections)
@@ -147,7 +147,7 @@ def _read_named(texts: Sequence[str]) -> dict[str, ByVideo]:
     for text in texts:
         name, equals, path = text.partition("=")
         # A name is taken for one only where the whole text is no file: paths may hold "=" too.
-        if not equals or Path(text).exists():
+        if not equals or status_of(text, DetectionError) is not None:
             name, path = _name_of(Path(text)), text
         if name in named:
             raise ConfigError(f"DETECTIONS: two are called {name!r}; give NAME=FILE")

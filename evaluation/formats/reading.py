@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from refineloc.evaluation.formats.tracks import Track, tracks_of_annotations, tracks_of_detections
 from refineloc.evaluation.formats.wtalc_arrays import holds_wtalc_arrays, read_wtalc_arrays
-from refineloc.runtime.annotations import read_annotations
-from refineloc.runtime.detections import read_detections
+from refineloc.runtime.annotations import parse_annotations
+from refineloc.runtime.detections import detection_ending, parse_detections
 from refineloc.runtime.errors import InputError
+from refineloc.runtime.files import is_folder, read_text
 
 __all__ = ["Source", "read_source"]
 
@@ -45,30 +46,28 @@ def read_source(path: str | os.PathLike[str], *, allow_pickle: bool = False, sub
         InputError: the file is missing, of another form or damaged; the message names the file and the video or line.
     """
     source = Path(path)
-    if source.is_dir():
+    if is_folder(source, InputError):
         if not holds_wtalc_arrays(source):
             raise InputError(f"{source}: a folder without W-TALC's videoname.npy and segments.npy; give a file")
         return Source(tracks_of_annotations(read_wtalc_arrays(source, allow_pickle=allow_pickle, subset=subset)), False)
-    scored, unread = _scores_of(source)
+    text = read_text(source, InputError, "give detections or annotations")  # once: a pipe has it once
+    scored, unread = _scores_of(source, text)
     if scored:
         if subset is not None:
             raise InputError(f"{source}: detections have no subsets; leave subset out", parameter="subset")
-        return Source(tracks_of_detections(read_detections(source)), True)
-    return Source(tracks_of_annotations(read_annotations(source, subset=subset)), False, unread)
+        return Source(tracks_of_detections(parse_detections(source, text)), True)
+    return Source(tracks_of_annotations(parse_annotations(source, text, subset=subset)), False, unread)
 
 
-def _scores_of(source: Path) -> tuple[bool, int]:
+def _scores_of(source: Path, text: str) -> tuple[bool, int]:
     """Whether a file holds detections; if not, how many of its annotations have a score.
 
-    A file that cannot be read counts as annotations: their reader raises the error.
+    A text of neither form counts as annotations: their reader raises the error.
     """
-    if source.suffix.lower() == ".jsonl":
+    ending = detection_ending(source, text)
+    if ending == ".jsonl":
         return True, 0
-    try:
-        text = source.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return False, 0
-    if source.suffix.lower() == ".csv":
+    if ending == ".csv":
         with contextlib.suppress(csv.Error):
             header = next(csv.reader(io.StringIO(text, newline="")), [])
             return "score" in [name.strip() for name in header], 0

@@ -19,14 +19,14 @@ import numpy.typing as npt
 
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import AnnotationError
-from refineloc.runtime.files import is_text
+from refineloc.runtime.files import is_file, is_text, status_of
 
 __all__ = ["holds_wtalc_arrays", "read_wtalc_arrays"]
 
 
 def holds_wtalc_arrays(folder: Path) -> bool:
     """Whether a folder has videoname.npy and segments.npy."""
-    return (folder / "videoname.npy").is_file() and (folder / "segments.npy").is_file()
+    return all(is_file(folder / name, AnnotationError) for name in ("videoname.npy", "segments.npy"))
 
 
 def read_wtalc_arrays(folder: Path, *, allow_pickle: bool = False, subset: str | None = None) -> Annotations:
@@ -45,7 +45,9 @@ def read_wtalc_arrays(folder: Path, *, allow_pickle: bool = False, subset: str |
     def column(name: str, default: list[Any] | None = None) -> list[Any]:
         """The rows of a file; a file with a default may be absent."""
         path = folder / f"{name}.npy"
-        rows = default if default is not None and not path.is_file() else _rows(path, allow_pickle)
+        rows = (
+            default if default is not None and status_of(path, AnnotationError) is None else _rows(path, allow_pickle)
+        )
         if len(rows) != len(names):
             raise AnnotationError(f"{path}: expected {len(names)} rows, as videoname.npy has")
         return rows
@@ -87,6 +89,8 @@ def read_wtalc_arrays(folder: Path, *, allow_pickle: bool = False, subset: str |
 
 
 def _rows(path: Path, allow_pickle: bool) -> list[Any]:
+    if status_of(path, AnnotationError) is not None and not is_file(path, AnnotationError):
+        raise AnnotationError(f"{path}: not a file")  # opening a pipe could wait forever
     try:
         with path.open("rb") as handle:  # bytes: Python 2 wrote the files that W-TALC's authors released
             array = np.lib.format.read_array(handle, allow_pickle=allow_pickle, pickle_kwargs={"encoding": "bytes"})

@@ -16,6 +16,7 @@ from refineloc.evaluation.pictures.timeline import DRAWN, best_detections
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError
+from refineloc.runtime.files import is_folder
 
 __all__ = ["report_data"]
 
@@ -134,7 +135,7 @@ def _rows(detections: Detections | None) -> list[list[Any]]:
 
 def _film_addresses(folder: Path, page_folder: Path) -> dict[str, str]:
     """Addresses of the films, relative to the page, by the name of the video; "a/b" for b in the folder a."""
-    if not folder.is_dir():
+    if not is_folder(folder, InputError):
         raise InputError(f"{folder}: no such folder of films")
     files: dict[str, str] = {}
     # Names of videos are looked up in what the folder holds and never made into paths: "../x" finds nothing.

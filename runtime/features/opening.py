@@ -9,11 +9,13 @@ Accepted layouts:
 """
 
 import os
+import stat
 from pathlib import Path
 
 from refineloc.runtime.errors import FeatureError
 from refineloc.runtime.features.npy import NpyFolder
 from refineloc.runtime.features.store import FeatureStore
+from refineloc.runtime.files import status_of
 
 __all__ = ["MAX_VIDEO_BYTES", "open_features"]
 
@@ -39,11 +41,12 @@ def open_features(
         FeatureError: missing, not a feature file, cut short, or without any video.
     """
     source = Path(path)
-    if not source.exists():
+    status = status_of(source, FeatureError)
+    if status is None:
         raise FeatureError(f"{source}: no such file or folder; give an HDF5 file or a folder of .npy files")
-    if source.is_dir():
+    if stat.S_ISDIR(status.st_mode):
         store: FeatureStore = NpyFolder(source, max_video_bytes)
-    elif source.is_file():
+    elif stat.S_ISREG(status.st_mode):
         from refineloc.runtime.features.hdf5 import HDF5File  # HDF5 takes 0.1 s to load
 
         store = HDF5File(source, max_video_bytes, untrusted)

@@ -32,8 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.annotations import VideoAnnotation, write_annotations_csv
-from refineloc.runtime.errors import InputError
-from refineloc.runtime.files import atomic_path, make_folder
+from refineloc.runtime.errors import InputError, OutputError
+from refineloc.runtime.files import atomic_path, make_folder, status_of
 
 __all__ = ["Recipe", "SampleVideo", "SplitName", "World", "sample_files", "write_sample"]
 
@@ -327,7 +327,7 @@ def write_sample(
     if videos["train"] < len(world.classes):
         raise InputError(f"videos: expected at least one a class ({len(world.classes)}), got {videos['train']}")
     files = sample_files(folder)
-    existing = [path for pair in files.values() for path in pair if path.exists()]
+    existing = [path for pair in files.values() for path in pair if status_of(path, OutputError) is not None]
     if existing and not overwrite:
         raise InputError(f"{existing[0]}: exists already; give overwrite to replace it", parameter="overwrite")
     make_folder(folder)

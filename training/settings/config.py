@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.features.streams import Stream, StreamOrder
+from refineloc.runtime.files import read_text, status_of
 from refineloc.runtime.segments.rules import OneThreshold, Rules, settings_of
 from refineloc.training.settings.detection import Detection, replaced
 from refineloc.training.settings.model import ModelConfig, find_base
@@ -319,11 +320,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing or not TOML.
     """
+    if status_of(path, ConfigError) is None:
+        raise ConfigError(f"{path}: no such file", parameter="settings")
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file", parameter="settings") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        document = tomllib.loads(read_text(path, ConfigError, "give a TOML file of settings"))
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not a readable TOML file: {error}") from error
     if isinstance(document.get("data"), dict):
         del document["data"]
