@@ -2,6 +2,7 @@
 # make test    set up, run the tests          make check   formatting, lints, types
 # make test-all   the tests, then their long forms: whole demo, wheel in an environment of its own, torchrun
 # make test-bounds   the kernels' tests on a build with bounds checks
+# make test-sanitized   the kernels' tests on a build with AddressSanitizer (GCC)
 # make fuzz    10,000 damaged or hostile files, each read in a process of its own (minutes)
 # make wheel   sdist and wheel into dist/, and what twine and auditwheel say of them (on Linux)
 # make bench   ratios against named peers     make help    this list
@@ -14,7 +15,7 @@ ENGINE := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),gpu,cpu)
 SOURCES := $(wildcard _ext/*.pyx _ext/*.pxi setup.py)
 TREES := _ext benchmarks evaluation examples export refineloc runtime tests training setup.py
 
-.PHONY: help setup demo test test-all test-bounds check typing fuzz wheel bench clean
+.PHONY: help setup demo test test-all test-bounds test-sanitized check typing fuzz wheel bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -45,14 +46,26 @@ test: setup
 test-all: test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m long
 
+KERNEL_TESTS := tests/ext tests/evaluation/test_average_precision.py
+
 # The kernels' tests on a build with bounds checks, beside the usual one (docs/memory-safety.md).
 CHECKED := $(CURDIR)/build/checked/lib
 test-bounds: setup
 	rm -rf build/checked build/cython-checked
 	REFINELOC_BOUNDSCHECK=1 $(BIN)/python -W ignore setup.py -q build --build-base build/checked --build-lib $(CHECKED)
 	@# Loops without the GIL cannot raise: what they find arrives as an "unraisable" error, which fails the test here.
-	REFINELOC_EXT_DIR=$(CHECKED)/refineloc/_ext $(BIN)/python -m pytest tests/ext tests/evaluation/test_average_precision.py \
+	REFINELOC_EXT_DIR=$(CHECKED)/refineloc/_ext $(BIN)/python -m pytest $(KERNEL_TESTS) \
 		-W error::pytest.PytestUnraisableExceptionWarning
+
+# The same with AddressSanitizer, which has to be loaded before Python. PYTHONMALLOC=malloc: Python's own pools would hide
+# errors. Leaks are left out, as Python itself leaves memory at its end. -s lets a report through.
+SANITIZED := $(CURDIR)/build/sanitized/lib
+test-sanitized: setup
+	rm -rf build/sanitized
+	REFINELOC_SANITIZE=1 $(BIN)/python -W ignore setup.py -q build --build-base build/sanitized --build-lib $(SANITIZED)
+	REFINELOC_EXT_DIR=$(SANITIZED)/refineloc/_ext PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+		$(BIN)/python -m pytest $(KERNEL_TESTS) -p no:cacheprovider -s
 
 check: setup typing
 	$(BIN)/ruff format --check $(TREES)

@@ -11,23 +11,16 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import refineloc  # noqa: I001 (before ONNX Runtime, which tests import themselves: its telemetry is off then)
+import refineloc  # noqa: F401, I001 (before ONNX Runtime, which tests import themselves: its telemetry is off then)
 
 import hypothesis
 import numpy as np
 import pytest
+from kernels_elsewhere import load_kernels
 from small_model import write_model
 
-# Kernels built elsewhere, with bounds checks or a sanitizer (docs/memory-safety.md), in the place of the usual ones.
 if "REFINELOC_EXT_DIR" in os.environ:
-    import refineloc._ext
-
-    refineloc._ext.__path__.insert(0, os.environ["REFINELOC_EXT_DIR"])
-    from refineloc._ext import matching, nms, proposals, segments, video_scores
-
-    for kernel in (matching, nms, proposals, segments, video_scores):
-        if Path(kernel.__file__).parent != Path(os.environ["REFINELOC_EXT_DIR"]):
-            pytest.exit(f"REFINELOC_EXT_DIR: {kernel.__file__} was loaded instead", returncode=2)
+    load_kernels()
 
 ROOT = Path(__file__).resolve().parents[1]
 # The same examples on every run, however slow the machine; REFINELOC_HYPOTHESIS=random looks for new ones.
