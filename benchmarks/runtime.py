@@ -100,7 +100,7 @@ def _products(folder: Path, snippets: int, precision: Precision) -> Callable[[],
         feed[f"x{index}"] = values.astype(np.float32 if exact else np.uint8)
     graph = helper.make_graph(nodes, "products", inputs, outputs, weights)
     content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    session = create_session(load_engine(), folder, content.SerializeToString(), ["cpu"], _cores())
+    session = create_session(load_engine(), str(folder), content.SerializeToString(), ["cpu"], _cores())
 
     def by_engine() -> None:
         session.run(None, feed)

@@ -17,6 +17,7 @@ from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.model.gpu import PinnedBuffers
 from refineloc.runtime.model.limits import BATCH_SNIPPETS
 from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.runtime.model.onnx_guard import ModelSource
 from refineloc.runtime.model.session import Provider, Session
 from refineloc.runtime.model.several import SeveralSessions
 from refineloc.runtime.segments.grid import SnippetGrid
@@ -41,17 +42,20 @@ class Detector:
         for start, end, label, score in detector.detect(features, fps=25.0):
             ...
 
-    Thread-safe: calls share no state.
+    Thread-safe: calls share no state. It can be pickled and copied: another process makes it anew from the model's path
+    or bytes, and the settings. In a forked process it goes on, except on a GPU.
 
     Args:
-        model: an ONNX file that refineloc-export wrote; or a list of such files of the same classes and features, whose
-            mean scores are taken and the settings of the first.
+        model: what refineloc-export wrote: a path, bytes, a binary file, or what opens one (a `zipfile.Path`, a
+            resource of `importlib.resources`). Or a list of models of the same classes and features, whose mean scores
+            are taken and the settings of the first.
         provider: "auto" (CUDA if it really runs, else the CPU), or "cuda", "tensorrt", "cpu": used, or an error.
         threads: CPU threads of one call, up to 1,024; 0 takes one for each physical core. Give 1 in a service with
             several workers.
         batch_snippets: `detect_many` packs videos into calls of at most this many snippets (at most 2^20); a longer
             video is a call of its own.
         engine_cache: a folder where TensorRT keeps its engines, see `Session`.
+        spin: whether threads wait for work by spinning, which takes a core each for some time after every call.
         profile: rules of detection: "paper", "release" or "multi-threshold". None, here and below, takes the value of
             the model file. If `profile` is of another kind of rule than the file's, the settings that only that kind
             has get the defaults of `OneThreshold` or `ManyThresholds`.
@@ -81,17 +85,18 @@ class Detector:
 
     Raises:
         ModelError, EngineError, MissingExtraError, OutputError: see `Session`.
-        ConfigError: a value out of range, or a setting that the profile does not have.
+        ConfigError: a value out of range, a model of another kind, or a setting that the profile does not have.
     """
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        model: ModelSource | Sequence[ModelSource],
         *,
         provider: Provider = "auto",
         threads: int = 0,
         batch_snippets: int = BATCH_SNIPPETS,
         engine_cache: str | os.PathLike[str] | None = None,
+        spin: bool = False,
         profile: Profile | None = None,
         alpha_a: float | None = None,
         alpha_c: float | None = None,
@@ -137,11 +142,13 @@ class Detector:
         changes = {name: value for name, value in settings.items() if value is not None}
         if min_score is not ...:
             changes["min_score"] = min_score
-        self._session: Session | SeveralSessions = (
-            Session(model, provider, threads, batch_snippets=batch_snippets, engine_cache=engine_cache)
-            if isinstance(model, (str, os.PathLike))
-            else SeveralSessions(model, provider, threads, batch_snippets=batch_snippets, engine_cache=engine_cache)
-        )
+        options: dict[str, Any] = {"batch_snippets": batch_snippets, "engine_cache": engine_cache, "spin": spin}
+        given: Any = model  # a str and bytes are sequences too, which types cannot tell apart
+        self._session: Session | SeveralSessions
+        if isinstance(model, (list, tuple)):
+            self._session = SeveralSessions(given, provider, threads, **options)
+        else:
+            self._session = Session(given, provider, threads, **options)
         self._half: HalfToFloat | None = None
         self._buffers = PinnedBuffers()
         self._batch_snippets = batch_snippets

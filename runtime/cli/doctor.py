@@ -172,7 +172,7 @@ def _providers(engine: Any) -> Iterator[Finding]:
 def _why_not(engine: Any, name: str) -> str | None:
     """Why a provider does not start; None where it does."""
     try:
-        session = create_session(engine, Path("a model of one node"), CAST_MODEL, [name], 1)
+        session = create_session(engine, "a model of one node", CAST_MODEL, [name], 1)
     except RefineLocError as error:
         return str(error)
     return None if running_provider(session) == name else NOT_LOADED

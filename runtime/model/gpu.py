@@ -66,6 +66,9 @@ class PinnedBuffers:
         self._free: list[npt.NDArray[np.float32]] = []  # flat
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PinnedBuffers, (self._kept,)  # the copy, or another process, has arrays of its own
+
     @contextlib.contextmanager
     def lent(self) -> Iterator[Callable[[tuple[int, ...]], npt.NDArray[np.float32]]]:
         """Gives a function like `np.empty` for float32; its arrays may be used until the block ends."""

@@ -1,6 +1,5 @@
 """float16 features to float32 by ONNX Runtime's Cast, many times as fast as NumPy and HDF5 (benchmarks/RESULTS.md)."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,10 @@ class HalfToFloat:
         engine = load_engine()
         # One thread is as fast as memory allows. The threads of a second pool would take cores from the model, as they
         # wait for work by spinning.
-        self._session = create_session(engine, Path("the conversion of float16"), CAST_MODEL, ["cpu"], 1)
+        self._session = create_session(engine, "the conversion of float16", CAST_MODEL, ["cpu"], 1)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return HalfToFloat, ()  # a session cannot be pickled
 
     def __call__(self, half: npt.NDArray[np.float16], out: npt.NDArray[np.float32]) -> None:
         """Convert `half` [T, D] into `out` [T, D]; both are C-contiguous."""

@@ -17,10 +17,11 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any, Literal, Protocol
 
-from refineloc.runtime.errors import ModelError
+from refineloc.runtime.errors import ConfigError, ModelError, first_line
 
-__all__ = ["read_model"]
+__all__ = ["ModelSource", "read_model"]
 
 # For each kind of message that may contain a tensor: field number -> kind of its content; "" for a text, a packed list
 # or a message without tensors. All fields that are bytes on the wire are here (onnx.proto of ONNX 1.23).
@@ -43,29 +44,95 @@ _EXTERNAL = "its weights lie in other files (external data); export it as one fi
 _CONTROL_FLOW = "it has control flow (graphs within nodes, or functions), and might run for ever; export it without"
 _MAX_DEPTH = 32
 _MAX_BYTES = 2**31  # protobuf's own limit
+_PART = 2**20  # bytes that are read at a time of a file whose size is not known
 
 
-def read_model(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of an ONNX file that needs no other file and computes each of its nodes once.
+class Openable(Protocol):
+    """A `zipfile.Path`, or a resource of `importlib.resources`."""
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]: ...
+
+
+# What a model can be read from.
+ModelSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Openable
+
+
+def read_model(model: ModelSource) -> tuple[str, bytes]:
+    """The name of a model in messages, and its bytes.
+
+    Args:
+        model: a path, bytes, a binary file (read from where it stands), or what opens one: a `zipfile.Path`, a resource
+            of `importlib.resources`. It may need no other file and computes each of its nodes once.
 
     Raises:
-        ModelError: the file is missing, unreadable, too large or not an ONNX file, or it has external data or control
-            flow.
+        ModelError: it is missing, unreadable, too large or not an ONNX model, or it has external data or control flow.
+        ConfigError: of another kind.
     """
-    source = Path(path)
+    if isinstance(model, (str, os.PathLike)):
+        source = str(Path(model))
+        content = _read_path(Path(model))
+    elif isinstance(model, (bytes, bytearray, memoryview)):
+        source, content = "model given as bytes", bytes(model)
+    elif hasattr(model, "read"):
+        name = getattr(model, "name", None)
+        source = name if isinstance(name, str) else f"model in a {type(model).__name__}"
+        content = _read_file(model, source)
+    elif hasattr(model, "open"):
+        source = str(model)
+        try:
+            with model.open("rb") as file:
+                content = _read_file(file, source)
+        except ModelError:
+            raise
+        except Exception as error:  # of any library: a missing entry, a damaged archive
+            raise ModelError(f"{source}: cannot be read: {first_line(error)}") from error
+    else:
+        raise ConfigError(f"model: expected a path, bytes or a binary file, got {model!r:.40}")
+    _check(content, source)
+    return source, content
+
+
+def _read_path(path: Path) -> bytes:
     try:
-        if source.is_dir():
-            raise ModelError(f"{source}: is a folder; give the .onnx file that refineloc-export wrote")
-        status = source.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
-            raise ModelError(f"{source}: not a file; give the .onnx file that refineloc-export wrote")
-        if status.st_size > _MAX_BYTES:
-            raise ModelError(f"{source}: larger than 2 GiB, which no single ONNX file can be")
-        content = source.read_bytes()
+        status = path.stat()
+        # Reading a pipe or a device might never end.
+        if stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_BYTES:
+            return path.read_bytes()
     except FileNotFoundError:
-        raise ModelError(f"{source}: no such file; refineloc-export writes one") from None
+        raise ModelError(f"{path}: no such file; refineloc-export writes one") from None
     except OSError as error:
-        raise ModelError(f"{source}: cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a null byte
+        raise ModelError(f"{str(path)!r}: cannot be read: {error}") from error
+    if stat.S_ISREG(status.st_mode):
+        raise _too_large(str(path))
+    kind = "is a folder" if stat.S_ISDIR(status.st_mode) else "not a file"
+    raise ModelError(f"{path}: {kind}; give the .onnx file that refineloc-export wrote")
+
+
+def _read_file(file: Any, source: str) -> bytes:
+    content = bytearray()
+    try:
+        while part := file.read(_PART):  # a raw file may give fewer bytes than it is asked for
+            if isinstance(part, str):
+                raise ModelError(f"{source}: gives text; open it in binary mode, 'rb'")
+            content += part
+            if len(content) > _MAX_BYTES:
+                raise _too_large(source)
+    except ModelError:
+        raise
+    except Exception as error:  # of any library that has files
+        raise ModelError(f"{source}: cannot be read: {first_line(error)}") from error
+    if not content:
+        raise ModelError(f"{source}: empty; a file that was read before is at its end (seek(0))")
+    return bytes(content)
+
+
+def _too_large(source: str) -> ModelError:
+    return ModelError(f"{source}: larger than 2 GiB, which no single ONNX file can be")
+
+
+def _check(content: bytes, source: str) -> None:
     try:
         if content[4:8] == b"ORTM":  # ONNX Runtime would read it as its own format, past this check
             raise ValueError("ONNX Runtime's own format")
@@ -78,7 +145,6 @@ def read_model(path: str | os.PathLike[str]) -> bytes:
     for problem in (_EXTERNAL, _CONTROL_FLOW):
         if problem in problems:
             raise ModelError(f"{source}: {problem}")
-    return content
 
 
 def _problems(message: memoryview, kind: str, depth: int) -> Iterator[str]:
@@ -96,7 +162,7 @@ def _problems(message: memoryview, kind: str, depth: int) -> Iterator[str]:
         if kind == "node" and field == _OP_TYPE and bytes(value[:10]) == b"EPContext":
             yield _EXTERNAL
         if field not in known:
-            raise ValueError(f"{kind}: field {field} is not known")
+            raise ValueError(f"{kind}: field {field} is not known (a newer ONNX? update refineloc)")
         if known[field] == "function" or (kind == "attribute" and known[field] == "graph"):
             yield _CONTROL_FLOW
         if known[field]:

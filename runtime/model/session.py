@@ -1,9 +1,14 @@
 """The ONNX Runtime session: which provider really runs, the metadata of the file, one call on a packed batch."""
 
 import contextlib
+import ctypes
+import functools
 import os
+import re
 import threading
 import warnings
+import weakref
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +28,8 @@ from refineloc.runtime.errors import (
 from refineloc.runtime.files import make_folder
 from refineloc.runtime.model.gpu import PinnedBuffers, gpu_problem
 from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
-from refineloc.runtime.model.metadata import ModelMetadata
-from refineloc.runtime.model.onnx_guard import read_model
+from refineloc.runtime.model.metadata import KEY_PREFIX, ModelMetadata
+from refineloc.runtime.model.onnx_guard import ModelSource, read_model
 from refineloc.runtime.scalars import as_whole
 from refineloc.runtime.segments.values import Scores
 
@@ -51,6 +56,8 @@ ONNX_NAMES: dict[str, str] = {
 # Why a listed provider does not run.
 NOT_LOADED = "its libraries do not load (pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's)"
 _OUTPUTS = list(Scores._fields)
+# What ONNX Runtime says of a file of a later ONNX, among the names of its C++ functions.
+_NEWER_MODEL = re.compile(r"Unsupported model IR version: \d+|Opset \d+ is under development")
 _FATAL_ONLY = 4  # of ONNX Runtime's log severities: errors are raised as exceptions and need not be printed
 
 
@@ -61,8 +68,11 @@ class EngineWarning(UserWarning):
 class Session:
     """One loaded model file; safe to call from many threads at once.
 
+    It can be pickled and copied: the other process makes it anew from the path or bytes, and the settings. In a forked
+    process it goes on, with threads of its own.
+
     Args:
-        path: the ONNX file; docs/onnx.md is its format.
+        model: the ONNX file; docs/onnx.md is its format. See `read_model` for what can be given.
         provider: "cuda", "tensorrt" or "cpu" is used or is an error. "auto" takes CUDA if it really runs, else the CPU,
             with one warning if the installed engine was built for CUDA. "auto" never takes TensorRT, which builds its
             engines at the start and needs minutes for it.
@@ -70,14 +80,16 @@ class Session:
         batch_snippets: the largest number of snippets in a call; TensorRT builds its engines for it.
         engine_cache: a folder where TensorRT keeps its engines for the next start; made if it is missing. Engines are
             code: trust the folder as you trust the program.
+        spin: whether threads wait for work by spinning, which takes a core each for some time after every call.
 
     Attributes:
+        name: of the model, in messages: its path where it has one.
         metadata: of the file.
         provider: what really runs: "cpu", "cuda" or "tensorrt". ONNX Runtime may list or register a provider that
             cannot run, so on a GPU one snippet was run.
 
     Raises:
-        ModelError: not a file that refineloc-export wrote.
+        ModelError: not a file that refineloc-export wrote, or one that needs a newer ONNX Runtime or refineloc.
         EngineError: the given provider cannot run here.
         MissingExtraError: no ONNX Runtime is installed.
         ConfigError: a value out of range, or an engine cache without TensorRT.
@@ -86,26 +98,44 @@ class Session:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        model: ModelSource,
         provider: Provider = "auto",
         threads: int = 0,
         *,
         batch_snippets: int = BATCH_SNIPPETS,
         engine_cache: str | os.PathLike[str] | None = None,
+        spin: bool = False,
     ) -> None:
         if provider not in ("auto", *ONNX_NAMES):
             raise ConfigError(f"provider: expected auto, tensorrt, cuda or cpu, got {provider!r}")
-        threads = _count("threads", threads, 0, MAX_THREADS)
+        self._threads = _count("threads", threads, 0, MAX_THREADS)
         batch_snippets = _count("batch_snippets", batch_snippets, 1, MAX_BATCH_SNIPPETS)
         if engine_cache is not None and provider != "tensorrt":
             raise ConfigError(f"engine_cache: goes with the provider 'tensorrt', got {provider!r}")
-        self.path = Path(path)
+        self._spin = bool(spin)
         engine = load_engine()
-        content = read_model(self.path)
+        self.name, content = read_model(model)
+        # What the model is read from again: where there is a path, its bytes need not stay in memory.
+        self._model = os.path.abspath(model) if isinstance(model, (str, os.PathLike)) else content
+        self._checksum = zlib.crc32(content)
         cache = None if engine_cache is None else make_folder(engine_cache)
-        self._session, self.provider = _start(engine, self.path, content, provider, threads, batch_snippets, cache)
-        self.metadata = _checked_metadata(self.path, self._session)
+        create = functools.partial(
+            create_session, engine, self.name, content, threads=self._threads, spin=self._spin, cache=cache
+        )
+        self._session, self.provider = _start(engine, create, content, provider, batch_snippets)
+        self.metadata = _checked_metadata(self.name, self._session)
         self._outputs = PinnedBuffers()
+        self._arguments = {
+            "provider": provider,
+            "threads": self._threads,
+            "batch_snippets": batch_snippets,
+            "engine_cache": None if cache is None else os.path.abspath(cache),
+            "spin": self._spin,
+        }
+        _sessions.add(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_anew, (self._model, self._arguments, self._checksum)
 
     def run(
         self,
@@ -131,7 +161,7 @@ class Session:
             shape = (rows.get(name, len(features)), classes)[: values.ndim]
             if values.shape != shape:
                 raise ModelError(
-                    f"{self.path}: its {name} have shape {values.shape}, expected {shape}; "
+                    f"{self.name}: its {name} have shape {values.shape}, expected {shape}; "
                     "the file is damaged, export it again"
                 )
         if not _finite(scores):
@@ -139,15 +169,44 @@ class Session:
         return scores
 
     def _run(self, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> Scores:
+        session = self._here()
         try:
             if self.provider == "cpu":
-                return Scores(*self._session.run(_OUTPUTS, {"features": features, "lengths": lengths}))
+                return Scores(*session.run(_OUTPUTS, {"features": features, "lengths": lengths}))
             with self._outputs.lent() as empty:
-                return _run_bound(self._session, features, lengths, len(self.metadata.classes), empty)
+                return _run_bound(session, features, lengths, len(self.metadata.classes), empty)
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
             raise EngineError(
-                f"{self.path}: ONNX Runtime fails on {len(features)} snippets: {first_line(error)}"
+                f"{self.name}: ONNX Runtime fails on {len(features)} snippets: {first_line(error)}"
             ) from error
+
+    def _must_be(self, checksum: int) -> None:
+        """Refuse a file that was replaced: the processes of one program give the same results."""
+        if checksum != self._checksum:
+            raise ModelError(f"{self.name}: was replaced after the Detector was made; make a new Detector")
+
+    def _here(self) -> Any:
+        """ONNX Runtime's session of this process."""
+        if self._session is None:  # forked; two threads may both make one, which does no harm
+            if self.provider != "cpu":
+                raise EngineError(
+                    f"{self.name}: provider {self.provider!r} cannot run in a forked process; start it with 'spawn' "
+                    "(multiprocessing.get_context), or make the Detector after the fork only"
+                )
+            _, content = read_model(self._model)
+            self._must_be(zlib.crc32(content))
+            self._session = create_session(load_engine(), self.name, content, ["cpu"], self._threads, spin=self._spin)
+        return self._session
+
+    def _leave_behind(self) -> None:
+        """In a forked process: give up the session of the parent, whose threads are not here.
+
+        To end it would wait for them for ever, or crash. So its memory stays, shared with the parent, to the end of the
+        process. A CPU session of one thread has no others, and goes on.
+        """
+        if self._session is not None and (self.provider != "cpu" or self._threads != 1):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+            self._session = None
 
     def _not_finite(
         self, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64], names: Sequence[str] | None
@@ -164,9 +223,28 @@ class Session:
                     other = "; fp32 has more room" if precision == "fp16" else ""
                     return FeatureError(
                         f"{where}: its features, as large as {np.abs(video).max():.3g}, overflow in the {precision} "
-                        f"model {self.path}{other}; extract this video's features again or leave it out"
+                        f"model {self.name}{other}; extract this video's features again or leave it out"
                     )
-        return ModelError(f"{self.path}: its scores have values not finite; the file is damaged, export it again")
+        return ModelError(f"{self.name}: its scores have values not finite; the file is damaged, export it again")
+
+
+# Those of this process, for its forked children.
+_sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for session in list(_sessions):
+        session._leave_behind()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _made_anew(model: ModelSource, arguments: dict[str, Any], checksum: int) -> Session:
+    session = Session(model, **arguments)
+    session._must_be(checksum)
+    return session
 
 
 def load_engine() -> Any:
@@ -190,12 +268,19 @@ def load_engine() -> Any:
 
 
 def _start(
-    engine: Any, path: Path, content: bytes, provider: Provider, threads: int, batch_snippets: int, cache: Path | None
+    engine: Any, create: Callable[[list[str]], Any], content: bytes, provider: Provider, batch_snippets: int
 ) -> tuple[Any, str]:
-    """A session, and the provider that really runs."""
+    """A session, and the provider that really runs.
+
+    Args:
+        engine: the module, by `load_engine`.
+        create: makes a session of the model that tries these providers, best first.
+        content: of the model.
+        provider, batch_snippets: see `Session`.
+    """
     wanted = "cuda" if provider == "auto" else provider
     if wanted == "cpu":
-        return create_session(engine, path, content, ["cpu"], threads), "cpu"
+        return create(["cpu"]), "cpu"
     listed = engine.get_available_providers()
     if provider != "auto" and ONNX_NAMES[wanted] not in listed:
         raise EngineError(
@@ -208,10 +293,10 @@ def _start(
         # that were seen. So both ends of the range are run now, and no length between them builds another engine.
         # Ranges could be stated instead (trt_profile_min_shapes); then a longer video would be an error.
         providers, sizes = ["tensorrt", *providers], [1, batch_snippets]
-    session, problem = _on_gpu(engine, path, content, providers, threads, sizes, cache)
+    session, problem = _on_gpu(engine, create, content, providers, sizes)
     if session is not None:
         return session, wanted
-    session = create_session(engine, path, content, ["cpu"], threads)  # a ModelError if nothing can run the file
+    session = create(["cpu"])  # a ModelError if nothing can run the file
     if provider != "auto":
         raise EngineError(f"provider {provider!r} cannot run here: {problem}; provider 'cpu' runs anywhere")
     if ONNX_NAMES["cuda"] in listed:
@@ -220,7 +305,7 @@ def _start(
 
 
 def _on_gpu(
-    engine: Any, path: Path, content: bytes, providers: list[str], threads: int, sizes: list[int], cache: Path | None
+    engine: Any, create: Callable[[list[str]], Any], content: bytes, providers: list[str], sizes: list[int]
 ) -> tuple[Any, str]:
     """A session that ran calls of these sizes on the first of the providers; or None, and the reason."""
     problem = cuda_problem(engine)
@@ -230,9 +315,9 @@ def _on_gpu(
     if b"MatMulInteger" in content:
         return None, "the model is int8, whose products only the CPU has; for a GPU export it as fp16 or fp32"
     try:
-        session = create_session(engine, path, content, providers, threads, cache)
+        session = create(providers)
     except ModelError as error:
-        return None, str(error).removeprefix(f"{path}: ")
+        return None, str(error)
     if running_provider(session) != providers[0]:
         return None, NOT_LOADED
     try:
@@ -253,15 +338,22 @@ def _call_once(session: Any, snippets: int) -> None:
 
 
 def create_session(
-    engine: Any, path: Path, content: bytes, providers: list[str], threads: int, cache: Path | None = None
+    engine: Any,
+    name: str,
+    content: bytes,
+    providers: list[str],
+    threads: int,
+    *,
+    spin: bool = False,
+    cache: Path | None = None,
 ) -> Any:
     """A session of ONNX Runtime; it may run on a later provider of the list than the first (`running_provider`).
 
     Args:
         engine: the module, by `load_engine`.
-        path, content: of the model; the path is for errors.
-        providers: our names, best first.
-        threads, cache: see `Session`.
+        name, content: of the model; the name is for errors.
+        providers: ours, best first.
+        threads, spin, cache: see `Session`.
 
     Raises:
         ModelError: ONNX Runtime cannot load it.
@@ -269,6 +361,7 @@ def create_session(
     options = engine.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     options.log_severity_level = _FATAL_ONLY
     if providers != ["cpu"]:
         _preload(engine)
@@ -290,11 +383,17 @@ def create_session(
         return engine.InferenceSession(
             content,
             sess_options=options,
-            providers=[(ONNX_NAMES[name], settings[name]) for name in providers],
+            providers=[(ONNX_NAMES[provider], settings[provider]) for provider in providers],
             enable_fallback=0,  # ONNX Runtime's fallback would print to stdout and try other providers
         )
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
-        raise ModelError(f"{path}: ONNX Runtime cannot load it: {first_line(error)}") from error
+        newer = _NEWER_MODEL.search(str(error))
+        if newer is not None:
+            raise ModelError(
+                f"{name}: is newer than the installed ONNX Runtime {engine.__version__} ({newer[0]}): "
+                "pip install -U onnxruntime (or onnxruntime-gpu, where that is installed)"
+            ) from error
+        raise ModelError(f"{name}: ONNX Runtime cannot load it: {first_line(error)}") from error
 
 
 def running_provider(session: Any) -> str:
@@ -310,7 +409,7 @@ def cuda_problem(engine: Any) -> str | None:
     return gpu_problem()
 
 
-def _checked_metadata(path: Path, session: Any) -> ModelMetadata:
+def _checked_metadata(name: str, session: Any) -> ModelMetadata:
     """The metadata of the file, checked against its inputs and outputs: a file must not lie about D or N."""
     try:
         inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -318,16 +417,17 @@ def _checked_metadata(path: Path, session: Any) -> ModelMetadata:
         names = [value.name for value in inputs], [value.name for value in outputs]
         props = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
-        raise ModelError(f"{path}: damaged: its names or metadata are not UTF-8") from error
-    if sorted(names[0]) != ["features", "lengths"] or not set(_OUTPUTS) <= set(names[1]):
-        raise ModelError(
-            f"{path}: not a refineloc model: expected the inputs features, lengths and the outputs "
-            f"{', '.join(_OUTPUTS)}; got {', '.join(names[0])} -> {', '.join(names[1])}"
-        )
+        raise ModelError(f"{name}: damaged: its names or metadata are not UTF-8") from error
+    plain = sorted(names[0]) == ["features", "lengths"] and set(_OUTPUTS) <= set(names[1])
+    # A file of a later format may have other outputs, and its metadata say which refineloc reads it.
+    if not plain and not any(key.startswith(KEY_PREFIX) for key in props):
+        raise _other_model(name, *names)
     try:
         metadata = ModelMetadata.from_props(props)
     except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise ModelError(f"{name}: {error}") from error
+    if not plain:
+        raise _other_model(name, *names)
     wanted: dict[str, tuple[list[int | None], str]] = {
         "features": ([None, metadata.width], "tensor(float)"),
         "lengths": ([None], "tensor(int64)"),
@@ -336,17 +436,24 @@ def _checked_metadata(path: Path, session: Any) -> ModelMetadata:
         "attention": ([None], "tensor(float)"),
         "video_scores": ([None, len(metadata.classes)], "tensor(float)"),
     }
-    for name, (shape, kind) in wanted.items():
-        got_shape, got_kind = shapes[name]
+    for value_name, (shape, kind) in wanted.items():
+        got_shape, got_kind = shapes[value_name]
         fits = len(got_shape) == len(shape) and all(
             want is None or got == want for got, want in zip(got_shape, shape, strict=True)
         )
         if not fits or got_kind != kind:
             raise ModelError(
-                f"{path}: its metadata do not fit its graph: {name} is {got_kind} {got_shape}, expected {kind} "
+                f"{name}: its metadata do not fit its graph: {value_name} is {got_kind} {got_shape}, expected {kind} "
                 f"{['any' if size is None else size for size in shape]}; export it again"
             )
     return metadata
+
+
+def _other_model(name: str, inputs: list[str], outputs: list[str]) -> ModelError:
+    return ModelError(
+        f"{name}: not a refineloc model: expected the inputs features, lengths and the outputs "
+        f"{', '.join(_OUTPUTS)}; got {', '.join(inputs)} -> {', '.join(outputs)}"
+    )
 
 
 _warned: set[str] = set()
@@ -359,7 +466,7 @@ def _warn_once(message: str) -> None:
 
 
 _preloading = threading.Lock()
-_preloaded: set[int] = set()  # id() of modules; one, except in tests
+_preloaded: set[Any] = set()  # modules; one, except in tests
 
 
 def _preload(engine: Any) -> None:
@@ -370,7 +477,7 @@ def _preload(engine: Any) -> None:
     and "restore" it.
     """
     with _preloading:
-        if id(engine) in _preloaded or not hasattr(engine, "preload_dlls"):
+        if engine in _preloaded or not hasattr(engine, "preload_dlls"):
             return
         with (
             open(os.devnull, "w") as nowhere,
@@ -378,7 +485,7 @@ def _preload(engine: Any) -> None:
             contextlib.redirect_stderr(nowhere),
         ):
             engine.preload_dlls()
-        _preloaded.add(id(engine))
+        _preloaded.add(engine)
 
 
 def _run_bound(

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import ConfigError, ModelError
+from refineloc.runtime.model.onnx_guard import ModelSource
 from refineloc.runtime.model.session import Provider, Session
 from refineloc.runtime.segments.values import Scores
 
@@ -23,8 +24,8 @@ class SeveralSessions:
     theirs.
 
     Args:
-        paths: the model files.
-        provider, threads, batch_snippets, engine_cache: of each, see `Session`.
+        models: the model files.
+        provider, threads, batch_snippets, engine_cache, spin: of each, see `Session`.
 
     Attributes:
         sessions: of the files.
@@ -37,17 +38,19 @@ class SeveralSessions:
 
     def __init__(
         self,
-        paths: Sequence[str | os.PathLike[str]],
+        models: Sequence[ModelSource],
         provider: Provider,
         threads: int,
         *,
         batch_snippets: int,
         engine_cache: str | os.PathLike[str] | None,
+        spin: bool,
     ) -> None:
-        if not paths:
+        if not models:
             raise ConfigError("model: expected a file or several, got an empty list")
         self.sessions = [
-            Session(path, provider, threads, batch_snippets=batch_snippets, engine_cache=engine_cache) for path in paths
+            Session(model, provider, threads, batch_snippets=batch_snippets, engine_cache=engine_cache, spin=spin)
+            for model in models
         ]
         first = self.sessions[0]
         self.metadata, self.provider = first.metadata, first.provider
@@ -55,7 +58,7 @@ class SeveralSessions:
             for name in _SHARED:
                 if getattr(other.metadata, name) != getattr(self.metadata, name):
                     raise ModelError(
-                        f"{other.path}: its {name} differ from those of {first.path}; give models of the same classes "
+                        f"{other.name}: its {name} differ from those of {first.name}; give models of the same classes "
                         "and features"
                     )
         self._is_summed = all(each.metadata.base == _SUMMED for each in self.sessions)

@@ -266,6 +266,36 @@ def test_weights_that_are_not_numbers_end_in_one_line(model_path: Path, tmp_path
         session.run(np.ones((3, 24), np.float32), np.array([3]))
 
 
+def of_a_later_ir(model: onnx.ModelProto) -> None:
+    model.ir_version = 99
+
+
+def of_a_later_opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 99
+
+
+@pytest.mark.parametrize("change", [of_a_later_ir, of_a_later_opset])
+def test_a_file_that_needs_a_later_engine_says_so(
+    model_path: Path, tmp_path: Path, change: Callable[[onnx.ModelProto], None]
+) -> None:
+    with pytest.raises(ModelError, match=r"is newer than the installed ONNX Runtime .*99.*: pip install -U") as caught:
+        Session(changed(model_path, tmp_path, change), "cpu")
+    assert "\n" not in str(caught.value)
+    assert "onnxruntime_src" not in str(caught.value)
+
+
+def test_a_file_of_a_later_format_needs_a_later_refineloc(model_path: Path, tmp_path: Path) -> None:
+    """Also where the later format has other outputs."""
+
+    def change(model: onnx.ModelProto) -> None:
+        (entry,) = [entry for entry in model.metadata_props if entry.key == "refineloc.format_version"]
+        entry.value = "99"
+        del model.graph.output[-1]
+
+    with pytest.raises(ModelError, match=r"changed\.onnx: metadata: format_version: .* got 99; update refineloc"):
+        Session(changed(model_path, tmp_path, change), "cpu")
+
+
 def test_a_call_that_the_engine_cannot_run_is_an_error_of_the_engine(model_path: Path) -> None:
     with pytest.raises(EngineError, match=r"model\.onnx: ONNX Runtime fails on 3 snippets") as caught:
         Session(model_path, "cpu").run(np.ones((3, 23), np.float32), np.array([3]))
