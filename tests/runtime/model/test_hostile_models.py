@@ -12,6 +12,7 @@ from small_model import GRAPH
 
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.model import onnx_guard
+from refineloc.runtime.model.metadata import FORMAT_VERSION
 from refineloc.runtime.model.session import Session
 
 
@@ -163,7 +164,7 @@ def test_a_model_of_others(tmp_path: Path) -> None:
     [
         ({}, "refineloc.format_version is missing"),
         ({"names": "{0: 'person'}", "stride": "32"}, "refineloc.format_version is missing"),
-        ({"refineloc.format_version": "1"}, "is missing; export the model with refineloc-export"),
+        ({"refineloc.format_version": str(FORMAT_VERSION)}, "is missing; export the model with refineloc-export"),
         ({"refineloc.format_version": "99"}, "update refineloc"),
     ],
     ids=["none", "of-others", "most-missing", "newer"],
