@@ -32,6 +32,7 @@ cdef struct Rules:
     bint of_foreground
     bint product
     bint contrast
+    bint multiply  # ŷ multiplies the score
     double outer
     double video_weight
     Py_ssize_t max_gap
@@ -46,7 +47,8 @@ cdef enum:
 
 def detect_proposals(
     class_scores, foreground, video_scores, lengths, *,
-    thresholds, top_k, scoring, curve="class", scored_on="class", outer=0.25, video_weight=0.2, max_gap=0, widen=0,
+    thresholds, top_k, scoring, curve="class", scored_on="class", outer=0.25,
+    video_term="add", video_weight=0.2, max_gap=0, widen=0,
 ):
     """Detect the proposals of a packed batch: S snippets of V videos one after another, N classes.
 
@@ -63,12 +65,13 @@ def detect_proposals(
         top_k: classes a video, those of the largest ŷ (of equal ones, the lower index).
         scoring: "contrast", the outer-inner contrast (AutoLoc, ECCV 2018; BaS-Net): the mean inside, less the mean over
             ceil(outer * length) snippets at each side, as far as they are in the video (0 where there are none);
-            or "peak" (W-TALC): the largest value inside. To both `video_weight` * ŷ_n is added.
+            or "peak" (W-TALC): the largest value inside.
         curve: whose runs are proposals: "class" (C̄_n), "foreground" (the same runs for every class), or "both".
         scored_on: what is inside and outside: "class" (normalised C̄_n for the contrast, C̄_n for the peak), or "product"
             (foreground * C̄_n in float32, not normalised).
         outer: width of the ring outside, as a share of the proposal's length.
-        video_weight: of ŷ in the score.
+        video_term: how ŷ enters the score s: "add": s + `video_weight` * ŷ_n (BaS-Net, W-TALC); "multiply": max(s, 0) * ŷ_n.
+        video_weight: of ŷ where it is added.
         max_gap: removed snippets that may separate kept ones of a proposal.
         widen: snippets added at both ends after scoring, clipped to the video.
 
@@ -79,7 +82,7 @@ def detect_proposals(
 
     Raises:
         TypeError: an argument of another dtype.
-        ValueError: shapes that do not fit together, an unknown scoring or curve, a setting out of range, NaN in ŷ, or,
+        ValueError: shapes that do not fit together, an unknown word, a setting out of range, NaN in ŷ, or,
             in what a video's proposals depend on, a value that is not finite or a range that is none in float32.
     """
     class_scores = _checked("class_scores", class_scores, _float32, 2)
@@ -99,6 +102,7 @@ def detect_proposals(
         ("scoring", scoring, ("contrast", "peak")),
         ("curve", curve, ("class", "foreground", "both")),
         ("scored_on", scored_on, ("class", "product")),
+        ("video_term", video_term, ("add", "multiply")),
     ):
         if value not in allowed:
             raise ValueError(f"{name}: expected {' or '.join(map(repr, allowed))}, got {value!r}")
@@ -113,7 +117,7 @@ def detect_proposals(
     cdef Rules rules
     rules.of_class, rules.of_foreground = curve != "foreground", curve != "class"
     rules.product = scored_on == "product"
-    rules.contrast = scoring == "contrast"
+    rules.contrast, rules.multiply = scoring == "contrast", video_term == "multiply"
     rules.outer, rules.video_weight = outer, video_weight
     # No gap or widening goes beyond the snippets there are: so that sums of them cannot overflow.
     rules.max_gap, rules.widen = min(max_gap, snippets), min(widen, snippets)
@@ -194,7 +198,7 @@ cdef i64 _video(
     cdef bint on_x = rules.contrast and not rules.product  # the contrast is that of x
     cdef i64 first, last
     cdef float highest
-    cdef double own, weighted
+    cdef double own
     cdef const float[::1] values = scored
     if on_x:  # no conditional expression: Cython 3 counts the references of its slices wrong
         values = x[OF_CLASS]
@@ -224,7 +228,6 @@ cdef i64 _video(
                 x[OF_FOREGROUND], length, levels, values, rules, open_, open_peak, run[OF_FOREGROUND],
                 peak[OF_FOREGROUND],
             )
-        weighted = rules.video_weight * y[v, n]
         # Both lie in the order of their first and last snippets; a run of both is taken once.
         while i < end or j < end:
             if j == end or (i < end and _is_before(run[OF_CLASS], i, run[OF_FOREGROUND], j)):
@@ -240,7 +243,7 @@ cdef i64 _video(
             proposal[FIRST, at] = max(first - rules.widen, 0)
             proposal[LAST, at] = min(last + rules.widen, length - 1)
             own = _contrast(sums, length, first, last, rules.outer) if rules.contrast else highest
-            score[at] = own + weighted
+            score[at] = max(own, 0.0) * y[v, n] if rules.multiply else own + rules.video_weight * y[v, n]
             at += 1
     return at - offset
 

@@ -22,7 +22,17 @@ from refineloc.runtime.model.session import Provider, Session
 from refineloc.runtime.model.several import SeveralSessions
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
-from refineloc.runtime.segments.rules import Curve, Profile, Rules, ScoredOn, Scoring, Suppression, changed, unused
+from refineloc.runtime.segments.rules import (
+    Curve,
+    Profile,
+    Rules,
+    ScoredOn,
+    Scoring,
+    Suppression,
+    VideoTerm,
+    changed,
+    unused,
+)
 from refineloc.runtime.segments.times import VideoTimes, video_times
 from refineloc.runtime.segments.values import Scores
 
@@ -77,7 +87,8 @@ class Detector:
         scored_on: what is inside and outside: "class" activation, or its "product" with the foreground
             ("multi-threshold").
         outer: width of the outside at each side, as a share of the segment's length ("multi-threshold").
-        video_weight: of ŷ in a segment's score ("multi-threshold").
+        video_term: how ŷ enters a segment's score: "add" or "multiply" ("multi-threshold").
+        video_weight: of ŷ in a segment's score, where it is added ("multi-threshold").
         video_share: ŷ is the mean over this share of a video's snippets, those of the highest foreground; 0 takes the
             model's own ŷ ("multi-threshold").
         class_threshold: least ŷ of a class, as a share of the best class's; 0 keeps all of the `top_k`
@@ -114,6 +125,7 @@ class Detector:
         scoring: Scoring | None = None,
         scored_on: ScoredOn | None = None,
         outer: float | None = None,
+        video_term: VideoTerm | None = None,
         video_weight: float | None = None,
         video_share: float | None = None,
         class_threshold: float | None = None,
@@ -135,6 +147,7 @@ class Detector:
             "scoring": scoring,
             "scored_on": scored_on,
             "outer": outer,
+            "video_term": video_term,
             "video_weight": video_weight,
             "video_share": video_share,
             "class_threshold": class_threshold,

@@ -31,6 +31,7 @@ __all__ = [
     "Scoring",
     "Setting",
     "Suppression",
+    "VideoTerm",
     "changed",
     "every_setting",
     "profiles_with",
@@ -44,6 +45,7 @@ Profile = Literal[_OneProfile, _ManyProfile]
 Scoring = Literal["contrast", "peak"]
 Curve = Literal["class", "foreground", "both"]
 ScoredOn = Literal["class", "product"]
+VideoTerm = Literal["add", "multiply"]
 Suppression = Literal["none", "hard", "soft", "vote", "fuse"]
 
 MAX_THRESHOLDS = 1_000  # finer than any curve needs; bounds what a hostile model file can cost
@@ -188,8 +190,8 @@ class OneThreshold(_Shared):
 class ManyThresholds(_Shared):
     """Rules of BaS-Net and W-TALC: runs of a curve, min-max normalised over the video, above many thresholds.
 
-    A run that several thresholds or curves give is one segment. The score adds `video_weight` times ŷ to the contrast
-    (the mean inside, less that in a ring outside: AutoLoc, BaS-Net) or to the peak (the largest value inside: W-TALC).
+    A run that several thresholds or curves give is one segment. Its score is the contrast (the mean inside, less that
+    in a ring outside: AutoLoc, BaS-Net) or the peak (the largest value inside: W-TALC). ŷ is added or multiplies it.
 
     Attributes: see the descriptions of the fields.
 
@@ -225,7 +227,14 @@ class ManyThresholds(_Shared):
     outer: float = field(
         default=0.25, metadata=_about("contrast: width of the outside at each side, as a share of the segment's length")
     )
-    video_weight: float = field(default=0.2, metadata=_about("weight of ŷ in a segment's score"))
+    video_term: VideoTerm = field(
+        default="add",
+        metadata=_about(
+            "how ŷ enters a segment's score: video_weight times it is added (BaS-Net, W-TALC), or the score, at least "
+            "0, is multiplied by it, so that segments of an unlikely class stay below all of a likely one"
+        ),
+    )
+    video_weight: float = field(default=0.2, metadata=_about("weight of ŷ in a segment's score, where it is added"))
     video_share: float = field(
         default=0.0,
         metadata=_about(

@@ -51,7 +51,9 @@ def test_many_thresholds_give_what_the_twin_gives(scores: Scores, scoring: Any) 
 def test_settings_of_the_curves_reach_the_kernel(scores: Scores) -> None:
     foreground = np.random.default_rng(8).random(LENGTHS.sum(), np.float32)
     scores = scores._replace(foreground=foreground)
-    settings = ManyThresholds(thresholds=(0.2, 0.6), curve="both", scored_on="product", video_share=0.3)
+    settings = ManyThresholds(
+        thresholds=(0.2, 0.6), curve="both", scored_on="product", video_term="multiply", video_share=0.3
+    )
     expected = twin.detect_proposals(
         scores.class_scores,
         foreground,
@@ -62,6 +64,7 @@ def test_settings_of_the_curves_reach_the_kernel(scores: Scores) -> None:
         scoring="contrast",
         curve="both",
         scored_on="product",
+        video_term="multiply",
         max_gap=1,
         widen=2,
     )
