@@ -26,7 +26,13 @@ def export(
         Path | None, typer.Argument(help="Folder of a run. [default: the newest under runs/]", show_default=False)
     ] = None,
     iteration: Annotated[
-        int | None, typer.Option("--iter", min=0, help="Iteration to export. [default: the last]", show_default=False)
+        str | None,
+        typer.Option(
+            "--iter",
+            metavar="N|best",
+            help="Iteration to export; best: the one whose attention is most in order. [default: the last]",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file to write; - is stdout.")] = Path("model.onnx"),
     precision: Annotated[
@@ -71,6 +77,7 @@ def export(
         raise ConfigError("--checkpoint goes without RUN, --iter and --single")
     elif classes is None:
         raise ConfigError("--checkpoint needs --classes FILE: a checkpoint does not hold the names of its classes")
+    number = _iteration(iteration)
     if labels is not None and features is None:
         raise ConfigError("--labels goes with --features")
     check_writable(out, suffixes=(".onnx",))
@@ -83,12 +90,22 @@ def export(
     if checkpoint is not None and classes is not None:
         trained = from_checkpoint(checkpoint, classes, preset)
     else:
-        trained = from_run(run, iteration, single=single)
+        trained = from_run(run, number, single=single)
     sample = _sample(trained, features, labels)
+    for warning in trained.warnings:
+        note(f"warning: iteration {trained.metadata.iteration}: {warning}")
     written = write_model(out, trained.model, trained.metadata, sample, precision=precision, allow_loss=allow_loss)
     (note if is_stdout(out) else print)(_table(out, written))
     for problem in written.beyond:
         note(f"warning: {problem}")
+
+
+def _iteration(text: str | None) -> int | Literal["best"] | None:
+    if text is None or text == "best":
+        return None if text is None else "best"
+    if not (text.isascii() and text.isdecimal()):
+        raise ConfigError(f"--iter: expected the number of an iteration, or best, got {text!r}")
+    return int(text)
 
 
 def _sample(trained: "Trained", features: Path | None, labels: Path | None) -> "Sample":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from refineloc import __version__
 from refineloc.export.checkpoints import read_checkpoint, read_class_names
@@ -12,6 +12,7 @@ from refineloc.runtime.files import is_folder
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
 from refineloc.training.models.ensemble import Ensemble
+from refineloc.training.run.choice import choose
 from refineloc.training.run.files import load_iteration, read_records
 from refineloc.training.run.folder import RunFolder, runs_in
 from refineloc.training.settings.config import Config, resolve
@@ -38,6 +39,7 @@ class Trained:
         metadata: of precision fp32, without parity.
         features, labels: the run's validation data, to measure the file on; None for a checkpoint.
         fps: of videos for which these do not state it, None if not known.
+        warnings: of its iteration, as training gave them.
     """
 
     model: BaseModel
@@ -45,24 +47,33 @@ class Trained:
     features: Path | None = None
     labels: Path | None = None
     fps: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
-def from_run(folder: Path | None, iteration: int | None, *, single: bool = False) -> Trained:
+def from_run(folder: Path | None, iteration: int | Literal["best"] | None, *, single: bool = False) -> Trained:
     """A trained iteration of a run of refineloc-train.
 
     Args:
         folder: of the run; None for the newest under runs/.
-        iteration: None for the last finished one.
+        iteration: None for the last finished one, "best" for the best without times (`choose`).
         single: of an ensemble the member with the lowest validation loss alone.
 
     Raises:
-        ModelError: no such run, or no such iteration (the message says which there are).
+        ModelError: no such run, or no such iteration (the message says which there are); or "best" where the records
+            of the run do not tell.
     """
     run = folder if folder is not None else _newest_run(Path("runs"))
     if not is_folder(run, ModelError):
         runs = [str(path) for path in runs_in(run.parent)]
         more = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
         raise ModelError(f"{run}: no such run" + (f"; there are {', '.join(runs[:5])}{more}" if runs else ""))
+    if iteration == "best":
+        choice = choose(read_records(run))
+        if choice is None:
+            raise ModelError(
+                f"{run}: its records have no attention order to choose by; name an iteration by its number"
+            )
+        iteration = choice.iteration
     loaded = load_iteration(run, iteration if iteration is not None else max(_finished(run) - 1, 0))
     config, data, model = loaded.config, loaded.data, loaded.model
     if single and isinstance(model, Ensemble):
@@ -73,6 +84,7 @@ def from_run(folder: Path | None, iteration: int | None, *, single: bool = False
         Path(data.val_features) if data.val_features else None,
         Path(data.val_labels) if data.val_labels else None,
         data.fps or None,
+        tuple(loaded.record.get("warnings", ())),
     )
 
 

@@ -138,7 +138,8 @@ def with_least_steps(config: Config, train: Split) -> Config:
 
 def _named_network(config: Config, network: NetworkKey) -> dict[str, int]:
     """A network as records name it: a number where the settings allow more than one."""
-    return {"member": network.member} if config.training.models > 1 else {}
+    several = {"member": config.training.models > 1, "attempt": config.training.restarts > 0}
+    return {name: number for name, number in network._asdict().items() if several[name]}
 
 
 def _begin(config: Config, split: Split, iteration: int, network: NetworkKey) -> State:

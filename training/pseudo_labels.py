@@ -16,6 +16,8 @@ from refineloc.training.settings.config import PseudoConfig
 __all__ = ["Labels", "PseudoLabels", "generate", "precision_and_recall", "sample"]
 
 Labels = npt.NDArray[np.int64]
+_LEAST, _MOST = 0.02, 0.85  # shares of foreground; true ones beyond are rare, and such labels teach one kind alone
+_CURES = {"foreground": "raise it, or see attention_order", "background": "lower it, or see attention_order"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class PseudoLabels:
 
     Attributes:
         labels: int64 [S]: 1 foreground, 0 background (none is left out before `sample`).
-        warning: why they are all of one kind, and which threshold caused it; "" where they are not.
+        warning: that they are all, or nearly all, of one kind, and which setting caused it; "" where they are not.
     """
 
     labels: Labels
@@ -99,9 +101,10 @@ def _inside_segments(
 
 
 def _one_kind(config: PseudoConfig, detection: Rules, foreground: npt.NDArray[np.bool_]) -> str:
-    if not foreground.size or not (foreground.all() or not foreground.any()):
+    share = float(foreground.mean()) if foreground.size else 0.5
+    if _LEAST <= share <= _MOST:
         return ""
-    kind = "foreground" if foreground.any() else "background"
+    kind = "foreground" if share > _MOST else "background"
     cause = {
         "segment": f"pseudo.normalised = {config.normalised:g}"
         if isinstance(detection, ManyThresholds)
@@ -110,7 +113,13 @@ def _one_kind(config: PseudoConfig, detection: Rules, foreground: npt.NDArray[np
         "attention": f"pseudo.attention = {config.attention:g}",
         "distribution-aware": f"pseudo.foreground_share = {config.foreground_share or 0:g}",
     }.get(config.generator, f"pseudo.generator = {config.generator}")
-    return f"all pseudo labels are {kind}: {cause} separates nothing; training goes on with what they can teach"
+    if share in (0.0, 1.0):
+        return f"all pseudo labels are {kind}: {cause} separates nothing; training goes on with what they can teach"
+    if config.generator == "oracle":
+        return ""
+    # Rounded away from 0 and 100 %.
+    shown = f"{max(100 * share, 0.1):.1f}" if share < _LEAST else f"{min(100 * share, 99.9):.1f}"
+    return f"{shown} % of the pseudo labels are foreground: {cause} separates little; {_CURES[kind]}"
 
 
 def sample(labels: Labels, lengths: npt.NDArray[np.int64], share: float, rng: np.random.Generator) -> Labels:

@@ -10,7 +10,9 @@ import torch
 
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.segments.values import Scores
+from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.values import Scores, Segments
+from refineloc.training.criterion import agreement, attention_order, contrast, video_loss
 from refineloc.training.data.split import Split
 from refineloc.training.data.truth import Truth, true_foreground
 from refineloc.training.fit import Epoch, Labelled, seed_of
@@ -22,6 +24,7 @@ from refineloc.training.run.checkpoint import Checkpoint, NetworkKey
 from refineloc.training.run.files import best_iteration
 from refineloc.training.scoring import detect, predict, quality
 from refineloc.training.settings.config import Config
+from refineloc.training.signs import signs
 
 __all__ = ["Begun", "Iteration", "refine"]
 
@@ -87,10 +90,12 @@ def refine(
     networks, checkpoint = begun.networks, begun.checkpoint
     precision = config.training.precision
     scores = None if model is None else predict(model, val, precision)
+    parts = None if scores is None else segments(scores, val.lengths.numpy(), config.detection)
     while len(records) < config.training.iterations and not _stops(config, records):
         iteration = len(records)
         # 1. The scores of the last model become pseudo labels; M_0 has video labels only.
         labels: list[Labels | None] = [None, None]
+        warnings: list[str] = []
         if model is not None and scores is not None:
             made = [
                 _label(config, iteration - 1, which, splits[which], split_scores, times[which])
@@ -98,17 +103,31 @@ def refine(
             ]
             for name, pseudo in zip(_SPLITS, made, strict=True):
                 if pseudo.warning:
-                    yield f"iteration {iteration - 1}, {name} videos: {pseudo.warning}"
+                    warnings.append(f"taught with iteration {iteration - 1}, {name} videos: {pseudo.warning}")
+                    yield f"iteration {iteration}, {warnings[-1]}"
             labels = [pseudo.labels for pseudo in made]
         # 2. Fresh networks learn the video labels and, of the pseudo labels, a random sample each.
-        learned = partial(_learned, config, iteration, splits, labels)
-        scored = truth.val is not None and None not in val.grids
-        model, record = yield from train_members(config, learned, iteration, networks, checkpoint, scored=scored)
+        model, record = yield from train_members(
+            config,
+            partial(_learned, config, iteration, splits, labels),
+            partial(_orders, config, train, val),
+            iteration,
+            networks,
+            checkpoint,
+            restarts=0 if _were_in_vain(config, records) else config.training.restarts,
+            scored=truth.val is not None and None not in val.grids,
+        )
         # 3. Its scores become detections, which are what a run is for, and the next pseudo labels.
         scores = predict(model, val, precision)
         detections = detect(config, val, scores)
+        before, parts = parts, segments(scores, val.lengths.numpy(), config.detection)
         record["pseudo_labels"] = _describe(labels, splits, times)
-        record |= quality(detections, truth.val)
+        record |= _figures(val, scores, parts, before) | quality(detections, truth.val)
+        record["warnings"] = warnings + [
+            f"validation videos: {sign}" for sign in signs(record["attention_order"], config, val, scores, parts)
+        ]
+        for warning in record["warnings"][len(warnings) :]:
+            yield f"iteration {iteration}, {warning}"
         records.append(record)
         networks, checkpoint = {}, None
         yield Iteration(record, model, detections)
@@ -121,6 +140,38 @@ def _label(
     foreground = true_foreground(split, annotations) if config.pseudo.generator == "oracle" else None
     rng = np.random.default_rng(seed_of(config, iteration, 4 + which))
     return generate(config.pseudo, config.detection, scores, split.lengths.numpy(), rng, foreground)
+
+
+def _orders(config: Config, train: Split, val: Split, model: BaseModel) -> dict[str, float]:
+    """The attention order of a network on the validation videos, and on the training videos where it may restart."""
+    splits = {"attention_order": val} | ({"training_order": train} if config.training.restarts else {})
+    return {
+        name: attention_order(
+            predict(model, split, config.training.precision), split.lengths.numpy(), split.targets.numpy()
+        )
+        for name, split in splits.items()
+    }
+
+
+def _were_in_vain(config: Config, records: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a network of an earlier iteration was trained anew as often as it may be, without getting in order."""
+    networks = [network for record in records for network in record.get("members", [record])]
+    return any(
+        network.get("attempts", 1) > config.training.restarts > 0
+        and min(network["attention_order"], network["training_order"]) < config.training.least_order
+        for network in networks
+    )
+
+
+def _figures(val: Split, scores: Scores, parts: Segments, before: Segments | None) -> dict[str, float]:
+    """What a choice among iterations without times can look at (`refineloc.training.criterion`)."""
+    lengths, targets = val.lengths.numpy(), val.targets.numpy()
+    figures = {
+        "attention_order": attention_order(scores, lengths, targets),
+        "video_loss": video_loss(scores, targets),
+        "contrast": contrast(scores, lengths, parts),
+    }
+    return figures if before is None else figures | {"agreement": agreement(parts, before)}
 
 
 def _learned(

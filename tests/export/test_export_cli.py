@@ -3,9 +3,10 @@
 import functools
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import h5py
 import numpy as np
@@ -29,7 +30,7 @@ def export(call_program: Callable[..., CompletedProcess[str]]) -> Export:
     return functools.partial(call_program, main)
 
 
-def make_run(folder: Path, iterations: int = 2, models: int = 1) -> None:
+def make_run(folder: Path, iterations: int = 2, models: int = 1, orders: Sequence[float] = (), **further: Any) -> None:
     """A run with fresh weights, and its validation files beside it; of several models the second has the least loss."""
     parent = folder.parent
     parent.mkdir(exist_ok=True)
@@ -47,7 +48,9 @@ def make_run(folder: Path, iterations: int = 2, models: int = 1) -> None:
     for iteration in range(iterations):
         torch.manual_seed(iteration)
         members = [{"member": k, "validation_loss": (k - 1.0) ** 2, "best_epoch": 0} for k in range(models)]
-        record = {"iteration": iteration, "validation_loss": 1.0, "best_epoch": 0, "members": members}
+        record = {"iteration": iteration, "validation_loss": 1.0, "best_epoch": 0, "members": members, **further}
+        if orders:
+            record["attention_order"] = orders[iteration]
         run.add_iteration(record, build_models(config.model, 16, 3, models), None)
 
 
@@ -96,6 +99,13 @@ def test_several_models_are_one_file_and_single_takes_the_one_of_the_lowest_loss
     scores = Session(tmp_path / "model.onnx", provider="cpu").run(features, lengths.numpy(), ["v"])
     for got, by_torch in zip(scores, expected, strict=True):
         np.testing.assert_allclose(got, by_torch.numpy(), atol=1e-5)
+
+
+def test_the_best_iteration_without_times_and_its_warnings(export: Export, tmp_path: Path) -> None:
+    make_run(tmp_path / "here", iterations=3, orders=(0.5, 1.25, 1.0), warnings=["validation videos: odd"])
+    done = export("here", "--iter", "best")
+    assert (done.returncode, done.stderr) == (0, "warning: iteration 1: validation videos: odd\n")
+    assert done.stdout.startswith("model.onnx: refineloc iteration 1, ")
 
 
 def test_features_that_moved_away(export: Export, tmp_path: Path) -> None:
@@ -160,6 +170,12 @@ def test_a_checkpoint_without_its_settings_needs_a_preset(export: Export, tmp_pa
     ("arguments", "words"),
     [
         (["none"], "none: no such run; there are here"),
+        (
+            ["here", "--iter", "best"],
+            "here: its records have no attention order to choose by; name an iteration by its",
+        ),
+        (["here", "--iter", "last"], "--iter: expected the number of an iteration, or best, got 'last'"),
+        (["here", "--iter", "-1"], "--iter: expected the number of an iteration, or best, got '-1'"),
         (["here", "--iter", "7"], "has no finished iteration 7; finished: 0 to 1"),
         ([], "runs/: holds no run with a finished iteration"),
         (["here", "-o", "no/such/folder/m.onnx"], "cannot be written"),

@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from refineloc.runtime.cli.common import note
 from refineloc.runtime.errors import OutputError
 from refineloc.runtime.files import writing
+from refineloc.training.run.choice import choose
 from refineloc.training.run.files import Run, best_iteration
 
 __all__ = ["RunReporter", "Silent", "epoch_fields", "iterations_table"]
@@ -176,9 +177,10 @@ def _loss_text(record: Mapping[str, Any], split: str, *, parts: bool) -> str:
 def iterations_table(records: Sequence[Mapping[str, Any]]) -> Table:
     """The table at the end of a run, 80 columns at most: a row an iteration.
 
-    Columns: validation loss and its epoch; mAP at a few tIoU thresholds and its average over all, where times are
-    known; the pseudo labels that the iteration was trained with: share of foreground, precision and recall (training
-    videos). Bold: the best, by average mAP where it is known, else by validation loss (`best_iteration`).
+    Columns: validation loss and its epoch; attention order; mAP at a few tIoU thresholds and its average over all,
+    where times are known; the pseudo labels that the iteration was trained with: share of foreground, precision and
+    recall (training videos). Bold: the best by average mAP, where it is known. Below: the one to
+    take where it is not.
     """
     thresholds = sorted(records[0]["mAP"]) if records and "mAP" in records[0] else []
     shown = [key for key in thresholds if key in ("0.50", "0.70", "0.90")]
@@ -190,14 +192,21 @@ def iterations_table(records: Sequence[Mapping[str, Any]]) -> Table:
         padding=(0, 1, 0, 0),
         show_edge=False,
     )
-    columns = ["iter", "loss", "epoch", *(f"@{float(key):g}" for key in shown)]
+    columns = ["iter", "loss", "epoch", "order", *(f"@{float(key):g}" for key in shown)]
     columns += ["mean"] if thresholds else []
     for name in [*columns, "fg", "prec.", "recall"]:
         table.add_column(name, justify="right", no_wrap=True)
     known = all("average_mAP" in record for record in records)
-    best = best_iteration(records, "mAP" if known else "loss") if records else 0
+    choice = choose(records)
+    if choice is None:
+        best = best_iteration(records, "mAP" if known else "loss") if records else 0
+    else:
+        best = best_iteration(records, "mAP") if known else choice.iteration
+        table.caption = f"--iter best, without times: iteration {choice.iteration}, since {choice.reason}"
+        table.caption_justify = "left"
     for index, record in enumerate(records):
         cells = [str(record["iteration"]), f"{record['validation_loss']:.4f}", str(record["best_epoch"])]
+        cells.append(f"{record['attention_order']:.2f}" if "attention_order" in record else "-")
         cells += [_percent(record.get("mAP", {}), key, 2) for key in shown]
         if thresholds:
             cells.append(_percent(record, "average_mAP", 2))

@@ -94,6 +94,17 @@ class TrainingConfig(Section):
         le=64,
         description="networks an iteration, each with its own seed; their mean is its model (our choice; paper: 1)",
     )
+    restarts: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="how often a network whose attention has no order (least_order) is trained anew, with another seed "
+        "(our choice; paper: 0)",
+    )
+    least_order: float = Field(
+        0.2,
+        description="least attention_order (docs/training.md) of an attention that is in order: warnings and restarts",
+    )
     batch_videos: int = Field(32, ge=1, description="videos a batch (open in the paper)")
     learning_rate: float = Field(
         1e-4, gt=0, description="Adam's, at the start of each iteration (paper: 1e-4 on ActivityNet, 1e-3 on THUMOS14)"

@@ -36,7 +36,7 @@ def record(iteration: int, **further: Any) -> dict[str, Any]:
     scores = {f"{0.5 + 0.05 * k:.2f}": 1.0 for k in range(10)}
     return {
         "iteration": iteration, "validation_loss": 12.3456, "best_epoch": 99, "average_mAP": 1.0, "mAP": scores,
-        "pseudo_labels": pseudo, **further,
+        "attention_order": 1.25, "pseudo_labels": pseudo, **further,
     }  # fmt: skip
 
 
@@ -120,10 +120,19 @@ def printed(records: list[dict[str, Any]], width: int = 80) -> str:
 def test_the_table_fits_80_columns_and_its_headings_differ() -> None:
     text = printed([record(0), record(1)])
     assert "…" not in text
-    for heading in ("iter", "loss", "epoch", "@0.5", "@0.7", "@0.9", "mean", "fg", "prec.", "recall"):
+    for heading in ("iter", "loss", "epoch", "order", "@0.5", "@0.7", "@0.9", "mean", "fg", "prec.", "recall"):
         assert heading in text
     assert "12.3456" in text
     assert "100.00" in text
+
+
+def test_the_table_says_which_iteration_to_take_without_times() -> None:
+    text = printed([record(k, attention_order=order) for k, order in enumerate((1.0, 1.5, 1.25))])
+    assert "--iter best, without times: iteration 1, since its attention order of 1.50" in text
+    weak = [
+        {key: value for key, value in record(k, attention_order=2.0 - k).items() if "mAP" not in key} for k in (0, 1)
+    ]
+    assert bold(weak) == [0]
 
 
 def bold(records: list[dict[str, Any]]) -> list[int]:
