@@ -133,6 +133,7 @@ def _metadata(
         layers=model.layers,
         attention_values=model.attention_values,
         context_snippets=model.context_snippets,
+        networks=len(model.members) if isinstance(model, Ensemble) else 1,
         precision="fp32",
         training_data=training_data,
         producer=f"refineloc {__version__}",

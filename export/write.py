@@ -3,6 +3,9 @@
 import os
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from refineloc.evaluation.rules import RuleComparison, compare_rules
 from refineloc.export.graph import model_bytes
 from refineloc.export.parity import TOLERANCES, Sample, measure, problems
 from refineloc.export.precision import build
@@ -10,6 +13,8 @@ from refineloc.runtime.errors import EngineError, ModelError
 from refineloc.runtime.files import atomic_path
 from refineloc.runtime.model.metadata import ModelMetadata, Precision
 from refineloc.runtime.model.session import Session
+from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.rules import OneThreshold
 from refineloc.training.models.base_model import BaseModel
 
 __all__ = ["Written", "write_model"]
@@ -23,11 +28,14 @@ class Written:
         metadata: as in the file, with the measured parity.
         size: in bytes.
         beyond: what exceeds the tolerance, in words; empty unless that was allowed.
+        streaming: the file's rule for streaming against its own rule of detection, on the same features; None where it
+            has no such rule.
     """
 
     metadata: ModelMetadata
     size: int
     beyond: tuple[str, ...]
+    streaming: RuleComparison | None = None
 
 
 def write_model(
@@ -57,7 +65,9 @@ def write_model(
     with atomic_path(path) as aside:
         aside.write_bytes(model_bytes(graph, replace(metadata, precision=precision, parity=None)))
         try:
-            parity = measure(model, Session(aside, provider="cpu"), sample)
+            session = Session(aside, provider="cpu")
+            parity = measure(model, session, sample)
+            streaming = None if metadata.streaming is None else _streaming_loss(session, sample, metadata.streaming)
         except (ModelError, EngineError) as error:  # its message has the name of the temporary file
             raise type(error)(str(error).replace(str(aside), str(path)), parameter=error.parameter) from error
         beyond = problems(parity, TOLERANCES[precision])
@@ -70,4 +80,16 @@ def write_model(
         measured = replace(metadata, precision=precision, parity=parity)
         content = model_bytes(graph, measured)
         aside.write_bytes(content)
-    return Written(measured, len(content), tuple(beyond))
+    return Written(measured, len(content), tuple(beyond), streaming)
+
+
+def _streaming_loss(session: Session, sample: Sample, streaming: OneThreshold) -> RuleComparison:
+    metadata = session.metadata
+    frames = metadata.snippet_frames
+    scores = {
+        video.name: session.run(video.features, np.array([len(video.features)], dtype=np.int64))
+        for video in sample.videos
+    }
+    # Without fps a snippet is a second: overlaps are the same.
+    grids = {video.name: video.grid or SnippetGrid(float(frames), frames) for video in sample.videos}
+    return compare_rules(scores, grids, metadata.classes, metadata.detection, streaming, sample.annotations)

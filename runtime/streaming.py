@@ -27,14 +27,12 @@ from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.scalars import as_whole
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
-from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold
+from refineloc.runtime.segments.rules import OneThreshold, needs_whole_video
 from refineloc.runtime.segments.values import Scores, Segments
 
 __all__ = ["StreamingDetector"]
 
 _STREAMED = "refineloc"  # the base model whose ŷ is the sum of attention times C̄
-# Settings that compare final scores, which a running video does not have.
-_NEED_ALL = ("suppression", "min_score", "max_detections")
 # The smallest share of attention that the exact sum can represent (training/models/layers/activations.py).
 _LEAST_SHARE = 2.0**-33
 
@@ -50,6 +48,8 @@ class StreamingDetector:
 
     Not thread-safe, unlike a `Detector`. It keeps the scores of the snippets of open segments.
 
+    It follows the detector's settings where a running video can, else the rule that the model file has for streaming.
+
     Args:
         detector: scores the snippets, and has the settings of detection.
         fps: frames a second of the video.
@@ -58,8 +58,8 @@ class StreamingDetector:
             action of days. If no segment is cut, the times are those of the offline result.
 
     Raises:
-        ConfigError: the model has no running form (see above), or the detector has a suppression, a least score,
-            a cap or the profile "multi-threshold", which need the whole video.
+        ConfigError: the model has no running form (see above); or the detector has a suppression, a least score, a cap
+            or the profile "multi-threshold", which need the whole video, and its model file has no rule for streaming.
         InputError: fps or snippet frames that are not positive numbers.
     """
 
@@ -67,6 +67,7 @@ class StreamingDetector:
         self, detector: Detector, *, fps: float, snippet_frames: int | None = None, max_open_snippets: int = 20_000
     ) -> None:
         _check_streamable(detector)
+        self._settings = _followed(detector)
         longest = as_whole(max_open_snippets)
         if longest is None or longest < 1:
             raise ConfigError(
@@ -77,10 +78,10 @@ class StreamingDetector:
         self._max_open = longest
         classes = len(detector.classes)
         # The runs of all classes, not widened: the top k classes and the end of the video are known later.
-        self._rules = replace(detector.settings, top_k=classes, widen=0)
+        self._rules = replace(self._settings, top_k=classes, widen=0)
         # Removed snippets after which nothing joins a run any more; 2 for the dilation of "release".
-        joined = detector.settings.max_gap + 1 if detector.settings.profile == "paper" else 2
-        self._settled_after = max(joined, detector.settings.widen)
+        joined = self._settings.max_gap + 1 if self._settings.profile == "paper" else 2
+        self._settled_after = max(joined, self._settings.widen)
         self._attention = _RunningAttention(classes)
         self._begin = 0  # snippet of the video at which the window below begins
         self._class_scores = np.empty((0, classes), dtype=np.float32)
@@ -91,6 +92,11 @@ class StreamingDetector:
         # By class: settled but not yielded, as the class was not in the top k.
         self._waiting: dict[int, list[_Run]] = {}
         self._finished = False
+
+    @property
+    def settings(self) -> OneThreshold:
+        """How scores become segments here."""
+        return self._settings
 
     @property
     def snippets(self) -> int:
@@ -133,7 +139,11 @@ class StreamingDetector:
         return self._yield()
 
     def detections(self) -> Detections:
-        """All detections so far, best first, with their current scores; after `finish`, the offline result."""
+        """All detections so far, best first, with their current scores; after `finish`, the offline ones by `settings`.
+
+        Of several networks the scores and the order of ŷ are near those offline: the mean of their attention has no
+        running form, and the shares of each call are put together as if it had.
+        """
         top = self._top_classes()
         rank = {label: index for index, label in enumerate(top)}
         kept = sorted((run for run in self._settled if run.label in rank), key=lambda run: (rank[run.label], run.first))
@@ -200,16 +210,16 @@ class StreamingDetector:
 
     def _top_classes(self) -> list[int]:
         best = np.argsort(-self._attention.video_scores(), kind="stable")
-        return [int(label) for label in best[: self._detector.settings.top_k]]
+        return [int(label) for label in best[: self._settings.top_k]]
 
     def _widened(self, run: "_Run") -> tuple[int, int]:
-        widen = self._detector.settings.widen
+        widen = self._settings.widen
         return max(run.first - widen, 0), min(run.last + widen, self.snippets - 1)
 
     def _score(self, run: "_Run") -> float:
         """The score of a run by the running attention and the running ŷ."""
         return segment_score(
-            self._detector.settings.profile,
+            self._settings.profile,
             run.class_mean,
             run.foreground_mean,
             run.weight_mean / self._attention.total,
@@ -232,16 +242,28 @@ def _check_streamable(detector: Detector) -> None:
             f"streaming: the video scores of the base model {base!r} have no running form; use Detector on the whole "
             f"video, or a model of the base {_STREAMED!r}"
         )
-    if isinstance(detector.settings, ManyThresholds):
+
+
+def _followed(detector: Detector) -> OneThreshold:
+    """The settings that a running video can follow: the detector's, else those that the file has for streaming."""
+    settings, streaming = detector.settings, detector.metadata.streaming
+    name = needs_whole_video(settings)
+    if not name:
+        assert isinstance(settings, OneThreshold)  # for the type checker: the other kind needs the whole video
+        return settings
+    if streaming is not None:
+        return streaming
+    if name == "profile":
         raise ConfigError(
-            f"streaming: the profile {detector.settings.profile!r} needs the least and largest activation of the whole "
-            "video; use Detector on the whole video, or Detector(..., profile='paper')"
+            f"streaming: the profile {settings.profile!r} needs the least and largest activation of the whole video, "
+            "and the model file has no rule for streaming; use Detector on the whole video, or give "
+            "Detector(..., profile='paper')"
         )
-    for name in _NEED_ALL:
-        default = getattr(OneThreshold(), name)
-        if getattr(detector.settings, name) != default:
-            off = f"Detector(..., {name}={default!r})"
-            raise ConfigError(f"streaming: {name} needs the whole video; give {off}, or use Detector alone")
+    off = f"Detector(..., {name}={getattr(OneThreshold(), name)!r})"
+    raise ConfigError(
+        f"streaming: {name} needs the whole video, and the model file has no rule for streaming; give {off}, or use "
+        "Detector alone"
+    )
 
 
 @dataclass(frozen=True, slots=True)

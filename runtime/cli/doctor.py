@@ -27,7 +27,7 @@ from refineloc.runtime.model.session import (
     load_engine,
     running_provider,
 )
-from refineloc.runtime.segments.rules import settings_of
+from refineloc.runtime.segments.rules import OneThreshold, settings_of
 
 __all__ = ["Finding", "examine", "main"]
 
@@ -202,6 +202,9 @@ def _facts(metadata: ModelMetadata) -> Iterator[tuple[str, str]]:
             for setting in settings_of(type(value)):
                 stated = getattr(value, setting.name)
                 yield setting.name, "none" if stated is None else str(stated)
+        elif field.name == "streaming":
+            names = [] if value is None else [setting.name for setting in settings_of(OneThreshold)]
+            yield "streaming", ", ".join(f"{name} {getattr(value, name)}" for name in names) or "no rule of its own"
         elif field.name == "parity":
             for part in fields(value) if value is not None else ():
                 yield f"parity.{part.name}", str(getattr(value, part.name))

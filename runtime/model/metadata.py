@@ -1,8 +1,8 @@
 """What a model file says of itself: the ONNX `metadata_props`, read strictly.
 
 They hold all that detection needs beside the graph, so that one file is enough. Keys begin with `refineloc.`; other
-keys are ignored. Values are strings, as in ONNX: decimal numbers, JSON for `classes`, `thresholds` and `parity`, and
-"none" for a `min_score` that is off. docs/onnx.md lists the keys.
+keys are ignored. Values are strings, as in ONNX: decimal numbers, JSON for `classes`, `thresholds`, `streaming` and
+`parity`, and "none" for a `min_score` that is off. docs/onnx.md lists the keys.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from refineloc.runtime.errors import ConfigError, FeatureError, ModelError
 from refineloc.runtime.features.streams import Stream, StreamOrder, stream_slice
-from refineloc.runtime.segments.rules import OneThreshold, Rules, changed, settings_of
+from refineloc.runtime.segments.rules import OneThreshold, Rules, changed, needs_whole_video, settings_of
 
 __all__ = ["FORMAT_VERSION", "KEY_PREFIX", "ModelMetadata", "Parity", "Precision"]
 
@@ -23,6 +23,7 @@ KEY_PREFIX = "refineloc."
 
 Precision = Literal["fp32", "fp16", "int8"]
 
+_OPTIONAL = ("streaming", "parity")  # keys that a file has where they are known
 _MAX_SIZE = 2**24  # of D, H, N: far above any real one, far below what would exhaust memory
 
 
@@ -87,6 +88,9 @@ class ModelMetadata:
         training_data: name of the training features, "" if not known.
         producer: program and version that wrote the file.
         context_snippets: on how many snippets to each side the logits of a snippet depend.
+        networks: K, of the networks whose mean scores the graph gives; 1 for a single one.
+        streaming: how segments are found in a running video where `detection` needs the whole one; None where nothing
+            was frozen for it.
         parity: how far the file is from the trained model; None if it was not measured.
 
     Raises:
@@ -108,6 +112,8 @@ class ModelMetadata:
     training_data: str
     producer: str
     context_snippets: int
+    networks: int = 1
+    streaming: OneThreshold | None = None
     parity: Parity | None = None
 
     def __post_init__(self) -> None:
@@ -123,6 +129,7 @@ class ModelMetadata:
             ("layers", 1, 64),
             ("attention_values", 0, 2),
             ("context_snippets", 0, _MAX_SIZE),
+            ("networks", 1, _MAX_SIZE),
         ):
             value = getattr(self, key)
             _need(low <= value <= high, f"{key}: expected a number from {low} to {high}, got {value}")
@@ -133,6 +140,9 @@ class ModelMetadata:
         ):
             value = getattr(self, key)
             _need(value in allowed, f"{key}: expected one of {', '.join(allowed)}, got {value!r}")
+
+        if self.streaming is not None and (name := needs_whole_video(self.streaming)):
+            raise ModelError(f"metadata: streaming: its {name} needs the whole video")
 
     def columns(self, width: int, where: str) -> slice:
         """The columns that the model takes of features of this width: all, or one of two streams.
@@ -151,8 +161,9 @@ class ModelMetadata:
         """The `metadata_props` of the ONNX file."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         detection = values.pop("detection")
-        if values["parity"] is None:
-            del values["parity"]  # not measured
+        for name in _OPTIONAL:
+            if values[name] is None:
+                del values[name]
         values |= {"format_version": FORMAT_VERSION} | asdict(detection)
         return {KEY_PREFIX + key: _as_text(value) for key, value in values.items()}
 
@@ -173,7 +184,7 @@ class ModelMetadata:
         values = {
             field.name: _read(props, field.name, field.type)
             for field in fields(cls)
-            if field.name not in ("detection", "parity") or KEY_PREFIX + field.name in props
+            if field.name not in ("detection", *_OPTIONAL) or KEY_PREFIX + field.name in props
         }
         return cls(**values, detection=_read_detection(props))
 
@@ -186,7 +197,7 @@ def _need(condition: bool, message: str) -> None:
 def _as_text(value: Any) -> str:
     if isinstance(value, tuple):
         return json.dumps(list(value), ensure_ascii=False)
-    if isinstance(value, Parity):
+    if isinstance(value, (Parity, OneThreshold)):
         return json.dumps(asdict(value), ensure_ascii=False, allow_nan=False)
     # str() of a float gives the shortest text that reads as the same float.
     return "none" if value is None else str(value)
@@ -256,6 +267,17 @@ def _parity(text: str) -> Parity:
     return Parity(**record)  # unknown or missing keys: TypeError
 
 
+def _streaming(text: str) -> OneThreshold:
+    record = json.loads(text)
+    names = {setting.name for setting in settings_of(OneThreshold)}
+    if not isinstance(record, dict) or record.keys() != names:
+        raise ValueError("not an object of these settings")
+    try:
+        return OneThreshold(**record)
+    except ConfigError as error:
+        raise ModelError(f"metadata: streaming: {error}") from error
+
+
 # By type of a field: how its text is read, and what is expected, in words.
 _FORMS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
     int: (_integer, "a number"),
@@ -264,5 +286,6 @@ _FORMS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
     str: (_text, "a text"),
     tuple[str, ...]: (_list, "a JSON list of names"),
     tuple[float, ...]: (_list, "a JSON list of numbers"),
+    OneThreshold | None: (_streaming, "a JSON object of the settings of one threshold"),
     Parity | None: (_parity, "a JSON object"),
 }

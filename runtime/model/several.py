@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,8 @@ class SeveralSessions:
 
     Attributes:
         sessions: of the files.
-        metadata, provider: those of the first.
+        metadata, provider: those of the first; of different base models `metadata.base` names all, and
+            `metadata.context_snippets` is the largest.
 
     Raises:
         ConfigError: no file.
@@ -61,7 +63,11 @@ class SeveralSessions:
                         f"{other.name}: its {name} differ from those of {first.name}; give models of the same classes "
                         "and features"
                     )
-        self._is_summed = all(each.metadata.base == _SUMMED for each in self.sessions)
+        bases = list(dict.fromkeys(each.metadata.base for each in self.sessions))
+        context = max(each.metadata.context_snippets for each in self.sessions)
+        networks = sum(each.metadata.networks for each in self.sessions)
+        self.metadata = replace(self.metadata, base="+".join(bases), context_snippets=context, networks=networks)
+        self._is_summed = bases == [_SUMMED]
 
     def run(
         self,

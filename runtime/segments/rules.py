@@ -34,6 +34,7 @@ __all__ = [
     "VideoTerm",
     "changed",
     "every_setting",
+    "needs_whole_video",
     "profiles_with",
     "settings_of",
     "unused",
@@ -289,6 +290,19 @@ def changed(rules: Rules, values: Mapping[str, Any]) -> Rules:
         raise ConfigError(f"{name}: a setting of the profile {others}, not of {profile!r}")
     kept = {name: getattr(rules, name) for name in known if hasattr(rules, name)}
     return kind(**{**kept, **values, "profile": profile})
+
+
+def needs_whole_video(rules: Rules) -> str:
+    """The first setting that a running video cannot follow; "" where it can follow all.
+
+    Many thresholds are of curves whose least and largest values are known at the end; suppression, the least score and
+    the cap compare final scores.
+    """
+    if isinstance(rules, ManyThresholds):
+        return "profile"
+    default = OneThreshold()
+    names = ("suppression", "min_score", "max_detections")
+    return next((name for name in names if getattr(rules, name) != getattr(default, name)), "")
 
 
 def unused(rules: Rules, names: Collection[str]) -> str:

@@ -10,6 +10,8 @@ import onnx
 import pytest
 import torch
 
+from refineloc.evaluation.rules import RuleComparison
+from refineloc.export.cli import _table
 from refineloc.export.graph import build_graph, model_bytes
 from refineloc.export.parity import (
     TOLERANCES,
@@ -28,6 +30,7 @@ from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.model.metadata import ModelMetadata, Parity
 from refineloc.runtime.model.session import Session
 from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.rules import OneThreshold
 from refineloc.runtime.segments.values import Segments
 from refineloc.training.models.bases.refineloc import RefineLoc
 
@@ -188,6 +191,28 @@ def test_the_measured_parity_is_in_the_file(
     assert read == written.metadata
     assert written.size == path.stat().st_size
     assert measure(model, Session(path, provider="cpu"), sample) == read.parity
+
+
+def test_what_the_rule_for_streaming_loses_is_measured(
+    tmp_path: Path, model: RefineLoc, metadata: ModelMetadata, sample: Sample
+) -> None:
+    path = tmp_path / "model.onnx"
+    assert write_model(path, model, metadata, sample).streaming is None
+    rule = OneThreshold(alpha_c=0.5)
+    metadata = dataclasses.replace(metadata, streaming=rule)
+    timed = write_model(path, model, metadata, sample)
+    untimed = write_model(path, model, metadata, generated_sample(model, metadata))
+    assert Session(path, provider="cpu").metadata.streaming == rule
+    assert timed.streaming is not None
+    assert untimed.streaming is not None
+    assert timed.streaming.detections > timed.streaming.other_detections > 0
+    assert 0 < timed.streaming.agreement < 1
+    assert untimed.streaming.agreement == pytest.approx(timed.streaming.agreement)
+    assert timed.metadata.parity is not None
+    assert timed.streaming.map == timed.metadata.parity.map
+    assert f"mean best tIoU {untimed.streaming.agreement:.2f} (no times are known)" in _table(path, untimed)
+    shown = dataclasses.replace(timed, streaming=RuleComparison(9, 7, 0.5, 0.123, 0.1))
+    assert "streaming     average mAP 12.30 -> 10.00 (-2.30), 9 detections -> 7" in _table(path, shown)
 
 
 def test_samples_are_spread_over_the_file_and_keep_to_their_stream(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -345,7 +346,7 @@ def test_the_scores_of_several_models_are_means(
     paths = [model_path, other_model(make_model, alpha_c=0.9)]
     both = Detector(paths, provider="cpu", threads=1)
     singles = [Detector(path, provider="cpu", threads=1) for path in paths]
-    assert (both.metadata, both.settings) == (singles[0].metadata, singles[0].settings)
+    assert (both.metadata, both.settings) == (replace(singles[0].metadata, networks=2), singles[0].settings)
     videos = videos_of(rng, [200, 3])
     for features in videos.values():
         scores, one, other = (each.scores(features) for each in (both, *singles))
@@ -363,7 +364,9 @@ def test_the_scores_of_several_models_are_means(
 def test_video_scores_that_are_no_sums_are_averaged(
     make_model: Callable[..., Path], model_path: Path, rng: np.random.Generator
 ) -> None:
-    paths = [model_path, other_model(make_model, base="wtalc")]
+    paths = [model_path, other_model(make_model, base="wtalc", context_snippets=2)]
+    metadata = Detector(paths, provider="cpu").metadata
+    assert (metadata.base, metadata.context_snippets) == ("refineloc+wtalc", 2)
     features = videos_of(rng, [50])["v000"]
     one, other = (Detector(path, provider="cpu").scores(features).video_scores for path in paths)
     both = Detector(paths, provider="cpu").scores(features).video_scores

@@ -1,17 +1,21 @@
 """The streaming detector against the offline one: the same times always, the same result at the end."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
+from small_model import GRAPH
 
 from refineloc.runtime import Detector
 from refineloc.runtime.detections import Detection
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
 from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.rules import OneThreshold
 from refineloc.runtime.segments.values import Scores
 from refineloc.runtime.streaming import StreamingDetector
 
@@ -240,6 +244,67 @@ def test_one_valued_attention_of_far_larger_snippets_is_followed(model_path: Pat
     np.testing.assert_allclose(stream._attention.video_scores(), scores(features).video_scores[0], atol=1e-6)
 
 
+WHOLE: list[dict[str, Any]] = [
+    {"profile": "multi-threshold"},
+    {"profile": "multi-threshold", "curve": "both", "suppression": "fuse", "video_share": 0.15},
+    {"suppression": "hard"},
+    {"max_detections": 3},
+]
+
+
+@pytest.mark.parametrize("detection", WHOLE)
+@pytest.mark.parametrize("profile", ["paper", "release"])
+def test_a_file_may_have_a_rule_of_its_own_for_streaming(
+    make_model: Callable[..., Path], rng: np.random.Generator, detection: dict[str, Any], profile: Any
+) -> None:
+    rule = OneThreshold(profile=profile, alpha_a=0.6, alpha_c=0.25, top_k=3, max_gap=2, widen=1)
+    detector = Detector(make_model(**detection, streaming=rule), provider="cpu", threads=1)
+    features = video(rng, 300)
+    stream = StreamingDetector(detector, fps=FPS)
+    assert stream.settings == rule
+    for part in np.split(features, 30):
+        stream.push(part)
+    stream.finish()
+    offline = Detector(make_model(), provider="cpu", **dataclasses.asdict(rule) | NOT_USED).detect(features, fps=FPS)
+    assert times(stream.detections()) == times(offline)
+    assert stream.detections().score == pytest.approx(offline.score, abs=2e-6)
+    assert times(offline) != times(detector.detect(features, fps=FPS)), "a test on nothing"
+
+
+NOT_USED = {"tiou": None, "soft_sigma": None, "fuse_temperature": None}  # with suppression none
+
+
+def test_settings_that_can_be_followed_go_before_the_rule_of_the_file(make_model: Callable[..., Path]) -> None:
+    path = make_model(streaming=OneThreshold(alpha_c=0.9))
+    assert StreamingDetector(Detector(path, provider="cpu"), fps=FPS).settings.alpha_c == 0.3
+    many = make_model(profile="multi-threshold", streaming=OneThreshold(alpha_c=0.9))
+    detector = Detector(many, provider="cpu", profile="paper", alpha_c=0.7)
+    assert StreamingDetector(detector, fps=FPS).settings.alpha_c == 0.7
+
+
+def test_several_networks_are_streamed_nearly_as_offline(
+    make_model: Callable[..., Path], model_path: Path, rng: np.random.Generator
+) -> None:
+    """The mean of their attention has no exact running form: times are as offline, scores near those."""
+    graph = onnx.load(GRAPH)
+    for weights in graph.graph.initializer:
+        array = onnx.numpy_helper.to_array(weights)
+        if array.ndim == 2 and array.dtype == np.float32:
+            weights.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(array[::-1]), weights.name))
+    detector = Detector([model_path, make_model(graph=graph)], provider="cpu", threads=1, top_k=5, alpha_c=0.2)
+    features = video(rng, 400)
+    stream = StreamingDetector(detector, fps=FPS)
+    for part in np.split(features, 40):
+        stream.push(part)
+    stream.finish()
+    offline = detector.detect(features, fps=FPS)
+    assert len(offline) > 20, "a test on nothing"
+    ours = {(one.label, one.start, one.end): one.score for one in stream.detections()}
+    theirs = {(one.label, one.start, one.end): one.score for one in offline}
+    assert ours.keys() == theirs.keys()
+    assert max(abs(ours[key] - theirs[key]) for key in ours) < 0.02
+
+
 def test_what_cannot_be_streamed_is_refused(make_model: Callable[..., Path], model_path: Path) -> None:
     detector = Detector(model_path, provider="cpu")
     for name, value, cure in (
@@ -248,7 +313,7 @@ def test_what_cannot_be_streamed_is_refused(make_model: Callable[..., Path], mod
         ("max_detections", 9, 0),
     ):
         path = make_model(**{name: value})
-        with pytest.raises(ConfigError, match=f"{name} needs the whole video; give .*{name}={cure!r}"):
+        with pytest.raises(ConfigError, match=f"{name} needs the whole video, .*; give .*{name}={cure!r}"):
             StreamingDetector(Detector(path, provider="cpu"), fps=FPS)
         StreamingDetector(Detector(path, provider="cpu", **{name: cure}), fps=FPS)  # as the message says
     for suppression in ("none", "hard"):  # of the two, what no other setting cures is named
@@ -256,6 +321,7 @@ def test_what_cannot_be_streamed_is_refused(make_model: Callable[..., Path], mod
         with pytest.raises(ConfigError, match="streaming: the profile 'multi-threshold'") as caught:
             StreamingDetector(Detector(many, provider="cpu"), fps=FPS)
         assert "\n" not in str(caught.value)
+        assert "has no rule for streaming" in str(caught.value)
     with pytest.raises(ConfigError, match="max_open_snippets"):
         StreamingDetector(detector, fps=FPS, max_open_snippets=0)
     with pytest.raises(InputError, match="fps"):

@@ -14,6 +14,7 @@ import pytest
 from refineloc.runtime.cli import doctor as module
 from refineloc.runtime.cli.doctor import Finding, examine
 from refineloc.runtime.errors import MissingExtraError
+from refineloc.runtime.segments.rules import OneThreshold
 
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -90,6 +91,13 @@ def test_settings_that_the_profile_does_not_use_are_not_told(
     seen = findings(make_model(profile=profile))
     assert not set(told.split()) - seen.keys()
     assert not set(not_told.split()) & seen.keys()
+
+
+def test_the_rule_for_streaming_is_told(make_model: Callable[..., Path]) -> None:
+    assert findings(make_model())["streaming"].result == "no rule of its own"
+    told = findings(make_model(streaming=OneThreshold(alpha_c=0.125)))["streaming"].result
+    assert told.startswith("profile paper, top_k 2, ")
+    assert "alpha_c 0.125" in told
 
 
 def test_an_int8_model_on_a_machine_with_a_gpu_is_told_where_it_runs(

@@ -51,6 +51,7 @@ MANY = dataclasses.replace(
             GOOD, detection=OneThreshold(profile="release", suppression="soft", soft_sigma=0.3, widen=0)
         ),
         dataclasses.replace(GOOD, parity=None, preset="", training_data=""),
+        dataclasses.replace(MANY, networks=5, streaming=OneThreshold(profile="release", alpha_a=0.1 + 0.2, top_k=1)),
         dataclasses.replace(
             GOOD, detection=OneThreshold(alpha_c=1e-7), parity=dataclasses.replace(PARITY, reference_map=None, map=None)
         ),
@@ -100,6 +101,20 @@ def test_columns_are_all_or_those_of_a_stream() -> None:
         spatial.columns(1024, "")
 
 
+def streaming_of(**changes: object) -> str:
+    return json.dumps({**dataclasses.asdict(OneThreshold()), **changes})
+
+
+# One setting more, a value out of range, another kind of rule, and rules that a running video cannot follow.
+STREAMING = [
+    streaming_of(more=1),
+    streaming_of(alpha_a=2),
+    streaming_of(profile="multi-threshold"),
+    streaming_of(suppression="hard"),
+    streaming_of(min_score=0.5),
+    streaming_of(max_detections=9),
+]
+
 # What a setting of detection may be is tested with the settings, and here that texts of every form are read strictly.
 WRONG = {
     "format_version": ["1", "3", "one"],
@@ -118,6 +133,8 @@ WRONG = {
     "attention_values": ["3"],
     "precision": ["fp64"],
     "context_snippets": ["-1"],
+    "networks": ["0", "none"],
+    "streaming": ["none", "[]", "{}", '{"alpha_a": 0.5}', "{", "[" * 100_000, *STREAMING],
     "base": ["a\nb"],
     "parity": ["[]", "{}", "{"],
     "profile": ["multi", "x" * 100_000],
