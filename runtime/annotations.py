@@ -14,7 +14,7 @@ Weak means weak: with `times=False` no time is read, even if the file has it.
 
 import csv
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,15 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import AnnotationError
-from refineloc.runtime.files import atomic_write, csv_rows, csv_writer, finite_number, is_text, parse_json, read_text
+from refineloc.runtime.files import (
+    atomic_write,
+    csv_rows,
+    finite_number,
+    is_text,
+    parse_json,
+    read_text,
+    write_csv_rows,
+)
 
 __all__ = ["Annotations", "VideoAnnotation", "read_annotations", "read_regions", "write_annotations_csv"]
 
@@ -123,12 +131,13 @@ def write_annotations_csv(path: str | os.PathLike[str], annotations: Mapping[str
     with atomic_write(path) as handle:
         csv.writer(handle, lineterminator="\n").writerow(_CSV_COLUMNS)
         for video in annotations.values():
-            writer = csv_writer(handle, (video.name, *video.labels))
             tail = ["" if value is None else value for value in (video.duration_s, video.fps, video.frames)]
-            rows = zip(video.start.tolist(), video.end.tolist(), video.segment_labels, strict=True)
-            writer.writerows([video.name, start, end, label, *tail] for start, end, label in rows)
+            rows: Iterable[tuple[float | str, float | str, str]] = zip(
+                video.start.tolist(), video.end.tolist(), video.segment_labels, strict=True
+            )
             without = (label for label in video.labels if label not in video.segment_labels)
-            writer.writerows([video.name, "", "", label, *tail] for label in without)
+            rows = [*rows, *(("", "", label) for label in without)]
+            write_csv_rows(handle, (video.name, *video.labels), ([video.name, *row, *tail] for row in rows))
 
 
 def read_regions(path: str | os.PathLike[str]) -> dict[str, list[tuple[float, float]]]:
@@ -195,13 +204,15 @@ def _from_csv(source: Path, text: str, times: bool) -> dict[str, VideoAnnotation
 
 
 def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict[str, VideoAnnotation]:
-    document = parse_json(text, f"{source}", AnnotationError)
+    document = parse_json(text, f"{source}", AnnotationError, unique=True)
     database = document.get("database") if isinstance(document, dict) else None
     if not isinstance(database, dict):
         raise AnnotationError(f"{source}: expected ActivityNet's form, an object with a 'database' of videos")
     videos: dict[str, VideoAnnotation] = {}
     for name, entry in database.items():
         where = f"{source}: video {name!r}"
+        if not name.strip():
+            raise AnnotationError(f"{where}: its name is empty")
         if not isinstance(entry, dict) or not isinstance(entry.get("annotations", []), list):
             raise AnnotationError(f"{where}: expected an object with a list of 'annotations'")
         if subset is not None and entry.get("subset") != subset:
@@ -212,7 +223,7 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
         builder = _builder(entry, ("duration", "fps", "frame"), where, stated_subset)
         for annotation in entry.get("annotations", []):
             label = annotation.get("label") if isinstance(annotation, dict) else None
-            if not isinstance(label, str) or not label:
+            if not isinstance(label, str) or not label.strip():
                 raise AnnotationError(f"{where}: an annotation has no 'label'")
             builder.labels.add(label)
             segment = annotation.get("segment") if times else None

@@ -16,12 +16,12 @@ from refineloc.runtime.errors import DetectionError
 from refineloc.runtime.files import (
     atomic_write,
     csv_rows,
-    csv_writer,
     finite_number,
     is_text,
     output_ending,
     parse_json,
     read_text,
+    write_csv_rows,
 )
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.values import Segments
@@ -109,7 +109,7 @@ def write_detections(
         if kind == ".csv":
             csv.writer(handle, lineterminator="\n").writerow(_CSV_COLUMNS)
             for name, video in pairs:
-                csv_writer(handle, (name, *video.classes)).writerows((name, *record) for record in video)
+                write_csv_rows(handle, (name, *video.classes), ((name, *record) for record in video))
         elif kind == ".jsonl":
             for name, video in pairs:
                 handle.write(json.dumps({"video": name, "detections": _records(video)}, allow_nan=False) + "\n")
@@ -165,8 +165,13 @@ def _build(source: Path, raw: dict[str, list[_Row]]) -> dict[str, Detections]:
     classes = tuple(sorted({row[2] for row in rows}))
     for kind, names in (("video", raw), ("label", classes)):
         for name in names:
-            if not is_text(name):
-                raise DetectionError(f"{source}: {kind} {name!r}: holds half a character (a lone surrogate)")
+            problem = "" if is_text(name) else "holds half a character (a lone surrogate)"
+            if not name.strip():
+                problem = "is empty; give it a name"
+            if problem:
+                videos = raw if kind == "label" else ()
+                place = next((f" of video {v!r}" for v in videos if any(row[2] == name for row in raw[v])), "")
+                raise DetectionError(f"{source}: {kind} {name!r}{place}: {problem}")
     index = {label: i for i, label in enumerate(classes)}
     start = np.array([row[0] for row in rows], dtype=np.float64)
     end = np.array([row[1] for row in rows], dtype=np.float64)
@@ -191,7 +196,12 @@ def _rows_of_json(source: Path, text: str) -> dict[str, list[_Row]]:
     results = document.get("results", document) if isinstance(document, dict) else None
     if not isinstance(results, dict):
         raise DetectionError(f"{source}: expected ActivityNet's form, an object with 'results' by video")
-    return {name: _rows_of_records(f"{source}: video {name!r}", records) for name, records in results.items()}
+    raw = {name: _rows_of_records(f"{source}: video {name!r}", records) for name, records in results.items()}
+    # Of a video that is there twice, Python keeps the last. The text then has more segments than the value, or a label
+    # of that name; the slow way tells.
+    if text.count('"segment"') > sum(map(len, raw.values())):
+        parse_json(text, f"{source}", DetectionError, unique=True)
+    return raw
 
 
 def _rows_of_jsonl(source: Path, text: str) -> dict[str, list[_Row]]:
@@ -203,7 +213,9 @@ def _rows_of_jsonl(source: Path, text: str) -> dict[str, list[_Row]]:
         entry = parse_json(line, where, DetectionError)
         if not isinstance(entry, dict) or not isinstance(entry.get("video"), str):
             raise DetectionError(f"{where}: expected an object with 'video' and 'detections'")
-        raw.setdefault(entry["video"], []).extend(_rows_of_records(where, entry.get("detections")))
+        if entry["video"] in raw:
+            raise DetectionError(f"{where}: video {entry['video']!r} is there twice")
+        raw[entry["video"]] = _rows_of_records(where, entry.get("detections"))
     return raw
 
 
@@ -212,6 +224,8 @@ def _rows_of_csv(source: Path, text: str) -> dict[str, list[_Row]]:
     for where, row in csv_rows(text, _CSV_COLUMNS, source, DetectionError):
         # Spaces around names do not count, as in annotations.
         name, label = row["video-name"].strip(" \t"), row["label"].strip(" \t")
+        if not name or not label:
+            raise DetectionError(f"{where}: a video name or a label is empty")
         start, end, score = (finite_number(row[key], where, DetectionError) for key in ("t-start", "t-end", "score"))
         raw.setdefault(name, []).append((start, end, label, score))
     return raw

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 import select
 import shutil
 import stat
@@ -28,7 +29,6 @@ __all__ = [
     "atomic_write",
     "check_writable",
     "csv_rows",
-    "csv_writer",
     "finite_number",
     "is_file",
     "is_folder",
@@ -41,6 +41,7 @@ __all__ = [
     "read_text",
     "reason",
     "status_of",
+    "write_csv_rows",
     "writing",
 ]
 
@@ -48,6 +49,8 @@ _TEMPORARY = ".refineloc-"  # and eight characters of mkstemp's
 _SUFFIX = 12  # the longest suffix that a temporary file keeps; longer ones are no file type
 _STANDARD = "-"  # standard output, in the place of a file's name
 _WAIT_S = 10.0  # how long a pipe may be without a program at its other end
+# What spreadsheets run, the full-width signs in some countries; and what looks like it once it is written.
+_FORMULA = re.compile(r"'*\s*[=+\-@＝＋－＠]")
 _MAX_STREAM = 2**30  # bytes of an input; an endless one must end
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # of opening a pipe or a device; 0 on Windows
 
@@ -251,15 +254,29 @@ def csv_rows(
             if row and len(row) != len(header):
                 raise error(f"{where}: expected {len(header)} columns, got {len(row)}")
             if row:
-                yield where, dict(zip(header, row, strict=True))
+                yield where, {name: _cell(text) for name, text in zip(header, row, strict=True)}
     except csv.Error as problem:
         raise error(f"{source}: line {rows.line_num}: not a CSV: {problem}") from problem
 
 
-def parse_json(text: str, where: str, error: type[InputError]) -> Any:
-    """The value of a JSON text; what is wrong with it is an error of the type `error` that begins with `where`."""
+def parse_json(text: str, where: str, error: type[InputError], *, unique: bool = False) -> Any:
+    """The value of a JSON text; what is wrong with it is an error of the type `error` that begins with `where`.
+
+    Of a name that an object has twice, Python keeps the last value alone. With `unique` that is an error; it takes half
+    as long again.
+    """
+
+    def checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise error(f"{where}: {next(name for name in names if names.count(name) > 1)!r} is there twice")
+        return value
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=checked if unique else None)
+    except RefineLocError:
+        raise
     except (ValueError, RecursionError) as problem:
         raise error(f"{where}: not valid JSON: {problem}") from problem
 
@@ -275,13 +292,16 @@ def finite_number(value: Any, where: str, error: type[InputError]) -> float:
     return number
 
 
-def csv_writer(handle: IO[str], texts: Iterable[str]) -> Any:
-    """A writer of CSV rows that hold these texts, so that every reader of CSV gets them back unchanged.
+def write_csv_rows(handle: IO[str], texts: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows of these texts and of numbers, so that `csv_rows` gives them back unchanged.
 
+    A text that a spreadsheet would run as a formula gets an apostrophe before it, which says that it is text.
     Everything is quoted if a text has a carriage return: Python would not quote it, and readers take it for a line end.
     """
-    ends = any("\r" in text for text in texts)
-    return csv.writer(handle, lineterminator="\n", quoting=csv.QUOTE_ALL if ends else csv.QUOTE_MINIMAL)
+    written = {text: f"'{text}" if _FORMULA.match(text) else text for text in texts}
+    ends = any("\r" in text for text in written)
+    writer = csv.writer(handle, lineterminator="\n", quoting=csv.QUOTE_ALL if ends else csv.QUOTE_MINIMAL)
+    writer.writerows([written.get(cell, cell) for cell in row] for row in rows)
 
 
 def is_text(value: str) -> bool:
@@ -291,6 +311,11 @@ def is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _cell(text: str) -> str:
+    """A cell without the apostrophe that `write_csv_rows` put before it."""
+    return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
 
 
 def _temporary(path: str | os.PathLike[str], stream: bool) -> Path:

@@ -264,7 +264,7 @@ def _file_names(folder: Path, tracks: list[Track], ending: str) -> list[str]:
     for track in tracks:
         safe = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in track.video)
         if not safe.strip("."):
-            safe = "_" * max(len(safe), 1)
+            safe = "_" * len(safe)
         # Cut in bytes, as the limit is in bytes; a letter that the cut would halve is dropped.
         name = safe.encode()[: _LONGEST_NAME - len(ending)].decode(errors="ignore") + ending
         if name in names:

@@ -70,6 +70,8 @@ def read_wtalc_arrays(folder: Path, *, allow_pickle: bool = False, subset: str |
             raise AnnotationError(f"{where}: expected segments [start, end] and their labels: {error}") from error
         if len(bounds) != len(segment_labels):
             raise AnnotationError(f"{where}: {len(bounds)} segments and {len(segment_labels)} labels")
+        if not name.strip() or not all(label.strip() for label in video_labels):
+            raise AnnotationError(f"{where}: a video name or a label is empty")
         if name in videos:
             raise AnnotationError(f"{where}: is there twice")
         videos[name] = VideoAnnotation(

@@ -2,14 +2,17 @@
 
 import os
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import FeatureError, first_line
+from refineloc.runtime.files import is_text
 
-__all__ = ["CHANGED", "DAMAGED", "as_array", "check_array", "check_finite", "file_state"]
+__all__ = ["CHANGED", "DAMAGED", "as_array", "check_array", "check_finite", "check_names", "file_state"]
 
 # What h5py raises on files that are damaged inside; a FeatureError is a ValueError too, and is let through first.
 DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError)
@@ -83,6 +86,19 @@ def check_finite(features: npt.NDArray[Any], where: str) -> None:
             f"{where}: snippet {first} holds {value} ({int(bad.sum())} of {len(bad)} snippets do); "
             "extract this video's features again or leave it out"
         )
+
+
+def check_names(names: Iterable[str], path: Path) -> tuple[str, ...]:
+    """The names of videos, sorted; each must be one that any output can hold, and of one video."""
+    checked = tuple(sorted(names))
+    for before, name in zip(("", *checked), checked, strict=False):
+        if not name.strip():
+            raise FeatureError(f"{path}: video {name!r}: its name is empty")
+        if not is_text(name):
+            raise FeatureError(f"{path}: video {name!r}: its name is not UTF-8; give it another")
+        if name == before:
+            raise FeatureError(f"{path}: video {name!r}: is there twice")
+    return checked
 
 
 def check_array(shape: tuple[int, ...] | None, dtype: np.dtype[Any], where: str) -> None:

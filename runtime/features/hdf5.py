@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import FeatureError, MissingExtraError, first_line
-from refineloc.runtime.features.checks import CHANGED, DAMAGED, check_array, file_state
+from refineloc.runtime.features.checks import CHANGED, DAMAGED, check_array, check_names, file_state
 from refineloc.runtime.features.hdf5_chunks import REPACK, check_chunks, check_filters, filters_of, read_packed
 from refineloc.runtime.features.hdf5_virtual import is_virtual
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
@@ -38,12 +38,13 @@ class HDF5File(FeatureStore):
         self._file = _open(path)
         self._state = self._state_now()
         try:
-            names = sorted(self._file)
-            "".join(names).encode()
-        except DAMAGED as error:  # such as a UnicodeError: names that are not UTF-8
+            self.names = check_names(map(_text, self._file), path)
+        except FeatureError:
+            self._file.close()
+            raise
+        except DAMAGED as error:
             self._file.close()
             raise FeatureError(f"{path}: damaged HDF5 file: {first_line(error)}") from error
-        self.names = tuple(names)
 
     def close(self) -> None:
         self._file.close()
@@ -159,6 +160,11 @@ def _open(path: Path) -> h5py.File:
         raise FeatureError(
             f"{path}: not an HDF5 file, or cut short while it was copied: {first_line(error)}"
         ) from error
+
+
+def _text(name: str | bytes) -> str:
+    """A name; h5py gives one that is not UTF-8 as bytes."""
+    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
 
 
 def _attributes(item: Any, where: str) -> dict[str, Any]:

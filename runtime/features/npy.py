@@ -5,6 +5,7 @@ Files are read, not mapped into memory: a program that maps a file which another
 
 import contextlib
 import math
+import os
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import FeatureError, first_line
-from refineloc.runtime.features.checks import CHANGED, DAMAGED, check_array, file_state
+from refineloc.runtime.features.checks import CHANGED, DAMAGED, check_array, check_names, file_state
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
+from refineloc.runtime.files import is_folder, reason
 
 __all__ = ["NpyFolder"]
 
@@ -31,6 +33,15 @@ _LARGEST = 2**48  # numbers along an axis: keeps products small and prints short
 _BLOCK = 1 << 19  # bytes at a time of what is converted while it is read
 
 
+def _names_in(folder: Path) -> Iterator[str]:
+    """The videos of a folder: names of files without the ending."""
+    try:
+        # Not glob, to which a folder that cannot be read is an empty one.
+        yield from (name.removesuffix(".npy") for name in os.listdir(folder) if name.endswith(".npy"))
+    except OSError as error:
+        raise FeatureError(f"{folder}: cannot be read: {reason(error)}") from error
+
+
 class NpyFolder(FeatureStore):
     """A folder of VIDEO.npy, or of rgb/VIDEO.npy and flow/VIDEO.npy (joined flow first, as in RefineLoc's files)."""
 
@@ -38,14 +49,14 @@ class NpyFolder(FeatureStore):
         self.path = path
         self._max_video_bytes = max_video_bytes
         streams = [path / "flow", path / "rgb"]
-        self._folders = streams if all(folder.is_dir() for folder in streams) else [path]
-        names = [{file.stem for file in folder.glob("*.npy")} for folder in self._folders]
+        self._folders = streams if all(is_folder(folder, FeatureError) for folder in streams) else [path]
+        names = [set(_names_in(folder)) for folder in self._folders]
         if len(names) == 2 and names[0] != names[1]:
             unpaired = sorted(names[0] ^ names[1])
             raise FeatureError(
                 f"{path}: {len(unpaired)} videos have only one of rgb/ and flow/, the first is {unpaired[0]!r}"
             )
-        self.names = tuple(sorted(names[0]))
+        self.names = check_names(names[0], path)
         self._known = frozenset(self.names)  # for fast lookup among a hundred thousand files
 
     def __contains__(self, name: object) -> bool:

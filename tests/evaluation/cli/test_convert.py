@@ -154,7 +154,7 @@ def test_what_a_user_can_get_wrong(here: Path, run: Run, arguments: list[str], m
 
 @pytest.mark.parametrize("form", ["srt", "elan"])
 def test_names_of_videos_become_names_of_files(here: Path, run: Run, form: str) -> None:
-    names = ["../../evil", "a/b", "a\\b", "..", "", "con\nline", "x" * 300, "跳" * 200, "fine"]
+    names = ["../../evil", "a/b", "a\\b", "..", ".", "con\nline", "x" * 300, "跳" * 200, "fine"]
     (here / "odd.json").write_text(json.dumps({name: DETECTIONS["results"]["b"] for name in names if name != "a\\b"}))  # type: ignore[index]
     done = run("odd.json", "out", "--to", form)
     assert done.returncode == 0
