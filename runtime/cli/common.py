@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from refineloc.runtime.cli.plain import plain_arguments
 from refineloc.runtime.cli.streams import end_of_output, prepare_streams, visible
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.files import reason
@@ -23,7 +24,11 @@ def new_app(name: str) -> typer.Typer:
 
 
 def run_app(app: typer.Typer, options: Mapping[str, str] = MappingProxyType({})) -> NoReturn:
-    """Run a program that typer parses the command line of (see `run_main`)."""
+    """Run a program whose command line typer declares (see `run_main`)."""
+    command = app.registered_commands[0].callback
+    arguments = plain_arguments(command, sys.argv[1:]) if command else None
+    if command and arguments is not None:
+        run_main(partial(command, **arguments), options)
     run_main(partial(app, standalone_mode=True, prog_name=app.info.name), options)
 
 
@@ -54,6 +59,8 @@ def run_main(main: Callable[[], None], options: Mapping[str, str] = MappingProxy
 def _run(main: Callable[[], None], options: Mapping[str, str]) -> int:
     try:
         main()
+    except typer.Exit as ended:
+        return ended.exit_code
     except RefineLocError as error:
         option = options.get(error.parameter)
         fail(f"{error} ({option})" if option else error)
