@@ -1,4 +1,4 @@
-"""Print ratios against named peers: `python -m benchmarks [evaluation] [segments] [proposals] [nms] [runtime]`.
+"""Print ratios against named peers: `python -m benchmarks [evaluation] [segments] [proposals] [nms] ...`.
 
 Training has a program of its own, as it takes minutes: `python -m benchmarks.training`.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # for the NumPy twins
 
-from benchmarks import evaluation, nms, proposals, runtime, segments
+from benchmarks import evaluation, nms, proposals, runtime, segments, startup
 from benchmarks.timing import race, table
 
 
@@ -35,7 +35,7 @@ def memcpy_bandwidth() -> float:
 
 
 def main() -> None:
-    wanted = set(sys.argv[1:]) or {"evaluation", "segments", "proposals", "nms", "runtime"}
+    wanted = set(sys.argv[1:]) or {"evaluation", "segments", "proposals", "nms", "runtime", "startup"}
     bandwidth = memcpy_bandwidth()
     print(f"{machine()}; memcpy {bandwidth / 1e9:.1f} GB/s\n")
     rows = []
@@ -49,6 +49,8 @@ def main() -> None:
         rows += nms.rows() + nms.batched()
     if "runtime" in wanted:
         rows += runtime.rows()
+    if "startup" in wanted:
+        rows += startup.rows()
     print(table(rows))
 
 

@@ -1,7 +1,5 @@
 """Evaluation of the authors' predictions for iteration 0 (35,308 segments, ActivityNet v1.2) at 10 thresholds."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,7 @@ TRUTH = RELEASE / "activitynet_v1-2_valid_groundtruth.csv"
 
 
 def rows() -> list[Row]:
-    """The function against two evaluators that get their tables ready-made, and the command against starting Python."""
+    """The function against two evaluators that get their tables ready-made."""
     if not PREDICTIONS.exists():
         print(f"evaluation: left out, {PREDICTIONS} is not here")
         return []
@@ -43,16 +41,4 @@ def rows() -> list[Row]:
     return [
         Row(subject, "pandas, as ActivityNet's kit", ours_s, pandas_s, "at least 1,000"),
         Row(subject, "NumPy", ours_s, numpy_s, "at least 80"),
-        process(),
     ]
-
-
-def process() -> Row:
-    """The whole of `refineloc-eval`, with reading both files, against a Python that imports NumPy."""
-    command = str(Path(sys.executable).parent / "refineloc-eval")
-    whole_s, start_s = race(
-        lambda: subprocess.run([command, str(PREDICTIONS), str(TRUTH)], check=True, stdout=subprocess.DEVNULL),
-        lambda: subprocess.run([sys.executable, "-c", "import numpy"], check=True),
-        budget_s=8,
-    )
-    return Row("refineloc-eval, the process", "python -c 'import numpy'", whole_s, start_s, "at least 0.25")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 import zipfile
 from collections.abc import Iterable
@@ -156,6 +157,14 @@ def test_the_installed_wheel_runs(built: tuple[Path, Path], tmp_path: Path) -> N
     )
     printed = python("-c", code, cwd=tmp_path)
     assert printed.count(str(target)) == 2
+
+
+def test_wheels_are_built_with_tests_that_are_there() -> None:
+    """The workflow's command, which no CI here runs."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cibuildwheel"]
+    paths = re.findall(r"\{project\}/(\S+)", settings["test-command"])
+    assert len(paths) > 3
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_console_scripts_answer() -> None:
