@@ -21,6 +21,7 @@ import argparse
 import asyncio
 import contextlib
 import io
+import logging
 import math
 import tempfile
 import tokenize
@@ -37,11 +38,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from refineloc.runtime import Detections, Detector, EngineError, FeatureError, InputError, open_features
+from refineloc.runtime import Detections, Detector, EngineError, FeatureError, InputError, ModelError, open_features
 
 MEBIBYTE = 2**20
 SLOWEST = 64 * 1024  # bytes a second, the least rate of a body after its first seconds
 FIRST_SECONDS = 5.0
+DISCARDED = 4  # times the limit of a body: how much of a refused one is read
+LOG = logging.getLogger("uvicorn.error")
 HEADER_BYTES = 1 << 16  # of a .npy file; NumPy refuses more than 10,000
 # What NumPy raises on headers, which it reads with Python's parser.
 UNREADABLE: tuple[type[Exception], ...] = (
@@ -62,7 +65,8 @@ def create_app(
 
     Args:
         detector: with threads=1 if several workers share the cores.
-        max_body_bytes: limit for one request; a larger one gets 413 before it is read to its end.
+        max_body_bytes: limit for one request; a larger one gets 413. The rest of it is read and thrown away, up to
+            four times the limit, as many clients read no answer before they have sent all.
         max_snippets: limit for all videos of one request.
         body_seconds: time that a client may take to send the body.
         workers: number of requests in work at the same time; others wait, once their body is complete. All bodies
@@ -76,9 +80,12 @@ def create_app(
     async def bad_input(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 422)
 
+    # What is wrong with the model or the machine is for the log, not for strangers: it names files.
+    @app.exception_handler(ModelError)
     @app.exception_handler(EngineError)
-    async def no_engine(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 503)
+    async def no_model(_: Request, error: Exception) -> JSONResponse:
+        LOG.error("%s", error)
+        return JSONResponse({"detail": "the service cannot run its model now"}, 503)
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -120,7 +127,7 @@ class Held:
         try:
             yield body
         finally:
-            self.left += len(body.content)
+            body.drop()
 
 
 class Body:
@@ -141,24 +148,46 @@ class Body:
         self._held.left -= len(part)
         self.content += part
 
+    def drop(self) -> None:
+        """Give back what was received."""
+        self._held.left += len(self.content)
+        self.content = bytearray()
+
 
 async def _read(request: Request, body: Body, limit: int, seconds: float) -> None:
+    """Receive a body. A refused one is received too, and thrown away: a client that still sends would see a reset."""
+    too_large = HTTPException(413, f"the body may have {limit} bytes")
+    refusal: HTTPException | None = None
     # The stated length may be missing or wrong, so the received bytes are counted too.
     stated = request.headers.get("content-length", "0")
     if stated.isdigit() and int(stated) > limit:
-        raise HTTPException(413, f"the body may have {limit} bytes")
+        refusal = too_large
+        if "expect" in request.headers:  # the client waits for the answer, or for "100 Continue", before it sends
+            raise refusal
     begun = asyncio.get_running_loop().time()
+    received = 0
     try:
         async with asyncio.timeout(min(seconds, FIRST_SECONDS)) as patience:
             async for part in request.stream():
-                body.add(part)
-                if len(body.content) > limit:
-                    raise HTTPException(413, f"the body may have {limit} bytes")
-                patience.reschedule(begun + min(seconds, FIRST_SECONDS + len(body.content) / SLOWEST))
+                received += len(part)
+                if refusal is None:
+                    try:
+                        body.add(part)
+                    except HTTPException as error:
+                        refusal = error
+                    refusal = too_large if received > limit else refusal
+                if refusal is not None:
+                    body.drop()
+                    if received > DISCARDED * limit:
+                        break
+                patience.reschedule(begun + min(seconds, FIRST_SECONDS + received / SLOWEST))
     except TimeoutError:
-        raise HTTPException(408, f"the body came too slowly, or took longer than {seconds:g} seconds") from None
+        slow = HTTPException(408, f"the body came too slowly, or took longer than {seconds:g} seconds")
+        raise refusal or slow from None
     except ClientDisconnect:
         raise HTTPException(400, "the client went away") from None
+    if refusal is not None:
+        raise refusal
 
 
 def _detect(
@@ -189,7 +218,7 @@ def read_npy(body: bytes | bytearray) -> npt.NDArray[Any]:
         shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
     except UNREADABLE as error:
         raise FeatureError("the body is not a readable .npy file") from error
-    if len(shape) != 2 or min(shape) < 0:
+    if len(shape) != 2 or any(type(size) is not int or size < 0 for size in shape):  # True is an int too
         raise FeatureError(f"expected features of shape T x D, got {_short(shape)}")
     if dtype.kind != "f" or dtype.subdtype is not None:
         raise FeatureError(f"expected float32 or float16 features, got dtype {_short(dtype)}")

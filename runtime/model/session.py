@@ -221,9 +221,10 @@ class Session:
                     where = names[index] if names is not None else f"video {index} of the call"
                     precision = self.metadata.precision
                     other = "; fp32 has more room" if precision == "fp16" else ""
+                    # Without the model's path: a service passes on what is wrong with features.
                     return FeatureError(
                         f"{where}: its features, as large as {np.abs(video).max():.3g}, overflow in the {precision} "
-                        f"model {self.name}{other}; extract this video's features again or leave it out"
+                        f"model{other}; extract this video's features again or leave it out"
                     )
         return ModelError(f"{self.name}: its scores have values not finite; the file is damaged, export it again")
 

@@ -8,6 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +22,7 @@ import numpy.typing as npt
 import pytest
 from waiting import LAST_RESORT_S
 
-from refineloc.runtime import Detector
+from refineloc.runtime import Detector, EngineError, ModelError
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
@@ -175,6 +177,8 @@ NOT_READABLE = "not a readable .npy file"
         (headed("('<f4', (12,))", "(2, 2)", bytes(192)), 422, "dtype"),
         (headed("{'a': 1}", "(2, 24)", bytes(192)), 422, NOT_READABLE),
         (headed(F4, "(2.5, 24)", bytes(192)), 422, NOT_READABLE),
+        (headed(F4, "(True, True)", bytes(4)), 422, r"shape T x D, got \(True, True\)"),
+        (npy(np.full((2, 24), 3e38, np.float32)), 422, "overflow in the fp32 model; extract"),
         (npy_of("{'descr': (\n"), 422, NOT_READABLE),  # tokenize.TokenError
         (npy_of("(" * 5000 + "\n"), 422, NOT_READABLE),
         (b"\x93NUMPY", 422, NOT_READABLE),
@@ -188,6 +192,7 @@ def test_bad_requests_are_told_why(service: str, body: bytes, status: int, detai
     assert re.search(detail, answer.json()["detail"])
     assert len(answer.json()["detail"]) < 200
     assert "/tmp" not in answer.text
+    assert "model.onnx" not in answer.text
 
 
 def test_a_body_of_no_stated_length_is_counted(service: str) -> None:
@@ -196,6 +201,64 @@ def test_a_body_of_no_stated_length_is_counted(service: str) -> None:
             yield bytes(2**16)
 
     assert post(f"{service}/detect", params={"fps": 25}, content=parts()).status_code == 413
+
+
+@pytest.mark.parametrize("size", [LIMIT_MIB * 2**20 + 1, 4 * LIMIT_MIB * 2**20])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_clients_that_send_too_much_and_close_get_their_answer(service: str, size: int, chunked: bool) -> None:
+    """Sixteen at a time, by urllib, which asks to close and reads no answer before it has sent all."""
+
+    def ask(_: int) -> int:
+        parts = iter([bytes(2**16)] * (size // 2**16) + [bytes(size % 2**16)])
+        request = urllib.request.Request(
+            f"{service}/detect?fps=25", data=parts if chunked else bytes(size), method="POST"
+        )
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=LAST_RESORT_S)
+        caught.value.close()
+        return caught.value.code
+
+    with ThreadPoolExecutor(16) as clients:
+        codes = list(clients.map(ask, range(16)))
+    # All bodies together are limited too: 8 times the limit of one.
+    assert set(codes) <= {413, 503}
+    assert chunked or set(codes) == {413}
+
+
+def test_a_client_that_waits_for_100_continue_is_told_at_once(service: str) -> None:
+    host, port = service.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), LAST_RESORT_S) as client:
+        head = f"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: {2**40}\r\nExpect: 100-continue\r\n\r\n"
+        client.sendall(head.encode())
+        assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    "error", [EngineError("/srv/secret/model.onnx: fails"), ModelError("/srv/secret/model.onnx: bad")]
+)
+def test_what_is_wrong_with_the_model_is_logged_and_not_told(
+    model_path: Path,
+    load_example: Callable[[str], Any],
+    features: npt.NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    detector = Detector(model_path, provider="cpu", threads=1)
+    monkeypatch.setattr(detector, "detect", fail)
+    app = load_example("service.py").create_app(detector)
+
+    async def ask() -> Any:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.post("/detect", params={"fps": 25}, content=npy(features))
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()) == (503, {"detail": "the service cannot run its model now"})
+    assert "secret" in caplog.text
 
 
 def test_no_fps_and_bad_fps(service: str, features: npt.NDArray[np.float32]) -> None:
@@ -287,6 +350,35 @@ def test_a_body_that_trickles_is_given_up(load_example: Callable[[str], Any]) ->
         with pytest.raises(service_module.HTTPException, match="too slowly") as caught:
             runner.run(read(b"a"))
     assert caught.value.status_code == 408
+
+
+@pytest.mark.parametrize(("all_bodies", "status"), [(2**30, 413), (2**15, 503)])
+def test_an_endless_body_is_read_no_further_than_four_times_the_limit(
+    load_example: Callable[[str], Any], all_bodies: int, status: int
+) -> None:
+    service_module = load_example("service.py")
+    held = service_module.Held(all_bodies)
+    parts = 0
+
+    class Request:
+        headers: ClassVar[dict[str, str]] = {}
+
+        async def stream(self) -> AsyncIterator[bytes]:
+            nonlocal parts
+            while True:
+                parts += 1
+                yield bytes(2**14)
+                assert held.left >= all_bodies - 2**16, "what is thrown away is given back"
+
+    async def read() -> None:
+        with held.body() as body:
+            await service_module._read(Request(), body, 2**16, 30.0)
+
+    with pytest.raises(service_module.HTTPException) as caught:
+        asyncio.run(read())
+    assert caught.value.status_code == status
+    assert parts * 2**14 == 4 * 2**16 + 2**14
+    assert held.left == all_bodies
 
 
 def test_all_bodies_together_have_a_limit(load_example: Callable[[str], Any]) -> None:
