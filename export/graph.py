@@ -22,6 +22,7 @@ from refineloc.runtime.errors import ModelError, first_line
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
 from refineloc.training.models.ensemble import Ensemble
+from refineloc.training.models.standardised import Standardised
 
 __all__ = ["OPSET", "build_graph", "check_graph", "model_bytes"]
 
@@ -38,7 +39,8 @@ class _PackedModel(nn.Module):
     def __init__(self, model: BaseModel, half: bool) -> None:
         super().__init__()
         self.model = model
-        self.half_precision = half
+        # A model that standardises takes float32, and rounds what it has standardised.
+        self.half_precision = half and not any(isinstance(module, Standardised) for module in model.modules())
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """`features` float32 [S, D], `lengths` int64 [V] -> C̄ [S, N], Ā^bf_fg [S], Ā^time [S], ŷ [V, N]."""

@@ -125,7 +125,7 @@ def _metadata(
     return ModelMetadata(
         classes=classes,
         width=width,
-        **config.features.model_dump(),
+        **config.features.model_dump(exclude={"standardise"}),  # a part of the graph
         detection=config.detection,
         preset=config.preset,
         base=config.model.base,

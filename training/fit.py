@@ -16,12 +16,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.segments.values import Scores
 from refineloc.training.data.split import Batch, Split
+from refineloc.training.data.statistics import column_statistics
 from refineloc.training.losses import pseudo_losses
 from refineloc.training.machine import parallel
 from refineloc.training.models.base_model import BaseModel, Outputs, build_model
 from refineloc.training.models.layers.activations import Activations
+from refineloc.training.models.standardised import Standardised
 from refineloc.training.run.checkpoint import Checkpoint, Draws, NetworkKey, State
-from refineloc.training.scoring import Gathered, in_chunks, outputs_of
+from refineloc.training.scoring import Gathered, outputs_of
 from refineloc.training.settings.config import Config
 
 __all__ = ["Epoch", "Labelled", "TrainingError", "fit", "seed_of", "with_least_steps"]
@@ -147,7 +149,10 @@ def _begin(config: Config, split: Split, iteration: int, network: NetworkKey) ->
     settings = config.training
     draws = Draws(seed_of(config, iteration, 2, network=network), split.device)
     with draws.active():
-        model = build_model(config.model, split.width, len(split.classes)).to(split.device)
+        model = build_model(config.model, split.width, len(split.classes))
+    if config.features.standardise:
+        model = Standardised(model, *column_statistics(split))
+    model = model.to(split.device)
     optimizer = Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     scheduler = ReduceLROnPlateau(optimizer, factor=settings.decay, patience=settings.patience)
     shuffle = torch.Generator().manual_seed(seed_of(config, iteration, 3, network=network))
@@ -201,7 +206,7 @@ def _validate(config: Config, model: BaseModel, val: Labelled, scored: bool) -> 
     total = torch.zeros(3, dtype=torch.float64, device=val.split.device)
     gathered = Gathered(val.split) if scored else None
     with torch.inference_mode():
-        for batch in val.split.batches(parallel.share(in_chunks(val.split.lengths))):
+        for batch in val.split.batches(parallel.share(val.split.chunks())):
             outputs = outputs_of(model, batch, config.training.precision)
             loss, activations = _loss(config, model, outputs, batch, val)
             total += loss * len(batch.videos)

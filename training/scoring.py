@@ -1,6 +1,6 @@
 """What a model says about a split: scores, the detections that they become, and how good these are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,9 +17,7 @@ from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations
 from refineloc.training.settings.config import Arithmetic, Config
 
-__all__ = ["Gathered", "detect", "in_chunks", "outputs_of", "predict", "quality"]
-
-_SNIPPETS_A_CALL = 16_384  # bounds the memory, and fills the matrix products
+__all__ = ["Gathered", "detect", "outputs_of", "predict", "quality"]
 
 
 def outputs_of(model: BaseModel, batch: Batch, precision: Arithmetic = "float32") -> Outputs:
@@ -34,7 +32,7 @@ def predict(model: BaseModel, split: Split, precision: Arithmetic = "float32") -
     model.eval()
     gathered = Gathered(split)
     with torch.inference_mode():
-        for batch in split.batches(parallel.share(in_chunks(split.lengths))):
+        for batch in split.batches(parallel.share(split.chunks())):
             outputs = outputs_of(model, batch, precision)
             gathered.put(batch.videos, batch.rows, model.activations(outputs, batch.lengths))
     return gathered.scores()
@@ -83,11 +81,3 @@ def quality(detections: Mapping[str, Detections] | None, truth: Annotations | No
         "average_mAP": float(evaluation.average_mAP),
         "mAP": {f"{tiou:.2f}": float(value) for tiou, value in by_threshold},
     }
-
-
-def in_chunks(lengths: Tensor) -> Sequence[Tensor]:
-    """All videos in order, in groups of about as many snippets as one call takes."""
-    call = (torch.cumsum(lengths, 0) - 1) // _SNIPPETS_A_CALL
-    _, counts = torch.unique_consecutive(call, return_counts=True)
-    chunks: Sequence[Tensor] = torch.split(torch.arange(len(lengths)), counts.tolist())
-    return chunks

@@ -51,7 +51,7 @@ def make_run(folder: Path, iterations: int = 2, models: int = 1, orders: Sequenc
         record = {"iteration": iteration, "validation_loss": 1.0, "best_epoch": 0, "members": members, **further}
         if orders:
             record["attention_order"] = orders[iteration]
-        run.add_iteration(record, build_models(config.model, 16, 3, models), None)
+        run.add_iteration(record, build_models(config, 16, 3), None)
 
 
 def test_an_iteration_of_a_run(export: Export, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from refineloc.training.settings.config import Config
 __all__ = ["Batch", "OnDisk", "Split", "load_split"]
 
 _CPU = torch.device("cpu")
+_SNIPPETS_A_CALL = 16_384  # bounds the memory, and fills the matrix products
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,13 @@ class Split:
     def bytes_held(self) -> int:
         """What the features take in memory."""
         return self.features.nbytes if isinstance(self.features, Tensor) else 0
+
+    def chunks(self) -> Sequence[Tensor]:
+        """All videos in order (indices, on the CPU), in groups of about as many snippets as one call takes."""
+        call = (torch.cumsum(self.lengths, 0) - 1) // _SNIPPETS_A_CALL
+        _, counts = torch.unique_consecutive(call, return_counts=True)
+        chunks: Sequence[Tensor] = torch.split(torch.arange(len(self)), counts.tolist())
+        return chunks
 
     def batches(self, groups: Sequence[Tensor], windows: Tensor | None = None) -> Iterator[Batch]:
         """Each group of videos (indices, on the CPU) as a batch, in this order.

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from refineloc.training.models.base_model import BaseModel, Outputs, build_model
 from refineloc.training.models.layers.activations import Activations, pooled
-from refineloc.training.settings.model import ModelConfig
+from refineloc.training.models.standardised import Standardised
+from refineloc.training.settings.config import Config
 
-__all__ = ["Ensemble", "build_models"]
+__all__ = ["Ensemble", "build_models", "build_network"]
 
 
 class Ensemble(BaseModel):
@@ -64,8 +65,13 @@ class Ensemble(BaseModel):
         raise NotImplementedError("an ensemble is not trained as a whole")
 
 
-def build_models(settings: ModelConfig, width: int, classes: int, models: int) -> BaseModel:
-    """Fresh networks of a base model: one, or an `Ensemble` of several; arguments as for `build_model`."""
-    if models == 1:
-        return build_model(settings, width, classes)
-    return Ensemble([build_model(settings, width, classes) for _ in range(models)])
+def build_network(config: Config, width: int, classes: int) -> BaseModel:
+    """A fresh network of a run, for weights to be loaded into."""
+    model = build_model(config.model, width, classes)
+    return Standardised(model, torch.zeros(width), torch.ones(width)) if config.features.standardise else model
+
+
+def build_models(config: Config, width: int, classes: int) -> BaseModel:
+    """The fresh model of an iteration, for weights to be loaded into: a network, or an `Ensemble` of several."""
+    networks = [build_network(config, width, classes) for _ in range(config.training.models)]
+    return networks[0] if len(networks) == 1 else Ensemble(networks)

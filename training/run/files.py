@@ -28,8 +28,8 @@ from refineloc.runtime.files import atomic_write, make_folder, writing
 from refineloc.training.data.record import DataRecord
 from refineloc.training.machine import parallel
 from refineloc.training.members import Network
-from refineloc.training.models.base_model import BaseModel, build_model
-from refineloc.training.models.ensemble import build_models
+from refineloc.training.models.base_model import BaseModel
+from refineloc.training.models.ensemble import build_models, build_network
 from refineloc.training.run.checkpoint import Checkpoint, NetworkKey
 from refineloc.training.run.folder import RunFolder
 from refineloc.training.settings.config import Config, validated
@@ -156,7 +156,7 @@ class Run:
         """
         networks = {}
         for (member, attempt), path in self.files.networks(len(self.records)).items():
-            model = build_model(self.config.model, self.data.width, len(self.data.classes))
+            model = build_network(self.config, self.data.width, len(self.data.classes))
             stated = _load_weights(path, model)
             key = NetworkKey(member, attempt)
             with _reading(path):
@@ -255,7 +255,7 @@ def load_iteration(folder: Path, iteration: int) -> LoadedIteration:
 
 def _load_model(weights: Path, config: Config, data: DataRecord) -> BaseModel:
     """On the CPU, in evaluation mode."""
-    model = build_models(config.model, data.width, len(data.classes), config.training.models)
+    model = build_models(config, data.width, len(data.classes))
     _load_weights(weights, model)
     return model.eval()
 

@@ -42,6 +42,11 @@ class FeatureConfig(Section):
     stream_order: StreamOrder = Field(
         "temporal-spatial", description="how the streams lie in the files; RefineLoc's have the temporal first"
     )
+    standardise: bool = Field(
+        False,
+        description="bring each column to mean 0 and standard deviation 1 over the training snippets; the model file "
+        "does it itself (our choice; paper: not)",
+    )
     snippet_frames: int = Field(16, ge=1, description="H, frames a snippet: 16 for I3D, 15 for TSN (section 4.1)")
 
 
