@@ -1,7 +1,8 @@
 """Non-maximum suppression of segments on a time line, many groups (a class in a video) at once.
 
-All kinds look only at segments that may overlap: positions are sorted by start, and a segment's neighbours lie in
-a window around its own. tIoU > threshold is tested as intersection > threshold * union, so that segments of length zero
+All kinds look only at segments that may overlap. Where a group's segments come by start, as those of detection do, they
+fall into clusters that do not touch, and each is a task of its own. Else, or within a large cluster, positions are
+sorted by start, and a segment's neighbours lie in a window around its own. tIoU > threshold is tested as intersection > threshold * union, so that segments of length zero
 need no special case.
 """
 
@@ -39,7 +40,7 @@ def hard_nms(start, end, score, group, *, tiou_threshold):
         tiou_threshold: in [0, 1]; a segment of tIoU > threshold (strictly) with a kept one is dropped.
 
     Returns:
-        indices of the kept segments, by group, then by falling score; int64.
+        indices of the kept segments, rising; int64.
 
     Raises:
         TypeError: groups that are no integers, or that int64 does not hold.
@@ -56,8 +57,8 @@ def vote_nms(start, end, score, group, *, tiou_threshold):
         as `hard_nms`.
 
     Returns:
-        indices of the kept segments, those of `hard_nms` in its order (by group, then by falling own score), int64;
-        their new scores: the own one plus those of the dropped, added in input order, float64.
+        indices of the kept segments, those of `hard_nms`, int64; their new scores: the own one plus those of the dropped,
+        added in input order, float64.
 
     Raises:
         TypeError, ValueError: as `hard_nms`.
@@ -85,7 +86,7 @@ def fuse_nms(start, end, score, group, *, tiou_threshold, temperature):
         temperature: above 0; the lower, the more the best of them counts.
 
     Returns:
-        indices of the kept segments, those of `hard_nms` in its order, int64; their new start and end, float64: those
+        indices of the kept segments, those of `hard_nms`, int64; their new start and end, float64: those
         of the kept one, plus the weighted mean distance from it, with sums in input order. Its score stays.
 
     Raises:
@@ -95,25 +96,34 @@ def fuse_nms(start, end, score, group, *, tiou_threshold, temperature):
         raise ValueError(f"temperature: expected a number above 0, got {temperature}")
     cdef Input given = Input(start, end, score, group, tiou_threshold)
     kept = _greedy(given)
-    moved = np.zeros((3, given.n), _float64)
-    cdef double[::1] sum_weight = moved[0]
-    cdef double[::1] sum_start = moved[1]
-    cdef double[::1] sum_end = moved[2]
+    fused_start, fused_end = _empty(len(kept), _float64), _empty(len(kept), _float64)
+    cdef const i64[::1] index = kept
+    cdef double[::1] out_start = fused_start
+    cdef double[::1] out_end = fused_end
+    # Sums of the weights and of the weighted distances from the kept one; the rows are free by now.
+    cdef double[::1] weights = given.doubles[START]
+    cdef double[::1] to_start = given.doubles[START_SORTED]
+    cdef double[::1] to_end = given.doubles[END_SORTED]
     cdef double scale = temperature, weight
     cdef Py_ssize_t i, owner
     with nogil:
         for i in range(given.n):
+            weights[i] = to_start[i] = to_end[i] = 0.0
+        for i in range(given.n):
             owner = given.ints[OWNER, i]
             if owner == i:
-                sum_weight[i] += 1.0
+                weights[i] += 1.0
                 continue
             # At most 1, as no score is above that of the one that drops it: so that nothing overflows.
             weight = exp((given.score[i] - given.score[owner]) / scale)
-            sum_weight[owner] += weight
-            sum_start[owner] += weight * (given.start[i] - given.start[owner])
-            sum_end[owner] += weight * (given.end[i] - given.end[owner])
-    shift = moved[1:, kept] / moved[0, kept]
-    return kept, given.start_array[kept] + shift[0], given.end_array[kept] + shift[1]
+            weights[owner] += weight
+            to_start[owner] += weight * (given.start[i] - given.start[owner])
+            to_end[owner] += weight * (given.end[i] - given.end[owner])
+        for i in range(index.shape[0]):
+            owner = index[i]
+            out_start[i] = given.start[owner] + to_start[owner] / weights[owner]
+            out_end[i] = given.end[owner] + to_end[owner] / weights[owner]
+    return kept, fused_start, fused_end
 
 
 def soft_nms(start, end, score, group, *, method="gaussian", sigma=0.5, tiou_threshold=0.3, min_score=0.001):
@@ -128,7 +138,7 @@ def soft_nms(start, end, score, group, *, method="gaussian", sigma=0.5, tiou_thr
         min_score: segments whose score is below, or falls below, are dropped; at least 0.
 
     Returns:
-        indices of the kept segments, by group, then by falling new score, int64; their new scores, float64.
+        indices of the kept segments, rising, int64; their new scores, float64.
 
     Raises:
         TypeError, ValueError: as `hard_nms`; a negative score, an unknown method or a setting out of range.
@@ -159,19 +169,22 @@ def soft_nms(start, end, score, group, *, method="gaussian", sigma=0.5, tiou_thr
             if members:
                 _sort(given, members)
                 count = _soft_sweep(given, members, decay, count)
-    return given.ints_array[KEPT, :count].copy(), given.doubles_array[LOWERED, :count].copy()
+    kept = given.ints_array[KEPT, :count]
+    order = kept.argsort()
+    return kept[order], given.doubles_array[LOWERED, :count][order]
 
 
 cdef class Input:
     """The checked arguments, and room to work in for the largest group."""
 
     cdef Py_ssize_t n
+    cdef bint by_start  # the segments of each group come by rising start
     cdef double threshold
     cdef const double[::1] start
     cdef const double[::1] end
     cdef const double[::1] score
     cdef const i64[::1] group
-    cdef object start_array, end_array, doubles_array, ints_array
+    cdef object doubles_array, ints_array
     cdef double[:, ::1] doubles
     cdef i64[:, ::1] ints
     cdef u64[:, ::1] sorting
@@ -188,7 +201,6 @@ cdef class Input:
         if not 0.0 <= tiou_threshold <= 1.0:
             raise ValueError(f"tiou_threshold: expected a number from 0 to 1, got {tiou_threshold}")
         self.threshold = tiou_threshold
-        self.start_array, self.end_array = start, end
         self.start, self.end, self.score, self.group = start, end, score, group
         self.n = start.shape[0]
         if self.n >= 1 << 32:
@@ -217,16 +229,26 @@ cdef class Input:
             sort_by_key(self.sorting, self.n)
             for i in range(self.n):
                 self.ints[ORDER, i] = self.sorting[PLACE, i]
+        self.by_start = True
+        cdef Py_ssize_t before, after
+        for i in range(1, self.n):
+            before, after = self.ints[ORDER, i - 1], self.ints[ORDER, i]
+            self.by_start &= self.group[before] != self.group[after] or self.start[before] <= self.start[after]
 
 
 cdef Py_ssize_t _gather(Input given, Py_ssize_t begin) noexcept nogil:
-    """Copy the group that begins at `begin` of the order by groups into the room; returns how many members it has."""
+    """Copy the segments from `begin` of the order by groups on that may overlap into the room; returns how many.
+
+    They are a group; where its segments come by start, only those up to the first that starts after all before it end.
+    """
     cdef Py_ssize_t i, members = 0
     cdef i64 group = given.group[given.ints[ORDER, begin]]
+    cdef double reach = 0.0
     while begin + members < given.n:
         i = given.ints[ORDER, begin + members]
-        if given.group[i] != group:
+        if given.group[i] != group or (given.by_start and members > 0 and given.start[i] >= reach):
             break
+        reach = given.end[i] if members == 0 else max(reach, given.end[i])
         given.doubles[START, members] = given.start[i]
         given.doubles[END, members] = given.end[i]
         given.doubles[SCORE, members] = given.score[i]
@@ -239,7 +261,7 @@ cdef Py_ssize_t _gather(Input given, Py_ssize_t begin) noexcept nogil:
 
 
 cdef _greedy(Input given):
-    """Indices of the kept segments; the row OWNER: of each segment the kept one that dropped it (itself where kept)."""
+    """Indices of the kept segments, rising; the row OWNER: of each segment the kept one that dropped it (itself where kept)."""
     cdef Py_ssize_t begin = 0, count = 0, members, i
     with nogil:
         while begin < given.n:
@@ -249,7 +271,14 @@ cdef _greedy(Input given):
             if members:
                 _sort(given, members)
                 count = _sweep(given, members, count)
-    return given.ints_array[KEPT, :count].copy()
+    kept = _empty(count, _int64)
+    cdef i64[::1] out = kept
+    count = 0
+    for i in range(given.n):
+        if given.ints[OWNER, i] == i:
+            out[count] = i
+            count += 1
+    return kept
 
 
 cdef Py_ssize_t _rounds(Input given, Py_ssize_t* members, Py_ssize_t count) noexcept nogil:
@@ -304,7 +333,8 @@ cdef void _sort(Input given, Py_ssize_t m) noexcept nogil:
     for k in range(m):
         given.sorting[KEY, k] = rising(given.doubles[START, k])
         given.sorting[PLACE, k] = k
-    sort_by_key(given.sorting, m)
+    if not given.by_start:
+        sort_by_key(given.sorting, m)
     for k in range(m):
         member = given.sorting[PLACE, k]
         given.ints[RANK, member] = k

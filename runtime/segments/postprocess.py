@@ -94,25 +94,22 @@ def _suppressed(detected: Segments, rules: Rules) -> Segments:
     if rules.suppression == "soft":  # which cannot lower a negative score
         detected = detected.take(np.flatnonzero(detected.score >= 0))
     # The segments of a class of a video lie together.
-    is_next = (np.diff(detected.video) != 0) | (np.diff(detected.label) != 0)
-    group = np.concatenate([[0], np.cumsum(is_next)])[: len(detected.score)]
+    group = np.zeros(len(detected.score), dtype=np.int64)
+    is_next = (detected.video[1:] != detected.video[:-1]) | (detected.label[1:] != detected.label[:-1])
+    np.cumsum(is_next, out=group[1:])
     # Snippets first..last cover [first, last + 1).
-    start, end, score = detected.first, detected.last + 1, detected.score
+    columns = detected.first, detected.last + 1, detected.score, group
     if rules.suppression == "hard":
-        kept = nms.hard_nms(start, end, score, group, tiou_threshold=rules.tiou)
-    elif rules.suppression == "vote":
-        kept, new_score = nms.vote_nms(start, end, score, group, tiou_threshold=rules.tiou)
-        score[kept] = new_score
-    elif rules.suppression == "soft":
-        least = max(rules.min_score or 0.0, 0.0)
-        kept, new_score = nms.soft_nms(start, end, score, group, sigma=rules.soft_sigma, min_score=least)
-        score[kept] = new_score
+        return detected.take(nms.hard_nms(*columns, tiou_threshold=rules.tiou))
+    if rules.suppression == "fuse":
+        kept, start, end = nms.fuse_nms(*columns, tiou_threshold=rules.tiou, temperature=rules.fuse_temperature)
+        return detected.take(kept)._replace(first=start, last=end - 1)
+    if rules.suppression == "vote":
+        kept, score = nms.vote_nms(*columns, tiou_threshold=rules.tiou)
     else:
-        kept, new_start, new_end = nms.fuse_nms(
-            start, end, score, group, tiou_threshold=rules.tiou, temperature=rules.fuse_temperature
-        )
-        start[kept], end[kept] = new_start, new_end
-    return Segments(detected.video, detected.label, start, end - 1, score).take(np.sort(kept))
+        least = max(rules.min_score or 0.0, 0.0)
+        kept, score = nms.soft_nms(*columns, sigma=rules.soft_sigma, min_score=least)
+    return detected.take(kept)._replace(score=score)
 
 
 def _limited(detected: Segments, rules: Rules) -> Segments:

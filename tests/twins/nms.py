@@ -1,6 +1,7 @@
-"""Plain NumPy twins of `refineloc._ext.nms`: every segment against every other, group by group."""
+"""Plain NumPy twins of `refineloc._ext.nms`: every segment against every other, group by group; in input order."""
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,12 @@ def falling(score: Floats, members: Ints) -> Ints:
     return members[np.argsort(-score[members], kind="stable")]
 
 
+def rising(kept: list[int], *columns: list[float]) -> Any:
+    """The kept in input order, with what belongs to them."""
+    order = sorted(range(len(kept)), key=kept.__getitem__)
+    return tuple([column[index] for index in order] for column in (kept, *columns))
+
+
 def vote_nms(
     start: Floats, end: Floats, score: Floats, group: Ints, *, tiou_threshold: float
 ) -> tuple[list[int], list[float]]:
@@ -35,11 +42,11 @@ def vote_nms(
             kept.append(best)
             new_scores.append(sum(score[np.sort(remaining[dropped])].tolist(), start=float(score[best])))
             remaining = remaining[~dropped]
-    return kept, new_scores
+    return rising(kept, new_scores)
 
 
 def hard_nms(start: Floats, end: Floats, score: Floats, group: Ints, *, tiou_threshold: float) -> list[int]:
-    """Greedy, group by group, by falling score."""
+    """Greedy, group by group."""
     return vote_nms(start, end, score, group, tiou_threshold=tiou_threshold)[0]
 
 
@@ -63,7 +70,7 @@ def fuse_nms(
                 shift = np.cumsum(np.array(weights) * (bounds[joined] - bounds[best]))[-1]
                 moved[name].append(float(bounds[best] + shift / np.cumsum(weights)[-1]))
             remaining = remaining[~dropped]
-    return kept, moved["start"], moved["end"]
+    return rising(kept, moved["start"], moved["end"])
 
 
 def soft_nms(
@@ -97,4 +104,4 @@ def soft_nms(
             else:
                 lowered[remaining] *= np.where(tiou > tiou_threshold, 1.0 - tiou, 1.0)
             remaining = remaining[lowered[remaining] >= min_score]
-    return kept, new_scores
+    return rising(kept, new_scores)

@@ -117,7 +117,7 @@ def test_every_setting_has_a_description_and_a_good_default(kind: Any) -> None:
 
 def test_a_detector_has_the_settings_as_keywords() -> None:
     keywords = inspect.signature(Detector).parameters
-    others = {"model", "provider", "threads", "batch_snippets", "engine_cache"}
+    others = {"model", "provider", "threads", "batch_snippets", "engine_cache", "spin"}
     assert keywords.keys() - others == {setting.name for setting in every_setting()}
     assert inspect.getdoc(Detector) is not None
     for setting in every_setting():
