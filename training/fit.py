@@ -221,7 +221,9 @@ def _loss(
 ) -> tuple[Tensor, Activations]:
     """Means over the videos of a batch, [3]: video loss + β · pseudo loss, and the two; the activations on the way."""
     activations = model.activations(outputs, batch.lengths)
-    video = model.video_losses(outputs, activations, batch.targets, batch.lengths).mean()
+    smoothing = config.training.label_smoothing
+    targets = (1 - smoothing) * batch.targets + smoothing / batch.targets.shape[1] if smoothing else batch.targets
+    video = model.video_losses(outputs, activations, targets, batch.lengths).mean()
     if data.pseudo is None:
         return torch.stack([video, video.detach(), torch.zeros_like(video)]), activations
     labels = data.pseudo[batch.rows].to(batch.features.device)

@@ -1,5 +1,6 @@
 """Averaged weights, and a least number of steps."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from small_data import assert_same_run, files
 
 from refineloc.training.data.inputs import read_inputs
 from refineloc.training.fit import Labelled, fit, with_least_steps
+from refineloc.training.models.base_model import labels_of
 from refineloc.training.run.display import Silent
 from refineloc.training.settings.config import Config, resolve
+from refineloc.training.settings.model import base_names
 
 
 def settings(**training: Any) -> Config:
@@ -110,3 +113,28 @@ def test_a_run_has_the_raised_number_of_epochs_and_goes_on(data: Path, tmp_path:
     assert len(run.files.metrics.read_text().splitlines()) == run.config.training.epochs == 6
     small_data.train(data, tmp_path / "run", settings(min_steps=18, iterations=2), resume=True)
     assert len(run.files.metrics.read_text().splitlines()) == 12
+
+
+@pytest.mark.parametrize("base", base_names())
+def test_smoothed_labels_are_the_targets_of_the_video_loss(base: str, data: Path) -> None:
+    """The same loss as with targets that were smoothed by hand, which is another than the plain one."""
+    training = {"epochs": 1, "label_smoothing": 0.4, "learning_rate": 1e-30, "batch_videos": 12, "weight_decay": 0.0}
+    smooth = resolve({"model": {"base": base}, "training": training})
+    split = read_inputs(files(data), smooth, 2**30).train
+    losses = {}
+    for name, config, targets in (
+        ("smooth", smooth, split.targets),
+        ("plain", resolve(smooth.document(), {"training": {"label_smoothing": 0.0}}), split.targets),
+        ("by hand", resolve(smooth.document(), {"training": {"label_smoothing": 0.0}}), 0.6 * split.targets + 0.4 / 3),
+    ):
+        changed = dataclasses.replace(split, targets=targets)
+        learned = Labelled(changed, None, torch.ones(2))
+        losses[name] = next(fit(config, learned, learned, 0)).record["validation_loss"]
+    assert losses["smooth"] == pytest.approx(losses["by hand"], rel=1e-6)
+    assert losses["smooth"] != pytest.approx(losses["plain"], rel=1e-4)
+
+
+def test_labels_are_known_in_smoothed_targets() -> None:
+    plain = torch.tensor([[1.0, 0, 0], [0.5, 0, 0.5], [1 / 3] * 3])
+    for smoothing in (0.0, 0.5, 0.99):
+        assert torch.equal(labels_of((1 - smoothing) * plain + smoothing / 3), plain > 0)

@@ -19,7 +19,7 @@ from refineloc.training.models import bases
 from refineloc.training.models.layers.activations import Activations
 from refineloc.training.settings.model import ModelConfig
 
-__all__ = ["BaseModel", "Outputs", "build_model"]
+__all__ = ["BaseModel", "Outputs", "build_model", "labels_of"]
 
 
 class Outputs(NamedTuple):
@@ -75,6 +75,8 @@ class BaseModel(nn.Module, ABC):
     def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
         """The loss of each video against its labels, [V]; `targets` is float [V, N], and each row sums to 1.
 
+        Targets may be smoothed (`training.label_smoothing`): `labels_of` tells which classes are labels.
+
         In evaluation mode videos come in any order, so terms that compare videos are left out.
         """
 
@@ -85,6 +87,12 @@ class BaseModel(nn.Module, ABC):
     def order(self, targets: Tensor, generator: torch.Generator) -> Tensor:
         """The training videos in the order of an epoch, int64 [V]. Batches are cut from its beginning."""
         return torch.randperm(len(targets), generator=generator)
+
+
+def labels_of(targets: Tensor) -> Tensor:
+    """Which classes are a video's labels, bool [V, N], of targets [V, N] that may be smoothed."""
+    middle = (targets.amin(dim=1, keepdim=True) + targets.amax(dim=1, keepdim=True)) / 2
+    return targets >= middle
 
 
 def build_model(settings: ModelConfig, width: int, classes: int) -> BaseModel:

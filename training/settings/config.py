@@ -123,6 +123,13 @@ class TrainingConfig(Section):
         ge=0,
         description="epochs without a lower validation loss (by 1e-4 of it) before a decay (released code)",
     )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="ε: the video loss has the targets (1 - ε) y + ε / N, so that background is not pushed to a class "
+        "(our choice; paper: 0)",
+    )
     ema: float = Field(
         0.0,
         ge=0,

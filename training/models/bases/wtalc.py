@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refineloc.training.models.base_model import BaseModel, Outputs
+from refineloc.training.models.base_model import BaseModel, Outputs, labels_of
 from refineloc.training.models.layers.activations import Activations, time_attention
 from refineloc.training.models.layers.packing import membership, video_of
 from refineloc.training.models.layers.top_mean import top_mean
@@ -123,7 +123,7 @@ def similarity_losses(hidden: Tensor, class_logits: Tensor, targets: Tensor, len
     Args:
         hidden: [S, D], compared by cosine distance.
         class_logits: [S, N]; a softmax over a video's time makes them attention.
-        targets: [V, N], above 0 where a video has a label; videos 0 and 1, 2 and 3, ... are pairs.
+        targets: [V, N], highest where a video has a label; videos 0 and 1, 2 and 3, ... are pairs.
         lengths: int64 [V]; a video of a pair that shares a label has at least one snippet.
         margin: δ.
 
@@ -132,7 +132,8 @@ def similarity_losses(hidden: Tensor, class_logits: Tensor, targets: Tensor, len
     mean over both directions and over the shared labels.
     """
     videos = len(lengths) // 2 * 2
-    shared = (targets[0:videos:2] > 0) & (targets[1:videos:2] > 0)
+    labels = labels_of(targets)
+    shared = labels[0:videos:2] & labels[1:videos:2]
     pair, label = torch.nonzero(shared, as_tuple=True)
     if not len(pair):
         return torch.zeros_like(lengths, dtype=hidden.dtype)
