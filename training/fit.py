@@ -17,7 +17,7 @@ from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.segments.values import Scores
 from refineloc.training.data.split import Batch, Split
 from refineloc.training.data.statistics import column_statistics
-from refineloc.training.losses import pseudo_losses
+from refineloc.training.losses import class_losses, pseudo_losses
 from refineloc.training.machine import parallel
 from refineloc.training.models.base_model import BaseModel, Outputs, build_model
 from refineloc.training.models.layers.activations import Activations
@@ -44,11 +44,13 @@ class Labelled:
         split: features and video labels.
         pseudo: pseudo labels, int64 [S], on the CPU; None in iteration 0.
         weights: of background and foreground, float [2], on the split's device.
+        classes: of foreground snippets, float32 [S, N], rows sum to 1, on the CPU; None where they are not learned.
     """
 
     split: Split
     pseudo: Tensor | None
     weights: Tensor
+    classes: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def _train_epoch(config: Config, state: State, train: Labelled) -> dict[str, flo
     shares = [parallel.share_of_batch(batch, model.unit_videos) for batch in batches]
     coming = train.split.batches([share for share in shares if len(share)], windows)
     model.train()
-    total = torch.zeros(3, dtype=torch.float64, device=train.split.device)
+    total = torch.zeros(4, dtype=torch.float64, device=train.split.device)
     for videos, share in zip(batches, shares, strict=True):
         state.optimizer.zero_grad(set_to_none=True)
         if len(share):
@@ -186,8 +188,9 @@ def _train_epoch(config: Config, state: State, train: Labelled) -> dict[str, flo
 
 
 def _named(split: str, losses: Tensor, data: Labelled) -> dict[str, float]:
-    """Losses [3] as a line of metrics.jsonl has them; without pseudo labels the first is the video loss."""
-    names = ("loss", "video_loss", "pseudo_loss") if data.pseudo is not None else ("loss",)
+    """Losses [4] as a line of metrics.jsonl has them; without pseudo labels the first is the video loss."""
+    names = ["loss"] + (["video_loss", "pseudo_loss"] if data.pseudo is not None else [])
+    names += ["class_loss"] if data.classes is not None else []
     return {f"{split}_{name}": value for name, value in zip(names, losses.tolist(), strict=False)}
 
 
@@ -203,7 +206,7 @@ def _windows(lengths: Tensor, longest: int | None, generator: torch.Generator) -
 def _validate(config: Config, model: BaseModel, val: Labelled, scored: bool) -> tuple[dict[str, float], Scores | None]:
     """The mean losses of a validation video, and from the same pass the scores where they are wanted."""
     model.eval()
-    total = torch.zeros(3, dtype=torch.float64, device=val.split.device)
+    total = torch.zeros(4, dtype=torch.float64, device=val.split.device)
     gathered = Gathered(val.split) if scored else None
     with torch.inference_mode():
         for batch in val.split.batches(parallel.share(val.split.chunks())):
@@ -219,17 +222,26 @@ def _validate(config: Config, model: BaseModel, val: Labelled, scored: bool) -> 
 def _loss(
     config: Config, model: BaseModel, outputs: Outputs, batch: Batch, data: Labelled
 ) -> tuple[Tensor, Activations]:
-    """Means over the videos of a batch, [3]: video loss + β · pseudo loss, and the two; the activations on the way."""
+    """Means over the videos of a batch, and the activations on the way.
+
+    [4]: video loss + β · pseudo loss + γ · class loss, and the three.
+    """
     activations = model.activations(outputs, batch.lengths)
     smoothing = config.training.label_smoothing
     targets = (1 - smoothing) * batch.targets + smoothing / batch.targets.shape[1] if smoothing else batch.targets
     video = model.video_losses(outputs, activations, targets, batch.lengths).mean()
     if data.pseudo is None:
-        return torch.stack([video, video.detach(), torch.zeros_like(video)]), activations
+        nothing = torch.zeros_like(video)
+        return torch.stack([video, video.detach(), nothing, nothing]), activations
     labels = data.pseudo[batch.rows].to(batch.features.device)
     release = config.training.pseudo_loss == "release"
     pseudo = pseudo_losses(outputs.attention_logits, labels, batch.lengths, data.weights, release=release).mean()
-    return torch.stack([video + config.pseudo.beta * pseudo, video.detach(), pseudo.detach()]), activations
+    loss, classes = video + config.pseudo.beta * pseudo, torch.zeros_like(video)
+    if data.classes is not None:
+        targets = data.classes[batch.rows].to(batch.features.device)
+        classes = class_losses(outputs.class_logits, targets, labels, batch.lengths).mean()
+        loss = loss + config.pseudo.class_weight * classes
+    return torch.stack([loss, video.detach(), pseudo.detach(), classes.detach()]), activations
 
 
 def seed_of(config: Config, iteration: int, use: int, *further: int, network: NetworkKey = _ONLY) -> int:

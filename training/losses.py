@@ -6,7 +6,7 @@ from torch import Tensor
 
 from refineloc.training.models.layers.packing import membership
 
-__all__ = ["UNLABELLED", "class_weights", "pseudo_losses"]
+__all__ = ["UNLABELLED", "class_losses", "class_weights", "pseudo_losses"]
 
 UNLABELLED = -1  # a snippet without a pseudo label; 0 is background, 1 foreground
 
@@ -42,6 +42,23 @@ def pseudo_losses(
     one_hot = membership(lengths, losses).to(losses.dtype)
     total = one_hot @ (labelled.to(losses.dtype) if by_count else weight)
     return (one_hot @ (weight * losses)) / torch.where(total > 0, total, 1.0)
+
+
+def class_losses(class_logits: Tensor, classes: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
+    """Cross-entropy of C̄ with the classes of foreground snippets: the mean over a video's such snippets, [V].
+
+    Args:
+        class_logits: C [S, N], or more columns (a background class).
+        classes: float [S, N], a row sums to 1 where the snippet is foreground.
+        labels: int64 [S]: 0 background, 1 foreground, -1 none.
+        lengths: int64 [V].
+
+    A video without any foreground snippet adds 0.
+    """
+    losses = -(classes * F.log_softmax(class_logits, dim=1)[:, : classes.shape[1]]).sum(dim=1)
+    foreground = (labels == 1).to(losses.dtype)
+    one_hot = membership(lengths, losses).to(losses.dtype)
+    return (one_hot @ (foreground * losses)) / (one_hot @ foreground).clamp_min(1.0)
 
 
 def class_weights(labels: Tensor, weighted: bool) -> Tensor:

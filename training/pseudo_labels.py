@@ -9,7 +9,7 @@ import numpy.typing as npt
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.rules import ManyThresholds, Rules, changed
-from refineloc.runtime.segments.values import Scores
+from refineloc.runtime.segments.values import Scores, Segments
 from refineloc.training.losses import UNLABELLED
 from refineloc.training.settings.config import PseudoConfig
 
@@ -26,11 +26,14 @@ class PseudoLabels:
 
     Attributes:
         labels: int64 [S]: 1 foreground, 0 background (none is left out before `sample`).
+        classes: how much each class covers a foreground snippet, float32 [S, N], whose rows sum to 1, or to 0 where
+            the snippet is background; None of generators that give no classes.
         warning: that they are all, or nearly all, of one kind, and which setting caused it; "" where they are not.
     """
 
     labels: Labels
     warning: str = ""
+    classes: npt.NDArray[np.float32] | None = None
 
 
 def generate(
@@ -40,6 +43,7 @@ def generate(
     lengths: npt.NDArray[np.int64],
     rng: np.random.Generator,
     truth: npt.NDArray[np.bool_] | None = None,
+    known: npt.NDArray[np.bool_] | None = None,
 ) -> PseudoLabels:
     """Label every snippet of a split.
 
@@ -50,11 +54,13 @@ def generate(
         lengths: int64 [V].
         rng: of the random generators.
         truth: the true foreground, bool [S]; the oracle needs it.
+        known: the labels of each video, bool [V, N]; the generator fused needs them.
 
     Raises:
         ConfigError: the oracle without known times, or distribution-aware without a share.
     """
     total = int(lengths.sum())
+    classes = None
     match config.generator:
         case "uniform":
             foreground = rng.random(total) < 0.5
@@ -69,11 +75,16 @@ def generate(
             foreground = scores.attention * np.repeat(lengths, lengths) >= config.attention
         case "segment":
             foreground = _inside_segments(config, detection, scores, lengths)
+        case "fused":
+            cover = _cover(detection, scores, lengths, known)
+            cover[cover.max(axis=1) <= config.fused_threshold] = 0.0
+            classes = cover / np.maximum(cover.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+            foreground = cover.max(axis=1) > 0
         case "oracle":
             if truth is None:
                 raise ConfigError("pseudo.generator: oracle needs segments with times in the labels of every video")
             foreground = truth
-    return PseudoLabels(foreground.astype(np.int64), _one_kind(config, detection, foreground))
+    return PseudoLabels(foreground.astype(np.int64), _one_kind(config, detection, foreground), classes)
 
 
 def _inside_segments(
@@ -89,15 +100,40 @@ def _inside_segments(
     rules = changed(detection, {"top_k": config.top_k, "widen": config.widen, **every, **thresholds})
     covered = segments(scores, lengths, rules)
     starts = np.cumsum(lengths) - lengths
-    # A snippet is covered where its centre is, as fused segments end within snippets.
-    first = starts[covered.video] + np.ceil(covered.first - 0.5).astype(np.int64)
-    last = np.ceil(covered.last - 0.5).astype(np.int64)
+    first, last = _snippets(covered)
+    first = starts[covered.video] + first
     last = starts[covered.video] + np.minimum(last + config.past_end, lengths[covered.video] - 1)
     # +1 where a segment begins, -1 after its end: covered snippets have a running sum above 0.
     steps = np.zeros(int(lengths.sum()) + 1, dtype=np.int64)
     np.add.at(steps, first, 1)
     np.add.at(steps, last + 1, -1)
     return np.cumsum(steps[:-1]) > 0
+
+
+def _cover(
+    detection: Rules, scores: Scores, lengths: npt.NDArray[np.int64], known: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.float32]:
+    """For each snippet and class the score of the best detection that covers it, over the best score of its video.
+
+    The detections are those of the run's own rules, of the video's own labels alone. float32 [S, N], in [0, 1].
+    """
+    detected = segments(scores, lengths, detection, known)
+    best = np.zeros(len(lengths))
+    np.maximum.at(best, detected.video, detected.score)
+    share = detected.score / np.where(best > 0, best, np.inf)[detected.video]
+    starts = (np.cumsum(lengths) - lengths)[detected.video]
+    first, last = (starts + part for part in _snippets(detected))
+    cover = np.zeros(scores.class_scores.shape, dtype=np.float32)
+    for index in np.flatnonzero(share > 0):
+        covered = cover[first[index] : last[index] + 1, detected.label[index]]
+        np.maximum(covered, np.float32(share[index]), out=covered)
+    return cover
+
+
+def _snippets(detected: Segments) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First and last snippet of each segment in its video: those whose centre is inside, as fused ones end within."""
+    first, last = (np.ceil(part - 0.5).astype(np.int64) for part in (detected.first, detected.last))
+    return first, last
 
 
 def _one_kind(config: PseudoConfig, detection: Rules, foreground: npt.NDArray[np.bool_]) -> str:
@@ -109,6 +145,7 @@ def _one_kind(config: PseudoConfig, detection: Rules, foreground: npt.NDArray[np
         "segment": f"pseudo.normalised = {config.normalised:g}"
         if isinstance(detection, ManyThresholds)
         else f"pseudo.foreground = {config.foreground:g} with pseudo.class_activation = {config.class_activation:g}",
+        "fused": f"pseudo.fused_threshold = {config.fused_threshold:g}",
         "class-activation": f"pseudo.max_class_activation = {config.max_class_activation:g}",
         "attention": f"pseudo.attention = {config.attention:g}",
         "distribution-aware": f"pseudo.foreground_share = {config.foreground_share or 0:g}",

@@ -19,7 +19,7 @@ from refineloc.training.fit import Epoch, Labelled, seed_of
 from refineloc.training.losses import class_weights
 from refineloc.training.members import Network, train_members
 from refineloc.training.models.base_model import BaseModel
-from refineloc.training.pseudo_labels import Labels, PseudoLabels, generate, precision_and_recall, sample
+from refineloc.training.pseudo_labels import PseudoLabels, generate, precision_and_recall, sample
 from refineloc.training.run.checkpoint import Checkpoint, NetworkKey
 from refineloc.training.run.files import best_iteration
 from refineloc.training.scoring import detect, predict, quality
@@ -94,7 +94,7 @@ def refine(
     while len(records) < config.training.iterations and not _stops(config, records):
         iteration = len(records)
         # 1. The scores of the last model become pseudo labels; M_0 has video labels only.
-        labels: list[Labels | None] = [None, None]
+        taught: list[PseudoLabels | None] = [None, None]
         warnings: list[str] = []
         if model is not None and scores is not None:
             made = [
@@ -105,11 +105,11 @@ def refine(
                 if pseudo.warning:
                     warnings.append(f"taught with iteration {iteration - 1}, {name} videos: {pseudo.warning}")
                     yield f"iteration {iteration}, {warnings[-1]}"
-            labels = [pseudo.labels for pseudo in made]
+            taught = list(made)
         # 2. Fresh networks learn the video labels and, of the pseudo labels, a random sample each.
         model, record = yield from train_members(
             config,
-            partial(_learned, config, iteration, splits, labels),
+            partial(_learned, config, iteration, splits, taught),
             partial(_orders, config, train, val),
             iteration,
             networks,
@@ -121,7 +121,7 @@ def refine(
         scores = predict(model, val, precision)
         detections = detect(config, val, scores)
         before, parts = parts, segments(scores, val.lengths.numpy(), config.detection)
-        record["pseudo_labels"] = _describe(labels, splits, times)
+        record["pseudo_labels"] = _describe(taught, splits, times)
         record |= _figures(val, scores, parts, before) | quality(detections, truth.val)
         record["warnings"] = warnings + [
             f"validation videos: {sign}" for sign in signs(record["attention_order"], config, val, scores, parts)
@@ -139,7 +139,8 @@ def _label(
     """Pseudo labels of a split from an iteration's scores."""
     foreground = true_foreground(split, annotations) if config.pseudo.generator == "oracle" else None
     rng = np.random.default_rng(seed_of(config, iteration, 4 + which))
-    return generate(config.pseudo, config.detection, scores, split.lengths.numpy(), rng, foreground)
+    known = split.targets.numpy() > 0
+    return generate(config.pseudo, config.detection, scores, split.lengths.numpy(), rng, foreground, known)
 
 
 def _orders(config: Config, train: Split, val: Split, model: BaseModel) -> dict[str, float]:
@@ -175,37 +176,39 @@ def _figures(val: Split, scores: Scores, parts: Segments, before: Segments | Non
 
 
 def _learned(
-    config: Config, iteration: int, splits: Sequence[Split], labels: Sequence[Labels | None], network: NetworkKey
+    config: Config, iteration: int, splits: Sequence[Split], taught: Sequence[PseudoLabels | None], network: NetworkKey
 ) -> tuple[Labelled, Labelled]:
     """What a network is trained on, and what chooses its epoch."""
-    train, val = (_sampled(config, iteration, network, which, splits[which], labels[which]) for which in (0, 1))
+    train, val = (_sampled(config, iteration, network, which, splits[which], taught[which]) for which in (0, 1))
     return train, val
 
 
 def _sampled(
-    config: Config, iteration: int, network: NetworkKey, which: int, split: Split, labels: Labels | None
+    config: Config, iteration: int, network: NetworkKey, which: int, split: Split, taught: PseudoLabels | None
 ) -> Labelled:
     """The pseudo labels that a network sees: a share of each video's snippets, drawn anew (S of section 3.2)."""
-    if labels is None:
+    if taught is None:
         return Labelled(split, None, torch.ones(2, device=split.device))
-    weights = class_weights(torch.from_numpy(labels), config.pseudo.weighted).to(split.device)
+    weights = class_weights(torch.from_numpy(taught.labels), config.pseudo.weighted).to(split.device)
     rng = np.random.default_rng(seed_of(config, iteration, 6 + which, network=network))
-    kept = sample(labels, split.lengths.numpy(), config.pseudo.sampled, rng)
-    return Labelled(split, torch.from_numpy(kept), weights)
+    kept = sample(taught.labels, split.lengths.numpy(), config.pseudo.sampled, rng)
+    learned = taught.classes is not None and config.pseudo.class_weight > 0
+    classes = torch.from_numpy(taught.classes) if learned else None
+    return Labelled(split, torch.from_numpy(kept), weights, classes)
 
 
 def _describe(
-    labels: Sequence[Labels | None], splits: Sequence[Split], times: Sequence[Annotations | None]
+    taught: Sequence[PseudoLabels | None], splits: Sequence[Split], times: Sequence[Annotations | None]
 ) -> dict[str, Any] | None:
     """The pseudo labels of both splits in figures: share of foreground; precision and recall where times are known."""
     figures: dict[str, Any] = {}
-    for name, pseudo, split, annotations in zip(("train", "val"), labels, splits, times, strict=True):
+    for name, pseudo, split, annotations in zip(("train", "val"), taught, splits, times, strict=True):
         if pseudo is None:
             return None
-        figures[name] = {"foreground": float((pseudo == 1).mean())}
+        figures[name] = {"foreground": float((pseudo.labels == 1).mean())}
         foreground = true_foreground(split, annotations)
         if foreground is not None:
-            figures[name]["precision"], figures[name]["recall"] = precision_and_recall(pseudo, foreground)
+            figures[name]["precision"], figures[name]["recall"] = precision_and_recall(pseudo.labels, foreground)
     return figures
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refineloc.training.losses import class_weights, pseudo_losses
+from refineloc.training.losses import class_losses, class_weights, pseudo_losses
 from refineloc.training.models.bases.refineloc import RefineLoc, video_losses_paper, video_losses_release
 from refineloc.training.models.layers.activations import activations
 
@@ -158,3 +158,14 @@ def test_widths_of_the_base_model(layers: int, values: int, shapes: tuple[list[A
     class_logits, attention_logits, _ = model(torch.zeros(3, 32), torch.tensor([3]))
     assert class_logits.shape == (3, 10)
     assert attention_logits.shape == (3, values)
+
+
+def test_the_class_loss_is_a_mean_over_foreground_snippets() -> None:
+    """Snippets 0 and 2 are foreground, 1 background, 3 has no label; the second video has no foreground."""
+    logits = torch.tensor([[1.0, 0, 3], [9, 9, 9], [0, 2, 3], [5, 5, 5], [1, 2, 3]])
+    classes = torch.tensor([[1.0, 0], [0, 0], [0.25, 0.75], [0, 1], [0, 0]])
+    labels, lengths = torch.tensor([1, 0, 1, -1, 0]), torch.tensor([4, 1])
+    first, third = (-torch.log_softmax(row, dim=0) for row in (logits[0], logits[2]))
+    by_hand = (first[0] + 0.25 * third[0] + 0.75 * third[1]) / 2
+    losses = class_losses(logits, classes, labels, lengths)
+    torch.testing.assert_close(losses, torch.stack([by_hand, torch.tensor(0.0)]))

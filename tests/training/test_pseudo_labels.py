@@ -18,7 +18,7 @@ from refineloc.runtime.segments.values import Scores
 from refineloc.training.data.split import Split
 from refineloc.training.data.truth import true_foreground
 from refineloc.training.pseudo_labels import generate, precision_and_recall, sample
-from refineloc.training.settings.config import PseudoConfig
+from refineloc.training.settings.config import PseudoConfig, resolve
 
 LENGTHS = np.array([6, 4], dtype=np.int64)
 # class 0 on:       . # # . # .   . . . #
@@ -156,3 +156,48 @@ def test_truth_needs_every_video() -> None:
     assert true_foreground(split_of({"v": 4, "w": 2}, grid), annotations) is None
     assert true_foreground(split_of({"v": 4}, None), annotations) is None
     assert true_foreground(split_of({"v": 4}, grid), None) is None
+
+
+def fused_scores() -> tuple[Scores, np.ndarray]:
+    """Two videos of 8 and 4 snippets and three classes; the second video's foreground is low everywhere."""
+    foreground = np.array([0, 1, 1, 0, 0, 0.8, 0.8, 0, 0, 0, 0, 0], np.float32)
+    class_scores = np.full((12, 3), 0.1, np.float32)
+    class_scores[1:3, 0] = class_scores[5:7, 1] = class_scores[:, 2] = 0.8
+    videos = np.array([[0.4, 0.2, 0.9], [0.3, 0.3, 0.9]], np.float32)
+    return Scores(class_scores, foreground, np.full(12, 0.1, np.float32), videos), np.array([8, 4])
+
+
+def test_fused_labels_are_the_detections_of_the_video_s_own_labels() -> None:
+    """By hand: scores of the paper's rule are 0.1 + 0.8 + ŷ: 1.3 of class 0 and 1.1 of class 1, never of class 2."""
+    scores, lengths = fused_scores()
+    known = np.array([[True, True, False], [True, False, False]])
+    rules = resolve({"detection": {"alpha_c": 0.5, "widen": 0, "top_k": 1}}).detection
+    for threshold, covered in ((0.5, [1, 2, 5, 6]), (1.1 / 1.3 + 0.01, [1, 2])):
+        config = resolve({"pseudo": {"generator": "fused", "fused_threshold": threshold}}).pseudo
+        made = generate(config, rules, scores, lengths, np.random.default_rng(0), None, known)
+        assert np.flatnonzero(made.labels).tolist() == covered
+        assert made.classes is not None
+        expected = np.zeros((12, 3), np.float32)
+        expected[[1, 2], 0] = 1.0
+        expected[[snippet for snippet in covered if snippet > 2], 1] = 1.0
+        np.testing.assert_array_equal(made.classes, expected)
+
+
+def test_a_snippet_that_two_classes_cover_has_shares_of_both() -> None:
+    """In the order of their best detections: 0.1 + 0.8 + 0.4 and 0.1 + 0.8 + 0.2, over the video's best."""
+    scores, lengths = fused_scores()
+    scores.class_scores[1:3, 1] = 0.8
+    known = np.array([[True, True, False], [True, False, False]])
+    rules = resolve({"detection": {"alpha_c": 0.5, "widen": 0}}).detection
+    made = generate(
+        resolve({"pseudo": {"generator": "fused"}}).pseudo,
+        rules,
+        scores,
+        lengths,
+        np.random.default_rng(0),
+        None,
+        known,
+    )
+    assert made.classes is not None
+    np.testing.assert_allclose(made.classes[1], np.array([1.3, 1.1, 0]) / 2.4, rtol=1e-5)
+    np.testing.assert_allclose(made.classes.sum(axis=1), made.labels, rtol=1e-6)

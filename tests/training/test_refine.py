@@ -326,6 +326,21 @@ def test_the_loss_is_video_loss_and_beta_times_pseudo_loss(data: Path, tmp_path:
         assert last[f"{split}_pseudo_loss"] > 0
 
 
+def test_classes_of_detections_teach_too(data: Path, tmp_path: Path) -> None:
+    settings = {"training": {"iterations": 2, "epochs": 2}, "pseudo": {"generator": "fused", "beta": 3.0}}
+    with pytest.raises(ConfigError, match="class_weight: the generator 'segment' gives no classes; take fused, or 0"):
+        resolve(settings, {"pseudo": {"class_weight": 2.0, "generator": "segment"}})
+    run = train(data, tmp_path / "run", settings, {"pseudo": {"class_weight": 2.0}})
+    first, *_, last = map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines())
+    assert "train_class_loss" not in first
+    for split in ("train", "validation"):
+        parts = [last[f"{split}_{name}_loss"] for name in ("video", "pseudo", "class")]
+        assert last[f"{split}_loss"] == pytest.approx(np.dot([1, 3, 2], parts), rel=1e-5)
+        assert min(parts) > 0
+    plain = train(data, tmp_path / "plain", settings)
+    assert not equal(weights(run.folder, 1), weights(plain.folder, 1))
+
+
 def test_a_run_goes_on_and_refuses_other_settings(data: Path, tmp_path: Path) -> None:
     train(data, tmp_path / "whole")
     train(data, tmp_path / "parts", {"training": {"iterations": 1}})

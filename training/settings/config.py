@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.features.streams import Stream, StreamOrder
@@ -28,7 +28,7 @@ __all__ = [
     "validated",
 ]
 
-Generator = Literal["uniform", "distribution-aware", "class-activation", "attention", "segment", "oracle"]
+Generator = Literal["uniform", "distribution-aware", "class-activation", "attention", "segment", "fused", "oracle"]
 Arithmetic = Literal["float32", "bf16", "tf32"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # TOML has no null, so the word "none" stands for it.
@@ -77,12 +77,26 @@ class PseudoConfig(Section):
         description="segment: snippets added at both ends (paper, sections 3.1 and 3.2 (5), and released code: 2; none "
         "is our choice: docs/method.md)",
     )
+    fused_threshold: Share = Field(
+        0.5, description="fused: least score of a covering detection, as a share of the best of its video (our choice)"
+    )
+    class_weight: float = Field(
+        0.0,
+        ge=0,
+        description="γ, fused: weight of the loss of C̄ of covered snippets against their detections' classes (ours)",
+    )
     past_end: int = Field(0, ge=0, description="segment: further snippets at the end (released code: 1)")
     foreground_share: Annotated[Share | None, OrNone] = Field(
         None,
         description='distribution-aware: share of foreground, a reference only; "none": the true one, which needs '
         "times in the training labels",
     )
+
+    @model_validator(mode="after")
+    def _class_weight_has_classes(self) -> "PseudoConfig":
+        if self.class_weight and self.generator != "fused":
+            raise ValueError(f"class_weight: the generator {self.generator!r} gives no classes; take fused, or 0")
+        return self
 
 
 class TrainingConfig(Section):

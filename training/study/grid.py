@@ -12,7 +12,7 @@ from refineloc.training.settings.config import Generator
 __all__ = ["BETAS", "GENERATORS", "Cell", "Grid"]
 
 # The five of the paper's section 3.2; the oracle is not one of them.
-GENERATORS: tuple[str, ...] = tuple(name for name in get_args(Generator) if name != "oracle")
+GENERATORS: tuple[str, ...] = tuple(name for name in get_args(Generator) if name not in ("fused", "oracle"))
 BETAS = "1,2,4,8,16"  # of the paper's Table 1
 
 
