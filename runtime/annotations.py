@@ -106,8 +106,16 @@ def read_annotations(path: str | os.PathLike[str], *, times: bool = True, subset
             or the video.
     """
     source = Path(path)
-    text = read_text(source, AnnotationError, "give a CSV or ActivityNet JSON of labels")
-    return parse_annotations(source, text, times=times, subset=subset)
+    return parse_annotations(source, annotation_text(source), times=times, subset=subset)
+
+
+def annotation_text(path: str | os.PathLike[str]) -> str:
+    """The text of a file or pipe of labels, for who parses it more than once: a pipe can be read once.
+
+    Raises:
+        AnnotationError: it is missing or cannot be read.
+    """
+    return read_text(path, AnnotationError, "give a CSV or ActivityNet JSON of labels")
 
 
 def parse_annotations(source: Path, text: str, *, times: bool = True, subset: str | None = None) -> Annotations:

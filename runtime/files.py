@@ -73,15 +73,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     aside = _temporary(path, stream)
     try:
         yield aside
-        if stream:
-            with aside.open("rb") as source, _opened_stream(path) as sink:
-                shutil.copyfileobj(source, sink)
-        else:
-            _replace(Path(os.path.realpath(path)), aside)
+        with writing(path):
+            if stream:
+                with aside.open("rb") as source, _opened_stream(path) as sink:
+                    shutil.copyfileobj(source, sink)
+            else:
+                _replace(Path(os.path.realpath(path)), aside)
     except OSError as error:
         # An error of another file, such as an input that the block reads, keeps its type and message.
-        other = error.filename and str(error.filename) not in (str(aside), os.fspath(path))
-        if isinstance(error, OutputError) or other:
+        if isinstance(error, OutputError) or (error.filename and Path(str(error.filename)) != aside):
             raise
         raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
     finally:
@@ -374,7 +374,7 @@ def _descriptor(path: str | os.PathLike[str], standard: int = 1) -> int | None:
     for _ in range(8):  # links: /dev/stdout -> /proc/self/fd/1
         folder, last = os.path.split(name)
         try:
-            if last.isdecimal() and os.path.realpath(folder) in (f"/proc/{os.getpid()}/fd", "/dev/fd"):
+            if re.fullmatch("[0-9]{1,7}", last) and os.path.realpath(folder) in (f"/proc/{os.getpid()}/fd", "/dev/fd"):
                 return int(last)
             name = os.path.join(folder, os.readlink(name))
         except (OSError, ValueError):  # not a link
@@ -390,7 +390,8 @@ def _opened_stream(path: str | os.PathLike[str]) -> IO[bytes]:
     """
     descriptor = _descriptor(path)
     if descriptor is not None:
-        sys.stdout.flush()  # what was printed before comes first
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what was printed before comes first
         return os.fdopen(os.dup(descriptor), "wb")
     end = time.monotonic() + _WAIT_S
     while True:

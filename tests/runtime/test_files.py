@@ -262,3 +262,9 @@ def test_which_outputs_are_streams(tmp_path: Path) -> None:
     assert [is_stream(path) for path in streams] == [True] * 5
     assert [is_stdout(path) for path in streams] == [True, True, False, False, True]
     assert not any(is_stream(tmp_path / name) for name in ("file", "1", "absent", "absent/absent"))
+
+
+def test_a_descriptor_that_is_not_open_is_one_line() -> None:
+    for name in ("/dev/fd/999", "/dev/fd/99999999999999999999"):
+        with pytest.raises(OutputError, match="cannot be written"):
+            check_writable(name)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from refineloc.runtime.annotations import Annotations, read_annotations
+from refineloc.runtime.annotations import Annotations, annotation_text, parse_annotations
 from refineloc.runtime.cli.common import progress
 from refineloc.runtime.errors import InputError
 from refineloc.training.data.record import DataRecord
@@ -61,7 +61,8 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
         InputError: data that cannot be used; the message names the file, the video and the cure.
     """
     # Without times, so that nothing in training can depend on them.
-    labels, val_labels = (read_annotations(path, times=False) for path in (files.labels, files.val_labels))
+    texts = [(path, annotation_text(path)) for path in (files.labels, files.val_labels)]
+    labels, val_labels = (parse_annotations(path, text, times=False) for path, text in texts)
     load = partial(load_split, config=config, fps=files.fps, allow_missing=files.allow_missing)
     videos = len(labels) + len(val_labels)
     shown = progress("reading features", videos, "videos") if show else contextlib.nullcontext(lambda steps: None)
@@ -84,11 +85,11 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
         train_digest=train.digest,
         val_digest=val.digest,
     )
-    truth = Truth(_with_times(files.labels), _with_times(files.val_labels))
+    truth = Truth(*(_with_times(path, text) for path, text in texts))
     dropped = tuple(sorted(set(labels.classes) - set(train.classes)))
     return Inputs(train, val, val_labels, truth, record, dropped)
 
 
-def _with_times(path: Path) -> Annotations | None:
-    annotations = read_annotations(path)
+def _with_times(path: Path, text: str) -> Annotations | None:
+    annotations = parse_annotations(path, text)
     return annotations if annotations.has_times else None
