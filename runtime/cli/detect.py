@@ -22,7 +22,7 @@ from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.files import check_writable, is_stream
 from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
-from refineloc.runtime.segments.rules import Profile, Setting, every_setting, profiles_with
+from refineloc.runtime.segments.rules import OneThreshold, Profile, Setting, every_setting, profiles_with
 
 if TYPE_CHECKING:
     from refineloc.runtime.detector import Detector, Times
@@ -174,8 +174,29 @@ def detect(
             detections = journal.read(detector.classes, detector.provider)
             write_detections(out, detections, _external_data(detector, models))
             journal.remove()
+            if not journal.count:
+                note(f"warning: no detections in any video: {_why_none(detector, store, wanted[0])}")
     rate = f", {len(remaining) / seconds:.0f} videos/s" if remaining else ""
     note(f"{out}: {journal.count} detections in {len(journal.names)} videos ({detector.provider}{rate})")
+
+
+def _why_none(detector: "Detector", store: FeatureStore, name: str) -> str:
+    """The likely cause, by one of the videos."""
+    foreground = detector.scores(store.read(name)).foreground
+    least, most = float(foreground.min()), float(foreground.max())
+    if len(foreground) > 1 and least == most:
+        return (
+            f"the foreground is {least:.2g} in every snippet of {name!r}, so the model tells no action from the rest; "
+            "export another iteration (refineloc-export --iter best), or train again"
+        )
+    rules = detector.settings
+    thresholds = (
+        f"--alpha-a {rules.alpha_a:g} with --alpha-c {rules.alpha_c:g}"
+        if isinstance(rules, OneThreshold)
+        else f"--thresholds from {min(rules.thresholds):g}"
+    )
+    least_score = f" and --min-score {rules.min_score:g}" if rules.min_score is not None else ""
+    return f"nothing passes {thresholds}{least_score}; the foreground of {name!r} goes from {least:.2g} to {most:.2g}"
 
 
 def _inputs(

@@ -70,6 +70,17 @@ def test_writes_what_the_detector_finds(folder: Path) -> None:
     assert json.loads((folder / "detections.json").read_text())["external_data"]["provider"] == "cpu"
 
 
+def test_no_detections_at_all_are_said_with_their_cause(folder: Path) -> None:
+    done = run("features.h5", "--provider", "cpu", "--alpha-a", "0", "--alpha-c", "1", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    warning, summary = done.stderr.splitlines()
+    assert warning.startswith("warning: no detections in any video: nothing passes --alpha-a 0 with --alpha-c 1; the ")
+    assert summary.startswith("detections.json: 0 detections in 3 videos")
+    store(folder / "same.h5", a=np.ones((20, 24), np.float32))
+    done = run("same.h5", "--provider", "cpu", "--fps", "25", "--alpha-a", "0", "--alpha-c", "1", cwd=folder)
+    assert "in every snippet of 'a', so the model tells no action from the rest" in done.stderr.splitlines()[0]
+
+
 def test_on_a_terminal_a_progress_bar_comes_and_goes(folder: Path) -> None:
     code, shown = programs.on_terminal("refineloc-detect", "features.h5", "--provider", "cpu", cwd=folder)
     assert code == 0
