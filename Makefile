@@ -3,6 +3,7 @@
 # make test-all   the tests, then their long forms: whole demo, wheel in an environment of its own, torchrun
 # make test-bounds   the kernels' tests on a build with bounds checks
 # make test-sanitized   the kernels' tests on a build with AddressSanitizer (GCC)
+# make test-lowest   the tests of runtime and evaluation with the lowest versions that pyproject.toml allows
 # make fuzz    10,000 damaged or hostile files, each read in a process of its own (minutes)
 # make wheel   sdist and wheel into dist/, and what twine and auditwheel say of them (on Linux)
 # make bench   ratios against named peers     make help    this list
@@ -15,7 +16,7 @@ ENGINE := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),gpu,cpu)
 SOURCES := $(wildcard _ext/*.pyx _ext/*.pxi setup.py)
 TREES := _ext benchmarks evaluation examples export refineloc runtime tests training setup.py
 
-.PHONY: help setup demo test test-all test-bounds test-sanitized check typing fuzz wheel bench clean
+.PHONY: help setup demo test test-all test-bounds test-sanitized test-lowest check typing fuzz wheel bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -45,6 +46,19 @@ test: setup
 
 test-all: test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m long
+
+# Built and run with the lowest versions that pyproject.toml allows, in a copy, beside the usual environment. Without the
+# packages of training: torch alone is several GB.
+LOWEST := $(CURDIR)/build/lowest
+test-lowest:
+	rm -rf $(LOWEST) && mkdir -p $(LOWEST)/tree && git ls-files -z | xargs -0 cp --parents -t $(LOWEST)/tree
+	$(PYTHON) -m venv $(LOWEST)/venv && $(LOWEST)/venv/bin/python -m pip install -q --disable-pip-version-check --upgrade pip
+	$(PYTHON) .ci/lowest.py > $(LOWEST)/constraints.txt
+	cd $(LOWEST)/tree && ../venv/bin/python -m pip install -q -c ../constraints.txt setuptools wheel cython numpy onnx \
+		pytest pytest-xdist hypothesis hdf5plugin
+	cd $(LOWEST)/tree && PYTHONWARNINGS=ignore ../venv/bin/python -m pip install -q -c ../constraints.txt \
+		--no-build-isolation -e '.[cpu,plot,formats]'
+	cd $(LOWEST)/tree && ../venv/bin/python -m pytest -n auto --dist loadfile -m "not long" tests/ext tests/runtime tests/evaluation
 
 KERNEL_TESTS := tests/ext tests/evaluation/test_average_precision.py
 
