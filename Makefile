@@ -48,14 +48,14 @@ test-all: test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m long
 
 # Built and run with the lowest versions that pyproject.toml allows, in a copy, beside the usual environment. Without the
-# packages of training: torch alone is several GB.
+# packages of training: torch alone is several GB. matplotlib 3.9 makes pyparsing 3.3 warn of each name that it renamed.
 LOWEST := $(CURDIR)/build/lowest
 test-lowest:
 	rm -rf $(LOWEST) && mkdir -p $(LOWEST)/tree && git ls-files -z | xargs -0 cp --parents -t $(LOWEST)/tree
 	$(PYTHON) -m venv $(LOWEST)/venv && $(LOWEST)/venv/bin/python -m pip install -q --disable-pip-version-check --upgrade pip
 	$(PYTHON) .ci/lowest.py > $(LOWEST)/constraints.txt
 	cd $(LOWEST)/tree && ../venv/bin/python -m pip install -q -c ../constraints.txt setuptools wheel cython numpy onnx \
-		pytest pytest-xdist hypothesis hdf5plugin
+		pytest pytest-xdist hypothesis hdf5plugin "pyparsing<3.3"
 	cd $(LOWEST)/tree && PYTHONWARNINGS=ignore ../venv/bin/python -m pip install -q -c ../constraints.txt \
 		--no-build-isolation -e '.[cpu,plot,formats]'
 	cd $(LOWEST)/tree && ../venv/bin/python -m pytest -n auto --dist loadfile -m "not long" tests/ext tests/runtime tests/evaluation
