@@ -2,8 +2,7 @@
 
 int8 quantises the inputs of each layer with a scale for each snippet. ONNX Runtime's `quantize_dynamic` has one scale
 for the whole call, so that the scores of a video would depend on the other videos of the call. A scale for each snippet
-takes 7 % more time (3.5 times the speed of float32, docs/onnx.md), moves fewer detections, and gives the same scores in
-any packing. Weights are signed, with one scale for each output.
+moves fewer detections, and gives the same scores in any packing. Weights are signed, with one scale for each output.
 
 Not all of the 8 bits are used. CPUs without VNNI (AVX2) add pairs of products in 16 bits, which would saturate with the
 full range of both. 2 * 182 * 90 fits (rounding can add one to 181), so every CPU gives the same integers. Of the ranges
@@ -94,7 +93,7 @@ def _one() -> Iterator[onnx.NodeProto]:
     """The number 1, computed: the dimensions of `lengths`.
 
     ONNX Runtime makes one operator, MatMulIntegerToFloat, of a product, its Cast and its scale only if the scale is a
-    product of two values that are not both constants. Without it, an int8 call takes a tenth longer.
+    product of two values that are not both constants. Else an int8 call takes a tenth longer.
     """
     yield _node("Shape", ["lengths"], "videos")
     yield _node("Size", ["videos"], "dimensions")
@@ -102,8 +101,10 @@ def _one() -> Iterator[onnx.NodeProto]:
 
 
 def _quantise_rows(name: str, never_negative: Collection[str]) -> Iterator[onnx.NodeProto]:
-    """`name` [S, D] -> `name`.quantised uint8 [S, D], `name`.scale [S, 1] and, where it can be negative,
-    `name`.low_and_one [S, 2]: the value of 0, and 1."""
+    """`name` [S, D] -> `name`.quantised uint8 [S, D] and `name`.scale [S, 1].
+
+    Where it may be negative also `name`.low_and_one [S, 2], the value of quantised 0 and the number 1.
+    """
     yield _node("ReduceMax", [name, "columns"], f"{name}.largest", keepdims=1)
     if name in never_negative:
         yield from _scale(name, f"{name}.largest")
