@@ -22,7 +22,7 @@ LAST = ITERATIONS - 1
 PROGRAMS = f"""
 refineloc-synth demo/data
 refineloc-train demo/data/train.h5 demo/data/train.csv --val-features demo/data/val.h5 --val-labels demo/data/val.csv \
---preset sample --iterations {ITERATIONS} --run demo/run
+--iterations {ITERATIONS} --run demo/run
 refineloc-export demo/run --iter {LAST} -o demo/model.onnx
 refineloc-detect demo/data/val.h5 --model demo/model.onnx -o demo/detections.json
 refineloc-eval demo/detections.json demo/data/val.csv --tiou 0.1:0.7:0.1

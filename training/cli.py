@@ -28,7 +28,7 @@ def train(
     labels: Annotated[Path | None, typer.Argument(help="Training labels: CSV or ActivityNet JSON.")] = None,
     val_features: Annotated[Path | None, typer.Option(help="Validation features.")] = None,
     val_labels: Annotated[Path | None, typer.Option(help="Validation labels.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Settings to begin with; --preset list names them.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Settings to begin with (auto); --preset list names them.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings, over the preset's.")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, over all others; repeatable.")
@@ -82,7 +82,7 @@ def train(
     """
     try:
         from refineloc.training.settings.config import described_toml, parse_assignment, read_toml, resolve
-        from refineloc.training.settings.presets import PRESETS
+        from refineloc.training.settings.presets import PRESETS, default_preset
         from refineloc.training.settings.section import Layer
     except ImportError as error:
         raise MissingExtraError(_LINE) from error
@@ -93,12 +93,15 @@ def train(
     options: dict[str, Any] = {
         "model": _given(base=base),
         "pseudo": _given(generator=generator),
-        "training": _given(iterations=iterations, epochs=epochs, seed=seed),
+        # Whoever says how many epochs means so many, whatever the preset's least number of steps.
+        "training": _given(iterations=iterations, epochs=epochs, min_steps=None if epochs is None else 0, seed=seed),
     } | _given(profile=profile, preset=preset)
 
     def layers() -> list[Layer]:
         file = [Layer(f"settings file {config}", read_toml(config))] if config else []
-        return file + [Layer("command line", given) for given in [options, *map(parse_assignment, assignments or [])]]
+        given = file + [Layer("command line", each) for each in [options, *map(parse_assignment, assignments or [])]]
+        # A study trains the paper's tables.
+        return [*([] if study else default_preset(given)), *given]
 
     if show_config:
         print(described_toml(*layers()), end="")

@@ -227,8 +227,7 @@ def _loss(
     [4]: video loss + β · pseudo loss + γ · class loss, and the three.
     """
     activations = model.activations(outputs, batch.lengths)
-    smoothing = config.training.label_smoothing
-    targets = (1 - smoothing) * batch.targets + smoothing / batch.targets.shape[1] if smoothing else batch.targets
+    targets = _smoothed(batch.targets, config.training.label_smoothing)
     video = model.video_losses(outputs, activations, targets, batch.lengths).mean()
     if data.pseudo is None:
         nothing = torch.zeros_like(video)
@@ -238,10 +237,15 @@ def _loss(
     pseudo = pseudo_losses(outputs.attention_logits, labels, batch.lengths, data.weights, release=release).mean()
     loss, classes = video + config.pseudo.beta * pseudo, torch.zeros_like(video)
     if data.classes is not None:
-        targets = data.classes[batch.rows].to(batch.features.device)
+        targets = _smoothed(data.classes[batch.rows].to(batch.features.device), config.pseudo.class_smoothing)
         classes = class_losses(outputs.class_logits, targets, labels, batch.lengths).mean()
         loss = loss + config.pseudo.class_weight * classes
     return torch.stack([loss, video.detach(), pseudo.detach(), classes.detach()]), activations
+
+
+def _smoothed(targets: Tensor, smoothing: float) -> Tensor:
+    """Targets [.., N] whose rows sum to 1, moved towards 1/N by this share."""
+    return (1 - smoothing) * targets + smoothing / targets.shape[1] if smoothing else targets
 
 
 def seed_of(config: Config, iteration: int, use: int, *further: int, network: NetworkKey = _ONLY) -> int:

@@ -40,7 +40,12 @@ def test_a_run_in_a_pipe(data: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert lines[0].startswith("run: 12 + 6 videos")
-    assert [line.split(":")[0] for line in lines[1:]] == ["iteration 0", "iteration 1", "run/timeline.png"]
+    # Two epochs teach too little for an attention in order, which is warned of.
+    assert [line.split(":")[0] for line in lines[1:] if not line.startswith("warning: ")] == [
+        "iteration 0",
+        "iteration 1",
+        "run/timeline.png",
+    ]
     assert "mAP" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
     config = tomllib.loads((data / "run/config.toml").read_text())

@@ -328,8 +328,6 @@ def test_the_loss_is_video_loss_and_beta_times_pseudo_loss(data: Path, tmp_path:
 
 def test_classes_of_detections_teach_too(data: Path, tmp_path: Path) -> None:
     settings = {"training": {"iterations": 2, "epochs": 2}, "pseudo": {"generator": "fused", "beta": 3.0}}
-    with pytest.raises(ConfigError, match="class_weight: the generator 'segment' gives no classes; take fused, or 0"):
-        resolve(settings, {"pseudo": {"class_weight": 2.0, "generator": "segment"}})
     run = train(data, tmp_path / "run", settings, {"pseudo": {"class_weight": 2.0}})
     first, *_, last = map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines())
     assert "train_class_loss" not in first
@@ -339,6 +337,8 @@ def test_classes_of_detections_teach_too(data: Path, tmp_path: Path) -> None:
         assert min(parts) > 0
     plain = train(data, tmp_path / "plain", settings)
     assert not equal(weights(run.folder, 1), weights(plain.folder, 1))
+    smooth = train(data, tmp_path / "smooth", settings, {"pseudo": {"class_weight": 2.0, "class_smoothing": 1.0}})
+    assert not equal(weights(run.folder, 1), weights(smooth.folder, 1))
 
 
 def test_a_run_goes_on_and_refuses_other_settings(data: Path, tmp_path: Path) -> None:

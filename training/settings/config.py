@@ -1,12 +1,13 @@
 """The settings of a run, each with its unit and its source, and how layers of settings make one configuration."""
 
+import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.features.streams import Stream, StreamOrder
@@ -85,18 +86,15 @@ class PseudoConfig(Section):
         ge=0,
         description="γ, fused: weight of the loss of C̄ of covered snippets against their detections' classes (ours)",
     )
+    class_smoothing: Share = Field(
+        0.0, description="fused: share of 1/N in the classes that C̄ is taught, as label_smoothing in a video's (ours)"
+    )
     past_end: int = Field(0, ge=0, description="segment: further snippets at the end (released code: 1)")
     foreground_share: Annotated[Share | None, OrNone] = Field(
         None,
         description='distribution-aware: share of foreground, a reference only; "none": the true one, which needs '
         "times in the training labels",
     )
-
-    @model_validator(mode="after")
-    def _class_weight_has_classes(self) -> "PseudoConfig":
-        if self.class_weight and self.generator != "fused":
-            raise ValueError(f"class_weight: the generator {self.generator!r} gives no classes; take fused, or 0")
-        return self
 
 
 class TrainingConfig(Section):
@@ -257,7 +255,7 @@ def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[tuple[str, ..
         raise ConfigError(f"preset: given as {' and as '.join(map(repr, names))}; settings begin with one")
     merged: dict[str, Any] = {"preset": names[0] if names else ""}
     sources: dict[tuple[str, ...], str] = {}
-    for source, settings in [*_under(layers, find_preset(names[0]) if names else []), *layers]:
+    for source, settings in [*_under(layers, names[0] if names else ""), *layers]:
         for name in replaced(merged.get("detection"), settings.get("detection")):
             del merged["detection"][name]
             sources.pop(("detection", name), None)  # a table, which is no setting, has none
@@ -265,8 +263,9 @@ def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[tuple[str, ..
     return merged, sources
 
 
-def _under(layers: Sequence[Layer], preset: Sequence[Layer]) -> list[Layer]:
+def _under(layers: Sequence[Layer], name: str) -> list[Layer]:
     """What lies under the layers, the lowest first: the profile, the preset, what the base model changes."""
+    preset = find_preset(name) if name else []
     base = find_base(_base_of([*preset, *layers]))
     if _base_of(preset) != base.name:  # then its options and its profile are those of another base model
         preset = [Layer(source, {**settings, "model": {}, "profile": "paper"}) for source, settings in preset]
@@ -276,6 +275,9 @@ def _under(layers: Sequence[Layer], preset: Sequence[Layer]) -> list[Layer]:
         raise ConfigError(f"profile: expected 'paper' or 'release', got {profile!r}")
     if profile == "release" and base.name != _base_of([_RELEASE]):
         raise ConfigError(f"profile: release is what RefineLoc's released code does, not {base.name}")
+    if name == "auto" and (profile == "release" or base.name != _base_of([])):
+        other = "profile release" if profile == "release" else f"the base model {base.name}"
+        raise ConfigError(f"preset auto: has rules of its own, which do not fit {other}; name another preset, or none")
     return [
         *([_RELEASE] if profile == "release" else []),
         *preset,
@@ -321,7 +323,10 @@ def _described(
         yield f"# {description}"
         if (*table, key) in sources:
             yield f"# value: {sources[*table, key]}"
-        yield tomli_w.dumps({key: _plain(value)}).strip()
+        if isinstance(value, tuple):  # of numbers, which JSON and TOML write alike; tomli_w takes a line for each
+            yield f"{key} = {json.dumps(value)}"
+        else:
+            yield tomli_w.dumps({key: _plain(value)}).strip()
     for key, value in tables:
         yield from ("", f"[{'.'.join((*table, key))}]")
         yield from _described(value, (*table, key), sources)

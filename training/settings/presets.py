@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.settings.section import Layer
 
-__all__ = ["PRESETS", "find_preset"]
+__all__ = ["PRESETS", "default_preset", "find_preset"]
 
 
 def _paper(snippet_frames: int, alpha_c: float, learning_rate: float, batch_videos: int) -> list[Layer]:
@@ -38,6 +38,47 @@ def _paper(snippet_frames: int, alpha_c: float, learning_rate: float, batch_vide
 
 # The layers of each preset; each layer has one source, and later layers win. The key `profile` implies a profile.
 PRESETS: Mapping[str, Sequence[Layer]] = {
+    "auto": [
+        Layer(
+            "ours, for data that nobody tuned for; docs/training.md has the measured effect",
+            {
+                "features": {"stream": "both", "standardise": True},
+                "model": {"base": "refineloc", "options": {"layers": 2, "attention_values": 2}},
+                "detection": {
+                    "profile": "multi-threshold",
+                    "thresholds": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+                    "curve": "foreground",
+                    "scored_on": "product",
+                    "video_term": "multiply",
+                    "video_share": 0.1,
+                    "top_k": 10,
+                    "class_threshold": 0.1,
+                    "widen": 0,
+                    "suppression": "fuse",
+                    "tiou": 0.5,
+                    "fuse_temperature": 0.1,
+                },
+                "pseudo": {
+                    "generator": "fused",
+                    "fused_threshold": 0.6,
+                    "beta": 1.0,
+                    "class_weight": 1.0,
+                    "class_smoothing": 0.1,
+                },
+                "training": {
+                    "models": 4,
+                    "epochs": 20,
+                    "min_steps": 300,
+                    "batch_videos": 8,
+                    "learning_rate": 1e-3,
+                    "weight_decay": 3e-3,
+                    "label_smoothing": 0.5,
+                    "restarts": 3,
+                    "evaluate_every": 0,
+                },
+            },
+        )
+    ],
     "activitynet-i3d": _paper(snippet_frames=16, alpha_c=0.005, learning_rate=1e-4, batch_videos=256),
     "activitynet-tsn": _paper(snippet_frames=15, alpha_c=0.005, learning_rate=1e-4, batch_videos=256),
     "thumos14-i3d": _paper(snippet_frames=16, alpha_c=0.35, learning_rate=1e-3, batch_videos=32),
@@ -115,6 +156,21 @@ PRESETS: Mapping[str, Sequence[Layer]] = {
         )
     ],
 }
+
+
+def default_preset(layers: Sequence[Layer]) -> list[Layer]:
+    """The preset `auto` as one more layer, where these layers name neither a preset nor what it was not made for.
+
+    It was made for the base model refineloc. Another one begins with its own defaults, and so does the released code's
+    profile.
+    """
+    for layer in layers:
+        settings = layer.settings
+        model = settings.get("model")
+        base = model.get("base", "refineloc") if isinstance(model, Mapping) else "refineloc"
+        if "preset" in settings or settings.get("profile") == "release" or base != "refineloc":
+            return []
+    return [Layer("default", {"preset": "auto"})]
 
 
 def find_preset(name: str) -> Sequence[Layer]:

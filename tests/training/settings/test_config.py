@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold
 from refineloc.training.settings.config import described_toml, parse_assignment, read_toml, resolve
 from refineloc.training.settings.model import base_names
-from refineloc.training.settings.presets import PRESETS, find_preset
+from refineloc.training.settings.presets import PRESETS, default_preset, find_preset
 from refineloc.training.settings.section import Layer
 
 # What the paper states (sections 3.1, 3.2 and 4), for all data sets and features.
@@ -164,7 +165,7 @@ def test_no_other_preset_names_the_paper_as_its_source(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["", *PRESETS])
+@pytest.mark.parametrize("name", ["", *sorted(PRESETS.keys() - {"auto"})])
 def test_no_preset_changes_what_a_profile_sets(name: str) -> None:
     settings = resolve({"preset": name, "profile": "release"})
     for key, value in OF_THE_PROFILE.items():
@@ -235,7 +236,7 @@ def test_wrong_settings_are_one_line(assignment: str, message: str) -> None:
 
 
 def test_unknown_presets_and_files(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there are activitynet-i3d"):
+    with pytest.raises(ConfigError, match="there are auto, activitynet-i3d"):
         resolve({"preset": "activitynet"})
     with pytest.raises(ConfigError, match="no such file"):
         read_toml(tmp_path / "absent.toml")
@@ -251,9 +252,14 @@ def test_every_layer_of_a_preset_has_its_source(name: str) -> None:
         assert settings
 
 
-@pytest.mark.parametrize("name", ["", *PRESETS])
 @pytest.mark.parametrize(
-    "layer", ["training.epochs=7", "profile=release", "detection.min_score=none", "model.base=basnet"]
+    ("layer", "name"),
+    [
+        (layer, name)
+        for layer in ("training.epochs=7", "profile=release", "detection.min_score=none", "model.base=basnet")
+        for name in ("", *PRESETS)
+        if name != "auto" or layer in ("training.epochs=7", "detection.min_score=none")
+    ],
 )
 def test_what_is_printed_is_read_as_the_same(name: str, layer: str) -> None:
     layers = [{"preset": name}, parse_assignment(layer)]
@@ -341,3 +347,20 @@ def test_wrong_settings_of_detection_are_one_line(assignment: str, message: str)
     with pytest.raises(ConfigError, match=f"^{message}") as caught:
         resolve({"model": {"base": "wtalc"}}, parse_assignment(assignment))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [({"profile": "release"}, "profile release"), ({"model": {"base": "wtalc"}}, "the base model wtalc")],
+)
+def test_auto_is_refused_where_its_rules_do_not_fit(other: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"preset auto: .* do not fit {message}; name another preset, or none"):
+        resolve({"preset": "auto"}, other)
+    assert default_preset([Layer("", other)]) == []
+
+
+def test_auto_is_the_default_of_training_where_nothing_else_is_named() -> None:
+    assert default_preset([Layer("", {"training": {"epochs": 3}, "model": {}})])[0].settings == {"preset": "auto"}
+    assert default_preset([Layer("", {"model": {"base": "refineloc"}})])
+    for named in ("", "thumos14-i3d"):
+        assert default_preset([Layer("", {"preset": named})]) == []
