@@ -10,7 +10,7 @@ from refineloc.runtime.cli.common import progress
 from refineloc.runtime.errors import InputError
 from refineloc.training.data.record import DataRecord
 from refineloc.training.data.split import Split, load_split
-from refineloc.training.data.truth import Truth
+from refineloc.training.data.truth import Truth, with_snippet_frames
 from refineloc.training.settings.config import Config
 
 __all__ = ["Files", "Inputs", "read_inputs"]
@@ -69,6 +69,7 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
     with shown as advance:
         train = load(files.features, labels, memory=memory, advance=advance)
         left = memory - train.bytes_held
+        config = with_snippet_frames(config, train)  # which both splits have
         val = load(files.val_features, val_labels, classes=train.classes, memory=left, advance=advance)
     if val.file_width != train.file_width:
         raise InputError(

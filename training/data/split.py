@@ -26,6 +26,7 @@ from refineloc.training.settings.config import Config
 
 __all__ = ["Batch", "OnDisk", "Split", "load_split"]
 
+_SNIPPET_FRAMES = 16  # of I3D, where nothing states it
 _CPU = torch.device("cpu")
 _SNIPPETS_A_CALL = 16_384  # bounds the memory, and fills the matrix products
 
@@ -91,6 +92,7 @@ class Split:
         width: D, after it.
         source: the feature file.
         device: where batches go.
+        snippet_frames: H, frames a snippet.
     """
 
     names: tuple[str, ...]
@@ -103,6 +105,7 @@ class Split:
     width: int
     source: Path
     device: torch.device = _CPU
+    snippet_frames: int = _SNIPPET_FRAMES
 
     def __len__(self) -> int:
         return len(self.names)
@@ -212,7 +215,8 @@ def load_split(
             classes = _classes(Annotations({name: labels[name] for name in names}, labels.path), config)
         known = tuple(classes)
         infos = [store.info(name) for name in names]
-        _check(infos, features, config)
+        frames = config.features.snippet_frames or infos[0].snippet_frames or _SNIPPET_FRAMES
+        _check(infos, features, frames)
         width = infos[0].width
         columns = stream_slice(width, config.features.stream, config.features.stream_order)
         # float16 stays float16 in memory, half the size; a batch is float32.
@@ -226,19 +230,18 @@ def load_split(
             lengths=torch.tensor(lengths, dtype=torch.int64),
             targets=torch.from_numpy(_targets(labels, names, known, config)),
             classes=known,
-            grids=tuple(
-                video_times(info, labels[info.name], fps=fps).grid(config.features.snippet_frames) for info in infos
-            ),
+            grids=tuple(video_times(info, labels[info.name], fps=fps).grid(frames) for info in infos),
             file_width=width,
             width=columns.stop - columns.start,
             source=features,
+            snippet_frames=frames,
         )
         if isinstance(split.features, OnDisk):
             until_read.pop_all()
         return split
 
 
-def _check(infos: Sequence[FeatureInfo], features: Path, config: Config) -> None:
+def _check(infos: Sequence[FeatureInfo], features: Path, frames: int) -> None:
     first = infos[0]
     for info in infos:
         where = f"{features}: video {info.name!r}"
@@ -246,10 +249,10 @@ def _check(infos: Sequence[FeatureInfo], features: Path, config: Config) -> None
             raise FeatureError(f"{where}: has no snippets; leave it out or extract its features again")
         if info.width != first.width:
             raise FeatureError(f"{where}: features have width {info.width}, those of {first.name!r} have {first.width}")
-        if info.snippet_frames not in (None, config.features.snippet_frames):
+        if info.snippet_frames not in (None, frames):
             raise FeatureError(
-                f"{where}: its snippets have {info.snippet_frames} frames, the configuration says "
-                f"{config.features.snippet_frames}; give features.snippet_frames={info.snippet_frames}",
+                f"{where}: its snippets have {info.snippet_frames} frames, not the {frames} "
+                f"of the settings or of the other videos; give features.snippet_frames={info.snippet_frames}",
                 parameter="setting",
             )
 

@@ -10,7 +10,7 @@ from refineloc.runtime.errors import ConfigError
 from refineloc.training.data.split import Split
 from refineloc.training.settings.config import Config
 
-__all__ = ["Truth", "settled", "true_foreground", "true_share"]
+__all__ = ["Truth", "settled", "true_foreground", "true_share", "with_snippet_frames"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,14 @@ def true_share(split: Split, annotations: Annotations | None) -> float | None:
     return None if foreground is None else float(foreground.mean())
 
 
+def with_snippet_frames(config: Config, train: Split) -> Config:
+    """The settings with the snippet length of the training features, where none was set."""
+    features = config.features.model_copy(update={"snippet_frames": train.snippet_frames})
+    return config.model_copy(update={"features": features})
+
+
 def settled(config: Config, train: Split, val: Split, truth: Truth) -> Config:
-    """The settings with what only the data can tell: the true share of foreground, for the generator that uses it.
+    """The settings with what only the data can tell: frames a snippet, and the share of foreground where it is used.
 
     Args:
         config: as the user gave it.
@@ -63,6 +69,7 @@ def settled(config: Config, train: Split, val: Split, truth: Truth) -> Config:
     Raises:
         ConfigError: a generator or a rule needs times that are not known. Call this before training, not hours later.
     """
+    config = with_snippet_frames(config, train)
     pseudo = config.pseudo
     if pseudo.generator == "oracle":
         for split, annotations in ((train, truth.train), (val, truth.val)):

@@ -48,7 +48,11 @@ class FeatureConfig(Section):
         description="bring each column to mean 0 and standard deviation 1 over the training snippets; the model file "
         "does it itself (our choice; paper: not)",
     )
-    snippet_frames: int = Field(16, ge=1, description="H, frames a snippet: 16 for I3D, 15 for TSN (section 4.1)")
+    snippet_frames: Annotated[int | None, OrNone] = Field(
+        None,
+        ge=1,
+        description='H, frames a snippet: 16 for I3D, 15 for TSN (section 4.1); "none": what the features state, or 16',
+    )
 
 
 class PseudoConfig(Section):

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import h5py
+import pytest
 
 from refineloc.runtime.annotations import read_annotations
+from refineloc.runtime.errors import FeatureError
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.training.data.split import load_split
+from refineloc.training.data.truth import with_snippet_frames
 from refineloc.training.settings.config import resolve
 
 
@@ -17,3 +20,16 @@ def test_the_features_own_fps_goes_before_the_labels(data: Path) -> None:
     split = load_split(data / "train.h5", labels, resolve(), fps=5.0)
     assert split.grids[0] == SnippetGrid(25.0, 16, 90.0)
     assert split.grids[1] == SnippetGrid(16.0, 16, labels[split.names[1]].duration_s)
+
+
+def test_the_frames_of_a_snippet_are_what_the_features_state_unless_they_are_set(data: Path) -> None:
+    labels = read_annotations(data / "train.csv", times=False)
+    with h5py.File(data / "train.h5", "a") as file:
+        for video in file.values():
+            video.attrs["snippet_frames"] = 8
+    split = load_split(data / "train.h5", labels, resolve(), fps=5.0)
+    assert split.snippet_frames == 8
+    assert {grid.snippet_frames for grid in split.grids if grid} == {8}
+    assert with_snippet_frames(resolve(), split).features.snippet_frames == 8
+    with pytest.raises(FeatureError, match=r"'train00': its snippets have 8 frames, not the 16 .*snippet_frames=8"):
+        load_split(data / "train.h5", labels, resolve({"features": {"snippet_frames": 16}}), fps=5.0)
