@@ -15,7 +15,7 @@ from refineloc.training.models.ensemble import Ensemble
 from refineloc.training.run.choice import choose
 from refineloc.training.run.files import load_iteration, read_records
 from refineloc.training.run.folder import RunFolder, runs_in
-from refineloc.training.settings.config import Config, resolve
+from refineloc.training.settings.config import SNIPPET_FRAMES, Config, resolve
 
 __all__ = ["Trained", "from_checkpoint", "from_run"]
 
@@ -125,7 +125,9 @@ def _metadata(
     return ModelMetadata(
         classes=classes,
         width=width,
-        **config.features.model_dump(exclude={"standardise"}),  # a part of the graph
+        snippet_frames=config.features.snippet_frames or SNIPPET_FRAMES,
+        stream=config.features.stream,
+        stream_order=config.features.stream_order,
         detection=config.detection,
         preset=config.preset,
         base=config.model.base,

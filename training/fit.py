@@ -45,12 +45,14 @@ class Labelled:
         pseudo: pseudo labels, int64 [S], on the CPU; None in iteration 0.
         weights: of background and foreground, float [2], on the split's device.
         classes: of foreground snippets, float32 [S, N], rows sum to 1, on the CPU; None where they are not learned.
+        targets: foreground that pseudo labels teach, float32 [S], on the CPU; None: the labels.
     """
 
     split: Split
     pseudo: Tensor | None
     weights: Tensor
     classes: Tensor | None = None
+    targets: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +236,10 @@ def _loss(
         return torch.stack([video, video.detach(), nothing, nothing]), activations
     labels = data.pseudo[batch.rows].to(batch.features.device)
     release = config.training.pseudo_loss == "release"
-    pseudo = pseudo_losses(outputs.attention_logits, labels, batch.lengths, data.weights, release=release).mean()
+    soft = None if data.targets is None else data.targets[batch.rows].to(batch.features.device)
+    pseudo = pseudo_losses(
+        outputs.attention_logits, labels, batch.lengths, data.weights, release=release, targets=soft
+    ).mean()
     loss, classes = video + config.pseudo.beta * pseudo, torch.zeros_like(video)
     if data.classes is not None:
         targets = _smoothed(data.classes[batch.rows].to(batch.features.device), config.pseudo.class_smoothing)

@@ -12,7 +12,13 @@ UNLABELLED = -1  # a snippet without a pseudo label; 0 is background, 1 foregrou
 
 
 def pseudo_losses(
-    attention_logits: Tensor, labels: Tensor, lengths: Tensor, weights: Tensor, *, release: bool = False
+    attention_logits: Tensor,
+    labels: Tensor,
+    lengths: Tensor,
+    weights: Tensor,
+    *,
+    release: bool = False,
+    targets: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of Ā^bf with the pseudo labels: weighted mean over a video's labelled snippets, [V].
 
@@ -23,17 +29,19 @@ def pseudo_losses(
         weights: of background and foreground, float [2].
         release: with one value, as the released code weighs: background by 1, foreground by the square root of its
             weight, divided by the number of labels.
+        targets: foreground that the labels teach, float [S], in [0, 1]; None: the labels. Weights are the labels'.
 
     A video without any labelled snippet (or with none of weight above 0) adds 0.
     """
     labelled = labels >= 0
     target = labels.clamp_min(0)
-    if attention_logits.shape[1] == 2:
+    taught = target.to(attention_logits.dtype) if targets is None else targets.to(attention_logits.dtype)
+    if attention_logits.shape[1] == 1:
+        losses = F.binary_cross_entropy_with_logits(attention_logits[:, 0], taught, reduction="none")
+    elif targets is None:
         losses = F.cross_entropy(attention_logits, target, reduction="none")
     else:
-        losses = F.binary_cross_entropy_with_logits(
-            attention_logits[:, 0], target.to(attention_logits.dtype), reduction="none"
-        )
+        losses = F.cross_entropy(attention_logits, torch.stack([1 - taught, taught], dim=1), reduction="none")
     weights = weights.to(losses.dtype)
     by_count = release and attention_logits.shape[1] == 1
     if by_count:

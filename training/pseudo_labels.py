@@ -28,12 +28,14 @@ class PseudoLabels:
         labels: int64 [S]: 1 foreground, 0 background (none is left out before `sample`).
         classes: how much each class covers a foreground snippet, float32 [S, N], whose rows sum to 1, or to 0 where
             the snippet is background; None of generators that give no classes.
+        targets: foreground that the labels teach, float32 [S], in [0, 1]; None: the labels.
         warning: that they are all, or nearly all, of one kind, and which setting caused it; "" where they are not.
     """
 
     labels: Labels
     warning: str = ""
     classes: npt.NDArray[np.float32] | None = None
+    targets: npt.NDArray[np.float32] | None = None
 
 
 def generate(
@@ -84,7 +86,12 @@ def generate(
             if truth is None:
                 raise ConfigError("pseudo.generator: oracle needs segments with times in the labels of every video")
             foreground = truth
-    return PseudoLabels(foreground.astype(np.int64), _one_kind(config, detection, foreground), classes)
+    targets = None
+    if config.softness:
+        # Hard labels alone would teach nothing of how sure the teacher was near an action's ends.
+        own = np.float32(config.softness) * scores.foreground
+        targets = np.float32(1 - config.softness) * foreground.astype(np.float32) + own
+    return PseudoLabels(foreground.astype(np.int64), _one_kind(config, detection, foreground), classes, targets)
 
 
 def _inside_segments(

@@ -194,7 +194,8 @@ def _sampled(
     kept = sample(taught.labels, split.lengths.numpy(), config.pseudo.sampled, rng)
     learned = taught.classes is not None and config.pseudo.class_weight > 0
     classes = torch.from_numpy(taught.classes) if learned else None
-    return Labelled(split, torch.from_numpy(kept), weights, classes)
+    targets = None if taught.targets is None else torch.from_numpy(taught.targets)
+    return Labelled(split, torch.from_numpy(kept), weights, classes, targets)
 
 
 def _describe(

@@ -123,6 +123,22 @@ def test_the_released_one_value_loss_is_torch_s_with_a_weight_of_foreground() ->
     assert float(got[0]) != pytest.approx(float(pseudo_losses(logit, labels, torch.tensor([5]), weights)[0]), rel=1e-3)
 
 
+@pytest.mark.parametrize("values", [1, 2])
+def test_soft_targets_of_labelled_snippets(values: int) -> None:
+    logits = torch.randn(5, values, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    labels, soft = torch.tensor([1, 0, 0, -1, 1]), torch.tensor([0.9, 0.2, 0.0, 0.7, 0.6], dtype=torch.float64)
+    weights = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    p = torch.sigmoid(logits[:, 0]) if values == 1 else torch.softmax(logits, 1)[:, 1]
+    losses = -(soft * p.log() + (1 - soft) * (1 - p).log())
+    w = torch.tensor([0.75, 0.25, 0.25, 0.0, 0.75], dtype=torch.float64)
+    got = pseudo_losses(logits, labels, torch.tensor([5]), weights, targets=soft)
+    assert float(got[0]) == pytest.approx(float((w * losses).sum() / w.sum()), rel=1e-9)
+    hard = pseudo_losses(logits, labels, torch.tensor([5]), weights, targets=labels.clamp_min(0))
+    assert float(hard[0]) == pytest.approx(
+        float(pseudo_losses(logits, labels, torch.tensor([5]), weights)[0]), rel=1e-9
+    )
+
+
 def test_class_weights() -> None:
     labels = torch.tensor([0, 0, 0, 1, -1, -1])
     assert class_weights(labels, True).tolist() == [0.25, 0.75]

@@ -82,7 +82,7 @@ def test_it_learns_and_records(data: Path, tmp_path: Path) -> None:
         best = min(own, key=lambda line: line["validation_loss"])
         assert records[iteration]["best_epoch"] == best["epoch"]
         assert (tmp_path / f"run/iter_{iteration}/detections.json").exists()
-    assert load_iteration(tmp_path / "run", 1).config == resolve(SETTINGS)
+    assert load_iteration(tmp_path / "run", 1).config == resolve(SETTINGS, {"features": {"snippet_frames": 16}})
     with pytest.raises(ModelError, match="no finished iteration 3; finished: 0 to 2"):
         load_iteration(tmp_path / "run", 3)
 
@@ -339,6 +339,8 @@ def test_classes_of_detections_teach_too(data: Path, tmp_path: Path) -> None:
     assert not equal(weights(run.folder, 1), weights(plain.folder, 1))
     smooth = train(data, tmp_path / "smooth", settings, {"pseudo": {"class_weight": 2.0, "class_smoothing": 1.0}})
     assert not equal(weights(run.folder, 1), weights(smooth.folder, 1))
+    soft = train(data, tmp_path / "soft", settings, {"pseudo": {"class_weight": 2.0, "softness": 0.5}})
+    assert not equal(weights(run.folder, 1), weights(soft.folder, 1))
 
 
 def test_a_run_goes_on_and_refuses_other_settings(data: Path, tmp_path: Path) -> None:

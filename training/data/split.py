@@ -22,11 +22,10 @@ from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.features.streams import stream_slice
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.times import video_times
-from refineloc.training.settings.config import Config
+from refineloc.training.settings.config import SNIPPET_FRAMES, Config
 
 __all__ = ["Batch", "OnDisk", "Split", "load_split"]
 
-_SNIPPET_FRAMES = 16  # of I3D, where nothing states it
 _CPU = torch.device("cpu")
 _SNIPPETS_A_CALL = 16_384  # bounds the memory, and fills the matrix products
 
@@ -105,7 +104,7 @@ class Split:
     width: int
     source: Path
     device: torch.device = _CPU
-    snippet_frames: int = _SNIPPET_FRAMES
+    snippet_frames: int = SNIPPET_FRAMES
 
     def __len__(self) -> int:
         return len(self.names)
@@ -215,7 +214,7 @@ def load_split(
             classes = _classes(Annotations({name: labels[name] for name in names}, labels.path), config)
         known = tuple(classes)
         infos = [store.info(name) for name in names]
-        frames = config.features.snippet_frames or infos[0].snippet_frames or _SNIPPET_FRAMES
+        frames = config.features.snippet_frames or infos[0].snippet_frames or SNIPPET_FRAMES
         _check(infos, features, frames)
         width = infos[0].width
         columns = stream_slice(width, config.features.stream, config.features.stream_order)

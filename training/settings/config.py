@@ -19,6 +19,7 @@ from refineloc.training.settings.presets import find_preset
 from refineloc.training.settings.section import OF_A_KEY, Layer, Section
 
 __all__ = [
+    "SNIPPET_FRAMES",
     "Arithmetic",
     "Config",
     "Generator",
@@ -31,6 +32,7 @@ __all__ = [
 
 Generator = Literal["uniform", "distribution-aware", "class-activation", "attention", "segment", "fused", "oracle"]
 Arithmetic = Literal["float32", "bf16", "tf32"]
+SNIPPET_FRAMES = 16  # of I3D, where nothing states it
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # TOML has no null, so the word "none" stands for it.
 OrNone = BeforeValidator(lambda value: None if value == "none" else value)
@@ -92,6 +94,10 @@ class PseudoConfig(Section):
     )
     class_smoothing: Share = Field(
         0.0, description="fused: share of 1/N in the classes that C̄ is taught, as label_smoothing in a video's (ours)"
+    )
+    softness: Share = Field(
+        0.0,
+        description="share of the teacher's own foreground Ā^bf in what a labelled snippet is taught; 0: labels alone",
     )
     past_end: int = Field(0, ge=0, description="segment: further snippets at the end (released code: 1)")
     foreground_share: Annotated[Share | None, OrNone] = Field(

@@ -61,7 +61,8 @@ PRESETS: Mapping[str, Sequence[Layer]] = {
                 "pseudo": {
                     "generator": "fused",
                     "fused_threshold": 0.6,
-                    "beta": 1.0,
+                    "softness": 0.5,
+                    "beta": 0.3,
                     "class_weight": 1.0,
                     "class_smoothing": 0.1,
                 },
