@@ -21,7 +21,7 @@ from refineloc.export.joined import join_layers
 from refineloc.runtime.errors import ModelError, first_line
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
-from refineloc.training.models.ensemble import Ensemble
+from refineloc.training.models.ensemble import members_of
 from refineloc.training.models.standardised import Standardised
 
 __all__ = ["OPSET", "build_graph", "check_graph", "model_bytes"]
@@ -79,7 +79,7 @@ def build_graph(model: BaseModel, width: int, *, half: bool = False) -> onnx.Mod
     if program is None:
         raise ModelError("torch.onnx.export gave no graph")
     graph = _tidied(program.model_proto)
-    if isinstance(model, Ensemble):
+    if len(members_of(model)) > 1:
         join_layers(graph)
     check_graph(graph)
     return graph

@@ -11,7 +11,7 @@ from refineloc.runtime.errors import ModelError
 from refineloc.runtime.files import is_folder
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
-from refineloc.training.models.ensemble import Ensemble
+from refineloc.training.models.ensemble import members_of
 from refineloc.training.run.choice import choose
 from refineloc.training.run.files import load_iteration, read_records
 from refineloc.training.run.folder import RunFolder, runs_in
@@ -76,8 +76,8 @@ def from_run(folder: Path | None, iteration: int | Literal["best"] | None, *, si
         iteration = choice.iteration
     loaded = load_iteration(run, iteration if iteration is not None else max(_finished(run) - 1, 0))
     config, data, model = loaded.config, loaded.data, loaded.model
-    if single and isinstance(model, Ensemble):
-        model = model.member(_best_member(loaded.record))
+    if single and len(members := members_of(model)) > 1:
+        model = members[_best_member(loaded.record)].eval()
     return Trained(
         model,
         _metadata(config, model, data.classes, data.width, loaded.iteration, Path(data.train_features).name),
@@ -135,7 +135,7 @@ def _metadata(
         layers=model.layers,
         attention_values=model.attention_values,
         context_snippets=model.context_snippets,
-        networks=len(model.members) if isinstance(model, Ensemble) else 1,
+        networks=len(members_of(model)),
         precision="fp32",
         training_data=training_data,
         producer=f"refineloc {__version__}",

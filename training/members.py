@@ -6,7 +6,7 @@ from typing import Any
 
 from refineloc.training.fit import Epoch, Labelled, fit
 from refineloc.training.models.base_model import BaseModel
-from refineloc.training.models.ensemble import Ensemble
+from refineloc.training.models.ensemble import as_one
 from refineloc.training.run.checkpoint import Checkpoint, NetworkKey
 from refineloc.training.settings.config import Config
 
@@ -97,4 +97,4 @@ def train_members(
     loss = sum(record["validation_loss"] for record in records) / len(records)
     members = [{name: value for name, value in record.items() if name != "iteration"} for record in records]
     record = {"iteration": iteration, "validation_loss": loss, "best_epoch": lowest["best_epoch"], "members": members}
-    return Ensemble([network.model for network in chosen]), record
+    return as_one([network.model for network in chosen]), record

@@ -3,9 +3,10 @@
 import functools
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -16,7 +17,7 @@ import torch
 from refineloc.export.cli import main
 from refineloc.runtime.model.session import Session
 from refineloc.training.data.record import DataRecord
-from refineloc.training.models.ensemble import Ensemble, build_models
+from refineloc.training.models.ensemble import build_models, members_of
 from refineloc.training.run.files import Run, load_iteration
 from refineloc.training.settings.config import resolve
 
@@ -30,7 +31,14 @@ def export(call_program: Callable[..., CompletedProcess[str]]) -> Export:
     return functools.partial(call_program, main)
 
 
-def make_run(folder: Path, iterations: int = 2, models: int = 1, orders: Sequence[float] = (), **further: Any) -> None:
+def make_run(
+    folder: Path,
+    iterations: int = 2,
+    models: int = 1,
+    orders: Sequence[float] = (),
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    **further: Any,
+) -> None:
     """A run with fresh weights, and its validation files beside it; of several models the second has the least loss."""
     parent = folder.parent
     parent.mkdir(exist_ok=True)
@@ -41,7 +49,8 @@ def make_run(folder: Path, iterations: int = 2, models: int = 1, orders: Sequenc
             file[f"v{index}"].attrs["fps"] = 16.0
     rows = "".join(f"v{index},{index},{10 + index},{CLASSES[index % 3]},60,16,960\n" for index in range(4))
     (parent / "val.csv").write_text(ROWS + rows)
-    config = resolve({"detection": {"alpha_c": 0.3}, "training": {"iterations": iterations, "models": models}})
+    training = {"training": {"iterations": iterations, "models": models}}
+    config = resolve({"detection": {"alpha_c": 0.3}, **settings}, training)
     data = DataRecord("train.h5", "train.csv", str(parent / "val.h5"), str(parent / "val.csv"), CLASSES, 16)
     run = Run(folder, config, data)
     run.begin()
@@ -82,21 +91,25 @@ def test_the_newest_run_and_its_last_iteration(export: Export, tmp_path: Path) -
     assert (tmp_path / "model.onnx").exists()
 
 
+@pytest.mark.parametrize("standardise", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize("single", [False, True])
 def test_several_models_are_one_file_and_single_takes_the_one_of_the_lowest_loss(
-    export: Export, tmp_path: Path, single: bool
+    export: Export, tmp_path: Path, single: bool, standardise: bool
 ) -> None:
-    make_run(tmp_path / "here", iterations=1, models=3)
+    make_run(tmp_path / "here", iterations=1, models=3, settings={"features": {"standardise": standardise}})
     done = export("here", *(["--single"] if single else []))
     assert (done.returncode, done.stderr) == (0, "")
     ensemble = load_iteration(tmp_path / "here", 0).model
-    assert isinstance(ensemble, Ensemble)
-    model = ensemble.member(1) if single else ensemble
+    members = members_of(ensemble)
+    assert len(members) == 3
+    model = members[1] if single else ensemble
     features = np.random.default_rng(1).exponential(2.0, (9, 16)).astype(np.float32)
     lengths = torch.tensor([9])
     with torch.inference_mode():
         expected = model.activations(model(torch.from_numpy(features), lengths), lengths)
-    scores = Session(tmp_path / "model.onnx", provider="cpu").run(features, lengths.numpy(), ["v"])
+    session = Session(tmp_path / "model.onnx", provider="cpu")
+    assert session.metadata.networks == len(members_of(model))
+    scores = session.run(features, lengths.numpy(), ["v"])
     for got, by_torch in zip(scores, expected, strict=True):
         np.testing.assert_allclose(got, by_torch.numpy(), atol=1e-5)
 

@@ -1,6 +1,11 @@
-"""Several networks of one base model as one model: its scores are the means of theirs."""
+"""Several networks of one base model as one model: its scores are the means of theirs.
+
+Features are standardised once for all of them: `Standardised` is outside `Ensemble`, so that the networks read the same
+values and the exporter can join their first layers.
+"""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +15,7 @@ from refineloc.training.models.layers.activations import Activations, pooled
 from refineloc.training.models.standardised import Standardised
 from refineloc.training.settings.config import Config
 
-__all__ = ["Ensemble", "build_models", "build_network"]
+__all__ = ["Ensemble", "as_one", "build_models", "build_network", "members_of"]
 
 
 class Ensemble(BaseModel):
@@ -32,12 +37,6 @@ class Ensemble(BaseModel):
         first = members[0]
         self.layers, self.attention_values = first.layers, first.attention_values
         self.context_snippets, self.pools_by_attention = first.context_snippets, first.pools_by_attention
-
-    def member(self, index: int) -> BaseModel:
-        """One of the networks."""
-        member = self.members[index]
-        assert isinstance(member, BaseModel)  # for the type checker
-        return member
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
         """The members' logits beside each other: class logits [S, K x columns], attention logits [S, K x values]."""
@@ -65,6 +64,28 @@ class Ensemble(BaseModel):
         raise NotImplementedError("an ensemble is not trained as a whole")
 
 
+def as_one(networks: Sequence[BaseModel]) -> BaseModel:
+    """The model of one network, which is itself, or of several: their `Ensemble`, standardised where they are.
+
+    Args:
+        networks: at least one, trained on the same videos, so that all have the same statistics.
+    """
+    if len(networks) == 1:
+        return networks[0]
+    first = networks[0]
+    if not isinstance(first, Standardised):
+        return Ensemble(networks)
+    inner = [network.model for network in networks if isinstance(network, Standardised)]
+    return Standardised(Ensemble(inner), first.mean, first.scale)
+
+
+def members_of(model: BaseModel) -> list[BaseModel]:
+    """The networks that `as_one` was given."""
+    if isinstance(model, Standardised):
+        return [Standardised(member, model.mean, model.scale) for member in members_of(model.model)]
+    return [cast(BaseModel, member) for member in model.members] if isinstance(model, Ensemble) else [model]
+
+
 def build_network(config: Config, width: int, classes: int) -> BaseModel:
     """A fresh network of a run, for weights to be loaded into."""
     model = build_model(config.model, width, classes)
@@ -72,6 +93,5 @@ def build_network(config: Config, width: int, classes: int) -> BaseModel:
 
 
 def build_models(config: Config, width: int, classes: int) -> BaseModel:
-    """The fresh model of an iteration, for weights to be loaded into: a network, or an `Ensemble` of several."""
-    networks = [build_network(config, width, classes) for _ in range(config.training.models)]
-    return networks[0] if len(networks) == 1 else Ensemble(networks)
+    """The fresh model of an iteration, for weights to be loaded into: a network, or several as one."""
+    return as_one([build_network(config, width, classes) for _ in range(config.training.models)])

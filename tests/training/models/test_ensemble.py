@@ -19,7 +19,8 @@ from refineloc.export.precision import quantized
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.model.metadata import Precision
 from refineloc.training.models.base_model import BaseModel, build_model
-from refineloc.training.models.ensemble import Ensemble
+from refineloc.training.models.ensemble import Ensemble, as_one, members_of
+from refineloc.training.models.standardised import Standardised
 from refineloc.training.run.display import Silent
 from refineloc.training.run.files import Run, load_iteration
 from refineloc.training.settings.config import resolve
@@ -67,24 +68,51 @@ def test_the_scores_are_the_members_means(base: str) -> None:
         np.testing.assert_allclose(got, one, atol=1e-6)
 
 
+@pytest.mark.parametrize("standardise", [False, True])
+def test_networks_as_one_and_apart_again(standardise: bool) -> None:
+    mean, scale = torch.full((WIDTH,), 0.3), torch.linspace(0.5, 2.0, WIDTH)
+    networks = [member("refineloc", seed) for seed in range(2)]
+    networks = [Standardised(each, mean, scale) if standardise else each for each in networks]
+    model = as_one(networks)
+    assert len(model.state_dict()) == 2 * 8 + 2 * standardise
+    apart = members_of(model)
+    for got, network in zip(apart, networks, strict=True):
+        for part, expected in zip(scores_of(got, LENGTHS), scores_of(network, LENGTHS), strict=True):
+            np.testing.assert_array_equal(part, expected)
+    parts = [scores_of(each, LENGTHS)[0] for each in networks]
+    np.testing.assert_allclose(scores_of(model, LENGTHS)[0], np.mean(parts, axis=0), atol=1e-6)
+    assert as_one(networks[:1]) is networks[0]
+    assert [type(each) for each in members_of(networks[0])] == [type(networks[0])]
+
+
 @pytest.mark.parametrize(
-    ("base", "precision", "near"),
+    ("base", "precision", "near", "standardise"),
     [
-        ("refineloc", "fp32", 1e-5),
-        pytest.param("refineloc", "fp16", 2e-2, marks=pytest.mark.long),
-        ("refineloc", "int8", 0.2),
-        pytest.param("wtalc", "fp32", 1e-5, marks=pytest.mark.long),
-        ("basnet", "fp32", 1e-5),
+        ("refineloc", "fp32", 1e-5, False),
+        ("refineloc", "fp32", 1e-5, True),
+        pytest.param("refineloc", "fp16", 2e-2, False, marks=pytest.mark.long),
+        pytest.param("refineloc", "fp16", 2e-2, True, marks=pytest.mark.long),
+        ("refineloc", "int8", 0.2, False),
+        pytest.param("refineloc", "int8", 0.2, True, marks=pytest.mark.long),
+        pytest.param("wtalc", "fp32", 1e-5, False, marks=pytest.mark.long),
+        ("basnet", "fp32", 1e-5, False),
+        pytest.param("basnet", "fp32", 1e-5, True, marks=pytest.mark.long),
     ],
 )
 def test_one_graph_has_all_members_and_leaks_nothing_between_videos(
-    base: str, precision: Precision, near: float
+    base: str, precision: Precision, near: float, standardise: bool
 ) -> None:
-    model = Ensemble([member(base, seed) for seed in range(2)]).eval()
+    members = [member(base, seed) for seed in range(2)]
+    if standardise:
+        members = [Standardised(each, torch.full((WIDTH,), 0.1), torch.full((WIDTH,), 1.5)) for each in members]
+    model = as_one(members).eval()
     graph = build_graph(model, WIDTH, half=precision == "fp16")
-    # The layers that read the features are one product.
-    if precision != "fp16":  # there they read a conversion of them
-        assert sum(node.op_type == "Gemm" and node.input[0] == "features" for node in graph.graph.node) == 1
+    # The layers that read the features, rounded or standardised before, are one product.
+    readers = {"features"}
+    for node in graph.graph.node:
+        if node.op_type in ("Cast", "Sub", "Mul") and readers & set(node.input):
+            readers |= set(node.output)
+    assert sum(node.op_type == "Gemm" and node.input[0] in readers for node in graph.graph.node) == 1
     if precision == "int8":
         graph = quantized(graph)
     session = onnxruntime.InferenceSession(graph.SerializeToString())

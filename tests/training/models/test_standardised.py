@@ -20,6 +20,7 @@ from refineloc.runtime.model.metadata import Precision
 from refineloc.training.data.inputs import read_inputs
 from refineloc.training.data.statistics import column_statistics
 from refineloc.training.models.base_model import build_model
+from refineloc.training.models.ensemble import Ensemble
 from refineloc.training.models.standardised import Standardised
 from refineloc.training.run.display import Silent
 from refineloc.training.run.files import load_iteration
@@ -138,4 +139,12 @@ def test_a_run_of_several_averaged_models_goes_on(data: Path, tmp_path: Path) ->
         small_data.train(data, tmp_path / "parts", config, display=Stopping())
     small_data.train(data, tmp_path / "parts", config, resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
-    assert load_iteration(tmp_path / "parts", 1).model.state_dict().keys() >= {"members.1.mean", "members.0.scale"}
+    model = load_iteration(tmp_path / "parts", 1).model
+    assert isinstance(model, Standardised)
+    assert isinstance(model.model, Ensemble)
+    # One copy of the statistics: those of a network of its own.
+    keys = model.state_dict().keys()
+    assert [name for name in keys if name.endswith(("mean", "scale"))] == ["mean", "scale"]
+    mean, scale = column_statistics(read_inputs(files(data), config, 2**30).train)
+    assert torch.equal(model.mean, mean)
+    assert torch.equal(model.scale, scale)
