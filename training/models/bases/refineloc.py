@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from refineloc.training.machine.products import for_products
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, activations
 from refineloc.training.models.layers.packing import membership
@@ -45,7 +46,8 @@ class RefineLoc(BaseModel):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
         """Each snippet is scored by itself, so `lengths` does not matter."""
-        return Outputs(self.classifier(features), self.attention(features))
+        features = for_products(features)
+        return Outputs(self.classifier(features).to_dense(), self.attention(features).to_dense())
 
     def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
         """The activations of section 3.1."""

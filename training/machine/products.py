@@ -1,0 +1,41 @@
+"""Which library computes float32 products on this CPU: torch's own choice (MKL), or oneDNN where MKL is slow."""
+
+import functools
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = ["for_products"]
+
+_WIDE = 256  # narrower products are as fast in MKL, as a call of oneDNN costs more
+
+
+def for_products(features: Tensor) -> Tensor:
+    """Features [S, D] as the layers take them: in oneDNN's layout where its products are faster, else as they are.
+
+    torch's layers and ReLUs compute a tensor in that layout by oneDNN. `to_dense()` brings their outputs back.
+    """
+    if torch.compiler.is_compiling() or not _mkl_is_slow():  # the exporter's sizes are symbols, not to be compared
+        return features
+    plain = features.device.type == "cpu" and features.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if not plain or not len(features) or features.shape[1] < _WIDE:
+        return features
+    return features.to_mkldnn()
+
+
+@functools.cache
+def _mkl_is_slow() -> bool:
+    """On AMD processors from Zen 5 on, MKL runs its AVX2 kernels at less than half of oneDNN's rate.
+
+    On the others that were measured MKL is as fast or faster (docs/performance.md).
+    """
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # another system than Linux
+        return False
+    facts = {key.strip(): value.strip() for key, colon, value in (line.partition(":") for line in lines) if colon}
+    family = facts.get("cpu family", "")
+    return facts.get("vendor_id") == "AuthenticAMD" and family.isdecimal() and int(family) >= 26
