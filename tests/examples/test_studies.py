@@ -63,6 +63,26 @@ def test_base_models_study(
     assert rows(capsys.readouterr().out) == table, "a finished study trains nothing and says the same"
 
 
+def test_auto_study(
+    study: Callable[[str], ModuleType],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    module = study("auto_study.py")
+    short = ["training.models=1", "training.min_steps=0", "training.restarts=0"]
+    vars(module).update(DATA={"sample": "The sample data"}, SETTINGS={"sample": short})
+    vars(module).update(make=lambda data, folder: synth(folder, videos=6, classes=2, dim=8) is None)
+    vars(module).update(ABLATED={name: module.ABLATED[name] for name in ("all of auto", "hard labels")})
+    module.main(tmp_path, 1, 1)
+    table = rows(capsys.readouterr().out.split("The sample data, 1 seeds:")[1])
+    assert [row[0].strip() for row in table] == [
+        *("iteration", "---", "0", "1", "2", "3", "best"),
+        *("", "---", "all of auto", "hard labels"),
+    ]
+
+
 def test_sample_study(study: Callable[[str], ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = study("sample_study.py")
     variants = {
