@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from refineloc import __version__
 from refineloc.export.checkpoints import read_checkpoint, read_class_names
-from refineloc.runtime.errors import ModelError
+from refineloc.runtime.errors import ConfigError, ModelError
 from refineloc.runtime.files import is_folder
 from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.runtime.segments.rules import OneThreshold
 from refineloc.training.models.base_model import BaseModel
 from refineloc.training.models.ensemble import members_of
 from refineloc.training.run.choice import choose
@@ -80,7 +81,15 @@ def from_run(folder: Path | None, iteration: int | Literal["best"] | None, *, si
         model = members[_best_member(loaded.record)].eval()
     return Trained(
         model,
-        _metadata(config, model, data.classes, data.width, loaded.iteration, Path(data.train_features).name),
+        _metadata(
+            config,
+            model,
+            data.classes,
+            data.width,
+            loaded.iteration,
+            Path(data.train_features).name,
+            _streaming(run, loaded.record),
+        ),
         Path(data.val_features) if data.val_features else None,
         Path(data.val_labels) if data.val_labels else None,
         data.fps or None,
@@ -120,7 +129,13 @@ def from_checkpoint(path: Path, classes: Path, preset: str | None = None) -> Tra
 
 
 def _metadata(
-    config: Config, model: BaseModel, classes: tuple[str, ...], width: int, iteration: int, training_data: str = ""
+    config: Config,
+    model: BaseModel,
+    classes: tuple[str, ...],
+    width: int,
+    iteration: int,
+    training_data: str = "",
+    streaming: OneThreshold | None = None,
 ) -> ModelMetadata:
     return ModelMetadata(
         classes=classes,
@@ -139,7 +154,18 @@ def _metadata(
         precision="fp32",
         training_data=training_data,
         producer=f"refineloc {__version__}",
+        streaming=streaming,
     )
+
+
+def _streaming(run: Path, record: Mapping[str, Any]) -> OneThreshold | None:
+    """The rule for running videos that training froze for an iteration."""
+    if "streaming" not in record:
+        return None
+    try:
+        return OneThreshold(**record["streaming"])
+    except (TypeError, ConfigError) as error:
+        raise ModelError(f"{RunFolder(run).records}: streaming: not the settings of one threshold: {error}") from error
 
 
 def _best_member(record: Mapping[str, Any]) -> int:

@@ -24,6 +24,7 @@ from refineloc._ext.segments import segment_score
 from refineloc.runtime.detections import Detection, Detections
 from refineloc.runtime.detector import Detector
 from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.model.metadata import SUMMED_BASE
 from refineloc.runtime.scalars import as_whole
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
@@ -32,7 +33,6 @@ from refineloc.runtime.segments.values import Scores, Segments
 
 __all__ = ["StreamingDetector"]
 
-_STREAMED = "refineloc"  # the base model whose ŷ is the sum of attention times C̄
 # The smallest share of attention that the exact sum can represent (training/models/layers/activations.py).
 _LEAST_SHARE = 2.0**-33
 
@@ -237,10 +237,10 @@ def _check_streamable(detector: Detector) -> None:
             f"streaming: with the base model {base!r} the scores of a snippet depend on the {context} before and after "
             "it; use Detector on the whole video"
         )
-    if base != _STREAMED:
+    if base != SUMMED_BASE:
         raise ConfigError(
             f"streaming: the video scores of the base model {base!r} have no running form; use Detector on the whole "
-            f"video, or a model of the base {_STREAMED!r}"
+            f"video, or a model of the base {SUMMED_BASE!r}"
         )
 
 

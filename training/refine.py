@@ -25,6 +25,7 @@ from refineloc.training.run.files import best_iteration
 from refineloc.training.scoring import detect, predict, quality
 from refineloc.training.settings.config import Config
 from refineloc.training.signs import signs
+from refineloc.training.streaming import needs_frozen_rule, streaming_record
 
 __all__ = ["Begun", "Iteration", "refine"]
 
@@ -90,6 +91,7 @@ def refine(
     networks, checkpoint = begun.networks, begun.checkpoint
     precision = config.training.precision
     scores = None if model is None else predict(model, val, precision)
+    of_training: Scores | None = None  # of the last model on the training videos, where they were needed already
     parts = None if scores is None else segments(scores, val.lengths.numpy(), config.detection)
     while len(records) < config.training.iterations and not _stops(config, records):
         iteration = len(records)
@@ -97,10 +99,12 @@ def refine(
         taught: list[PseudoLabels | None] = [None, None]
         warnings: list[str] = []
         if model is not None and scores is not None:
+            of_training = predict(model, train, precision) if of_training is None else of_training
             made = [
                 _label(config, iteration - 1, which, splits[which], split_scores, times[which])
-                for which, split_scores in enumerate((predict(model, train, precision), scores))
+                for which, split_scores in enumerate((of_training, scores))
             ]
+            of_training = None  # the scores of a large split are not held while the next networks are trained
             for name, pseudo in zip(_SPLITS, made, strict=True):
                 if pseudo.warning:
                     warnings.append(f"taught with iteration {iteration - 1}, {name} videos: {pseudo.warning}")
@@ -123,6 +127,9 @@ def refine(
         before, parts = parts, segments(scores, val.lengths.numpy(), config.detection)
         record["pseudo_labels"] = _describe(taught, splits, times)
         record |= _figures(val, scores, parts, before) | quality(detections, truth.val)
+        if needs_frozen_rule(config):
+            of_training = predict(model, train, precision)
+            record |= streaming_record(config.detection, of_training, train.lengths.numpy())
         record["warnings"] = warnings + [
             f"validation videos: {sign}" for sign in signs(record["attention_order"], config, val, scores, parts)
         ]

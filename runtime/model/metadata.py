@@ -16,10 +16,11 @@ from refineloc.runtime.errors import ConfigError, FeatureError, ModelError
 from refineloc.runtime.features.streams import Stream, StreamOrder, stream_slice
 from refineloc.runtime.segments.rules import OneThreshold, Rules, changed, needs_whole_video, settings_of
 
-__all__ = ["FORMAT_VERSION", "KEY_PREFIX", "ModelMetadata", "Parity", "Precision"]
+__all__ = ["FORMAT_VERSION", "KEY_PREFIX", "SUMMED_BASE", "ModelMetadata", "Parity", "Precision"]
 
 FORMAT_VERSION = 2  # raised when readers of the earlier version would misread the file
 KEY_PREFIX = "refineloc."
+SUMMED_BASE = "refineloc"  # the base model whose ŷ is the sum of attention times C̄, so that it streams
 
 Precision = Literal["fp32", "fp16", "int8"]
 

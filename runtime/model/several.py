@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import ConfigError, ModelError
+from refineloc.runtime.model.metadata import SUMMED_BASE
 from refineloc.runtime.model.onnx_guard import ModelSource
 from refineloc.runtime.model.session import Provider, Session
 from refineloc.runtime.segments.values import Scores
@@ -15,7 +16,6 @@ from refineloc.runtime.segments.values import Scores
 __all__ = ["SeveralSessions"]
 
 _SHARED = ("classes", "width", "snippet_frames", "stream", "stream_order")
-_SUMMED = "refineloc"  # the base model whose ŷ is the sum of attention times C̄
 
 
 class SeveralSessions:
@@ -67,7 +67,7 @@ class SeveralSessions:
         context = max(each.metadata.context_snippets for each in self.sessions)
         networks = sum(each.metadata.networks for each in self.sessions)
         self.metadata = replace(self.metadata, base="+".join(bases), context_snippets=context, networks=networks)
-        self._is_summed = bases == [_SUMMED]
+        self._is_summed = bases == [SUMMED_BASE]
 
     def run(
         self,
