@@ -15,17 +15,27 @@ class Choice(NamedTuple):
     reason: str
 
 
+# Least attention order of an attention in order: the default of training.least_order.
+_IN_ORDER = 0.2
+
+
 def choose(records: Sequence[Mapping[str, Any]]) -> Choice | None:
-    """The iteration with the highest attention order (`refineloc.training.criterion`), the first of equals.
+    """The iteration of the lowest video loss of those whose attention is in order; where none is, the most in order.
+
+    The video loss alone would not do: it falls in a collapse as well. docs/training.md has what the choice costs.
 
     Args:
-        records: of iterations.json. They have other candidates too: video_loss, contrast, agreement.
+        records: of iterations.json (`refineloc.training.criterion` has the figures).
 
     Returns:
         None where a record has no attention order: a run of an earlier version.
     """
-    orders = [record.get("attention_order") for record in records]
-    if not orders or None in orders:
+    if not records or any("attention_order" not in record for record in records):
         return None
-    best = int(np.argmax(np.array(orders, dtype=np.float64)))
+    orders = [float(record["attention_order"]) for record in records]
+    ordered = [k for k, order in enumerate(orders) if order >= _IN_ORDER and "video_loss" in records[k]]
+    if ordered:
+        best = min(ordered, key=lambda k: float(records[k]["video_loss"]))
+        return Choice(best, f"its video loss of {records[best]['video_loss']:.3f} is the lowest of those in order")
+    best = int(np.argmax(orders))
     return Choice(best, f"its attention order of {orders[best]:.2f} is the highest")

@@ -129,6 +129,11 @@ def test_the_table_fits_80_columns_and_its_headings_differ() -> None:
 def test_the_table_says_which_iteration_to_take_without_times() -> None:
     text = printed([record(k, attention_order=order) for k, order in enumerate((1.0, 1.5, 1.25))])
     assert "--iter best, without times: iteration 1, since its attention order of 1.50" in text
+    figures = [(1.0, 0.9), (0.9, 0.7), (0.1, 0.5), (1.1, 0.8)]  # the third has lost its order
+    text = printed([record(k, attention_order=order, video_loss=loss) for k, (order, loss) in enumerate(figures)])
+    assert "--iter best, without times: iteration 1, since its video loss of 0.700" in text
+    text = printed([record(k, attention_order=order / 9, video_loss=loss) for k, (order, loss) in enumerate(figures)])
+    assert "iteration 3, since its attention order of 0.12" in text
     weak = [
         {key: value for key, value in record(k, attention_order=2.0 - k).items() if "mAP" not in key} for k in (0, 1)
     ]
