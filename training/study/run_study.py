@@ -12,7 +12,7 @@ from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.files import atomic_write
 from refineloc.training.data.inputs import Files, read_inputs
 from refineloc.training.data.record import DataRecord
-from refineloc.training.data.truth import settled, true_share
+from refineloc.training.data.truth import settled, true_share, with_snippet_frames
 from refineloc.training.fit import TrainingError, with_least_steps
 from refineloc.training.run.files import Run, copy_first_iteration
 from refineloc.training.run.folder import RunFolder, runs_in
@@ -63,7 +63,7 @@ def run_study(
         )
     inputs = read_inputs(files, config, 0)  # sizes alone, no features
     settled(_first_config(config, 0), inputs.train, inputs.val, inputs.truth)
-    config = with_least_steps(config, inputs.train)
+    config = with_least_steps(with_snippet_frames(config, inputs.train), inputs.train)
     _check_folder(folder, config, inputs.record, resume)
     # The generator distribution-aware is a reference and not weakly supervised (section 3.2): it needs the true times.
     known = true_share(inputs.train, inputs.truth.train) is not None

@@ -18,7 +18,16 @@ from small_data import arguments, assert_same_run
 
 FILES = arguments()
 # Batches of 5: shares of 3 and 2 videos, and a last batch of 2.
-SETTINGS = ["--epochs", "5", "--set", "training.batch_videos=5", "--set", "training.checkpoint_s=0"]
+SETTINGS = [
+    "--epochs",
+    "5",
+    "--set",
+    'preset=""',
+    "--set",
+    "training.batch_videos=5",
+    "--set",
+    "training.checkpoint_s=0",
+]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "refineloc.training"]
 
 

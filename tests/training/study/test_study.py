@@ -122,7 +122,19 @@ def test_a_run_is_bit_equal_to_one_trained_alone(killed: Path) -> None:
     assert share_of_cores(2)[1] == int(os.environ["OMP_NUM_THREADS"])
     alone = killed / "alone"
     settings = [f"--set={section}.{key}={value}" for section, keys in SETTINGS.items() for key, value in keys.items()]
-    command = ["--generator", "segment", "--set", "pseudo.beta=4.0", "--seed", "3", "--run", str(alone), *settings]
+    # A study begins with no preset, a run alone with auto.
+    command = [
+        "--generator",
+        "segment",
+        '--set=preset=""',
+        "--set",
+        "pseudo.beta=4.0",
+        "--seed",
+        "3",
+        "--run",
+        str(alone),
+        *settings,
+    ]
     assert CliRunner().invoke(app, [*arguments(killed), *command]).exit_code == 0
     run = killed / "study/segment-beta4-seed3"
     assert_same_run(alone, run)
