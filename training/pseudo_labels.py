@@ -87,7 +87,7 @@ def generate(
                 raise ConfigError("pseudo.generator: oracle needs segments with times in the labels of every video")
             foreground = truth
     targets = None
-    if config.softness:
+    if config.softness and config.generator == "fused":
         # Hard labels alone would teach nothing of how sure the teacher was near an action's ends.
         own = np.float32(config.softness) * scores.foreground
         targets = np.float32(1 - config.softness) * foreground.astype(np.float32) + own

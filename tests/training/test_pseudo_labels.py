@@ -201,3 +201,16 @@ def test_a_snippet_that_two_classes_cover_has_shares_of_both() -> None:
     assert made.classes is not None
     np.testing.assert_allclose(made.classes[1], np.array([1.3, 1.1, 0]) / 2.4, rtol=1e-5)
     np.testing.assert_allclose(made.classes.sum(axis=1), made.labels, rtol=1e-6)
+
+
+def test_softness_keeps_the_teacher_s_foreground_in_fused_labels_alone() -> None:
+    scores, lengths = fused_scores()
+    known = np.array([[True, True, False], [True, False, False]])
+    for generator in ("fused", "attention", "uniform"):
+        config = resolve({"pseudo": {"generator": generator, "softness": 0.25}}).pseudo
+        made = generate(config, PAPER, scores, lengths, np.random.default_rng(0), None, known)
+        if generator == "fused":
+            assert made.targets is not None
+            np.testing.assert_allclose(made.targets, 0.75 * made.labels + 0.25 * scores.foreground, rtol=1e-6)
+        else:
+            assert made.targets is None

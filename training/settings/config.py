@@ -97,7 +97,7 @@ class PseudoConfig(Section):
     )
     softness: Share = Field(
         0.0,
-        description="share of the teacher's own foreground Ā^bf in what a labelled snippet is taught; 0: labels alone",
+        description="fused: share of the teacher's own foreground Ā^bf in what it is taught; 0: labels alone (ours)",
     )
     past_end: int = Field(0, ge=0, description="segment: further snippets at the end (released code: 1)")
     foreground_share: Annotated[Share | None, OrNone] = Field(

@@ -40,7 +40,7 @@ def _paper(snippet_frames: int, alpha_c: float, learning_rate: float, batch_vide
 PRESETS: Mapping[str, Sequence[Layer]] = {
     "auto": [
         Layer(
-            "ours, for data that nobody tuned for; docs/training.md has the measured effect",
+            "ours, for data that nobody tuned for; docs/method.md has the measured effect",
             {
                 "features": {"stream": "both", "standardise": True},
                 "model": {"base": "refineloc", "options": {"layers": 2, "attention_values": 2}},
