@@ -6,25 +6,39 @@
     matching = match_detections(read_detections("detections.json"), read_annotations("val.csv"))
     print(evaluate(matching).average_mAP)
 
-The way of the data: detections -> matching -> average precision, bootstrap, recall -> diagnosis, pictures, report.
-`formats/` reads and writes what other tools have. The runtime never imports this package: a deployed detector does
-not need it.
+The way of the data: detections -> matching -> average precision, bootstrap, recall, operating points -> diagnosis,
+pictures, report. `formats/` reads and writes what other tools have. The runtime never imports this package: a deployed
+detector does not need it.
 """
 
 from refineloc.evaluation.average_precision import Evaluation, evaluate, video_scores
 from refineloc.evaluation.bootstrap import Intervals, bootstrap
 from refineloc.evaluation.diagnosis import Diagnosis, diagnose
 from refineloc.evaluation.matching import DEFAULT_TIOUS, Matching, match_detections
+from refineloc.evaluation.operating import (
+    Calibration,
+    OperatingPoint,
+    OperatingPoints,
+    at_precision,
+    at_score,
+    calibration,
+)
 from refineloc.evaluation.recall import average_recall
 
 __all__ = [
     "DEFAULT_TIOUS",
+    "Calibration",
     "Diagnosis",
     "Evaluation",
     "Intervals",
     "Matching",
+    "OperatingPoint",
+    "OperatingPoints",
+    "at_precision",
+    "at_score",
     "average_recall",
     "bootstrap",
+    "calibration",
     "diagnose",
     "evaluate",
     "match_detections",

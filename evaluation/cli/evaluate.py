@@ -5,14 +5,15 @@ import gc
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from refineloc.evaluation import Evaluation, average_recall, evaluate, match_detections
+from refineloc.evaluation import Evaluation, at_precision, at_score, average_recall, evaluate, match_detections
 from refineloc.evaluation import bootstrap as intervals_of
+from refineloc.evaluation import calibration as calibration_of
 from refineloc.evaluation.cli.common import DropRepeated, Subset, Tiou, parse_tious, warn_of_unknown
-from refineloc.evaluation.matching import AmbiguousRule
+from refineloc.evaluation.matching import AmbiguousRule, Matching
 from refineloc.runtime.annotations import read_annotations, read_regions
 from refineloc.runtime.cli.common import VersionOption, new_app, run_app
 from refineloc.runtime.cli.streams import visible
@@ -54,6 +55,21 @@ def evaluate_command(
     recall: Annotated[
         str | None, typer.Option(metavar="AN,...", help="Average recall at AN proposals a video, such as 1,10,100.")
     ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Precision, recall, F1 and false alarms an hour of the detections of at least this score, at the "
+            "lowest tIoU of --tiou.",
+        ),
+    ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="The same at the lowest score whose precision is at least this, such as 0.9."),
+    ] = None,
+    calibration: Annotated[
+        bool, typer.Option("--calibration", help="Whether detections are right as often as their scores say.")
+    ] = False,
     per_class: Annotated[bool, typer.Option("--per-class", help="Show every class.")] = False,
     json_out: Annotated[
         Path | None,
@@ -71,6 +87,10 @@ def evaluate_command(
     """
     if ambiguous_rule is not None and ambiguous is None:
         raise ConfigError("--ambiguous-rule: goes with --ambiguous FILE, which is not given")
+    if min_score is not None and precision is not None:
+        raise ConfigError("--min-score and --precision: give one of them")
+    if precision is not None and not 0 < precision <= 1:
+        raise ConfigError(f"--precision {precision:g}: expected a number above 0 and at most 1, such as 0.9")
     tious = parse_tious(tiou)
     numbers = _numbers(recall) if recall is not None else []
     if json_out is not None:
@@ -105,10 +125,34 @@ def evaluate_command(
             }
             for number, value in zip(numbers, recalls, strict=True):
                 print(f"AR@{number}\t{value:.6f}")
+        if min_score is not None or precision is not None or calibration:
+            document |= _for_use(matching, min_score, precision, calibration, per_class)
     if json_out is not None:
         with atomic_write(json_out) as handle:
             json.dump(document, handle, indent=1)
             handle.write("\n")
+
+
+def _for_use(
+    matching: Matching, min_score: float | None, precision: float | None, calibrated: bool, per_class: bool
+) -> dict[str, Any]:
+    """Print operating point and calibration, as asked for; gives their part of the JSON."""
+    from refineloc.evaluation.cli.operating import print_calibration, print_points
+
+    part: dict[str, Any] = {}
+    points = None
+    if precision is not None:
+        points = at_precision(matching, precision)
+    elif min_score is not None:
+        points = at_score(matching, min_score)
+    if points is not None:
+        part["operating_point"] = points.to_json()
+        print_points(points, per_class)
+    if calibrated:
+        bins = calibration_of(matching)
+        part["calibration"] = bins.to_json()
+        print_calibration(bins)
+    return part
 
 
 def _numbers(text: str) -> list[int]:
