@@ -5,6 +5,7 @@ Formats:
     *.csv    video-name,t-start,t-end,label,video-duration,fps,video-num-frames    the released files: a segment a row
     *.csv    video-name,label[,fps][,video-duration]                               weak labels alone: a label a row
     *.json   {"database": {VIDEO: {"subset", "duration", "annotations": [{"label", "segment": [s, e]}]}}}   ActivityNet
+    *.json   {VIDEO: {"duration_second", "duration_frame", "annotations": [...]}}                           BSN's
 
 In a CSV, spaces around names and labels do not count, here and in detections: people type them ("clip, run"), and a
 second class " run" would go unnoticed. Names in a JSON are not changed, as programs write them.
@@ -27,7 +28,9 @@ from refineloc.runtime.files import (
     atomic_write,
     csv_rows,
     finite_number,
+    finite_seconds,
     is_text,
+    not_a_text,
     parse_json,
     read_text,
     write_csv_rows,
@@ -36,6 +39,7 @@ from refineloc.runtime.files import (
 __all__ = ["Annotations", "VideoAnnotation", "read_annotations", "read_regions", "write_annotations_csv"]
 
 _CSV_COLUMNS = ("video-name", "t-start", "t-end", "label", "video-duration", "fps", "video-num-frames")
+_MOST_FPS = 1e6  # of a grid of snippets, too
 
 
 def _no_times() -> npt.NDArray[np.float64]:
@@ -164,7 +168,8 @@ def read_regions(path: str | os.PathLike[str]) -> dict[str, list[tuple[float, fl
         where = f"{source}: line {number}"
         if len(words) != 3:
             raise AnnotationError(f"{where}: expected VIDEO START END, got {line!r}")
-        regions.setdefault(words[0], []).append((_number(words[1], where), _number(words[2], where)))
+        start, end = (finite_seconds(word, where, AnnotationError) for word in words[1:])
+        regions.setdefault(words[0], []).append((start, end))
     return regions
 
 
@@ -203,7 +208,7 @@ def _from_csv(source: Path, text: str, times: bool) -> dict[str, VideoAnnotation
         if name not in builders:
             builders[name] = _builder(stated, ("video-duration", "fps", "video-num-frames"), where)
         builders[name].labels.add(label)
-        start, end = (_optional(stated, column, where) if times else None for column in ("t-start", "t-end"))
+        start, end = (_optional_s(stated, column, where) if times else None for column in ("t-start", "t-end"))
         if (start is None) != (end is None):
             raise AnnotationError(f"{where}: only one of t-start and t-end is given")
         if start is not None and end is not None:
@@ -213,9 +218,12 @@ def _from_csv(source: Path, text: str, times: bool) -> dict[str, VideoAnnotation
 
 def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict[str, VideoAnnotation]:
     document = parse_json(text, f"{source}", AnnotationError, unique=True)
-    database = document.get("database") if isinstance(document, dict) else None
-    if not isinstance(database, dict):
-        raise AnnotationError(f"{source}: expected ActivityNet's form, an object with a 'database' of videos")
+    database, keys = _database_of(document)
+    if database is None:
+        got = _form_of(document)
+        raise AnnotationError(
+            f"{source}: expected ActivityNet's form, an object with a 'database' of videos; got {got}"
+        )
     videos: dict[str, VideoAnnotation] = {}
     for name, entry in database.items():
         where = f"{source}: video {name!r}"
@@ -227,19 +235,23 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
             continue
         stated_subset = entry.get("subset")
         if stated_subset is not None and not isinstance(stated_subset, str):
-            raise AnnotationError(f"{where}: expected a subset's name, got {stated_subset!r}")
-        builder = _builder(entry, ("duration", "fps", "frame"), where, stated_subset)
-        for annotation in entry.get("annotations", []):
-            label = annotation.get("label") if isinstance(annotation, dict) else None
-            if not isinstance(label, str) or not label.strip():
-                raise AnnotationError(f"{where}: an annotation has no 'label'")
+            raise AnnotationError(f"{where}: its subset: {not_a_text(stated_subset)}")
+        builder = _builder(entry, keys, where, stated_subset)
+        for number, annotation in enumerate(entry.get("annotations", []), start=1):
+            if not isinstance(annotation, dict) or "label" not in annotation:
+                raise AnnotationError(f"{where}: annotation {number} has no 'label'")
+            label = annotation["label"]
+            if not isinstance(label, str):
+                raise AnnotationError(f"{where}: annotation {number}: its label: {not_a_text(label)}")
+            if not label.strip():
+                raise AnnotationError(f"{where}: annotation {number}: its label is empty")
             builder.labels.add(label)
             segment = annotation.get("segment") if times else None
             if segment is None:
                 continue
             if not isinstance(segment, list) or len(segment) != 2:
                 raise AnnotationError(f"{where}: expected a segment [start, end], got {segment!r}")
-            start, end = (_number(bound, f"{where}: segment") for bound in segment)
+            start, end = (finite_seconds(bound, f"{where}: segment", AnnotationError) for bound in segment)
             builder.segments.append((start, end, label))
         for kind, value in (
             ("name", name),
@@ -252,19 +264,47 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
     return videos
 
 
+def _database_of(document: Any) -> tuple[dict[str, Any] | None, tuple[str, str, str]]:
+    """The entries by video, None if there are none; and the keys of their duration, fps and number of frames."""
+    if isinstance(document, dict) and "database" in document:
+        database = document["database"]
+        return (database if isinstance(database, dict) else None), ("duration", "fps", "frame")
+    return (document if is_bsn_database(document) else None), ("duration_second", "fps", "duration_frame")
+
+
+def is_bsn_database(document: Any) -> bool:
+    """Whether a JSON has the form of BSN's and MMAction2's annotations: entries by video, without a 'database'."""
+    return (
+        isinstance(document, dict)
+        and bool(document)
+        and all(isinstance(entry, dict) and isinstance(entry.get("annotations"), list) for entry in document.values())
+    )
+
+
+def _form_of(document: Any) -> str:
+    """What a JSON is that holds no annotations, for a message."""
+    if isinstance(document, dict):
+        if isinstance(document.get("results"), dict):
+            return "'results', which are detections"
+        keys = ", ".join(f"{key!r:.40}" for key in list(document)[:3]) or "nothing"
+        return f"an object with {keys}"
+    return f"a {type(document).__name__}"
+
+
 def _builder(entry: Mapping[str, Any], keys: tuple[str, str, str], where: str, subset: str | None = None) -> _Builder:
     """A video without labels, of an entry that states duration, fps and number of frames under these keys."""
-    duration_s, fps, frames = (_optional(entry, key, where) for key in keys)
+    duration_s, (fps, frames) = _optional_s(entry, keys[0], where), (_optional(entry, key, where) for key in keys[1:])
     for key, value in zip(keys, (duration_s, fps), strict=False):
         if value is not None and value <= 0:
             raise AnnotationError(f"{where}: {key}: expected a positive number, got {value}")
+    if fps is not None and fps > _MOST_FPS:
+        raise AnnotationError(f"{where}: {keys[1]}: expected frames a second, at most {_MOST_FPS:,.0f}, got {fps:g}")
     return _Builder(duration_s, fps, None if frames is None else int(frames), subset)
 
 
 def _optional(entry: Mapping[str, Any], key: str, where: str) -> float | None:
-    return None if entry.get(key) is None else _number(entry[key], f"{where}: {key}")
+    return None if entry.get(key) is None else finite_number(entry[key], f"{where}: {key}", AnnotationError)
 
 
-def _number(value: Any, where: str) -> float:
-    """A finite number; published files have some as strings."""
-    return finite_number(value, where, AnnotationError)
+def _optional_s(entry: Mapping[str, Any], key: str, where: str) -> float | None:
+    return None if entry.get(key) is None else finite_seconds(entry[key], f"{where}: {key}", AnnotationError)

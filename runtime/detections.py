@@ -14,13 +14,17 @@ import numpy.typing as npt
 
 from refineloc.runtime.errors import DetectionError
 from refineloc.runtime.files import (
+    FURTHEST_S,
     atomic_write,
     csv_rows,
     finite_number,
+    finite_seconds,
     is_text,
+    not_a_text,
     output_ending,
     parse_json,
     read_text,
+    too_far,
     write_csv_rows,
 )
 from refineloc.runtime.segments.grid import SnippetGrid
@@ -133,7 +137,8 @@ def read_detections(path: str | os.PathLike[str]) -> dict[str, Detections]:
     All videos have the same `classes` (sorted), so their `label_index` can be compared.
 
     Raises:
-        DetectionError: the file is missing or of another form, or a time or score is not a finite number.
+        DetectionError: the file is missing or of another form, something is there twice, a time or score is not a
+            finite number, or a time is further than 1e9 s from 0.
     """
     source = Path(path)
     return parse_detections(source, read_text(source, DetectionError, "give detections as .json, .csv or .jsonl"))
@@ -186,6 +191,11 @@ def _build(source: Path, raw: dict[str, list[_Row]]) -> dict[str, Detections]:
     if not finite.all():
         bad = next(name for name, part in bounds.items() if not finite[part].all())
         raise DetectionError(f"{source}: video {bad!r}: a bound or a score is not a finite number")
+    furthest = np.where(np.abs(start) > np.abs(end), start, end)
+    for name, part in bounds.items() if (np.abs(furthest) > FURTHEST_S).any() else ():
+        for seconds in furthest[part].tolist():
+            if problem := too_far(seconds):
+                raise DetectionError(f"{source}: video {name!r}: {problem}")
     return {
         name: Detections(start[part], end[part], score[part], labels[part], classes) for name, part in bounds.items()
     }
@@ -197,11 +207,19 @@ def _rows_of_json(source: Path, text: str) -> dict[str, list[_Row]]:
     if not isinstance(results, dict):
         raise DetectionError(f"{source}: expected ActivityNet's form, an object with 'results' by video")
     raw = {name: _rows_of_records(f"{source}: video {name!r}", records) for name, records in results.items()}
-    # Of a video that is there twice, Python keeps the last. The text then has more segments than the value, or a label
-    # of that name; the slow way tells.
-    if text.count('"segment"') > sum(map(len, raw.values())):
+    if _may_lack(text, raw):
         parse_json(text, f"{source}", DetectionError, unique=True)
     return raw
+
+
+def _may_lack(text: str, raw: Mapping[str, list["_Row"]]) -> bool:
+    """Whether the text may have something twice, of which Python's parser keeps the last alone.
+
+    It then has more lists or more keys than the value that was made of it; or a name that looks like them. The slow
+    way tells. To take it always would make reading a third slower.
+    """
+    rows = sum(map(len, raw.values()))
+    return text.count("[") > len(raw) + rows or any(text.count(f'"{key}"') > rows for key in ("label", "score"))
 
 
 def _rows_of_jsonl(source: Path, text: str) -> dict[str, list[_Row]]:
@@ -211,11 +229,15 @@ def _rows_of_jsonl(source: Path, text: str) -> dict[str, list[_Row]]:
             continue
         where = f"{source}: line {number}"
         entry = parse_json(line, where, DetectionError)
-        if not isinstance(entry, dict) or not isinstance(entry.get("video"), str):
+        if not isinstance(entry, dict) or "video" not in entry:
             raise DetectionError(f"{where}: expected an object with 'video' and 'detections'")
+        if not isinstance(entry["video"], str):
+            raise DetectionError(f"{where}: 'video': {not_a_text(entry['video'])}")
         if entry["video"] in raw:
             raise DetectionError(f"{where}: video {entry['video']!r} is there twice")
-        raw[entry["video"]] = _rows_of_records(where, entry.get("detections"))
+        rows = raw[entry["video"]] = _rows_of_records(where, entry.get("detections"))
+        if line.count('"video"') > 1 or _may_lack(line, {entry["video"]: rows}):
+            parse_json(line, where, DetectionError, unique=True)
     return raw
 
 
@@ -226,7 +248,8 @@ def _rows_of_csv(source: Path, text: str) -> dict[str, list[_Row]]:
         name, label = row["video-name"].strip(" \t"), row["label"].strip(" \t")
         if not name or not label:
             raise DetectionError(f"{where}: a video name or a label is empty")
-        start, end, score = (finite_number(row[key], where, DetectionError) for key in ("t-start", "t-end", "score"))
+        start, end = (finite_seconds(row[key], where, DetectionError) for key in ("t-start", "t-end"))
+        score = finite_number(row["score"], where, DetectionError)
         raw.setdefault(name, []).append((start, end, label, score))
     return raw
 
@@ -242,8 +265,9 @@ def _rows_of_records(where: str, records: Any) -> list[_Row]:
             f"{where}: expected detections with 'label', 'score' and 'segment': [start, end] "
             f"({type(error).__name__}: {error})"
         ) from error
-    if not all(isinstance(row[2], str) for row in rows):
-        raise DetectionError(f"{where}: a label is not a string")
+    for index, row in enumerate(rows):
+        if not isinstance(row[2], str):
+            raise DetectionError(f"{where}: detection {index + 1}: its label: {not_a_text(row[2])}")
     return rows
 
 

@@ -25,22 +25,26 @@ from typing import IO, Any, Literal
 from refineloc.runtime.errors import InputError, OutputError, RefineLocError
 
 __all__ = [
+    "FURTHEST_S",
     "atomic_path",
     "atomic_write",
     "check_writable",
     "csv_rows",
     "finite_number",
+    "finite_seconds",
     "is_file",
     "is_folder",
     "is_stdout",
     "is_stream",
     "is_text",
     "make_folder",
+    "not_a_text",
     "output_ending",
     "parse_json",
     "read_text",
     "reason",
     "status_of",
+    "too_far",
     "write_csv_rows",
     "writing",
 ]
@@ -51,6 +55,7 @@ _STANDARD = "-"  # standard output, in the place of a file's name
 _WAIT_S = 10.0  # how long a pipe may be without a program at its other end
 # What spreadsheets run, the full-width signs in some countries; and what looks like it once it is written.
 _FORMULA = re.compile(r"'*\s*[=+\-@＝＋－＠]")
+FURTHEST_S = 1e9  # 32 years: more is no time of a video, and counted in milliseconds or frames it could be too large
 _MAX_STREAM = 2**30  # bytes of an input; an endless one must end
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # of opening a pipe or a device; 0 on Windows
 
@@ -270,7 +275,8 @@ def parse_json(text: str, where: str, error: type[InputError], *, unique: bool =
         value = dict(pairs)
         if len(value) < len(pairs):
             names = [name for name, _ in pairs]
-            raise error(f"{where}: {next(name for name in names if names.count(name) > 1)!r} is there twice")
+            name = next(name for name in names if names.count(name) > 1)
+            raise error(f"{where}: the key {name!r} is there twice; join the two, or leave one out")
         return value
 
     try:
@@ -290,6 +296,30 @@ def finite_number(value: Any, where: str, error: type[InputError]) -> float:
     if not math.isfinite(number):
         raise error(f"{where}: expected a finite number, got {value!r}")
     return number
+
+
+def finite_seconds(value: Any, where: str, error: type[InputError]) -> float:
+    """A time of a video: a finite number (see `finite_number`) of at most 1e9 s, either side of 0."""
+    number = finite_number(value, where, error)
+    if abs(number) > FURTHEST_S:
+        raise error(f"{where}: {too_far(number)}")
+    return number
+
+
+def not_a_text(value: Any) -> str:
+    """What is wrong with a JSON value in the place of a name, for a message."""
+    if value is None:
+        return "expected a text, got null"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f'expected a text, got the number {value!r:.40}; put it in quotes: "{value!r:.40}"'
+    return f"expected a text, got {value!r:.60}"
+
+
+def too_far(seconds: float) -> str:
+    """What is wrong with a time that is too far from 0, for a message; "" where it is not."""
+    if abs(seconds) <= FURTHEST_S:
+        return ""
+    return f"{seconds:g} s is no time of a video; give seconds from its start, at most 1e9"
 
 
 def write_csv_rows(handle: IO[str], texts: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

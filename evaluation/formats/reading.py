@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from refineloc.evaluation.formats.tracks import Track, tracks_of_annotations, tracks_of_detections
 from refineloc.evaluation.formats.wtalc_arrays import holds_wtalc_arrays, read_wtalc_arrays
-from refineloc.runtime.annotations import parse_annotations
+from refineloc.runtime.annotations import is_bsn_database, parse_annotations
 from refineloc.runtime.detections import detection_ending, parse_detections
 from refineloc.runtime.errors import InputError
 from refineloc.runtime.files import is_folder, read_text
@@ -75,6 +75,8 @@ def _scores_of(source: Path, text: str) -> tuple[bool, int]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
+        return False, 0
+    if is_bsn_database(document):
         return False, 0
     if not isinstance(document, dict) or "database" not in document:
         return isinstance(document, dict), 0

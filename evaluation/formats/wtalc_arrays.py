@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import AnnotationError
-from refineloc.runtime.files import is_file, is_text, status_of
+from refineloc.runtime.files import is_file, is_text, status_of, too_far
 
 __all__ = ["holds_wtalc_arrays", "read_wtalc_arrays"]
 
@@ -65,6 +65,8 @@ def read_wtalc_arrays(folder: Path, *, allow_pickle: bool = False, subset: str |
                 continue
             segment_labels, bounds = _texts(labels[index]), _bounds(segments[index])
             duration_s, fps = float(np.squeeze(durations[index])), float(np.squeeze(rates[index]))
+            if problem := too_far(duration_s):
+                raise ValueError(f"duration: {problem}")
             video_labels = {*segment_labels, *_texts(known_labels[index])}
         except (TypeError, ValueError, OverflowError) as error:
             raise AnnotationError(f"{where}: expected segments [start, end] and their labels: {error}") from error
@@ -118,6 +120,8 @@ def _bounds(segments: Any) -> npt.NDArray[np.float64]:
     bounds = np.array([(float(start), float(end)) for start, end in segments], dtype=np.float64).reshape(-1, 2)
     if not np.isfinite(bounds).all():
         raise ValueError("not a finite number")
+    if problem := too_far(max(bounds.ravel().tolist(), key=abs, default=0.0)):
+        raise ValueError(problem)
     return bounds
 
 

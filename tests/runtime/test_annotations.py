@@ -91,6 +91,18 @@ def test_spaces_around_names_in_a_csv_do_not_count_and_in_a_json_do(tmp_path: Pa
     assert {name: video.labels for name, video in read_annotations(path).items()} == {" v ": (" x",)}
 
 
+def test_bsn_s_json(tmp_path: Path) -> None:
+    entry = {
+        "duration_second": 60.5,
+        "duration_frame": 1500,
+        "feature_frame": 1488,
+        "annotations": [{"label": "run", "segment": [10, 20]}],
+    }
+    video = read_annotations(write(tmp_path / "a.json", json.dumps({"a1": entry})))["a1"]
+    assert (video.duration_s, video.frames, video.fps, video.labels) == (60.5, 1500, None, ("run",))
+    assert (video.start.tolist(), video.end.tolist()) == ([10.0], [20.0])
+
+
 def test_activitynet_json(tmp_path: Path) -> None:
     database = {
         "v1": {
@@ -135,13 +147,24 @@ def test_one_line_for_each_wrong_csv(tmp_path: Path, text: str, message: str) ->
     ("text", "message"),
     [
         ("{", "not valid JSON"),
-        ("[1]", "'database'"),
+        ("[1]", "'database' of videos; got a list"),
+        ('{"results": {}}', "got 'results', which are detections"),
+        ('{"a": {"annotations": []}, "b": 3}', "got an object with 'a', 'b'"),
+        ('{"database": {"v": {}, "v": {}}}', "the key 'v' is there twice"),
+        ('{"database": {"v": {"annotations": [{"label": "x"}, {"label": 3}]}}}', "annotation 2: its label: .*number 3"),
+        ('{"database": {"v": {"annotations": [{"label": null}]}}}', "'v': annotation 1: its label: .* got null"),
+        ('{"database": {"v": {"annotations": [{"label": "x", "segment": [1, 1e308]}]}}}', r"segment: 1e\+308 s is no"),
+        ('{"database": {"v": {"duration": 1e10}}}', r"duration: 1e\+10 s is no time of a video"),
+        ('{"database": {"v": {"fps": 1e308}}}', r"fps: expected frames a second, at most 1,000,000, got 1e\+308"),
         ('{"database": {"v": 3}}', "video 'v'"),
         ('{"database": {"v": {"annotations": [{"segment": [1, 2]}]}}}', "no 'label'"),
         ('{"database": {"v": {"annotations": [{"label": "x", "segment": [1]}]}}}', r"\[start, end\]"),
         ('{"database": {"v": {"annotations": [{"label": "x", "segment": [1, "b"]}]}}}', "expected a number"),
         ('{"database": {"v": {"duration": 1%s}}}' % ("0" * 400), "duration: expected a number"),
-        ('{"database": {"v": {"subset": 5}}}', "video 'v': expected a subset's name, got 5"),
+        (
+            '{"database": {"v": {"subset": 5}}}',
+            "video 'v': its subset: expected a text, got the number 5; put it in quotes",
+        ),
         ('{"database": {"v": {"subset": "\\ud800"}}}', "its subset .* holds half a character"),
         ('{"database": {"v\\ud800": {}}}', "its name .* holds half a character"),
         ('{"database": {"v": {"annotations": [{"label": "\\udc00x"}]}}}', "its label .* holds half a character"),

@@ -100,8 +100,33 @@ def test_failed_writes_leave_nothing_and_keep_what_was_there(tmp_path: Path) -> 
         ("d.json", '{"results": {"v": 3}}', "video 'v': expected a list"),
         ("d.json", '{"results": {"v": [{"label": "x", "score": 1}]}}', "video 'v'.*segment"),
         ("d.json", '{"results": {"v": [{"label": "x", "score": NaN, "segment": [0, 1]}]}}', "finite"),
-        ("d.json", '{"results": {"v": [{"label": 7, "score": 1, "segment": [0, 1]}]}}', "not a string"),
-        ("d.jsonl", '{"video": 3}\n', "line 1"),
+        (
+            "d.json",
+            '{"results": {"v": [{"label": 7, "score": 1, "segment": [0, 1]}]}}',
+            "'v': detection 1: .* the number 7",
+        ),
+        (
+            "d.json",
+            '{"v": [{"label": "x", "score": 1, "segment": [0, 1]}, {"label": null, "score": 1, "segment": [0, 1]}]}',
+            "'v': detection 2: its label: expected a text, got null",
+        ),
+        ("d.json", '{"v": [], "v": []}', "'v' is there twice"),
+        ("d.json", '{"v": [], "w": [{"label": "x", "label": "y", "score": 1, "segment": [0, 1]}]}', "'label' is there"),
+        ("d.json", '{"results": {}, "results": {"v": [{"label": "[", "score": 1, "segment": [0, 1]}]}}', "'results'"),
+        ("d.json", '{"v": [{"label": "x", "score": 1, "segment": [0, 1e308]}]}', r"'v': 1e\+308 s is no time"),
+        ("d.csv", "video-name,t-start,t-end,label,score\nv,-1e10,1,l,1\n", r"line 2: -1e\+10 s is no time"),
+        (
+            "d.jsonl",
+            '{"video": "v", "detections": [{"label": "x", "score": 1, "segment": [2e9, 3e9]}]}',
+            r"3e\+09 s is",
+        ),
+        (
+            "d.jsonl",
+            '{"video": "v", "detections": [], "detections": []}',
+            "line 1: the key 'detections' is there twice",
+        ),
+        ("d.jsonl", '{"video": "v", "detections": [], "video": "w"}', "line 1: the key 'video' is there twice"),
+        ("d.jsonl", '{"video": 3}\n', "line 1: 'video': expected a text, got the number 3"),
         ("d.csv", "a,b\n1,2\n", "expected a header with the columns video-name, t-start, t-end, label, score, got a,b"),
         ("d.csv", "video-name,t-start,t-end,label,score\nv,0,x,l,1\n", "line 2"),
         ("d.csv", "video-name,t-start,t-end,label,score\nv,0,1,l\n", "line 2: expected 5 columns, got 4"),
@@ -121,6 +146,13 @@ def test_one_line_for_each_wrong_file(tmp_path: Path, name: str, text: str, mess
     with pytest.raises(DetectionError, match=message) as caught:
         read_detections(tmp_path / name)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["d.json", "d.jsonl"])
+def test_names_that_look_like_keys_are_read(tmp_path: Path, name: str) -> None:
+    odd = Detections(np.zeros(2), np.ones(2), np.ones(2), np.arange(2), ("[", "label"))
+    write_detections(tmp_path / name, {"score": odd, '"video"': odd})
+    assert list(read_detections(tmp_path / name)) == ["score", '"video"']
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def test_objects_are_unpickled_only_where_that_is_allowed(tmp_path: Path, capfd:
         ([[0.0]], [b"x"], "not enough values"),
         ([["a", "b"]], [b"x"], "could not convert"),
         ([[0.0, np.inf]], [b"x"], "not a finite number"),
+        ([[0.0, 1e10]], [b"x"], r"1e\+10 s is no time of a video"),
         ([[0.0, 1.0]], [3], "expected a name in UTF-8, got 3"),
         ([[0.0, 1.0]], [b"\xff"], "can't decode"),
         (7, [b"x"], "not iterable"),
