@@ -102,7 +102,9 @@ def read_sample(
     for info in infos[::step]:
         labels = annotations[info.name] if annotations is not None else None
         # Without fps, snippets are compared and mAP is not.
-        grid = video_times(info, labels, fps=fps).grid(metadata.snippet_frames)
+        grid = video_times(info, labels, fps=fps).grid(
+            metadata.snippet_frames, info.stride_frames or metadata.stride_frames
+        )
         columns = metadata.columns(info.width, f"{store.path}: video {info.name!r}")
         videos.append(Video(info.name, store.read(info.name, columns), grid))
     truth = None

@@ -141,6 +141,7 @@ def _metadata(
         classes=classes,
         width=width,
         snippet_frames=config.features.snippet_frames or SNIPPET_FRAMES,
+        stride_frames=config.features.stride_frames,
         stream=config.features.stream,
         stream_order=config.features.stream_order,
         detection=config.detection,

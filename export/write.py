@@ -85,11 +85,13 @@ def write_model(
 
 def _streaming_loss(session: Session, sample: Sample, streaming: OneThreshold) -> RuleComparison:
     metadata = session.metadata
-    frames = metadata.snippet_frames
+    frames, stride = metadata.snippet_frames, metadata.stride_frames
     scores = {
         video.name: session.run(video.features, np.array([len(video.features)], dtype=np.int64))
         for video in sample.videos
     }
     # Without fps a snippet is a second: overlaps are the same.
-    grids = {video.name: video.grid or SnippetGrid(float(frames), frames) for video in sample.videos}
+    grids = {
+        video.name: video.grid or SnippetGrid(float(stride or frames), frames, None, stride) for video in sample.videos
+    }
     return compare_rules(scores, grids, metadata.classes, metadata.detection, streaming, sample.annotations)

@@ -209,6 +209,7 @@ class Detector:
         fps: float,
         duration_s: float | None = None,
         snippet_frames: int | None = None,
+        stride_frames: int | None = None,
         labels: Sequence[str] | None = None,
     ) -> Detections:
         """The actions of one video, best first.
@@ -218,15 +219,16 @@ class Detector:
             fps: frames a second of the video.
             duration_s: its length in seconds, if known; segments are clipped to it.
             snippet_frames: frames in a snippet, if it differs from the model's (`metadata.snippet_frames`).
+            stride_frames: frames from one snippet to the next, if it differs from `snippet_frames` where that is given,
+                and from the model's where it is not.
             labels: its classes, if known: segments of all of these and of no others, whatever `top_k`.
 
         Raises:
             FeatureError: see `scores`.
-            InputError: fps, duration or snippet frames that are not positive numbers (see `SnippetGrid`), no label, or
-                one that is no class of the model.
+            InputError: fps, duration, snippet or stride frames that are not positive numbers (see `SnippetGrid`), no
+                label, or one that is no class of the model.
         """
-        frames = self.metadata.snippet_frames if snippet_frames is None else snippet_frames
-        grid = SnippetGrid(fps, frames, duration_s)
+        grid = self._video_grid(fps, duration_s, snippet_frames, stride_frames)
         known = None if labels is None else self._known(labels, "labels")[None]
         packed = self._checked(features, "features")
         lengths = np.array([len(packed)], dtype=np.int64)
@@ -239,6 +241,7 @@ class Detector:
         *,
         names: Sequence[str] | None = None,
         fps: float | None = None,
+        stride_frames: int | None = None,
         times: Times | None = None,
         labels: Mapping[str, Sequence[str]] | None = None,
     ) -> Iterator[tuple[str, Detections]]:
@@ -251,6 +254,8 @@ class Detector:
             videos: an open feature store, a mapping of features by name, or pairs of name and features.
             names: only these videos of a store or mapping, in this order.
             fps: of videos for which neither the store nor `times` states it.
+            stride_frames: frames from one snippet to the next, of videos for which the store does not state it; the
+                model's where it is left out.
             times: fps and duration by video, None if not known; used if the store does not state them.
             labels: the classes of each video, if known: see `detect`.
 
@@ -260,7 +265,9 @@ class Detector:
                 `labels` has none of a video, or one that is no class of the model.
             ConfigError: `names` together with pairs.
         """
-        for batch in self.detect_batches(videos, names=names, fps=fps, times=times, labels=labels):
+        for batch in self.detect_batches(
+            videos, names=names, fps=fps, stride_frames=stride_frames, times=times, labels=labels
+        ):
             yield from batch
 
     def detect_batches(
@@ -269,6 +276,7 @@ class Detector:
         *,
         names: Sequence[str] | None = None,
         fps: float | None = None,
+        stride_frames: int | None = None,
         times: Times | None = None,
         labels: Mapping[str, Sequence[str]] | None = None,
     ) -> Iterator[list[tuple[str, Detections]]]:
@@ -279,14 +287,15 @@ class Detector:
                 # All videos are checked before the first is read, so that no error comes after hours.
                 wanted = videos.names if names is None else names
                 self._known_of(wanted, labels)
-                planned = [self._planned(videos, name, fps, times or {}) for name in wanted]
+                planned = [self._planned(videos, name, fps, stride_frames, times or {}) for name in wanted]
                 empty = _empty if self.provider == "cpu" else stack.enter_context(self._buffers.lent())
                 read = read_batches(
                     videos, planned, self.metadata.width, self._batch_snippets, self._half_to_float, empty
                 )
                 scored = ahead(self._scored(ahead(read), where))
             else:
-                scored = self._scored(self._packed(_pairs(videos, names), fps, times or {}, labels), "")
+                pairs = _pairs(videos, names)
+                scored = self._scored(self._packed(pairs, fps, stride_frames, times or {}, labels), "")
             stack.enter_context(contextlib.closing(scored))  # stops the threads before the caller closes the store
             for batch, scores in scored:
                 known = self._known_of(batch.names, labels)
@@ -302,7 +311,9 @@ class Detector:
                 names = [f"{where}video {name!r}" for name in batch.names]
                 yield batch, self._session.run(batch.features, batch.lengths, names)
 
-    def _planned(self, store: FeatureStore, name: str, fps: float | None, times: Times) -> Planned:
+    def _planned(
+        self, store: FeatureStore, name: str, fps: float | None, stride_frames: int | None, times: Times
+    ) -> Planned:
         info = store.info(name)
         where = f"{store.path}: video {name!r}"
         if not info.snippets:
@@ -313,7 +324,13 @@ class Detector:
                 f"{where}: its snippets have {frames} frames, the model's have {self.metadata.snippet_frames}; "
                 "extract the features as for training"
             )
-        grid = self._grid(video_times(info, _stated(times, name), fps=fps), where)
+        stride = info.stride_frames
+        if stride is not None and stride_frames not in (None, stride):
+            raise FeatureError(
+                f"{where}: states a stride of {stride} frames, and stride_frames={stride_frames} was given; leave "
+                "stride_frames out, or correct the attribute"
+            )
+        grid = self._grid(video_times(info, _stated(times, name), fps=fps), stride or stride_frames, where)
         columns = self.metadata.columns(info.width, where)
         return Planned(name, info.snippets, info.dtype == np.float16, columns, grid)
 
@@ -321,6 +338,7 @@ class Detector:
         self,
         videos: Iterable[tuple[str, npt.ArrayLike]],
         fps: float | None,
+        stride_frames: int | None,
         times: Times,
         labels: Mapping[str, Sequence[str]] | None,
     ) -> Generator[FeatureBatch]:
@@ -341,7 +359,7 @@ class Detector:
             if waiting and size + len(checked) > self._batch_snippets:
                 yield _batch(waiting)
                 waiting, size = [], 0
-            grid = self._grid(video_times(None, _stated(times, name), fps=fps), where)
+            grid = self._grid(video_times(None, _stated(times, name), fps=fps), stride_frames, where)
             waiting.append((name, grid, checked))
             size += len(checked)
         if waiting:
@@ -369,14 +387,22 @@ class Detector:
                 raise InputError(f"{where}: {label!r} is no class of the model, which has {shown}", parameter="labels")
         return known
 
-    def _grid(self, times: VideoTimes, where: str) -> SnippetGrid:
+    def _grid(self, times: VideoTimes, stride_frames: int | None, where: str) -> SnippetGrid:
+        if times.fps is None:
+            raise InputError(f"{where}: its fps is not known, and seconds need it; give fps or times", parameter="fps")
         try:
-            grid = times.grid(self.metadata.snippet_frames)
+            return self._video_grid(times.fps, times.duration_s, None, stride_frames)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
-        if grid is None:
-            raise InputError(f"{where}: its fps is not known, and seconds need it; give fps or times", parameter="fps")
-        return grid
+
+    def _video_grid(
+        self, fps: float, duration_s: float | None, snippet_frames: int | None, stride_frames: int | None
+    ) -> SnippetGrid:
+        """The snippets of a video in seconds; the model's window and stride where neither is given."""
+        if snippet_frames is None:
+            snippet_frames = self.metadata.snippet_frames
+            stride_frames = self.metadata.stride_frames if stride_frames is None else stride_frames
+        return SnippetGrid(fps, snippet_frames, duration_s, stride_frames)
 
     def _checked(self, features: npt.ArrayLike, where: str, *, least: int = 1) -> npt.NDArray[np.float32]:
         """What the model takes of features [T, D], T >= `least`: its columns, float32 and finite."""

@@ -26,7 +26,6 @@ from refineloc.runtime.detector import Detector
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.model.metadata import SUMMED_BASE
 from refineloc.runtime.scalars import as_whole
-from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.rules import OneThreshold, needs_whole_video
 from refineloc.runtime.segments.values import Scores, Segments
@@ -53,7 +52,8 @@ class StreamingDetector:
     Args:
         detector: scores the snippets, and has the settings of detection.
         fps: frames a second of the video.
-        snippet_frames: frames in a snippet, if it differs from the model's.
+        snippet_frames, stride_frames: frames in a snippet and from one to the next, if they differ from the model's
+            (`Detector.detect`).
         max_open_snippets: after a push, cut open segments that are longer, so that memory and time stay bounded in an
             action of days. If no segment is cut, the times are those of the offline result.
 
@@ -64,7 +64,13 @@ class StreamingDetector:
     """
 
     def __init__(
-        self, detector: Detector, *, fps: float, snippet_frames: int | None = None, max_open_snippets: int = 20_000
+        self,
+        detector: Detector,
+        *,
+        fps: float,
+        snippet_frames: int | None = None,
+        stride_frames: int | None = None,
+        max_open_snippets: int = 20_000,
     ) -> None:
         _check_streamable(detector)
         self._settings = _followed(detector)
@@ -74,7 +80,7 @@ class StreamingDetector:
                 f"max_open_snippets: expected a whole number of at least 1, got {max_open_snippets!r:.40}"
             )
         self._detector = detector
-        self._grid = SnippetGrid(fps, detector.metadata.snippet_frames if snippet_frames is None else snippet_frames)
+        self._grid = detector._video_grid(fps, None, snippet_frames, stride_frames)
         self._max_open = longest
         classes = len(detector.classes)
         # The runs of all classes, not widened: the top k classes and the end of the video are known later.

@@ -197,7 +197,9 @@ def _curves(model: Path, features: Path, video: VideoAnnotation, fps: float | No
         if video.name not in store.names:
             raise InputError(f"{features}: has no video {video.name!r}")
         scores = detector.scores(store.read(video.name))
-        grid = video_times(store.info(video.name), video, fps=fps).grid(detector.metadata.snippet_frames)
+        info, metadata = store.info(video.name), detector.metadata
+        stride = info.stride_frames or metadata.stride_frames
+        grid = video_times(info, video, fps=fps).grid(metadata.snippet_frames, stride)
     if grid is None:
         raise InputError(f"video {video.name!r}: its fps is in neither {features} nor the labels; give --fps X")
     return score_curves(scores, grid, video, detector.classes)

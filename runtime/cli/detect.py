@@ -85,6 +85,14 @@ def detect(
         typer.Option("--out", "-o", help="Where to write: .json (ActivityNet's form), .csv or .jsonl; - is stdout."),
     ] = Path("detections.json"),
     fps: Annotated[float | None, typer.Option(help="Frames a second of videos whose features do not state it.")] = None,
+    stride_frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Frames from one snippet to the next, where the features do not state it.",
+            show_default="the model's",
+        ),
+    ] = None,
     videos: Annotated[
         Path | None,
         typer.Option(
@@ -158,7 +166,9 @@ def detect(
         if video_labels is not None:
             labels = _labels(video_labels)
             _check_labelled(labels, wanted, video_labels)
-        inputs = _inputs(detector, models, store, names, fps=fps, times=times, labels=labels)
+        inputs = _inputs(
+            detector, models, store, names, fps=fps, stride_frames=stride_frames, times=times, labels=labels
+        )
         with (
             _journal_beside(out) as beside,
             Journal(beside, inputs, classes=len(detector.classes), resume=resume) as journal,
@@ -167,7 +177,9 @@ def detect(
             remaining = _remaining(journal, wanted)
             began = time.perf_counter()
             with progress("detecting", len(remaining), "videos") as advance:
-                for batch in detector.detect_batches(store, names=remaining, fps=fps, times=times, labels=labels):
+                for batch in detector.detect_batches(
+                    store, names=remaining, fps=fps, stride_frames=stride_frames, times=times, labels=labels
+                ):
                     journal.add(batch)
                     advance(len(batch))
             seconds = time.perf_counter() - began
@@ -294,6 +306,7 @@ def _external_data(detector: "Detector", models: Sequence[Path]) -> dict[str, An
 def main() -> NoReturn:
     """Entry point of the console script."""
     options = {"fps": "--fps X or --videos LABELS.csv", "allow_missing": "--allow-missing", "labels": "--video-labels"}
+    options |= {"stride_frames": "--stride-frames N"}
     run_app(app, options)
 
 

@@ -26,6 +26,7 @@ _TIMES: dict[str, tuple[float, float]] = {
     "fps": (1e-3, 1e6),
     "duration": (1e-3, 1e9),
     "snippet_frames": (1, 2**24),
+    "stride_frames": (1, 2**24),
 }
 
 
@@ -64,6 +65,7 @@ class HDF5File(FeatureStore):
             fps=attributes.get("fps"),
             duration_s=attributes.get("duration"),
             snippet_frames=attributes.get("snippet_frames"),
+            stride_frames=attributes.get("stride_frames"),
         )
 
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
@@ -177,7 +179,7 @@ def _attributes(item: Any, where: str) -> dict[str, Any]:
         if attribute.dtype.kind not in "iuf" or attribute.shape not in ((), (1,)):
             raise FeatureError(f"{where}: attribute {key!r} is not a number")
         value = float(np.asarray(item.attrs[key]).reshape(()))
-        whole = key == "snippet_frames"
+        whole = key.endswith("_frames")
         if not low <= value <= high or (whole and value != round(value)):  # refuses NaN, too
             raise FeatureError(
                 f"{where}: attribute {key!r} is {value:g}; expected a "

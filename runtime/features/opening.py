@@ -3,7 +3,7 @@
 Accepted layouts:
 
     FILE.h5     one dataset a video at the root, T x D; or a group a video with a dataset `features` inside;
-                optional attributes on either: fps, duration, snippet_frames
+                optional attributes on either: fps, duration, snippet_frames, stride_frames
     DIR/        one VIDEO.npy a video, T x D
     DIR/        rgb/VIDEO.npy and flow/VIDEO.npy; joined as flow (temporal) first, rgb (spatial) second
 """

@@ -27,7 +27,7 @@ class FeatureInfo:
         snippets: T.
         width: D.
         dtype: as stored.
-        fps, duration_s, snippet_frames: where the file states them.
+        fps, duration_s, snippet_frames, stride_frames: where the file states them (`SnippetGrid`).
     """
 
     name: str
@@ -37,6 +37,7 @@ class FeatureInfo:
     fps: float | None = None
     duration_s: float | None = None
     snippet_frames: int | None = None
+    stride_frames: int | None = None
 
 
 class FeatureStore(ABC):

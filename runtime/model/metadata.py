@@ -18,13 +18,16 @@ from refineloc.runtime.segments.rules import OneThreshold, Rules, changed, needs
 
 __all__ = ["FORMAT_VERSION", "KEY_PREFIX", "SUMMED_BASE", "ModelMetadata", "Parity", "Precision"]
 
-FORMAT_VERSION = 2  # raised when readers of the earlier version would misread the file
+# Raised when readers of the earlier version would misread the file. Those of version 2 take H for the stride, so that
+# files in which it is H are of version 2 still.
+FORMAT_VERSION = 3
+_LEAST_VERSION = 2
 KEY_PREFIX = "refineloc."
 SUMMED_BASE = "refineloc"  # the base model whose ŷ is the sum of attention times C̄, so that it streams
 
 Precision = Literal["fp32", "fp16", "int8"]
 
-_OPTIONAL = ("streaming", "parity")  # keys that a file has where they are known
+_OPTIONAL = ("stride_frames", "streaming", "parity")  # keys that a file has where they are known, or not the default
 _MAX_SIZE = 2**24  # of D, H, N: far above any real one, far below what would exhaust memory
 
 
@@ -93,6 +96,7 @@ class ModelMetadata:
         streaming: how segments are found in a running video where `detection` needs the whole one; None where nothing
             was frozen for it.
         parity: how far the file is from the trained model; None if it was not measured.
+        stride_frames: S, frames from one snippet to the next; None in a file and here: H.
 
     Raises:
         ModelError: a value out of range.
@@ -116,6 +120,7 @@ class ModelMetadata:
     networks: int = 1
     streaming: OneThreshold | None = None
     parity: Parity | None = None
+    stride_frames: int | None = None
 
     def __post_init__(self) -> None:
         _need(0 < len(self.classes) <= _MAX_SIZE, "classes: expected at least one name")
@@ -131,6 +136,7 @@ class ModelMetadata:
             ("attention_values", 0, 2),
             ("context_snippets", 0, _MAX_SIZE),
             ("networks", 1, _MAX_SIZE),
+            *([] if self.stride_frames is None else [("stride_frames", 1, _MAX_SIZE)]),
         ):
             value = getattr(self, key)
             _need(low <= value <= high, f"{key}: expected a number from {low} to {high}, got {value}")
@@ -141,7 +147,8 @@ class ModelMetadata:
         ):
             value = getattr(self, key)
             _need(value in allowed, f"{key}: expected one of {', '.join(allowed)}, got {value!r}")
-
+        if self.stride_frames == self.snippet_frames:
+            object.__setattr__(self, "stride_frames", None)
         if self.streaming is not None and (name := needs_whole_video(self.streaming)):
             raise ModelError(f"metadata: streaming: its {name} needs the whole video")
 
@@ -165,7 +172,8 @@ class ModelMetadata:
         for name in _OPTIONAL:
             if values[name] is None:
                 del values[name]
-        values |= {"format_version": FORMAT_VERSION} | asdict(detection)
+        version = _LEAST_VERSION if self.stride_frames is None else FORMAT_VERSION
+        values |= {"format_version": version} | asdict(detection)
         return {KEY_PREFIX + key: _as_text(value) for key, value in values.items()}
 
     @classmethod
@@ -178,8 +186,8 @@ class ModelMetadata:
         """
         version = _read(props, "format_version", int)
         _need(
-            version == FORMAT_VERSION,
-            f"format_version: expected {FORMAT_VERSION}, got {version}; "
+            _LEAST_VERSION <= version <= FORMAT_VERSION,
+            f"format_version: expected {_LEAST_VERSION} to {FORMAT_VERSION}, got {version}; "
             + ("update refineloc" if version > FORMAT_VERSION else "export the model again"),
         )
         values = {
@@ -282,6 +290,7 @@ def _streaming(text: str) -> OneThreshold:
 # By type of a field: how its text is read, and what is expected, in words.
 _FORMS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
     int: (_integer, "a number"),
+    int | None: (_integer, "a number"),
     float: (_number, "a number"),
     float | None: (_number_or_none, "a number or none"),
     str: (_text, "a text"),

@@ -15,7 +15,7 @@ from refineloc.runtime.segments.values import Scores
 
 __all__ = ["SeveralSessions"]
 
-_SHARED = ("classes", "width", "snippet_frames", "stream", "stream_order")
+_SHARED = ("classes", "width", "snippet_frames", "stride_frames", "stream", "stream_order")
 
 
 class SeveralSessions:

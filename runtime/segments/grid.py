@@ -18,14 +18,17 @@ _MOST_FRAMES = 2**24
 
 @dataclass(frozen=True, slots=True)
 class SnippetGrid:
-    """Non-overlapping snippets of H frames over a video.
+    """Snippets of H frames over a video, one every S frames.
 
-    Snippet t covers the half-open interval [t * H / fps, (t + 1) * H / fps) of seconds.
+    The centre of snippet t is (t * S + H / 2) / fps seconds, as in ActionFormer (feat_stride, num_frames). It stands
+    for the half-open interval from half a stride before its centre to half a stride after it. Where S is H, that is
+    [t * H / fps, (t + 1) * H / fps).
 
     Attributes:
         fps: frames a second of the video the features were made from, 0.001 to 1,000,000.
-        snippet_frames: frames a snippet (H), a whole number from 1 to 2^24.
+        snippet_frames: the window, frames a snippet (H), a whole number from 1 to 2^24.
         duration_s: length of the video in seconds where it is known, above 0; segments are clipped to it.
+        stride_frames: frames from one snippet to the next (S), in the same bounds; H where it is left out.
 
     Raises:
         InputError: a value out of range, or no number.
@@ -34,37 +37,70 @@ class SnippetGrid:
     fps: float
     snippet_frames: int
     duration_s: float | None = None
+    stride_frames: int | None = None
 
     def __post_init__(self) -> None:
-        fps, frames = as_number(self.fps), as_whole(self.snippet_frames)
+        fps = as_number(self.fps)
         if fps is None or not _LEAST_FPS <= fps <= _MOST_FPS:
             raise InputError(
                 f"fps: expected a positive number of frames a second, {_LEAST_FPS:g} to {_MOST_FPS:,.0f}, "
                 f"got {self.fps!r:.40}"
             )
-        if frames is None or not 1 <= frames <= _MOST_FRAMES:
-            raise InputError(
-                f"snippet_frames: expected a whole number of at least 1 frame, got {self.snippet_frames!r:.40}"
-            )
+        frames = _frames("snippet_frames", self.snippet_frames)
+        stride = frames if self.stride_frames is None else _frames("stride_frames", self.stride_frames)
         duration = None if self.duration_s is None else as_number(self.duration_s)
         if self.duration_s is not None and not (duration is not None and 0 < duration < math.inf):
             raise InputError(f"duration_s: expected a number of seconds above 0, got {self.duration_s!r:.40}")
-        for name, value in (("fps", fps), ("snippet_frames", frames), ("duration_s", duration)):
+        values = {"fps": fps, "snippet_frames": frames, "duration_s": duration, "stride_frames": stride}
+        for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def _stride(self) -> int:
+        return self.stride_frames or self.snippet_frames
+
+    @property
+    def _offset(self) -> float:
+        """Frames before the first snippet's part: its window begins at 0, and its part is the middle of its window."""
+        return (self.snippet_frames - self._stride) / 2
+
+    def covered_s(self, snippets: int) -> tuple[float, float]:
+        """How long a video of T snippets is, the least and the most, seconds.
+
+        T * S / fps where the last windows are padded, ((T - 1) * S + H) / fps where they end with the video.
+        """
+        lengths = snippets * self._stride, (snippets - 1) * self._stride + self.snippet_frames
+        return min(lengths) / self.fps, max(lengths) / self.fps
+
+    def tolerance_s(self, snippets: int) -> float:
+        """By how many seconds the duration of a video may differ from what its T snippets cover.
+
+        3 snippets or 1 % of T, whichever is more, and at least a window: the end of a video may be cut by one.
+        """
+        return max(max(3.0, 0.01 * snippets) * self._stride, self.snippet_frames) / self.fps
+
+    def contradicts(self, snippets: int) -> bool:
+        """Whether the duration is known and cannot be that of a video of T snippets."""
+        if self.duration_s is None:
+            return False
+        least, most = self.covered_s(snippets)
+        tolerance = self.tolerance_s(snippets)
+        return not least - tolerance <= self.duration_s <= most + tolerance
 
     def seconds(
         self, first: npt.NDArray[np.float64 | np.int64], last: npt.NDArray[np.float64 | np.int64]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """The times that the snippets first..last (both included) cover, clipped to the duration.
+        """The times that the snippets first..last (both included) stand for, clipped to the video.
 
         Args:
             first, last: snippet indices, or fractions of snippets, shape [n], 0 <= first <= last.
 
         Returns:
-            start and end in seconds, shape [n]: first * H / fps and (last + 1) * H / fps.
+            start and end in seconds, shape [n]: (first * S + (H - S) / 2) / fps, and the same of last + 1.
         """
-        start = np.asarray(first, np.float64) * self.snippet_frames / self.fps
-        end = (np.asarray(last, np.float64) + 1) * self.snippet_frames / self.fps
+        stride, offset = self._stride, self._offset
+        start = np.maximum((np.asarray(first, np.float64) * stride + offset) / self.fps, 0.0)
+        end = ((np.asarray(last, np.float64) + 1) * stride + offset) / self.fps
         if self.duration_s is not None:
             start, end = np.minimum(start, self.duration_s), np.minimum(end, self.duration_s)
         return start, end
@@ -82,9 +118,17 @@ class SnippetGrid:
             bool, shape [T].
         """
         mask = np.zeros(snippets, dtype=np.bool_)
-        # centre (t + 0.5) H / fps >= start  <=>  t >= start fps / H - 0.5, and the same for the end.
-        first = np.ceil(np.asarray(start_s) * self.fps / self.snippet_frames - 0.5)
-        past = np.ceil(np.asarray(end_s) * self.fps / self.snippet_frames - 0.5)
+        # centre (t S + H / 2) / fps >= start  <=>  t >= start fps / S - H / 2 S, and the same for the end.
+        half_window = self.snippet_frames / 2 / self._stride
+        first = np.ceil(np.asarray(start_s) * self.fps / self._stride - half_window)
+        past = np.ceil(np.asarray(end_s) * self.fps / self._stride - half_window)
         for a, b in zip(np.clip(first, 0, snippets), np.clip(past, 0, snippets), strict=True):
             mask[int(a) : int(b)] = True
         return mask
+
+
+def _frames(name: str, value: object) -> int:
+    frames = as_whole(value)
+    if frames is None or not 1 <= frames <= _MOST_FRAMES:
+        raise InputError(f"{name}: expected a whole number of at least 1 frame, got {value!r:.40}")
+    return frames

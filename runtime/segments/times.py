@@ -18,13 +18,13 @@ class VideoTimes(NamedTuple):
     fps: float | None = None
     duration_s: float | None = None
 
-    def grid(self, snippet_frames: int) -> SnippetGrid | None:
+    def grid(self, snippet_frames: int, stride_frames: int | None = None) -> SnippetGrid | None:
         """The snippets of the video in seconds, None where its fps is not known.
 
         Raises:
             InputError: see `SnippetGrid`.
         """
-        return None if self.fps is None else SnippetGrid(self.fps, snippet_frames, self.duration_s)
+        return None if self.fps is None else SnippetGrid(self.fps, snippet_frames, self.duration_s, stride_frames)
 
 
 class StatesTimes(Protocol):

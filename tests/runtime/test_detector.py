@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from small_model import GRAPH, write_features
+from small_model import GRAPH, write_features, write_model
 from twins import proposals as twin
 
 from refineloc.runtime import Detector, SnippetGrid, open_features
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError, ModelError
 from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.values import Segments
 
 Features = npt.NDArray[np.float32]
 
@@ -54,6 +55,48 @@ def test_detections_are_the_segments_of_the_scores_in_seconds(detector: Detector
     assert found.provider == "cpu"
     assert (np.diff(found.score) <= 0).all()
     assert found.end.max() <= 99.3
+
+
+def test_the_stride_is_the_call_s_or_the_store_s_or_the_model_s(
+    detector: Detector, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    (features,) = videos_of(rng, [200]).values()
+    strided = Detector(write_model(tmp_path / "m.onnx", stride_frames=4), provider="cpu")
+
+    def times(detections: Detections) -> list[float]:
+        assert len(detections) > 3
+        return detections.start.tolist()
+
+    plain, every4 = (
+        times(
+            Detections.from_segments(SnippetGrid(32.0, 16, None, stride), _segments(detector, features), tuple("abcde"))
+        )
+        for stride in (16, 4)
+    )
+    assert times(detector.detect(features, fps=32.0)) == plain
+    assert times(detector.detect(features, fps=32.0, stride_frames=4)) == every4
+    assert times(strided.detect(features, fps=32.0)) == every4
+    assert times(strided.detect(features, fps=32.0, snippet_frames=16)) == plain, "the window alone"
+    ((_, detections),) = detector.detect_many({"v": features}, fps=32.0, stride_frames=4)
+    assert times(detections) == every4
+    stated = write_features(tmp_path / "s.h5", {"v": features}, fps=32.0, stride_frames=4)
+    unstated = write_features(tmp_path / "u.h5", {"v": features}, fps=32.0, snippet_frames=16)
+    for path, which, stride, expected in (
+        (stated, detector, None, every4),
+        (stated, detector, 4, every4),
+        (unstated, detector, None, plain),
+        (unstated, detector, 4, every4),
+        (unstated, strided, None, every4),
+    ):
+        with open_features(path) as store:
+            ((_, detections),) = which.detect_many(store, stride_frames=stride)
+        assert times(detections) == expected
+    with open_features(stated) as store, pytest.raises(FeatureError, match=r"'v': states a stride of 4 frames.*=8"):
+        list(detector.detect_many(store, stride_frames=8))
+
+
+def _segments(detector: Detector, features: Features) -> Segments:
+    return segments(detector.scores(features), np.array([len(features)], dtype=np.int64), detector.settings)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
@@ -136,7 +179,7 @@ def test_names_choose_among_a_mapping_and_are_refused_with_an_iterable(
         dict(detector.detect_many(videos.items(), names=["v000"], fps=25.0))
 
 
-@pytest.mark.parametrize("times", [{"fps": 0.0}, {"duration_s": -3.0}, {"snippet_frames": 2.5}])
+@pytest.mark.parametrize("times", [{"fps": 0.0}, {"duration_s": -3.0}, {"snippet_frames": 2.5}, {"stride_frames": 0}])
 def test_times_that_are_none(detector: Detector, times: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(times))}: expected"):
         detector.detect(np.zeros((3, 24), np.float32), **{"fps": 25.0} | times)
@@ -375,7 +418,11 @@ def test_video_scores_that_are_no_sums_are_averaged(
 
 @pytest.mark.parametrize(
     ("changes", "name"),
-    [({"classes": ("a", "b", "c", "d", "e")}, "classes"), ({"snippet_frames": 8}, "snippet_frames")],
+    [
+        ({"classes": ("a", "b", "c", "d", "e")}, "classes"),
+        ({"snippet_frames": 8}, "snippet_frames"),
+        ({"stride_frames": 8}, "stride_frames"),
+    ],
 )
 def test_models_that_do_not_fit_together_are_one_line(
     make_model: Callable[..., Path], model_path: Path, changes: dict[str, Any], name: str

@@ -92,6 +92,7 @@ class Split:
         source: the feature file.
         device: where batches go.
         snippet_frames: H, frames a snippet.
+        stride_frames: S, frames from one snippet to the next.
     """
 
     names: tuple[str, ...]
@@ -105,6 +106,7 @@ class Split:
     source: Path
     device: torch.device = _CPU
     snippet_frames: int = SNIPPET_FRAMES
+    stride_frames: int = SNIPPET_FRAMES
 
     def __len__(self) -> int:
         return len(self.names)
@@ -215,7 +217,8 @@ def load_split(
         known = tuple(classes)
         infos = [store.info(name) for name in names]
         frames = config.features.snippet_frames or infos[0].snippet_frames or SNIPPET_FRAMES
-        _check(infos, features, frames)
+        stride = config.features.stride_frames or infos[0].stride_frames or frames
+        _check(infos, features, frames, stride)
         width = infos[0].width
         columns = stream_slice(width, config.features.stream, config.features.stream_order)
         # float16 stays float16 in memory, half the size; a batch is float32.
@@ -229,18 +232,19 @@ def load_split(
             lengths=torch.tensor(lengths, dtype=torch.int64),
             targets=torch.from_numpy(_targets(labels, names, known, config)),
             classes=known,
-            grids=tuple(video_times(info, labels[info.name], fps=fps).grid(frames) for info in infos),
+            grids=tuple(video_times(info, labels[info.name], fps=fps).grid(frames, stride) for info in infos),
             file_width=width,
             width=columns.stop - columns.start,
             source=features,
             snippet_frames=frames,
+            stride_frames=stride,
         )
         if isinstance(split.features, OnDisk):
             until_read.pop_all()
         return split
 
 
-def _check(infos: Sequence[FeatureInfo], features: Path, frames: int) -> None:
+def _check(infos: Sequence[FeatureInfo], features: Path, frames: int, stride: int) -> None:
     first = infos[0]
     for info in infos:
         where = f"{features}: video {info.name!r}"
@@ -252,6 +256,12 @@ def _check(infos: Sequence[FeatureInfo], features: Path, frames: int) -> None:
             raise FeatureError(
                 f"{where}: its snippets have {info.snippet_frames} frames, not the {frames} "
                 f"of the settings or of the other videos; give features.snippet_frames={info.snippet_frames}",
+                parameter="setting",
+            )
+        if info.stride_frames not in (None, stride):
+            raise FeatureError(
+                f"{where}: its snippets have a stride of {info.stride_frames} frames, not the {stride} "
+                f"of the settings or of the other videos; give features.stride_frames={info.stride_frames}",
                 parameter="setting",
             )
 

@@ -53,8 +53,10 @@ def true_share(split: Split, annotations: Annotations | None) -> float | None:
 
 
 def with_snippet_frames(config: Config, train: Split) -> Config:
-    """The settings with the snippet length of the training features, where none was set."""
-    features = config.features.model_copy(update={"snippet_frames": train.snippet_frames})
+    """The settings with the snippet length of the training features, and with their stride where it is another."""
+    frames, stride = train.snippet_frames, train.stride_frames
+    update = {"snippet_frames": frames, "stride_frames": None if stride == frames else stride}
+    features = config.features.model_copy(update=update)
     return config.model_copy(update={"features": features})
 
 

@@ -55,6 +55,11 @@ class FeatureConfig(Section):
         ge=1,
         description='H, frames a snippet: 16 for I3D, 15 for TSN (section 4.1); "none": what the features state, or 16',
     )
+    stride_frames: Annotated[int | None, OrNone] = Field(
+        None,
+        ge=1,
+        description='S, frames from one snippet to the next; "none": what the features state, or H (paper: H)',
+    )
 
 
 class PseudoConfig(Section):

@@ -24,13 +24,14 @@ def h5(path: Path, **videos: object) -> Path:
 def test_reads_datasets_at_the_root_with_their_attributes(tmp_path: Path) -> None:
     path = h5(tmp_path / "f.h5", b=FEATURES, a=FEATURES[:3].astype(np.float16))
     with h5py.File(path, "a") as file:
-        file["b"].attrs.update(fps=29.97, duration=4.0, snippet_frames=16)
+        file["b"].attrs.update(fps=29.97, duration=4.0, snippet_frames=16, stride_frames=15)
     with open_features(path) as store:
         assert store.names == ("a", "b")
         assert "b" in store
         assert "c" not in store
         info = store.info("b")
         assert (info.snippets, info.width, info.fps, info.duration_s, info.snippet_frames) == (7, 6, 29.97, 4.0, 16)
+        assert info.stride_frames == 15
         assert np.array_equal(store.read("b"), FEATURES)
         half = store.read("a")
         assert half.dtype == np.float32

@@ -51,6 +51,7 @@ MANY = dataclasses.replace(
             GOOD, detection=OneThreshold(profile="release", suppression="soft", soft_sigma=0.3, widen=0)
         ),
         dataclasses.replace(GOOD, parity=None, preset="", training_data=""),
+        dataclasses.replace(GOOD, stride_frames=4),
         dataclasses.replace(MANY, networks=5, streaming=OneThreshold(profile="release", alpha_a=0.1 + 0.2, top_k=1)),
         dataclasses.replace(
             GOOD, detection=OneThreshold(alpha_c=1e-7), parity=dataclasses.replace(PARITY, reference_map=None, map=None)
@@ -91,6 +92,14 @@ def test_a_file_has_the_settings_of_its_kind_of_rule() -> None:
     assert ModelMetadata.from_props({**MANY.to_props(), **GOOD.to_props()}) == GOOD, "keys of the other kind"
 
 
+def test_a_stride_of_its_own_makes_a_file_that_earlier_readers_refuse() -> None:
+    """They would take the window for the stride. Files without one stay as they were."""
+    assert GOOD.to_props()["refineloc.format_version"] == "2"
+    assert dataclasses.replace(GOOD, stride_frames=16) == GOOD
+    props = dataclasses.replace(GOOD, stride_frames=4).to_props()
+    assert (props["refineloc.format_version"], props["refineloc.stride_frames"]) == ("3", "4")
+
+
 def test_columns_are_all_or_those_of_a_stream() -> None:
     assert GOOD.columns(2048, "f.h5") == slice(0, 2048)
     with pytest.raises(FeatureError, match=r"^f.h5: features have width 4096, the model expects 2048$"):
@@ -117,7 +126,8 @@ STREAMING = [
 
 # What a setting of detection may be is tested with the settings, and here that texts of every form are read strictly.
 WRONG = {
-    "format_version": ["1", "3", "one"],
+    "format_version": ["1", "4", "one"],
+    "stride_frames": ["0", "4.0"],
     "classes": ["[]", '"Long jump"', '["a", 1]', '["a", "a"]', '["a", " "]', '["a\\nb"]', "[" * 100_000],
     "width": ["0", "2048.0", "1_0", "٣", "9" * 5000],
     "stream": ["rgb"],

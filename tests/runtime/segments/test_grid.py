@@ -20,6 +20,54 @@ def test_seconds_of_hand_computed_snippets() -> None:
     assert end.tolist() == [0.5, 1.5, 2.0]
 
 
+def test_seconds_of_windows_that_overlap_are_about_their_centres() -> None:
+    # ActionFormer's (i * stride + window / 2) / fps at 32 fps, windows of 16 frames every 4: the centres are at frames
+    # 8, 12, 16, 20 frames, and a snippet stands for 2 frames to either side of its own.
+    #   snippet        0      1      2      3
+    #   second     .1875  .3125  .4375  .5625  .6875
+    grid = SnippetGrid(32.0, 16, stride_frames=4)
+    start, end = grid.seconds(np.array([0, 1, 3]), np.array([0, 2, 3]))
+    assert start.tolist() == [0.1875, 0.3125, 0.5625]
+    assert end.tolist() == [0.3125, 0.5625, 0.6875]
+    assert ((start + end) / 2 * 32).tolist()[::2] == [8.0, 20.0]
+    assert grid.foreground(np.array([0.375]), np.array([0.5]), 4).tolist() == [False, True, False, False]
+
+
+def test_seconds_of_windows_with_gaps_begin_with_the_video() -> None:
+    # windows of 8 frames every 16 at 16 fps: centres 4, 20, 36 frames; the first snippet's half stride is cut.
+    start, end = SnippetGrid(16.0, 8, stride_frames=16).seconds(np.array([0, 1]), np.array([0, 2]))
+    assert start.tolist() == [0.0, 0.75]
+    assert end.tolist() == [0.75, 2.75]
+
+
+@given(fps=st.floats(1, 120), frames=st.integers(1, 64), first=st.integers(0, 2**40), more=st.integers(0, 1000))
+def test_a_stride_that_is_the_window_changes_no_digit(fps: float, frames: int, first: int, more: int) -> None:
+    start, end = SnippetGrid(fps, frames, None, frames).seconds(np.array([first]), np.array([first + more]))
+    assert start[0] == np.float64(first) * frames / fps
+    assert end[0] == (np.float64(first + more) + 1) * frames / fps
+    assert SnippetGrid(fps, frames, None, frames) == SnippetGrid(fps, frames)
+
+
+@pytest.mark.parametrize(
+    ("grid", "snippets", "least", "most"),
+    [
+        # 16 frames at 32 fps: 100 snippets are 50 s; 3 snippets are 1.5 s.
+        (SnippetGrid(32.0, 16), 100, 48.5, 51.5),
+        # 1,000 snippets are 500 s, and 1 % of them 5 s.
+        (SnippetGrid(32.0, 16), 1000, 495.0, 505.0),
+        # 16 frames every 4: 100 snippets are 12.5 s, or 12.875 s with the last window whole. A window is 0.5 s.
+        (SnippetGrid(32.0, 16, stride_frames=4), 100, 12.0, 13.375),
+    ],
+)
+def test_a_duration_may_differ_by_three_snippets_a_hundredth_or_a_window(
+    grid: SnippetGrid, snippets: int, least: float, most: float
+) -> None:
+    for duration_s, contradicts in ((least - 1e-6, True), (least, False), (most, False), (most + 1e-6, True)):
+        known = SnippetGrid(grid.fps, grid.snippet_frames, duration_s, grid.stride_frames)
+        assert known.contradicts(snippets) == contradicts, duration_s
+    assert not grid.contradicts(snippets), "a duration that is not known"
+
+
 def test_seconds_are_clipped_to_the_duration() -> None:
     start, end = SnippetGrid(32.0, 16, duration_s=1.2).seconds(np.array([1, 3]), np.array([2, 3]))
     assert start.tolist() == [0.5, 1.2]

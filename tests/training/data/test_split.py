@@ -33,3 +33,22 @@ def test_the_frames_of_a_snippet_are_what_the_features_state_unless_they_are_set
     assert with_snippet_frames(resolve(), split).features.snippet_frames == 8
     with pytest.raises(FeatureError, match=r"'train00': its snippets have 8 frames, not the 16 .*snippet_frames=8"):
         load_split(data / "train.h5", labels, resolve({"features": {"snippet_frames": 16}}), fps=5.0)
+
+
+def test_the_stride_is_what_the_features_state_unless_it_is_set(data: Path) -> None:
+    labels = read_annotations(data / "train.csv", times=False)
+
+    def stride_of(**settings: int) -> tuple[int, set[int | None], int | None]:
+        split = load_split(data / "train.h5", labels, resolve({"features": settings}))
+        grids = {grid.stride_frames for grid in split.grids if grid}
+        return split.stride_frames, grids, with_snippet_frames(resolve(), split).features.stride_frames
+
+    assert stride_of() == (16, {16}, None)
+    assert stride_of(snippet_frames=15) == (15, {15}, None)
+    assert stride_of(snippet_frames=32, stride_frames=16) == (16, {16}, 16)
+    with h5py.File(data / "train.h5", "a") as file:
+        for video in file.values():
+            video.attrs.update(snippet_frames=32, stride_frames=16)
+    assert stride_of() == (16, {16}, 16)
+    with pytest.raises(FeatureError, match=r"'train00': its snippets have a stride of 16 .*stride_frames=16"):
+        stride_of(stride_frames=8)
