@@ -1,4 +1,4 @@
-"""A picture of one video's time line: the ground truth on top, and below it the detections of one model a row.
+"""A picture of one video's time line: the ground truth, if there is any, and the detections of one model a row.
 
     ground truth   ██    ███        █        one lane and colour a class
     iteration 0    ▃██▃▃▃███▃▃▃   ▅▅█▅▅      taller and darker: surer; the best 60 of a row
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.evaluation.pictures.common import new_figure, pictures, save_picture
-from refineloc.runtime.annotations import VideoAnnotation
+from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError
 from refineloc.runtime.files import atomic_path, check_writable, output_ending
@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DRAWN", "FORMATS", "Curves", "best_detections", "draw_timeline", "score_curves"]
+__all__ = [
+    "DRAWN",
+    "FORMATS",
+    "Curves",
+    "best_detections",
+    "draw_timeline",
+    "mean_curve",
+    "score_curves",
+    "videos_of_detections",
+]
 
 DRAWN = 60  # detections of a row, the best ones: more of them hide each other
 
@@ -48,7 +57,9 @@ _WIDTH, _LANE, _OTHER_LANE, _ROW_GAP, _MARGIN = 11.0, 0.34, 0.17, 0.14, 1.1
 _CURVE = 0.62
 _OUTLINE = 0.7  # points
 _CURVE_POINTS = 500  # about two dots each
-_LANE_NAME = 28  # letters
+_LANE_NAME = 28  # letters, as of the names of rows
+_TITLE = 110
+_LEADING, _MOST_LANES = 10, 6  # without a ground truth, the classes of the best ten detections have lanes, at most six
 
 # Steps of a time axis that counts minutes, seconds.
 _MINUTES = (60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 36000)
@@ -64,13 +75,14 @@ def draw_timeline(
 ) -> None:
     """Draw the ground truth of a video and rows of its detections; scores show as height and darkness.
 
-    Scores are scaled within a row and class, from the lowest to the highest: between rows they need not compare, as
-    they come from different models. Bands behind the rows continue the annotated segments downwards. Where segments
-    end after the video, the axis goes on to their end, and a dashed line marks the video's.
+    Scores are scaled within a row, from the lowest to the highest: between rows they need not compare, as they come
+    from different models. Where all are equal, as a lone one is, they are taken as they are, if they lie between 0 and
+    1. Bands behind the rows continue the annotated segments downwards. Where segments end after the video, the axis
+    goes on to their end, and a dashed line marks the video's.
 
     Args:
         path: the picture; .png, .svg or .pdf. A stream without such an ending, as "-" is, gets PNG.
-        video: annotated segments in seconds; a video without any gets an empty first row.
+        video: annotated segments in seconds; a video without any has no row of them.
         rows: detections (seconds) by row title, from top to bottom; the best `DRAWN` of each are drawn.
         title: above the picture; the video's name if left out.
         curves: values in [0, 1] over time by name: (seconds, value), drawn below the rows; one with the name of a class
@@ -98,6 +110,24 @@ def best_detections(detections: Detections) -> Detections:
         score=detections.score[best],
         label_index=detections.label_index[best],
     )
+
+
+def videos_of_detections(sets: Sequence[Mapping[str, Detections]]) -> Annotations:
+    """Videos of which nothing is known but their detections, as annotations without segments.
+
+    Args:
+        sets: detections by video, from different models.
+
+    Returns:
+        All videos, in the order of their names. Their labels are the classes of the best ten detections of the last set
+        that has any of the video, six at most.
+    """
+    videos = {}
+    for name in sorted({name for by_video in sets for name in by_video}, key=_natural):
+        best = next((by_video[name] for by_video in reversed(sets) if len(by_video.get(name, ()))), None)
+        leading = best_detections(best).label[:_LEADING].tolist() if best is not None else []
+        videos[name] = VideoAnnotation(name, tuple(sorted(list(dict.fromkeys(leading))[:_MOST_LANES])))
+    return Annotations(videos)
 
 
 def score_curves(scores: Scores, grid: SnippetGrid, video: VideoAnnotation, classes: Sequence[str]) -> Curves:
@@ -140,12 +170,13 @@ def _draw(video: VideoAnnotation, rows: Mapping[str, Detections], title: str | N
         tuple(labels),
     )
     # Name, number of segments, and those that are drawn, of each row.
-    shown = [("ground truth", len(truth), truth)]
+    shown = [("ground truth", len(truth), truth)] if len(truth) else []
+    truths = len(shown)
     shown += [(name, len(detections), best_detections(detections)) for name, detections in rows.items()]
     has_others = any(label not in lanes for _, _, detections in shown for label in set(detections.label.tolist()))
     lanes_height = _LANE * max(len(lanes), 1)
     row_height = lanes_height + _ROW_GAP + (_OTHER_LANE if has_others else 0)
-    body = (lanes_height + _ROW_GAP) + row_height * len(rows)
+    body = (lanes_height + _ROW_GAP) * truths + row_height * len(rows)
 
     total = body + _MARGIN + _CURVE * len(strips)
     figure = new_figure(_WIDTH, total, 130)
@@ -161,17 +192,17 @@ def _draw(video: VideoAnnotation, rows: Mapping[str, Detections], title: str | N
     ticks, names, top = [], [], 0.0
     for row, (name, count, detections) in enumerate(shown):
         ticks.append(top + lanes_height / 2)
-        names.append(f"{name} ({count})")
-        row_label = detections.label
+        names.append(f"{_clipped(name, _LANE_NAME)} ({count})")
+        row_label, strength = detections.label, _scaled(detections.score)
         for lane, (label, colour) in enumerate(lanes.items()):
-            bars = _selected(detections, row_label == label)
+            bars = _selected(detections, strength, row_label == label)
             _lane(axes, label, *bars, top + (lane + 1) * _LANE, _LANE, colour, hatches[label])
         top += lanes_height
-        if has_others and row:
-            bars = _selected(detections, ~np.isin(row_label, labels))
+        if has_others and row >= truths:
+            bars = _selected(detections, strength, ~np.isin(row_label, labels))
             _lane(axes, "other classes", *bars, top + _OTHER_LANE, _OTHER_LANE, _OTHER, "")
             top += _OTHER_LANE
-        colour, width = ("0.85", 0.6) if row else ("black", 0.8)
+        colour, width = ("0.85", 0.6) if row >= truths else ("black", 0.8)
         axes.axhline(top + _ROW_GAP / 2, color=colour, linewidth=width)
         top += _ROW_GAP
 
@@ -183,25 +214,27 @@ def _draw(video: VideoAnnotation, rows: Mapping[str, Detections], title: str | N
     if beyond:
         for panel in panels:
             panel.axvline(video.duration_s, color="black", linewidth=1, linestyle=(0, (4, 3)), zorder=3)
-    lowest.set_xlabel(_time_axis(lowest, length_s) + ("; dashed: the video's end" if beyond else ""))
     axes.set_yticks(ticks, names)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set_title(video.name if title is None else title, loc="left", fontsize=11)
+    axes.set_title(_clipped(video.name if title is None else title, _TITLE), loc="left", fontsize=11)
     capped = any(count > len(detections) for _, count, detections in shown)
-    axes.set_title(
-        "taller and darker: a higher score within its row and class"
-        + (f"; the best {DRAWN} of a row" if capped else ""),
-        loc="right",
-        fontsize=9,
-        color="0.35",
-    )
+    lowest.set_xlabel(_time_axis(lowest, length_s) + ("; dashed: the video's end" if beyond else ""))
+    # Below all: a long name has the line above to itself.
+    note = "taller and darker: a higher score within its row" + (f"; the best {DRAWN} of a row" if capped else "")
+    figure.supxlabel(note, fontsize=9, color="0.35")
     return figure
 
 
-def _selected(detections: Detections, chosen: npt.NDArray[np.bool_]) -> tuple[Array, Array, Array]:
+def _clipped(text: str, letters: int) -> str:
+    """The beginning and the end of a text that is longer: names of videos often differ at the end."""
+    half = (letters - 1) // 2
+    return text if len(text) <= letters else f"{text[: letters - 1 - half]}…{text[-half:]}"
+
+
+def _selected(detections: Detections, strength: Array, chosen: npt.NDArray[np.bool_]) -> tuple[Array, Array, Array]:
     """Start, end and strength of some detections of a row."""
-    return detections.start[chosen], detections.end[chosen], _scaled(detections.score[chosen])
+    return detections.start[chosen], detections.end[chosen], strength[chosen]
 
 
 def _lane(
@@ -230,8 +263,8 @@ def _lane(
     if hatch:
         outline["hatch"] = hatch
     axes.bar(start, height, width=end - start, bottom=base - height, align="edge", color=shades, zorder=2, **outline)
-    text = name if len(name) <= _LANE_NAME else f"{name[: _LANE_NAME - 1]}…"
     place = axes.get_yaxis_transform()
+    text = _clipped(name, _LANE_NAME)
     axes.text(1.005, base - room / 2, text, transform=place, va="center", fontsize=7.5, color=0.75 * tone)
 
 
@@ -240,12 +273,7 @@ def _curve(axes: "Axes", name: str, seconds: Array, values: Array, colour: str) 
 
     A curve of more snippets than can be told apart is drawn as its mean, with its highest values as the area.
     """
-    highest = values
-    if len(values) > 2 * _CURVE_POINTS:
-        first = np.linspace(0, len(values), _CURVE_POINTS, endpoint=False).astype(np.int64)
-        count = np.diff(first, append=len(values))
-        highest = np.maximum.reduceat(values, first)
-        seconds, values = (np.add.reduceat(column, first) / count for column in (seconds, values))
+    seconds, values, highest = mean_curve(seconds, values, _CURVE_POINTS)
     axes.fill_between(seconds, highest, color=colour, alpha=0.25, linewidth=0)
     axes.plot(seconds, values, color=colour, linewidth=0.9)
     axes.set_ylim(0, 1.02)
@@ -253,6 +281,16 @@ def _curve(axes: "Axes", name: str, seconds: Array, values: Array, colour: str) 
     axes.tick_params(axis="y", labelsize=7)
     axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def mean_curve(seconds: Array, values: Array, points: int) -> tuple[Array, Array, Array]:
+    """A curve of more than twice so many points as means of its parts; seconds, means, and highest values."""
+    if len(values) <= 2 * points:
+        return seconds, values, values
+    first = np.linspace(0, len(values), points, endpoint=False).astype(np.int64)
+    count = np.diff(first, append=len(values))
+    means = [np.add.reduceat(column, first) / count for column in (seconds, values)]
+    return means[0], means[1], np.maximum.reduceat(values, first)
 
 
 def _time_axis(axes: "Axes", length_s: float) -> str:
@@ -274,8 +312,8 @@ def _time_axis(axes: "Axes", length_s: float) -> str:
 
 
 def _scaled(score: Array) -> Array:
-    """Scores from 0 (the lowest) to 1 (the highest); all 1 where they are equal."""
+    """A row's scores from 0 (the lowest) to 1 (the highest); equal ones as they are, or 1 where they are no shares."""
     if not len(score) or np.ptp(score) == 0:
-        return np.ones(len(score))
+        return score if len(score) and 0 <= score[0] <= 1 else np.ones(len(score))
     scaled: Array = (score - score.min()) / np.ptp(score)
     return scaled

@@ -66,7 +66,7 @@ def test_says_what_it_shows(tmp_path):
     assert "swim" not in svg
     draw_timeline(tmp_path / "a.svg", VideoAnnotation("clip", ("jump",)), {"row": detected([(1, 3, 0.5, 0)])})
     svg = (tmp_path / "a.svg").read_text()
-    assert "ground truth (0)" in svg
+    assert "ground truth" not in svg  # no row for what is not known
     assert "other classes" not in svg
 
 
@@ -120,10 +120,50 @@ def test_sixty_segments_and_three_hundred_detections_can_be_told_apart():
 def test_every_bar_that_is_drawn_can_be_seen():
     """Of bars over each other the surer stands behind: it is taller. So none is hidden, in whatever order they come."""
     nested = detected([(4, 6, 0.2, 0), (0, 10, 0.9, 0), (2, 8, 0.5, 0), (3, 7, 0.4, 0)])
-    (_, _, _), (_, _, bars) = lanes_of(drawn(video(segments=()), {"row": nested}))
+    ((_, _, bars),) = lanes_of(drawn(video(segments=()), {"row": nested}))
     heights = [bottom - top for _, _, top, bottom in bars]  # in the order in which they are painted
     assert heights == sorted(heights, reverse=True)
     assert len({round(height, 6) for height in heights}) == 4
+
+
+def heights_of(*segments):
+    """Heights of bars, as shares of a lane, in the order of lanes."""
+    lanes = lanes_of(drawn(video(labels=("jump", "run"), segments=()), {"row": detected(segments, ("jump", "run"))}))
+    return [pytest.approx((bottom - top) / (0.92 * timeline._LANE)) for *_, bars in lanes for *_, top, bottom in bars]
+
+
+def test_a_weak_bar_is_low_though_it_is_alone():
+    """In its class, and in its row, where its score says how weak it is unless it is no share of 1."""
+    strong, weak = (1, 3, 0.9, 0), (5, 6, 0.1, 1)
+    assert heights_of(strong, weak) == [1.0, 0.3]
+    assert heights_of(weak) == [0.3 + 0.7 * 0.1]
+    assert heights_of((1, 3, 7.5, 0)) == [1.0]
+
+
+def test_names_of_any_length_leave_room():
+    """The line above the picture is the name's own; long ones are cut in the middle."""
+    name = "a" * 100 + "b" * 100
+    long = VideoAnnotation(name, ("jump",), duration_s=9.0)
+    with pictures():
+        figure = timeline._draw(long, {name: detected([(1, 3, 0.5, 0)])}, None, {})
+    axes = figure.axes[0]
+    assert (axes.get_title(), axes.get_title(loc="right")) == ("", "")
+    title, row = axes.get_title(loc="left"), axes.get_yticklabels()[0].get_text()
+    assert (len(title), title[:2], title[-2:]) == (110, "aa", "bb")
+    assert (len(row), row[:2], row[-6:]) == (32, "aa", "bb (1)")
+    assert "taller and darker" in figure.get_supxlabel()
+
+
+def test_without_ground_truth_the_classes_of_the_best_detections_have_lanes():
+    classes = tuple(f"class {index}" for index in range(12))
+    first = {"v2": detected([(1, 2, 0.5, 3)], classes), "v10": detected([(1, 2, 0.5, 4)], classes)}
+    # Twelve classes, the last one surest.
+    last = {"v2": detected([(k, k + 1, k / 12, k) for k in range(12)], classes), "v10": detected([], classes)}
+    videos = timeline.videos_of_detections([first, last])
+    assert list(videos) == ["v2", "v10"]
+    assert videos["v2"].labels == tuple(sorted(f"class {index}" for index in range(6, 12)))
+    assert videos["v10"].labels == ("class 4",)
+    assert not videos.has_times
 
 
 def test_lanes_are_in_the_order_in_which_people_count():
