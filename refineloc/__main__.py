@@ -9,7 +9,7 @@ PROGRAMS = {
     "export": ("refineloc.export.cli", "an iteration of a run -> one ONNX file"),
     "detect": ("refineloc.runtime.cli.detect", "features and a model -> detections"),
     "eval": ("refineloc.evaluation.cli.evaluate", "detections and ground truth -> mAP"),
-    "report": ("refineloc.evaluation.cli.report", "detections and ground truth -> an HTML page, pictures"),
+    "report": ("refineloc.evaluation.cli.report", "detections, with or without ground truth -> an HTML page, pictures"),
     "convert": ("refineloc.evaluation.cli.convert", "detections and annotations <-> formats of other tools"),
     "doctor": ("refineloc.runtime.cli.doctor", "what runs here, and how to repair what does not"),
     "synth": ("refineloc.training.sample.cli", "sample data"),

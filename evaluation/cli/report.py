@@ -1,20 +1,25 @@
-"""`refineloc-report`: what detections look like beside the ground truth, and why they are wrong."""
+"""`refineloc-report`: what detections look like, alone or beside the ground truth, and why they are wrong."""
 
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 import typer
 
+from refineloc import __version__
 from refineloc.evaluation import Diagnosis, diagnose, match_detections
 from refineloc.evaluation.cli.common import DropRepeated, Subset, Tiou, parse_tious, warn_of_unknown
 from refineloc.evaluation.diagnosis import Bins
 from refineloc.evaluation.pictures.diagnosis import write_diagnosis
-from refineloc.evaluation.pictures.timeline import FORMATS, Curves, draw_timeline, score_curves
-from refineloc.evaluation.report import report_data, write_report
-from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
-from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
+from refineloc.evaluation.pictures.timeline import FORMATS, Curves, draw_timeline, score_curves, videos_of_detections
+from refineloc.evaluation.report import detections_data, report_data, write_report
+from refineloc.runtime.annotations import Annotations, read_annotations
+from refineloc.runtime.cli.common import VersionOption, new_app, note, progress, run_app
 from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.errors import ConfigError, DetectionError, InputError
 from refineloc.runtime.files import check_writable, is_folder, make_folder, status_of
@@ -38,9 +43,12 @@ def report_command(
         ),
     ],
     truth: Annotated[
-        Path,
-        typer.Option(metavar="LABELS", help="Annotations with times: released CSV or ActivityNet JSON."),
-    ],
+        Path | None,
+        typer.Option(
+            metavar="LABELS",
+            help="Annotations with times: released CSV or ActivityNet JSON. Without: what was found.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -60,14 +68,14 @@ def report_command(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="With --timeline and --features: draw this model's attention and class scores too."),
+        typer.Option(help="With --features: draw this model's attention and class scores below the time lines."),
     ] = None,
-    features: Annotated[Path | None, typer.Option(help="With --timeline and --model: the video's features.")] = None,
+    features: Annotated[Path | None, typer.Option(help="With --model: the videos' features.")] = None,
     fps: Annotated[
         float | None, typer.Option(help="With --features: frames a second, where neither they nor LABELS state it.")
     ] = None,
     films: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Video files, which the page then opens at a segment.")
+        Path | None, typer.Option(metavar="DIR", help="Video files, which the page then plays from a segment on.")
     ] = None,
     tiou: Tiou = "0.5:0.95:0.05",
     subset: Subset = None,
@@ -89,14 +97,18 @@ def report_command(
     tious = parse_tious(tiou)
     if out is None and diagnosis is None and timeline is None:
         out = Path("report.html")
-    if (model is None) != (features is None) or (model is not None and timeline is None):
-        raise ConfigError("--model and --features: both together, and with --timeline")
+    if (model is None) != (features is None) or (model is not None and timeline is None and out is None):
+        raise ConfigError("--model and --features: both together, and with --timeline or the page")
     if fps is not None and features is None:
         raise ConfigError("--fps: only with --features")
     if films is not None and out is None:
         raise ConfigError("--films: only with the page; give its name with -o")
     if bins != "auto" and out is None and diagnosis is None:
         raise ConfigError("--bins: only with the page (-o) or --diagnose")
+    if truth is None:
+        _need_truth(
+            {"--diagnose": diagnosis, "--subset": subset, "--drop-repeated": drop_repeated, "--bins": bins != "auto"}
+        )
     # Before the work, which can take minutes.
     if timeline is not None:
         check_writable(timeline[1], FORMATS)
@@ -104,36 +116,67 @@ def report_command(
         check_writable(out, (".html", ".htm"))
     if films is not None and not is_folder(films, InputError):
         raise InputError(f"{films}: no such folder of films")
-    annotations = read_annotations(truth, subset=subset)
+    annotations = None if truth is None else read_annotations(truth, subset=subset)
     named = _read_named(detections)
+    videos = videos_of_detections(list(named.values())) if annotations is None else annotations
+    if timeline is not None and timeline[0] not in videos:
+        first = next(iter(videos), None)
+        raise InputError(f"--timeline: {truth or detections[-1]} has no video {timeline[0]!r}; the first is {first!r}")
+    curves: dict[str, Curves] = {}
+    if model is not None and features is not None:
+        wanted = list(videos) if out is not None else [timeline[0]] if timeline else []
+        curves, videos = _with_curves(model, features, videos, wanted, fps)
     if timeline is not None:
-        _write_timeline(*timeline, named, annotations, model=model, features=features, fps=fps)
+        _write_timeline(*timeline, named, videos, curves)
     if out is None and diagnosis is None:
         return
-    if diagnosis is not None:
-        make_folder(diagnosis)
-    matchings = {
-        name: match_detections(by_video, annotations, tious, drop_repeated=drop_repeated)
-        for name, by_video in named.items()
-    }
-    for name, matching in matchings.items():
-        warn_of_unknown(matching, name)
-    groups: Bins | None = None if bins == "auto" else bins
-    diagnoses = {name: diagnose(matching, bins=groups) for name, matching in matchings.items()}
-    if diagnosis is not None:
-        _write_diagnoses(diagnosis, diagnoses)
+    shown: dict[str, Any] = {"films": films, "relative_to": out.parent if out else ".", "curves": curves}
+    shown["footer"] = _footer(detections, truth, model, features, films)
+    main_set = list(named)[-1]
+    if annotations is None:
+        diagnoses: dict[str, Diagnosis] = {}
+        data = detections_data(named, videos, title=f"{main_set}: what was found", **shown)
+    else:
+        if diagnosis is not None:
+            make_folder(diagnosis)
+        matchings = {
+            name: match_detections(by_video, videos, tious, drop_repeated=drop_repeated)
+            for name, by_video in named.items()
+        }
+        for name, matching in matchings.items():
+            warn_of_unknown(matching, name)
+        groups: Bins | None = None if bins == "auto" else bins
+        diagnoses = {name: diagnose(matching, bins=groups) for name, matching in matchings.items()}
+        if diagnosis is not None:
+            _write_diagnoses(diagnosis, diagnoses)
+        if out is None:
+            return
+        title = f"{main_set} on {annotations.path.stem}"
+        data = report_data(matchings, title=title, resamples=bootstrap, seed=seed, **shown)
     if out is not None:
-        data = report_data(
-            matchings,
-            title=f"{list(named)[-1]} on {annotations.path.stem}",
-            resamples=bootstrap,
-            seed=seed,
-            films=films,
-            relative_to=out.parent,
-        )
         write_report(out, data, diagnoses)
         linked = sum("file" in row for row in data["videos"])
-        note(f"{out}: report of {len(annotations)} videos" + (f", {linked} with a film" if films is not None else ""))
+        note(f"{out}: report of {len(videos)} videos" + (f", {linked} with a film" if films is not None else ""))
+        if films is not None and not linked:
+            note(f"warning: {films}: no film is called as a video is, such as {next(iter(videos), '')}.mp4")
+
+
+def _need_truth(options: Mapping[str, object]) -> None:
+    for name, value in options.items():
+        if value:
+            raise ConfigError(f"{name}: needs the ground truth; give --truth LABELS")
+
+
+def _footer(
+    detections: Sequence[str], truth: Path | None, model: Path | None, features: Path | None, films: Path | None
+) -> list[tuple[str, str]]:
+    """What made the page, of what."""
+    made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z")
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    lines = [("made", f"refineloc {__version__}, {made}"), ("command", command), ("folder", str(Path.cwd()))]
+    files = {"detections": ", ".join(detections), "ground truth": truth, "model": model, "features": features}
+    files["films"] = films
+    return [*lines, *((name, str(path)) for name, path in files.items() if path is not None)]
 
 
 def _read_named(texts: Sequence[str]) -> dict[str, ByVideo]:
@@ -164,45 +207,49 @@ def _write_diagnoses(folder: Path, diagnoses: Mapping[str, Diagnosis]) -> None:
 
 
 def _write_timeline(
-    video: str,
-    out: Path,
-    named: Mapping[str, ByVideo],
-    annotations: Annotations,
-    *,
-    model: Path | None,
-    features: Path | None,
-    fps: float | None,
+    video: str, out: Path, named: Mapping[str, ByVideo], videos: Annotations, curves: Mapping[str, Curves]
 ) -> None:
     """One video's ground truth, its detections of each set, and, with a model and features, its scores by snippet."""
-    if video not in annotations:
-        raise InputError(
-            f"--timeline: {annotations.path} has no video {video!r}; the first is {next(iter(annotations))!r}"
-        )
-    curves = None
-    if model is not None and features is not None:
-        curves = _curves(model, features, annotations[video], fps)
     nothing = Detections(np.empty(0), np.empty(0), np.empty(0), np.empty(0, dtype=np.int64), ())
     rows = {name: by_video.get(video, nothing) for name, by_video in named.items()}
-    draw_timeline(out, annotations[video], rows, curves=curves)
+    draw_timeline(out, videos[video], rows, curves=curves.get(video))
     note(f"{out}: time line of {video}")
 
 
-def _curves(model: Path, features: Path, video: VideoAnnotation, fps: float | None) -> Curves:
+def _with_curves(
+    model: Path, features: Path, videos: Annotations, wanted: Sequence[str], fps: float | None
+) -> tuple[dict[str, Curves], Annotations]:
+    """What the model says of each snippet of the wanted videos, and the videos with their lengths where these were
+    not known.
+
+    Raises:
+        InputError: none of the videos has features, or the fps of one is not known.
+    """
     # Imported here: only curves need the engine and HDF5.
     from refineloc.runtime.detector import Detector
     from refineloc.runtime.features.opening import open_features
 
     detector = Detector(model, provider="cpu")
+    curves: dict[str, Curves] = {}
+    described = dict(videos)
     with open_features(features) as store:
-        if video.name not in store.names:
-            raise InputError(f"{features}: has no video {video.name!r}")
-        scores = detector.scores(store.read(video.name))
-        info, metadata = store.info(video.name), detector.metadata
-        stride = info.stride_frames or metadata.stride_frames
-        grid = video_times(info, video, fps=fps).grid(metadata.snippet_frames, stride)
-    if grid is None:
-        raise InputError(f"video {video.name!r}: its fps is in neither {features} nor the labels; give --fps X")
-    return score_curves(scores, grid, video, detector.classes)
+        names = [name for name in wanted if name in store.names]
+        if not names:
+            raise InputError(f"{features}: has no video {wanted[0]!r}" if wanted else f"{features}: no video is wanted")
+        with progress("scores", len(names), "videos") as advance:
+            for name in names:
+                video, info = videos[name], store.info(name)
+                stride = info.stride_frames or detector.metadata.stride_frames
+                grid = video_times(info, video, fps=fps).grid(detector.metadata.snippet_frames, stride)
+                if grid is None:
+                    raise InputError(f"video {name!r}: its fps is in neither {features} nor the labels; give --fps X")
+                scores = detector.scores(store.read(name))
+                curves[name] = score_curves(scores, grid, video, detector.classes)
+                if video.duration_s is None:
+                    _, end = grid.seconds(*2 * [np.array([info.snippets - 1])])
+                    described[name] = replace(video, duration_s=float(end[0]))
+                advance(1)
+    return curves, Annotations(described, videos.path)
 
 
 def _name_of(path: Path) -> str:

@@ -17,9 +17,12 @@ from refineloc.runtime.files import atomic_write
 
 __all__ = ["write_report"]
 
+# Films beside the page: of its own server, or of the disk where it is opened from there.
+_MEDIA = "media-src 'self' file:"
+
 
 def write_report(path: str | os.PathLike[str], data: dict[str, Any], diagnoses: Mapping[str, Diagnosis]) -> None:
-    """Write the page that shows the data of `report_data`, and the figures of diagnoses.
+    """Write the page that shows the data of `report_data` or `detections_data`, and the figures of diagnoses.
 
     The data is JSON inside a <script> element that does not run; "<" is escaped in it, as "</script>" and "<!--" would
     end or change the element. Figures hold numbers and our own words only. The policy allows the page's own script by
@@ -27,7 +30,7 @@ def write_report(path: str | os.PathLike[str], data: dict[str, Any], diagnoses: 
 
     Args:
         path: the HTML file.
-        data: of `report_data`.
+        data: of `report_data` or `detections_data`.
         diagnoses: by the name of their detections; the page has no figures without any, and says so without Matplotlib.
 
     Raises:
@@ -40,7 +43,7 @@ def write_report(path: str | os.PathLike[str], data: dict[str, Any], diagnoses: 
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     profiles, groups = _figures(diagnoses)
     parts = {
-        "POLICY": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        "POLICY": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; {_MEDIA}",
         "TITLE": html.escape(str(data["title"])),
         "STYLE": style,
         "PROFILES": profiles,

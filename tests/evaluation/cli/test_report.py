@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from refineloc import __version__
 from refineloc.evaluation import matching
 from refineloc.evaluation.cli import report
 from refineloc.evaluation.cli.report import main
@@ -56,6 +57,76 @@ def test_the_page_is_what_it_makes_unless_told_otherwise(here: Path, run: Run) -
     done = run(AFTER, "--bootstrap", "0")
     assert (done.returncode, done.stderr) == (0, "report.html: report of 4 videos\n")
     assert page_data(here / "report.html")["title"] == "iter_1 on truth"
+
+
+@pytest.fixture
+def alone(here: Path, call_program: Callable[..., CompletedProcess[str]]) -> Run:
+    """The program, without a ground truth."""
+    return lambda *arguments: call_program(main, *arguments)
+
+
+def test_without_ground_truth_the_page_shows_what_was_found(here: Path, alone: Run) -> None:
+    done = alone(BEFORE, AFTER)
+    assert (done.returncode, done.stderr) == (0, "report.html: report of 4 videos\n")
+    data = page_data(here / "report.html")
+    assert (data["ground_truth"], data["title"]) == (None, "iter_1: what was found")
+    assert [(entry["detections"], entry["videos"], entry["best"]) for entry in data["sets"]] == [(12, 4, 1.0)] * 2
+    assert data["sets"][0]["above"][0] == 3  # each video has three
+    assert data["sets"][0]["above"][-1] == 1  # of which one has the highest score
+    assert [(entry["name"], entry["detections"], entry["videos"]) for entry in data["classes"]] == [
+        ("jump", [6, 6], 2),
+        ("run", [6, 6], 2),
+    ]
+    (clip0,) = (row for row in data["videos"] if row["name"] == "clip0")
+    assert (clip0["labels"], clip0["truth"], clip0["scores"]) == (["jump"], [], [1.0, 1.0])
+    assert clip0["detections"][1][0] == [0.5, 4.5, "jump", 1.0]
+
+
+def test_without_ground_truth_a_time_line_has_the_detections(here: Path, alone: Run) -> None:
+    assert alone(AFTER, "--timeline", "clip1", "line.svg").stderr == "line.svg: time line of clip1\n"
+    assert alone(AFTER, "--timeline", "absent", "line.svg").stderr == (
+        f"error: --timeline: {AFTER} has no video 'absent'; the first is 'clip0'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "option", [("--diagnose", "why"), ("--subset", "val"), ("--drop-repeated",), ("--bins", "quantile")]
+)
+def test_what_needs_ground_truth_says_so(alone: Run, option: tuple[str, ...]) -> None:
+    done = alone(AFTER, *option)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {option[0]}: needs the ground truth; give --truth LABELS")
+
+
+def test_the_page_has_the_model_s_scores_and_the_length_of_the_features(
+    here: Path, alone: Run, curves: tuple[str, ...]
+) -> None:
+    assert "give --fps X" in alone(AFTER, *curves).stderr
+    assert alone(AFTER, *curves, "--fps", "25").returncode == 0
+    rows = {row["name"]: row for row in page_data(here / "report.html")["videos"]}
+    assert "curves" not in rows["clip0"]  # which has no features
+    assert rows["clip0"]["duration"] is None
+    assert rows["clip1"]["duration"] == pytest.approx(90 * 16 / 25)
+    name, seconds, values = rows["clip1"]["curves"][0]
+    assert (name, len(seconds), len(values)) == ("foreground", 90, 90)
+
+
+def test_the_footer_says_what_the_page_is_made_of(here: Path, run: Run) -> None:
+    assert run(AFTER, "--bootstrap", "0").returncode == 0
+    footer = dict(page_data(here / "report.html")["footer"])
+    assert footer["made"].startswith(f"refineloc {__version__}, 20")
+    assert footer["command"].endswith(f" {AFTER} --bootstrap 0 --truth truth.csv")
+    assert (footer["detections"], footer["ground truth"], footer["folder"]) == (AFTER, "truth.csv", str(here))
+    assert "model" not in footer
+
+
+def test_films_of_which_none_belongs_to_a_video_are_warned_of(here: Path, alone: Run) -> None:
+    (here / "films").mkdir()
+    (here / "films" / "other.mp4").write_bytes(b"")
+    assert alone(AFTER, "--films", "films").stderr.splitlines() == [
+        "report.html: report of 4 videos, 0 with a film",
+        "warning: films: no film is called as a video is, such as clip0.mp4",
+    ]
 
 
 def test_diagnose_one(here: Path, run: Run) -> None:

@@ -16,7 +16,8 @@ from by_hand import annotations_of
 from waiting import LAST_RESORT_S
 
 from refineloc.evaluation import Matching, diagnose, evaluate, match_detections, video_scores
-from refineloc.evaluation.report import report_data, write_report
+from refineloc.evaluation.pictures.timeline import videos_of_detections
+from refineloc.evaluation.report import detections_data, report_data, write_report
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
 from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.errors import InputError
@@ -143,6 +144,7 @@ def test_one_file_that_loads_nothing(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "default-src 'none'" in text
     addresses = set(re.findall(r"https?://[^\s\"'<>]+", text))
+    assert "media-src 'self' file:\"" in text  # the films beside it
     assert addresses == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names, which are not loaded
     assert not re.search(r"<(link|img|iframe|object|embed)\b", text.split('id="data">')[0])
     assert "@import" not in text
@@ -332,24 +334,128 @@ def test_a_video_opens_its_time_line_with_links_that_seek(opened: Any, page: Pat
     assert address == (page.parent / "films" / "a b#c%?.webm").as_uri()
 
 
-def test_a_link_plays_the_file_from_its_segment_on(opened: Any) -> None:
+def segment_of(link: Any) -> tuple[float, float]:
+    start, end = (float(value) for value in link.get_dom_attribute("href").split("#t=")[1].split(","))
+    return start, end
+
+
+def second_played(browser: Any, start: float) -> float:
+    """Where the film of the open time line stands, once it has reached a second."""
+    wait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
+    now = "return document.querySelector('#video-table video').currentTime"
+    second: float = wait(browser, LAST_RESORT_S, 0.05).until(
+        lambda _: (value := browser.execute_script(now)) >= start and value
+    )
+    return second
+
+
+def test_a_segment_plays_in_the_page_from_its_start(opened: Any) -> None:
+    filter_videos(opened, "clip 03")
+    open_time_lines(opened, 0)
+    windows = opened.window_handles
+    link = opened.find_elements("css selector", "#video-table .links a")[1]
+    start, end = segment_of(link)
+    link.click()
+    assert 5 < start <= second_played(opened, start) <= end + 0.5  # it began at the segment, not at 0
+    bars = opened.find_elements("css selector", "#video-table tr.detail svg a")
+    bar = max(bars, key=lambda each: segment_of(each)[0])
+    later, _ = segment_of(bar)
+    assert later > start
+    opened.execute_script("arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}))", bar)
+    assert later <= second_played(opened, later)
+    assert opened.window_handles == windows
+
+
+def test_a_segment_that_is_over_pauses(opened: Any) -> None:
     wait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
     filter_videos(opened, "clip 03")
     open_time_lines(opened, 0)
-    link = opened.find_elements("css selector", "#video-table tr.detail div > div > a")[1]
-    start, end = (float(value) for value in link.get_attribute("href").split("#t=")[1].split(","))
-    page = opened.current_window_handle
+    link = opened.find_elements("css selector", "#video-table .links a")[0]
+    start, end = segment_of(link)
     link.click()
-    opened.switch_to.window(next(handle for handle in opened.window_handles if handle != page))
-    try:
-        now = "return document.querySelector('video')?.currentTime ?? 0"
-        second = wait(opened, LAST_RESORT_S, 0.05).until(
-            lambda browser: (value := browser.execute_script(now)) >= start and value
-        )
-        assert 5 < start <= second <= end + 0.5  # it began at the segment, not at 0, and ends with it
-    finally:
-        opened.close()
-        opened.switch_to.window(page)
+    second_played(opened, start)
+    opened.execute_script("document.querySelector('#video-table video').currentTime = arguments[0]", end - 0.2)
+    wait(opened, LAST_RESORT_S, 0.05).until(
+        lambda browser: browser.execute_script("return document.querySelector('#video-table video').paused")
+    )
+    assert end <= second_played(opened, end) < end + 2
+
+
+def test_a_film_that_cannot_be_played_is_told(opened: Any) -> None:
+    wait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
+    filter_videos(opened, "a b#")  # its file is empty
+    open_time_lines(opened, 0)
+    opened.find_element("css selector", "#video-table .links a").click()
+    wait(opened, LAST_RESORT_S, 0.05).until(lambda browser: texts(browser, "#video-table .film .quiet"))
+    assert texts(opened, "#video-table .film a") == ["a b#c%?.webm"]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of the same detections without their ground truth; curves of one video."""
+    sets = {name: matching.detections for name, matching in sample().items()}
+    videos = videos_of_detections(list(sets.values()))
+    seconds = np.arange(600.0)
+    curves = {"clip 03": {"foreground": (seconds, np.full(600, 0.25)), "run": (seconds, seconds % 2)}}
+    data = detections_data(sets, videos, title="t", curves=curves, footer=[("made", "then"), ("command", SCRIPT)])
+    path = tmp_path_factory.mktemp("alone") / "report.html"
+    write_report(path, data, {})
+    return path
+
+
+def test_without_ground_truth_it_shows_what_was_found(opened: Any, alone: Path) -> None:
+    shown(opened, alone)
+    sets = list(sample().values())
+    total = sum(map(len, sets[-1].detections.values()))
+    assert texts(opened, "#headline")[0].startswith(f"{total} detections of iteration 1")
+    assert texts(opened, "nav a") == texts(opened, "h2") == ["Scores", "Surest videos", "Classes", "Videos"]
+    assert column(opened, "score-table", "detections") == [str(total)] * 2
+    assert len(texts(opened, "#score-chart polyline")) == 2
+    index = sets[-1].detections["clip 03"].classes.index("jump")
+    jumps = sum(int((each.label_index == index).sum()) for each in sets[-1].detections.values())
+    row = column(opened, "class-table", "class").index("jump")
+    assert column(opened, "class-table", f"detections of iteration 1 {SCRIPT}")[row] == str(jumps)
+    assert len(texts(opened, "#ends .card")) == 4
+    filter_videos(opened, "clip 03")
+    open_time_lines(opened, 0)
+    assert "ground truth" not in "".join(texts(opened, "#video-table tr.detail svg text"))
+    assert len(texts(opened, "#video-table svg .curve")) == 2
+    best = sets[-1].detections["clip 03"].score.max()
+    assert float(column(opened, "video-table", f"iteration 1 {SCRIPT}")[0]) == pytest.approx(best, rel=1e-3)
+    assert texts(opened, "footer dd") == ["then", SCRIPT]
+    assert opened.execute_script("return window.hit") is None
+
+
+def test_nothing_of_the_page_without_ground_truth_is_wider_than_a_phone(opened: Any, alone: Path) -> None:
+    shown_on_a_phone(opened, alone, 390)
+    open_time_lines(opened, 0)
+    assert opened.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+def test_a_page_of_no_detections(opened: Any, tmp_path: Path) -> None:
+    write_report(tmp_path / "none.html", detections_data({"r": {}}, videos_of_detections([{}]), title="t"), {})
+    shown(opened, tmp_path / "none.html")
+    assert texts(opened, "#headline") == ["0 detections of r in 0 of 0 videos"]
+
+
+def test_scores_come_first_on_a_phone(opened: Any, page: Path) -> None:
+    shown_on_a_phone(opened, page, 390)
+    assert texts(opened, "#headline strong")[0].endswith(" %")
+    place = "return document.querySelector(arguments[0]).getBoundingClientRect().top"
+    assert opened.execute_script(place, "#score-table") < opened.execute_script(place, "#score-chart")
+    for table in ("score-table", "class-table", "video-table"):
+        right = "return document.querySelectorAll(`#${arguments[0]} th`)[1].getBoundingClientRect().right"
+        assert opened.execute_script(right, table) <= 390, table  # the first score, beside the name
+
+
+def test_the_chart_has_titles_and_the_page_s_width(opened: Any) -> None:
+    assert texts(opened, "#score-chart .axis") == ["tIoU threshold", "mAP (%)"]
+    width = "return document.querySelector(arguments[0]).getBoundingClientRect().width"
+    assert opened.execute_script(width, "#score-chart svg") == opened.execute_script(width, "main")
+
+
+def test_the_menu_has_the_words_of_the_headings(opened: Any) -> None:
+    assert texts(opened, "nav a") == texts(opened, "h2")
 
 
 def test_time_lines_stay_open_when_the_table_changes(opened: Any) -> None:
@@ -486,7 +592,7 @@ def test_a_lane_a_class_and_what_lies_beyond_the_end(opened: Any, tmp_path: Path
     assert "Dashed: the video's end, 1:40." in texts(opened, "#video-table .keys")[0]
     # Links in words: twelve, and how many more.
     assert len(texts(opened, "#video-table .links a")) == 12
-    assert texts(opened, "#video-table .links")[0].endswith("and 14 more, which the bars above open.")
+    assert texts(opened, "#video-table .links")[0].endswith("and 14 more, which the bars above play.")
 
 
 def channels(browser: Any, colours: list[str]) -> list[list[float]]:
