@@ -24,7 +24,7 @@ from refineloc.training.models.base_model import BaseModel
 from refineloc.training.models.ensemble import members_of
 from refineloc.training.models.standardised import Standardised
 
-__all__ = ["OPSET", "build_graph", "check_graph", "model_bytes"]
+__all__ = ["OPSET", "build_graph", "check_graph", "check_valid", "content_of", "model_bytes", "trace"]
 
 OPSET = 20  # read by ONNX Runtime 1.17 and later; no operator used here gains from a newer one
 
@@ -64,12 +64,37 @@ def build_graph(model: BaseModel, width: int, *, half: bool = False) -> onnx.Mod
     packed = _PackedModel(copied, half).eval()
     example = (torch.zeros(sum(_EXAMPLE_LENGTHS), width), torch.tensor(_EXAMPLE_LENGTHS))
     sizes = {"features": {0: torch.export.Dim("snippets")}, "lengths": {0: torch.export.Dim("videos")}}
+    graph = trace(packed, example, _INPUTS, _OUTPUTS, sizes)
+    if len(members_of(model)) > 1:
+        join_layers(graph)
+    check_graph(graph)
+    return graph
+
+
+def trace(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: list[str],
+    outputs: list[str],
+    sizes: dict[str, dict[int, Any]],
+) -> onnx.ModelProto:
+    """Trace a module into a tidy ONNX graph.
+
+    Args:
+        module: in evaluation.
+        example: its inputs, of sizes that are neither 0 nor 1 where they may change.
+        inputs, outputs: names.
+        sizes: by input and axis, which sizes may change.
+
+    Raises:
+        ModelError: it cannot be traced.
+    """
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
-            packed,
+            module,
             example,
-            input_names=_INPUTS,
-            output_names=_OUTPUTS,
+            input_names=inputs,
+            output_names=outputs,
             dynamic_shapes=sizes,
             opset_version=OPSET,
             dynamo=True,
@@ -78,15 +103,23 @@ def build_graph(model: BaseModel, width: int, *, half: bool = False) -> onnx.Mod
         )
     if program is None:
         raise ModelError("torch.onnx.export gave no graph")
-    graph = _tidied(program.model_proto)
-    if len(members_of(model)) > 1:
-        join_layers(graph)
-    check_graph(graph)
-    return graph
+    return _tidied(program.model_proto)
 
 
 def check_graph(model: onnx.ModelProto) -> None:
     """Run the ONNX checker and full shape inference, and check the contract: one file, two inputs, four outputs.
+
+    Raises:
+        ModelError: a check fails.
+    """
+    check_valid(model)
+    names = [value.name for value in model.graph.input], [value.name for value in model.graph.output]
+    if names != (_INPUTS, _OUTPUTS):
+        raise ModelError(f"the exported graph has other inputs or outputs than the contract: {names}")
+
+
+def check_valid(model: onnx.ModelProto) -> None:
+    """Run the ONNX checker and full shape inference on a graph that is to be one file.
 
     Raises:
         ModelError: a check fails.
@@ -96,9 +129,6 @@ def check_graph(model: onnx.ModelProto) -> None:
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"the exported graph is not valid ONNX: {first_line(error)}") from error
-    names = [value.name for value in model.graph.input], [value.name for value in model.graph.output]
-    if names != (_INPUTS, _OUTPUTS):
-        raise ModelError(f"the exported graph has other inputs or outputs than the contract: {names}")
     if any(tensor.external_data for tensor in model.graph.initializer):
         raise ModelError("the exported graph keeps weights outside of the file")
 
@@ -109,10 +139,20 @@ def model_bytes(model: onnx.ModelProto, metadata: ModelMetadata) -> bytes:
     Raises:
         ModelError: larger than the 2 GiB that one ONNX file can hold.
     """
+    words = "refineloc: temporal action localization; docs/onnx.md describes inputs, outputs and metadata"
+    return content_of(model, metadata.to_props(), metadata.producer, words)
+
+
+def content_of(model: onnx.ModelProto, props: dict[str, str], producer: str, words: str) -> bytes:
+    """A graph with metadata and a description, as the content of one file.
+
+    Raises:
+        ModelError: larger than the 2 GiB that one ONNX file can hold.
+    """
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, metadata.to_props())
-    model.producer_name, _, model.producer_version = metadata.producer.partition(" ")
-    model.doc_string = "refineloc: temporal action localization; docs/onnx.md describes inputs, outputs and metadata"
+    onnx.helper.set_model_props(model, props)
+    model.producer_name, _, model.producer_version = producer.partition(" ")
+    model.doc_string = words
     try:
         content: bytes = model.SerializeToString(deterministic=True)
     except ValueError as error:  # protobuf's limit

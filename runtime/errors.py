@@ -3,6 +3,7 @@
     RefineLocError
     ├── InputError (ValueError)      something the user gave is wrong; the message is one line
     │   ├── FeatureError             a feature file, or one video in it
+    │   ├── VideoError               a film
     │   ├── AnnotationError          a label or annotation file
     │   ├── DetectionError           a detections file
     │   ├── ModelError               an ONNX file, a checkpoint or a run
@@ -28,6 +29,7 @@ __all__ = [
     "ModelError",
     "OutputError",
     "RefineLocError",
+    "VideoError",
 ]
 
 
@@ -52,6 +54,10 @@ class InputError(RefineLocError, ValueError):
 
 class FeatureError(InputError):
     """A feature file, or one video in it, cannot be used."""
+
+
+class VideoError(InputError):
+    """A film cannot be decoded."""
 
 
 class AnnotationError(InputError):

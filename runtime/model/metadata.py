@@ -16,7 +16,16 @@ from refineloc.runtime.errors import ConfigError, FeatureError, ModelError
 from refineloc.runtime.features.streams import Stream, StreamOrder, stream_slice
 from refineloc.runtime.segments.rules import OneThreshold, Rules, changed, needs_whole_video, settings_of
 
-__all__ = ["FORMAT_VERSION", "KEY_PREFIX", "SUMMED_BASE", "ModelMetadata", "Parity", "Precision"]
+__all__ = [
+    "FORMAT_VERSION",
+    "KEY_PREFIX",
+    "SUMMED_BASE",
+    "ModelMetadata",
+    "Parity",
+    "Precision",
+    "as_text",
+    "read_value",
+]
 
 # Raised when readers of the earlier version would misread the file. Those of version 2 take H for the stride, so that
 # files in which it is H are of version 2 still.
@@ -174,7 +183,7 @@ class ModelMetadata:
                 del values[name]
         version = _LEAST_VERSION if self.stride_frames is None else FORMAT_VERSION
         values |= {"format_version": version} | asdict(detection)
-        return {KEY_PREFIX + key: _as_text(value) for key, value in values.items()}
+        return {KEY_PREFIX + key: as_text(value) for key, value in values.items()}
 
     @classmethod
     def from_props(cls, props: Mapping[str, str]) -> "ModelMetadata":
@@ -184,14 +193,14 @@ class ModelMetadata:
             ModelError: a key is missing or its value has the wrong form, or the format version is unknown. The message
                 does not name the file: the caller adds it.
         """
-        version = _read(props, "format_version", int)
+        version = read_value(props, "format_version", int)
         _need(
             _LEAST_VERSION <= version <= FORMAT_VERSION,
             f"format_version: expected {_LEAST_VERSION} to {FORMAT_VERSION}, got {version}; "
             + ("update refineloc" if version > FORMAT_VERSION else "export the model again"),
         )
         values = {
-            field.name: _read(props, field.name, field.type)
+            field.name: read_value(props, field.name, field.type)
             for field in fields(cls)
             if field.name not in ("detection", *_OPTIONAL) or KEY_PREFIX + field.name in props
         }
@@ -203,7 +212,8 @@ def _need(condition: bool, message: str) -> None:
         raise ModelError(f"metadata: {message}")
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """The text of a value in the file."""
     if isinstance(value, tuple):
         return json.dumps(list(value), ensure_ascii=False)
     if isinstance(value, (Parity, OneThreshold)):
@@ -215,16 +225,20 @@ def _as_text(value: Any) -> str:
 def _read_detection(props: Mapping[str, str]) -> Rules:
     """The settings of the file's profile; keys of the other kind of rule are ignored."""
     try:
-        rules = changed(OneThreshold(), {"profile": _read(props, "profile", str)})
+        rules = changed(OneThreshold(), {"profile": read_value(props, "profile", str)})
         return changed(
-            rules, {setting.name: _read(props, setting.name, setting.type) for setting in settings_of(type(rules))}
+            rules, {setting.name: read_value(props, setting.name, setting.type) for setting in settings_of(type(rules))}
         )
     except ConfigError as error:
         raise ModelError(f"metadata: {error}") from error
 
 
-def _read(props: Mapping[str, str], key: str, kind: Any) -> Any:
-    """The value of a key, of the type `kind`."""
+def read_value(props: Mapping[str, str], key: str, kind: Any) -> Any:
+    """The value of a key, of the type `kind`.
+
+    Raises:
+        ModelError: the key is missing, or its text is none of that type.
+    """
     text = props.get(KEY_PREFIX + key)
     if text is None:
         raise ModelError(f"metadata: {KEY_PREFIX}{key} is missing; export the model with refineloc-export")
@@ -296,6 +310,7 @@ _FORMS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
     str: (_text, "a text"),
     tuple[str, ...]: (_list, "a JSON list of names"),
     tuple[float, ...]: (_list, "a JSON list of numbers"),
+    tuple[int, ...]: (_list, "a JSON list of numbers"),
     OneThreshold | None: (_streaming, "a JSON object of the settings of one threshold"),
     Parity | None: (_parity, "a JSON object"),
 }

@@ -43,6 +43,7 @@ __all__ = [
     "cuda_problem",
     "load_engine",
     "running_provider",
+    "start_session",
 ]
 
 Provider = Literal["auto", "tensorrt", "cuda", "cpu"]
@@ -122,7 +123,9 @@ class Session:
         create = functools.partial(
             create_session, engine, self.name, content, threads=self._threads, spin=self._spin, cache=cache
         )
-        self._session, self.provider = _start(engine, create, content, provider, batch_snippets)
+        self._session, self.provider = start_session(
+            engine, create, content, provider, _call_once, sizes=(1, batch_snippets)
+        )
         self.metadata = _checked_metadata(self.name, self._session)
         self._outputs = PinnedBuffers()
         self._arguments = {
@@ -268,8 +271,14 @@ def load_engine() -> Any:
     return onnxruntime
 
 
-def _start(
-    engine: Any, create: Callable[[list[str]], Any], content: bytes, provider: Provider, batch_snippets: int
+def start_session(
+    engine: Any,
+    create: Callable[[list[str]], Any],
+    content: bytes,
+    provider: Provider,
+    call_once: Callable[[Any, int], None],
+    *,
+    sizes: tuple[int, int],
 ) -> tuple[Any, str]:
     """A session, and the provider that really runs.
 
@@ -277,7 +286,9 @@ def _start(
         engine: the module, by `load_engine`.
         create: makes a session of the model that tries these providers, best first.
         content: of the model.
-        provider, batch_snippets: see `Session`.
+        provider: see `Session`.
+        call_once: runs a session on zeros of a size; a GPU that cannot run is found by it.
+        sizes: the smallest and the largest; TensorRT builds its engines for the range.
     """
     wanted = "cuda" if provider == "auto" else provider
     if wanted == "cpu":
@@ -288,13 +299,14 @@ def _start(
             f"provider {provider!r} is not in the installed ONNX Runtime {engine.__version__}, which has "
             f"{', '.join(listed)}; pip uninstall -y onnxruntime, then pip install 'refineloc[gpu]'"
         )
-    providers, sizes = ["cuda", "cpu"], [1]
+    providers = ["cuda", "cpu"]
+    called: tuple[int, ...] = sizes[:1]
     if wanted == "tensorrt":
         # CUDA runs what TensorRT lacks: float64 products and integer sums. An engine is built for the range of shapes
         # that were seen. So both ends of the range are run now, and no length between them builds another engine.
         # Ranges could be stated instead (trt_profile_min_shapes); then a longer video would be an error.
-        providers, sizes = ["tensorrt", *providers], [1, batch_snippets]
-    session, problem = _on_gpu(engine, create, content, providers, sizes)
+        providers, called = ["tensorrt", *providers], sizes
+    session, problem = _on_gpu(engine, create, content, providers, call_once, called)
     if session is not None:
         return session, wanted
     session = create(["cpu"])  # a ModelError if nothing can run the file
@@ -306,7 +318,12 @@ def _start(
 
 
 def _on_gpu(
-    engine: Any, create: Callable[[list[str]], Any], content: bytes, providers: list[str], sizes: list[int]
+    engine: Any,
+    create: Callable[[list[str]], Any],
+    content: bytes,
+    providers: list[str],
+    call_once: Callable[[Any, int], None],
+    sizes: tuple[int, ...],
 ) -> tuple[Any, str]:
     """A session that ran calls of these sizes on the first of the providers; or None, and the reason."""
     problem = cuda_problem(engine)
@@ -323,7 +340,7 @@ def _on_gpu(
         return None, NOT_LOADED
     try:
         for size in sizes:
-            _call_once(session, size)
+            call_once(session, size)
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
         return None, f"the first call failed: {first_line(error)}"
     return session, ""
@@ -419,6 +436,8 @@ def _checked_metadata(name: str, session: Any) -> ModelMetadata:
         props = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
         raise ModelError(f"{name}: damaged: its names or metadata are not UTF-8") from error
+    if any(key.startswith(KEY_PREFIX + "backbone.") for key in props):
+        raise ModelError(f"{name}: is a backbone, which makes features of films; give a model that refineloc trained")
     plain = sorted(names[0]) == ["features", "lengths"] and set(_OUTPUTS) <= set(names[1])
     # A file of a later format may have other outputs, and its metadata say which refineloc reads it.
     if not plain and not any(key.startswith(KEY_PREFIX) for key in props):
