@@ -93,9 +93,18 @@ def export_backbone(
         {2: torch.export.Dim("height", max=4096), 3: torch.export.Dim("width", max=65536)} if len(sides) == 1 else {}
     )
     return _write(
-        wrapped, path, example, dynamic, kind="video", fps=fps, snippet_frames=frames, stride_frames=stride or frames, size=sides,
-        source=source or type(module).__name__, licence=licence,
-    )  # fmt: skip
+        wrapped,
+        path,
+        example,
+        dynamic,
+        kind="video",
+        fps=fps,
+        snippet_frames=frames,
+        stride_frames=stride or frames,
+        size=sides,
+        source=source or type(module).__name__,
+        licence=licence,
+    )
 
 
 def export_sound_backbone(
@@ -123,9 +132,18 @@ def export_sound_backbone(
     """
     example = torch.zeros((2, samples))
     return _write(
-        _Sound(_own(module)), path, example, {0: torch.export.Dim("snippets")}, kind="audio", fps=float(rate),
-        snippet_frames=samples, stride_frames=stride or samples, size=(), source=source or type(module).__name__, licence=licence,
-    )  # fmt: skip
+        _Sound(_own(module)),
+        path,
+        example,
+        {0: torch.export.Dim("snippets")},
+        kind="audio",
+        fps=float(rate),
+        snippet_frames=samples,
+        stride_frames=stride or samples,
+        size=(),
+        source=source or type(module).__name__,
+        licence=licence,
+    )
 
 
 class _Frames(nn.Module):
@@ -201,9 +219,17 @@ def _write(
     if features.ndim != 2 or len(features) != len(example):
         raise ModelError(f"the module gives features of shape {list(features.shape)}; expected [{len(example)}, D]")
     metadata = BackboneMetadata(
-        kind=kind, width=features.shape[1], fps=fps, snippet_frames=snippet_frames, stride_frames=stride_frames, size=size, source=source,
-        weights_sha256=_hash(wrapped), licence=licence, producer=f"refineloc {__version__}",
-    )  # fmt: skip
+        kind=kind,
+        width=features.shape[1],
+        fps=fps,
+        snippet_frames=snippet_frames,
+        stride_frames=stride_frames,
+        size=size,
+        source=source,
+        weights_sha256=_hash(wrapped),
+        licence=licence,
+        producer=f"refineloc {__version__}",
+    )
     graph = trace(wrapped, (example,), [name], ["features"], {name: dynamic})
     _named(graph)
     check_valid(graph)

@@ -41,8 +41,20 @@ def test_the_file_computes_what_the_module_does(tmp_path, layout, dimensions, sh
     module = Network(dimensions)
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
     path = tmp_path / "b.onnx"
-    written = export_backbone(module, path, frames=4, stride=2, fps=12.5, size=16, short_side=short_side, mean=mean,
-                              std=std, layout=layout, source="a test", licence="none")  # fmt: skip
+    written = export_backbone(
+        module,
+        path,
+        frames=4,
+        stride=2,
+        fps=12.5,
+        size=16,
+        short_side=short_side,
+        mean=mean,
+        std=std,
+        layout=layout,
+        source="a test",
+        licence="none",
+    )
     assert written.difference < 1e-4
     backbone = Backbone(path, provider="cpu")
     metadata = backbone.metadata

@@ -102,8 +102,15 @@ def test_two_recordings_joined_begin_where_the_first_ends(tmp_path):
     parts = []
     for part in range(2):
         frames = [numbered(20 * part + index) for index in range(20)]
-        path = write_film(tmp_path / f"{part}.ts", range(20), Fraction(1, 10), rate=10, codec="mpeg2video",
-                          format="mpegts", frames=frames)  # fmt: skip
+        path = write_film(
+            tmp_path / f"{part}.ts",
+            range(20),
+            Fraction(1, 10),
+            rate=10,
+            codec="mpeg2video",
+            format="mpegts",
+            frames=frames,
+        )
         parts.append(path.read_bytes())
     (tmp_path / "joined.ts").write_bytes(b"".join(parts))
     got = numbers(tmp_path / "joined.ts", 10.0)
@@ -225,12 +232,16 @@ def test_gaps_and_an_early_end_are_told(tmp_path):
 
 def test_encrypted(tmp_path):
     film = write_film(
-        tmp_path / "film.mp4", range(30), Fraction(1, 25), codec="libx264",
+        tmp_path / "film.mp4",
+        range(30),
+        Fraction(1, 25),
+        codec="libx264",
         container_options={
-            "encryption_scheme": "cenc-aes-ctr", "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
+            "encryption_scheme": "cenc-aes-ctr",
+            "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
             "encryption_kid": "a7e61c373e219033c21091fa607bf3b8",
         },
-    )  # fmt: skip
+    )
     assert "encrypted" in refusal(film)
 
 
