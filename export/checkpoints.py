@@ -21,7 +21,8 @@ from torch import nn
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.features.streams import Stream
-from refineloc.runtime.files import is_file, read_text, status_of
+from refineloc.runtime.files import is_file, status_of
+from refineloc.runtime.text import read_names
 from refineloc.training.models.bases.refineloc import RefineLoc
 
 __all__ = ["ReleasedCheckpoint", "read_checkpoint", "read_class_names"]
@@ -120,13 +121,9 @@ def read_class_names(path: str | os.PathLike[str], count: int) -> tuple[str, ...
         numbers = all(re.fullmatch(r"[0-9]{1,9}", label) for label in labels)
         names = tuple(sorted(labels, key=int) if numbers else labels)
     else:
-        text = read_text(source, ModelError, "give the classes, one a line, or a labels CSV")
-        names = tuple(line.strip() for line in text.splitlines() if line.strip())
+        names = read_names(source, ModelError, "give the classes, one a line, or a labels CSV")
     if len(names) != count:
         raise ModelError(f"{source}: expected {count} classes, as many as the checkpoint has, got {len(names)}")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ModelError(f"{source}: class {twice[0]!r} occurs twice")
     return names
 
 

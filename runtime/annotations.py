@@ -8,7 +8,8 @@ Formats:
     *.json   {VIDEO: {"duration_second", "duration_frame", "annotations": [...]}}                           BSN's
 
 In a CSV, spaces around names and labels do not count, here and in detections: people type them ("clip, run"), and a
-second class " run" would go unnoticed. Names in a JSON are not changed, as programs write them.
+second class " run" would go unnoticed. Names in a JSON are not changed, as programs write them. What else is read as
+it is meant: `runtime/text.py`.
 
 Weak means weak: with `times=False` no time is read, even if the file has it.
 """
@@ -24,14 +25,16 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import AnnotationError
-from refineloc.runtime.files import (
-    atomic_write,
+from refineloc.runtime.files import atomic_write
+from refineloc.runtime.text import (
     csv_rows,
     finite_number,
     finite_seconds,
     is_text,
     not_a_text,
+    numbered_lines,
     parse_json,
+    plain_label,
     read_text,
     write_csv_rows,
 )
@@ -159,12 +162,9 @@ def read_regions(path: str | os.PathLike[str]) -> dict[str, list[tuple[float, fl
         AnnotationError: the file is missing, or a line has another form.
     """
     source = Path(path)
-    lines = read_text(source, AnnotationError, "give lines VIDEO START END").split("\n")
     regions: dict[str, list[tuple[float, float]]] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in numbered_lines(read_text(source, AnnotationError, "give lines VIDEO START END")):
         words = line.split()
-        if not words:
-            continue
         where = f"{source}: line {number}"
         if len(words) != 3:
             raise AnnotationError(f"{where}: expected VIDEO START END, got {line!r}")
@@ -201,10 +201,10 @@ class _Builder:
 def _from_csv(source: Path, text: str, times: bool) -> dict[str, VideoAnnotation]:
     builders: dict[str, _Builder] = {}
     for where, row in csv_rows(text, ("video-name", "label"), source, AnnotationError):
-        name, label = row["video-name"].strip(" \t"), row["label"].strip(" \t")
+        name, label = row["video-name"], plain_label(row["label"])
         if not name or not label:
             raise AnnotationError(f"{where}: a video name or a label is empty")
-        stated = {column: value for column, value in row.items() if value.strip()}
+        stated = {column: value for column, value in row.items() if value}
         if name not in builders:
             builders[name] = _builder(stated, ("video-duration", "fps", "video-num-frames"), where)
         builders[name].labels.add(label)

@@ -13,22 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import DetectionError
-from refineloc.runtime.files import (
+from refineloc.runtime.files import atomic_write, output_ending
+from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.values import Segments
+from refineloc.runtime.text import (
     FURTHEST_S,
-    atomic_write,
     csv_rows,
     finite_number,
     finite_seconds,
     is_text,
     not_a_text,
-    output_ending,
     parse_json,
+    plain_label,
     read_text,
     too_far,
     write_csv_rows,
 )
-from refineloc.runtime.segments.grid import SnippetGrid
-from refineloc.runtime.segments.values import Segments
 
 __all__ = ["DETECTION_ENDINGS", "Detection", "Detections", "read_detections", "write_detections"]
 
@@ -245,7 +245,7 @@ def _rows_of_csv(source: Path, text: str) -> dict[str, list[_Row]]:
     raw: dict[str, list[_Row]] = {}
     for where, row in csv_rows(text, _CSV_COLUMNS, source, DetectionError):
         # Spaces around names do not count, as in annotations.
-        name, label = row["video-name"].strip(" \t"), row["label"].strip(" \t")
+        name, label = row["video-name"], plain_label(row["label"])
         if not name or not label:
             raise DetectionError(f"{where}: a video name or a label is empty")
         start, end = (finite_seconds(row[key], where, DetectionError) for key in ("t-start", "t-end"))

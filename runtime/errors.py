@@ -16,6 +16,8 @@ Messages name, in this order: the file, the video, what is wrong (expected, got)
 parameters, never of command-line options: the library does not know which program, if any, called it. An error that a
 parameter would cure carries its name, and each program appends its own option for it. The command-line programs print
 errors as one line and exit with code 2 (`refineloc.runtime.cli.common.run_app`).
+
+`InputWarning` (UserWarning) is what going on is right after; the programs print it as one line.
 """
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "EngineError",
     "FeatureError",
     "InputError",
+    "InputWarning",
     "MissingExtraError",
     "ModelError",
     "OutputError",
@@ -50,6 +53,10 @@ class RefineLocError(Exception):
 
 class InputError(RefineLocError, ValueError):
     """Something the user gave is wrong."""
+
+
+class InputWarning(UserWarning):
+    """Something the user gave was taken in a way that may not be meant."""
 
 
 class FeatureError(InputError):

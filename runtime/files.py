@@ -1,15 +1,11 @@
-"""Files: outputs that appear whole or not at all (written aside, flushed, then renamed), and text inputs.
+"""Files: outputs that appear whole or not at all (written aside, flushed, then renamed), and what inputs are.
 
 An output may be a stream: standard output ("-"), an open descriptor (/dev/stdout, /dev/fd/N), a pipe, or a device such
 as /dev/null. A stream is written to and never replaced.
 """
 
 import contextlib
-import csv
 import errno
-import io
-import json
-import math
 import os
 import re
 import select
@@ -18,34 +14,25 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from refineloc.runtime.errors import InputError, OutputError, RefineLocError
 
 __all__ = [
-    "FURTHEST_S",
     "atomic_path",
     "atomic_write",
     "check_writable",
-    "csv_rows",
-    "finite_number",
-    "finite_seconds",
     "is_file",
     "is_folder",
     "is_stdout",
     "is_stream",
-    "is_text",
     "make_folder",
-    "not_a_text",
     "output_ending",
-    "parse_json",
-    "read_text",
+    "read_content",
     "reason",
     "status_of",
-    "too_far",
-    "write_csv_rows",
     "writing",
 ]
 
@@ -53,9 +40,6 @@ _TEMPORARY = ".refineloc-"  # and eight characters of mkstemp's
 _SUFFIX = 12  # the longest suffix that a temporary file keeps; longer ones are no file type
 _STANDARD = "-"  # standard output, in the place of a file's name
 _WAIT_S = 10.0  # how long a pipe may be without a program at its other end
-# What spreadsheets run, the full-width signs in some countries; and what looks like it once it is written.
-_FORMULA = re.compile(r"'*\s*[=+\-@＝＋－＠]")
-FURTHEST_S = 1e9  # 32 years: more is no time of a video, and counted in milliseconds or frames it could be too large
 _MAX_STREAM = 2**30  # bytes of an input; an endless one must end
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # of opening a pipe or a device; 0 on Windows
 
@@ -208,8 +192,8 @@ def is_folder(path: str | os.PathLike[str], error: type[RefineLocError]) -> bool
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
-def read_text(path: str | os.PathLike[str], error: type[RefineLocError], hint: str) -> str:
-    """The text of a UTF-8 file or stream, with its line ends as they are: quoted texts of a CSV keep theirs.
+def read_content(path: str | os.PathLike[str], error: type[RefineLocError], hint: str) -> bytes:
+    """All bytes of a file or stream.
 
     A stream is a pipe ("-" is standard input) that a program writes, or the null device. It is read to its end, up to
     1 GiB.
@@ -229,123 +213,9 @@ def read_text(path: str | os.PathLike[str], error: type[RefineLocError], hint: s
             raise error(f"{source}: is a folder; {hint}")
         regular = stat.S_ISREG(status.st_mode)
     try:
-        content = source.read_bytes() if regular else _read_stream(path, descriptor)
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        line = problem.object.count(b"\n", 0, problem.start) + 1
-        byte = problem.object[problem.start]
-        raise error(f"{source}: line {line}: cannot be read as text: not UTF-8 (byte 0x{byte:02x})") from problem
+        return source.read_bytes() if regular else _read_stream(path, descriptor)
     except OSError as problem:
         raise error(f"{source}: cannot be read: {reason(problem)}") from problem
-
-
-def csv_rows(
-    text: str, columns: tuple[str, ...], source: Path, error: type[InputError]
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a CSV with a header: where each is ("FILE: line N"), and its texts by column.
-
-    Raises:
-        InputError: of the type `error`: one of `columns` is missing, or a row has another length or is not CSV.
-    """
-    # Not text.splitlines(), which splits at U+2028, form feeds and the line ends inside quotes, too.
-    rows = csv.reader(io.StringIO(text, newline=""))
-    try:
-        header = [name.strip() for name in next(rows, [])]
-        if not set(columns) <= set(header):
-            got = ",".join(header) or "an empty file"
-            raise error(f"{source}: expected a header with the columns {', '.join(columns)}, got {got}")
-        for row in rows:
-            where = f"{source}: line {rows.line_num}"
-            if row and len(row) != len(header):
-                raise error(f"{where}: expected {len(header)} columns, got {len(row)}")
-            if row:
-                yield where, {name: _cell(text) for name, text in zip(header, row, strict=True)}
-    except csv.Error as problem:
-        raise error(f"{source}: line {rows.line_num}: not a CSV: {problem}") from problem
-
-
-def parse_json(text: str, where: str, error: type[InputError], *, unique: bool = False) -> Any:
-    """The value of a JSON text; what is wrong with it is an error of the type `error` that begins with `where`.
-
-    Of a name that an object has twice, Python keeps the last value alone. With `unique` that is an error; it takes half
-    as long again.
-    """
-
-    def checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) < len(pairs):
-            names = [name for name, _ in pairs]
-            name = next(name for name in names if names.count(name) > 1)
-            raise error(f"{where}: the key {name!r} is there twice; join the two, or leave one out")
-        return value
-
-    try:
-        return json.loads(text, object_pairs_hook=checked if unique else None)
-    except RefineLocError:
-        raise
-    except (ValueError, RecursionError) as problem:
-        raise error(f"{where}: not valid JSON: {problem}") from problem
-
-
-def finite_number(value: Any, where: str, error: type[InputError]) -> float:
-    """A finite number, or the text of one; else an error of the type `error` that begins with `where`."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise error(f"{where}: expected a number, got {value!r:.60}") from None
-    if not math.isfinite(number):
-        raise error(f"{where}: expected a finite number, got {value!r}")
-    return number
-
-
-def finite_seconds(value: Any, where: str, error: type[InputError]) -> float:
-    """A time of a video: a finite number (see `finite_number`) of at most 1e9 s, either side of 0."""
-    number = finite_number(value, where, error)
-    if abs(number) > FURTHEST_S:
-        raise error(f"{where}: {too_far(number)}")
-    return number
-
-
-def not_a_text(value: Any) -> str:
-    """What is wrong with a JSON value in the place of a name, for a message."""
-    if value is None:
-        return "expected a text, got null"
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f'expected a text, got the number {value!r:.40}; put it in quotes: "{value!r:.40}"'
-    return f"expected a text, got {value!r:.60}"
-
-
-def too_far(seconds: float) -> str:
-    """What is wrong with a time that is too far from 0, for a message; "" where it is not."""
-    if abs(seconds) <= FURTHEST_S:
-        return ""
-    return f"{seconds:g} s is no time of a video; give seconds from its start, at most 1e9"
-
-
-def write_csv_rows(handle: IO[str], texts: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write rows of these texts and of numbers, so that `csv_rows` gives them back unchanged.
-
-    A text that a spreadsheet would run as a formula gets an apostrophe before it, which says that it is text.
-    Everything is quoted if a text has a carriage return: Python would not quote it, and readers take it for a line end.
-    """
-    written = {text: f"'{text}" if _FORMULA.match(text) else text for text in texts}
-    ends = any("\r" in text for text in written)
-    writer = csv.writer(handle, lineterminator="\n", quoting=csv.QUOTE_ALL if ends else csv.QUOTE_MINIMAL)
-    writer.writerows([written.get(cell, cell) for cell in row] for row in rows)
-
-
-def is_text(value: str) -> bool:
-    """Whether UTF-8 can encode it. Half a character (a lone surrogate), which JSON escapes can state, it cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _cell(text: str) -> str:
-    """A cell without the apostrophe that `write_csv_rows` put before it."""
-    return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
 
 
 def _temporary(path: str | os.PathLike[str], stream: bool) -> Path:

@@ -21,7 +21,8 @@ from refineloc.runtime.annotations import Annotations, read_annotations, write_a
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.detections import write_detections
 from refineloc.runtime.errors import ConfigError, InputError, OutputError
-from refineloc.runtime.files import check_writable, is_folder, is_stream, make_folder, read_text
+from refineloc.runtime.files import check_writable, is_folder, is_stream, make_folder
+from refineloc.runtime.text import plain_label, read_names, trimmed
 
 __all__ = ["main"]
 
@@ -162,10 +163,11 @@ def _note_losses(form: Form, out: Path, tracks: list[Track], unread_scores: int)
         if weak:
             note(f"left out: {weak} label{'s' * (weak != 1)} without times, which {form} has no place for")
     if is_csv:
-        texts = {text for track in tracks for text in (track.video, *track.labels, *track.known_labels)}
-        spaced = sorted(text for text in texts if text != text.strip(" \t"))
+        texts = {track.video: trimmed(track.video) for track in tracks}
+        texts |= {label: plain_label(label) for track in tracks for label in (*track.labels, *track.known_labels)}
+        spaced = sorted(text for text, read in texts.items() if text != read)
         if spaced:
-            note(f"warning: spaces around a name do not count in a CSV: {spaced[0]!r} is read as {spaced[0].strip()!r}")
+            note(f"warning: spaces around a name do not count in a CSV: {spaced[0]!r} is read as {texts[spaced[0]]!r}")
 
 
 def _form_of(out: Path, scored: bool) -> Form:
@@ -298,7 +300,11 @@ def _write_training(
     all_tracks = [replace(track, subset="training") for track in tracks] + validation_tracks
     used = {label for track in all_tracks for label in track.labels}
     # All classes of --videos get a label_id: it must not change when --min-score leaves a class without segments.
-    names = sorted({*used, *known_classes}) if classes is None else _read_classes(classes)
+    names = (
+        sorted({*used, *known_classes})
+        if classes is None
+        else read_names(classes, InputError, "give class names, one a line")
+    )
     left_out = write_training_data(out, all_tracks, names)
     if validation_tracks:
         note(f"{validation}: {_counted(validation_tracks)} (validation)")
@@ -310,14 +316,6 @@ def _write_training(
             f"warning: {len(absent)} of {len(names)} classes have no segment, the first is {absent[0]!r}; "
             "ActionFormer's loaders stop where num_classes counts them"
         )
-
-
-def _read_classes(path: Path) -> list[str]:
-    text = read_text(path, InputError, "give class names, one a line")
-    names = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(set(names)) != len(names) or not names:
-        raise InputError(f"{path}: expected class names, one a line, each once")
-    return names
 
 
 def main() -> NoReturn:

@@ -1,8 +1,5 @@
 """Read any of the formats. The name and the content of the file say which it is."""
 
-import contextlib
-import csv
-import io
 import json
 import os
 from pathlib import Path
@@ -13,7 +10,8 @@ from refineloc.evaluation.formats.wtalc_arrays import holds_wtalc_arrays, read_w
 from refineloc.runtime.annotations import is_bsn_database, parse_annotations
 from refineloc.runtime.detections import detection_ending, parse_detections
 from refineloc.runtime.errors import InputError
-from refineloc.runtime.files import is_folder, read_text
+from refineloc.runtime.files import is_folder
+from refineloc.runtime.text import csv_header, read_text
 
 __all__ = ["Source", "read_source"]
 
@@ -68,10 +66,7 @@ def _scores_of(source: Path, text: str) -> tuple[bool, int]:
     if ending == ".jsonl":
         return True, 0
     if ending == ".csv":
-        with contextlib.suppress(csv.Error):
-            header = next(csv.reader(io.StringIO(text, newline="")), [])
-            return "score" in [name.strip() for name in header], 0
-        return False, 0
+        return "score" in csv_header(text, ("video-name", "label")), 0
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):

@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import AnnotationError
-from refineloc.runtime.files import is_file, is_text, status_of, too_far
+from refineloc.runtime.files import is_file, status_of
+from refineloc.runtime.text import is_text, too_far
 
 __all__ = ["holds_wtalc_arrays", "read_wtalc_arrays"]
 

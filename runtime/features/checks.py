@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.errors import FeatureError, first_line
-from refineloc.runtime.files import is_text
+from refineloc.runtime.text import is_text
 
 __all__ = ["CHANGED", "DAMAGED", "as_array", "check_array", "check_finite", "check_names", "file_state"]
 

@@ -233,7 +233,7 @@ def test_class_names(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="expected 20 classes, as many as the checkpoint has, got 2"):
         read_class_names(file, 20)
     file.write_text("run\nrun\n", encoding="utf-8")
-    with pytest.raises(ModelError, match="'run' occurs twice"):
+    with pytest.raises(ModelError, match=r"classes\.txt: line 2: 'run' is in line 1 too; each name once"):
         read_class_names(file, 2)
     with pytest.raises(ModelError, match="no such file"):
         read_class_names(tmp_path / "none.txt", 2)

@@ -178,7 +178,7 @@ def test_one_line_for_each_wrong_json(tmp_path: Path, text: str, message: str) -
 def test_missing_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="no such file"):
         read_annotations(tmp_path / "absent.csv")
-    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00\x80")
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(AnnotationError, match="cannot be read as text"):
         read_annotations(tmp_path / "b.csv")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from refineloc.runtime import AnnotationError, FeatureError, open_features, read_annotations, read_detections
-from refineloc.runtime.files import is_file, is_folder, read_text, status_of
+from refineloc.runtime.files import is_file, is_folder, status_of
+from refineloc.runtime.text import read_text
 
 LABELS = "video-name,t-start,t-end,label\nv,0,1,jump\n"
 DETECTIONS = {

@@ -11,7 +11,7 @@ from refineloc.runtime import errors
 from refineloc.runtime.cli.common import new_app, run_app
 
 ROOT = Path(__file__).resolve().parents[2]
-CLASSES = [getattr(errors, name) for name in errors.__all__]
+CLASSES = [kind for kind in map(errors.__dict__.get, errors.__all__) if issubclass(kind, errors.RefineLocError)]
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -11,8 +11,9 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.features.streams import Stream, StreamOrder
-from refineloc.runtime.files import read_text, status_of
+from refineloc.runtime.files import status_of
 from refineloc.runtime.segments.rules import OneThreshold, Rules, settings_of
+from refineloc.runtime.text import read_text
 from refineloc.training.settings.detection import Detection, replaced
 from refineloc.training.settings.model import ModelConfig, find_base
 from refineloc.training.settings.presets import find_preset
