@@ -94,7 +94,7 @@ VIDEO = '{"annotations": [{"label": "x", "segment": [0, 1]}]}'
     ("text", "message"),
     [
         ('{"database": {"": VIDEO}}', "video '': its name is empty"),
-        ('{"database": {"v": {"annotations": [{"label": " "}]}}}', "video 'v': an annotation has no 'label'"),
+        ('{"database": {"v": {"annotations": [{"label": " "}]}}}', "video 'v': annotation 1: its label is empty"),
         ('{"database": {"v": VIDEO, "v": VIDEO}}', "'v' is there twice"),
     ],
 )
