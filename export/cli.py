@@ -114,8 +114,9 @@ def _sample(trained: "Trained", features: Path | None, labels: Path | None) -> "
     from refineloc.runtime.annotations import read_annotations
     from refineloc.runtime.features.opening import open_features
 
+    subset = None
     if features is None:
-        features, labels = trained.features, trained.labels
+        features, labels, subset = trained.features, trained.labels, trained.subset
         if features is None:
             return generated_sample(trained.model, trained.metadata)
         if status_of(features, FeatureError) is None:
@@ -125,7 +126,7 @@ def _sample(trained: "Trained", features: Path | None, labels: Path | None) -> "
             note(f"warning: {labels}, which the run was validated with, is not there; mAP is not compared")
             labels = None
     with open_features(features) as store:
-        annotations = None if labels is None else read_annotations(labels)
+        annotations = None if labels is None else read_annotations(labels, subset=subset)
         return read_sample(store, trained.metadata, annotations, trained.fps)
 
 

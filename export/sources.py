@@ -39,6 +39,7 @@ class Trained:
         model: on the CPU, in evaluation mode.
         metadata: of precision fp32, without parity.
         features, labels: the run's validation data, to measure the file on; None for a checkpoint.
+        subset: of the labels.
         fps: of videos for which these do not state it, None if not known.
         warnings: of its iteration, as training gave them.
     """
@@ -47,6 +48,7 @@ class Trained:
     metadata: ModelMetadata
     features: Path | None = None
     labels: Path | None = None
+    subset: str | None = None
     fps: float | None = None
     warnings: tuple[str, ...] = ()
 
@@ -91,7 +93,8 @@ def from_run(folder: Path | None, iteration: int | Literal["best"] | None, *, si
             _streaming(run, loaded.record),
         ),
         Path(data.val_features) if data.val_features else None,
-        Path(data.val_labels) if data.val_labels else None,
+        RunFolder(run).split if data.val_share else Path(data.val_labels) if data.val_labels else None,
+        "validation" if data.val_share else data.val_subset or None,
         data.fps or None,
         tuple(loaded.record.get("warnings", ())),
     )

@@ -16,7 +16,8 @@ Weak means weak: with `times=False` no time is read, even if the file has it.
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,26 @@ class Annotations(Mapping[str, VideoAnnotation]):
     def __len__(self) -> int:
         return len(self._videos)
 
+    @property
+    def subsets(self) -> dict[str, int]:
+        """How many videos each subset has, by name; those of no subset are "". Empty where no video states one."""
+        return _count_subsets(video.subset for video in self._videos.values())
+
+    def of_subset(self, subset: str) -> "Annotations":
+        """The videos of a subset.
+
+        Raises:
+            AnnotationError: there is none; the message says which subsets there are.
+        """
+        videos = {name: video for name, video in self._videos.items() if video.subset == subset}
+        if not videos:
+            raise AnnotationError(_no_subset(self.path, subset, self.subsets))
+        return Annotations(videos, self.path)
+
+    def only(self, names: Collection[str]) -> "Annotations":
+        """Those of these videos, in the order of the file."""
+        return Annotations({name: video for name, video in self._videos.items() if name in names}, self.path)
+
 
 def read_annotations(path: str | os.PathLike[str], *, times: bool = True, subset: str | None = None) -> Annotations:
     """Read labels, and segments if the file has them.
@@ -106,7 +127,8 @@ def read_annotations(path: str | os.PathLike[str], *, times: bool = True, subset
     Args:
         path: a CSV or JSON file (formats: the module's docstring).
         times: False reads labels only, so that nothing can depend on times.
-        subset: keep only the videos of this subset ("training", "validation", ...) of an ActivityNet JSON.
+        subset: keep only the videos of this subset ("training", "validation", ...) of an ActivityNet JSON, whose other
+            videos are not looked at.
 
     Raises:
         AnnotationError: the file is missing or of another form, or a value is not a number; the message names the line
@@ -132,8 +154,7 @@ def parse_annotations(source: Path, text: str, *, times: bool = True, subset: st
     if subset is not None and not is_json:
         raise AnnotationError(f"{source}: a CSV has no subsets; leave the subset out")
     if not videos:
-        which = f" of subset {subset!r}" if subset else ""
-        raise AnnotationError(f"{source}: holds no video{which}")
+        raise AnnotationError(f"{source}: holds no video")
     return Annotations(videos, source)
 
 
@@ -225,6 +246,7 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
             f"{source}: expected ActivityNet's form, an object with a 'database' of videos; got {got}"
         )
     videos: dict[str, VideoAnnotation] = {}
+    others: list[Any] = []
     for name, entry in database.items():
         where = f"{source}: video {name!r}"
         if not name.strip():
@@ -232,6 +254,7 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
         if not isinstance(entry, dict) or not isinstance(entry.get("annotations", []), list):
             raise AnnotationError(f"{where}: expected an object with a list of 'annotations'")
         if subset is not None and entry.get("subset") != subset:
+            others.append(entry.get("subset"))
             continue
         stated_subset = entry.get("subset")
         if stated_subset is not None and not isinstance(stated_subset, str):
@@ -261,6 +284,8 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
             if not is_text(value):
                 raise AnnotationError(f"{where}: its {kind} {value!r} holds half a character (a lone surrogate)")
         videos[name] = builder.build(name)
+    if subset is not None and not videos:
+        raise AnnotationError(_no_subset(source, subset, _count_subsets(map(str, filter(None, others)))))
     return videos
 
 
@@ -289,6 +314,24 @@ def _form_of(document: Any) -> str:
         keys = ", ".join(f"{key!r:.40}" for key in list(document)[:3]) or "nothing"
         return f"an object with {keys}"
     return f"a {type(document).__name__}"
+
+
+def listed_subsets(subsets: Mapping[str, int]) -> str:
+    """Subsets and their sizes in words: "training (16 videos), validation (8 videos)"."""
+    parts = (
+        f"{name or 'none stated'} ({count} {'video' if count == 1 else 'videos'})" for name, count in subsets.items()
+    )
+    return ", ".join(parts)
+
+
+def _count_subsets(subsets: Iterable[str | None]) -> dict[str, int]:
+    counts = Counter(subset or "" for subset in subsets)
+    return dict(sorted(counts.items())) if counts.keys() - {""} else {}
+
+
+def _no_subset(source: Path, subset: str, subsets: Mapping[str, int]) -> str:
+    there_are = f"there are {listed_subsets(subsets)}" if subsets else "it states no subsets; leave the subset out"
+    return f"{source}: holds no video of subset {subset!r}; {there_are}"
 
 
 def _builder(entry: Mapping[str, Any], keys: tuple[str, str, str], where: str, subset: str | None = None) -> _Builder:

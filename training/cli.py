@@ -26,8 +26,22 @@ _LINE = "training needs the train extra: pip install 'refineloc[train]'"
 def train(
     features: Annotated[Path | None, typer.Argument(help="Training features: HDF5 file or folder.")] = None,
     labels: Annotated[Path | None, typer.Argument(help="Training labels: CSV or ActivityNet JSON.")] = None,
-    val_features: Annotated[Path | None, typer.Option(help="Validation features.")] = None,
-    val_labels: Annotated[Path | None, typer.Option(help="Validation labels.")] = None,
+    val_features: Annotated[
+        Path | None, typer.Option(help="Validation features; those of training if left out.")
+    ] = None,
+    val_labels: Annotated[Path | None, typer.Option(help="Validation labels; those of training if left out.")] = None,
+    subset: Annotated[str | None, typer.Option(metavar="NAME", help="Train on this subset of the labels.")] = None,
+    val_subset: Annotated[str | None, typer.Option(metavar="NAME", help="Validate on this subset.")] = None,
+    val_share: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Without validation files or subsets: share of the videos that is held out; 0.2."
+        ),
+    ] = None,
+    val_seed: Annotated[int, typer.Option(min=0, help="Of which videos --val-share holds out.")] = 0,
+    allow_leaks: Annotated[
+        bool, typer.Option("--allow-leaks", help="Go on with videos that are in both splits.")
+    ] = False,
     preset: Annotated[str | None, typer.Option(help="Settings to begin with (auto); --preset list names them.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings, over the preset's.")] = None,
     assignments: Annotated[
@@ -78,7 +92,8 @@ def train(
 ) -> None:
     """Train a weakly-supervised temporal action localization model, refined over several iterations.
 
-    Training uses video-level labels only. Times in the label files are read for the scores shown, and for nothing else.
+    Without validation files or subsets a fifth of the videos is held out for validation. Training uses video-level
+    labels only. Times in the label files are read for the scores shown, and for nothing else.
     """
     try:
         from refineloc.training.settings.config import described_toml, parse_assignment, read_toml, resolve
@@ -110,8 +125,8 @@ def train(
 
     @functools.cache
     def settings() -> Any:
-        if features is None or labels is None or val_features is None or val_labels is None:
-            raise InputError("give training features and labels, --val-features and --val-labels (see --help)")
+        if features is None or labels is None:
+            raise InputError("give training features and labels (see --help)")
         _check(run, resume, fps, memory, several)
         if study is not None:
             _check_study(run, generator, assignments or [], several)
@@ -129,8 +144,19 @@ def train(
     except ImportError as error:
         raise MissingExtraError(f"{_LINE} ({error})") from error
 
-    paths = [path or Path() for path in (features, labels, val_features, val_labels)]  # `settings` refuses None
-    files = Files(paths[0], paths[1], paths[2], paths[3], fps, allow_missing)
+    files = Files(
+        features or Path(),  # `settings` refuses None
+        labels or Path(),
+        val_features,
+        val_labels,
+        fps,
+        allow_missing,
+        subset=subset,
+        val_share=val_share,
+        val_seed=val_seed,
+        val_subset=val_subset,
+        allow_leaks=allow_leaks,
+    )
     folder = None if run is None else Path(run)
     with _interrupted(folder):
         if study is not None and folder is not None and not several:
@@ -223,6 +249,7 @@ def main() -> NoReturn:
     run_app(
         app,
         {
+            "allow_leaks": "--allow-leaks",
             "allow_missing": "--allow-missing",
             "betas": "--betas B,B,...",
             "device": "--device NAME",
@@ -232,6 +259,10 @@ def main() -> NoReturn:
             "resume": "--resume",
             "seeds": "--seeds S,S,...",
             "setting": "--set KEY=VALUE",
+            "subset": "--subset NAME",
+            "val_features": "--val-features FILE --val-labels FILE",
+            "val_labels": "--val-labels FILE",
+            "val_subset": "--val-subset NAME",
             "settings": "--show-config prints a file to begin with",
         },
     )

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from refineloc.evaluation.formats.database import write_activitynet
+from refineloc.evaluation.formats.tracks import tracks_of_annotations
 from refineloc.runtime.cli.common import note
 from refineloc.runtime.errors import ConfigError, InputError
 from refineloc.training.data.inputs import Files, Inputs, read_inputs
@@ -88,6 +91,8 @@ def _train(config: Config, inputs: Inputs, folder: Path, chosen: torch.device, r
     # All look at the folder before the first process writes there.
     run = parallel.agree(partial(Run, folder, config, inputs.record, resume=resume))
     parallel.agree(run.begin)
+    if inputs.record.val_share:
+        parallel.agree(partial(_write_split, run.files.split, inputs))
     if first:
         if begins:
             note(f"{folder}: holds no run to resume; one begins")
@@ -98,7 +103,19 @@ def _train(config: Config, inputs: Inputs, folder: Path, chosen: torch.device, r
         train_into(run, train, val, inputs.truth, display)
     if first:
         Console(width=None if sys.stdout.isatty() else 120).print(iterations_table(run.records))
-        note(draw_run(run, val, inputs.truth.val or inputs.labels))
+        note(draw_run(run, val, inputs.truth.val or inputs.labels.val))
+
+
+def _write_split(path: Path, inputs: Inputs) -> None:
+    """Which videos were held out: for the evaluation and the export of the run, and for other runs."""
+    if parallel.rank():
+        return
+    parts = (
+        ("training", inputs.truth.train or inputs.labels.train),
+        ("validation", inputs.truth.val or inputs.labels.val),
+    )
+    tracks = [replace(track, subset=subset) for subset, part in parts for track in tracks_of_annotations(part)]
+    write_activitynet(path, tracks)
 
 
 def train_into(run: Run, train: Split, val: Split, truth: Truth, display: RunReporter | Silent) -> None:
@@ -168,11 +185,10 @@ def _give_up(run: Run, last: Checkpoint | None, error: TrainingError) -> None:
 def _tell(run: Run, inputs: Inputs, chosen: torch.device) -> None:
     """What is about to be trained."""
     train, val, files = inputs.train, inputs.val, inputs.record
-    if inputs.dropped:
-        note(
-            f"warning: {files.train_labels}: no video with features has the label "
-            f"{', '.join(map(repr, inputs.dropped))}; trained without {'them' if len(inputs.dropped) > 1 else 'it'}"
-        )
+    for line in inputs.notes:
+        note(line)
+    if files.val_share:
+        note(f"{run.files.split}: which videos, with their labels; its subsets are training and validation")
     if any(grid is None for grid in val.grids):
         without = next(name for name, grid in zip(val.names, val.grids, strict=True) if grid is None)
         note(

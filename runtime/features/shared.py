@@ -1,5 +1,7 @@
 """Which videos a file of features and a file of labels share."""
 
+from collections.abc import Collection
+
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import InputError
 from refineloc.runtime.features.store import FeatureStore
@@ -7,13 +9,22 @@ from refineloc.runtime.features.store import FeatureStore
 __all__ = ["shared_videos"]
 
 
-def shared_videos(store: FeatureStore, labels: Annotations, *, allow_missing: bool = False) -> tuple[str, ...]:
+def shared_videos(
+    store: FeatureStore, labels: Annotations, *, allow_missing: bool = False, elsewhere: Collection[str] = ()
+) -> tuple[str, ...]:
     """The videos that both files have, sorted.
+
+    Args:
+        store: the features.
+        labels: the labels.
+        allow_missing: leave out videos that only one has.
+        elsewhere: videos with labels of another split: no labels are missing for their features.
 
     Raises:
         InputError: a video that only one has, unless `allow_missing` leaves it out; or no video in common.
     """
-    with_features, with_labels = set(store.names), set(labels)
+    with_labels = set(labels)
+    with_features = set(store.names) - (set(elsewhere) - with_labels)
     for missing, text in (
         (with_labels - with_features, f"videos of {labels.path} have no features in {store.path}"),
         (with_features - with_labels, f"videos of {store.path} are not in {labels.path}"),

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -79,6 +80,27 @@ def test_an_iteration_of_a_run(export: Export, tmp_path: Path) -> None:
     assert (metadata.iteration, metadata.training_data, metadata.detection.alpha_c) == (0, "train.h5", 0.3)
     assert metadata.parity is not None
     assert metadata.parity.map is not None
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_the_file_is_compared_on_the_run_s_own_validation_videos(export: Export, tmp_path: Path, drawn: bool) -> None:
+    """Not on all videos of files that training videos are in as well."""
+    make_run(tmp_path / "here")
+    database = {
+        f"v{index}": {"subset": "training" if index else "validation", "annotations": [{"label": "run"}]}
+        for index in range(4)
+    }
+    labels = tmp_path / ("here/split.json" if drawn else "all.json")
+    labels.write_text(json.dumps({"database": database}))
+    settings = (
+        (tmp_path / "here/config.toml").read_text().replace(str(tmp_path / "val.csv"), str(tmp_path / "all.json"))
+    )
+    changes = ("val_share = 0.0", "val_share = 0.2") if drawn else ('val_subset = ""', 'val_subset = "validation"')
+    assert changes[0] in settings
+    (tmp_path / "here/config.toml").write_text(settings.replace(*changes))
+    done = export("here", "--iter", "0", "-o", "zero.onnx")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1] == "  compared with the trained model on val.h5 (1 videos, 60 snippets)"
 
 
 def test_the_newest_run_and_its_last_iteration(export: Export, tmp_path: Path) -> None:

@@ -115,6 +115,9 @@ def test_activitynet_json(tmp_path: Path) -> None:
     }
     path = write(tmp_path / "a.json", json.dumps({"database": database}))
     assert list(read_annotations(path)) == ["v1", "v2"]
+    assert read_annotations(path).subsets == {"testing": 1, "training": 1}
+    with pytest.raises(AnnotationError, match=r"subset 'val'; there are testing \(1 video\), training \(1 video\)"):
+        read_annotations(path, subset="val")
     annotations = read_annotations(path, subset="training")
     assert list(annotations) == ["v1"]
     assert annotations["v1"].start.tolist() == [1.0]

@@ -14,6 +14,8 @@ import pytest
 from programs import Program
 from small_data import arguments, assert_same_run, drop_times
 
+from refineloc.runtime.annotations import read_annotations
+from refineloc.runtime.detections import read_detections
 from refineloc.training.run.files import count_epochs
 
 FILES = arguments()
@@ -115,6 +117,27 @@ def test_missing_videos_can_be_allowed(data: Path) -> None:
     assert tomllib.loads((data / "run/config.toml").read_text())["data"]["classes"] == ["dive", "jump", "run"]
 
 
+def test_without_validation_files_a_share_is_held_out_and_the_run_says_which(data: Path) -> None:
+    done = run(*FILES[:2], *SHORT, cwd=data)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("no validation files: 3 of 12 videos (a share of 0.2) are held out")
+    assert lines[1] == "run/split.json: which videos, with their labels; its subsets are training and validation"
+    assert lines[2].startswith("run: 9 + 3 videos")
+    split = read_annotations(data / "run/split.json")
+    assert split.subsets == {"training": 9, "validation": 3}
+    assert set(read_detections(data / "run/iter_1/detections.json")) == set(split.of_subset("validation"))
+    labels = read_annotations(data / "train.csv")
+    assert all(split[name].start.tolist() == labels[name].start.tolist() for name in labels)
+    # The file gives another run the same split.
+    done = run("train.h5", "run/split.json", *SHORT[:-1], "again", cwd=data)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(data / "run", data / "again")
+    assert run(*FILES[:2], *SHORT, "--resume", cwd=data).returncode == 0
+    other = run(*FILES[:2], *SHORT, "--val-share", "0.5", "--resume", cwd=data)
+    assert "run: was begun with other settings: data.val_share was 0.2, now 0.5" in other.stderr
+
+
 def test_labels_that_cannot_be_used(data: Path) -> None:
     val = (data / "val.csv").read_text()
     (data / "val.csv").write_text(val.replace(",jump,", ",fly,"))
@@ -146,7 +169,11 @@ def test_splits_of_different_width(data: Path) -> None:
     ("arguments", "message"),
     [
         (["absent.h5", *FILES[1:], *SHORT], "absent.h5: no such file"),
-        ([*FILES[:2], *SHORT], "--val-features and --val-labels"),
+        (SHORT, "give training features and labels"),
+        ([*FILES[:4], *SHORT], "val.h5: features for validation need labels of their own; give val_labels, or"),
+        ([*FILES, *SHORT, "--val-share", "0.3"], "val_share: of the training videos, goes without val_features"),
+        ([*FILES[:2], *SHORT, "--val-share", "1"], "val_share: expected a share above 0 and below 1, got 1"),
+        ([*FILES, *SHORT, "--subset", "training"], "train.csv: holds no video of subset 'training'; it states no subs"),
         ([*FILES, *SHORT, "--set", "training.epoch=3"], "training.epoch"),
         ([*FILES, *SHORT, "--config", "absent.toml"], "absent.toml: no such file (--show-config prints"),
         ([*FILES, *SHORT, "--device", "cuda:7"], "device cuda:7: cannot be used here"),

@@ -1,31 +1,50 @@
 """The data of a run: both splits as they are trained on, what the run records of them, and their times apart."""
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from refineloc.runtime.annotations import Annotations, annotation_text, parse_annotations
 from refineloc.runtime.cli.common import progress
-from refineloc.runtime.errors import InputError
+from refineloc.runtime.errors import ConfigError, InputError
+from refineloc.runtime.features.opening import open_features
+from refineloc.training.data.labels import Labels, choose_subsets, has_validation, hold_out_share, refuse_leaks
 from refineloc.training.data.record import DataRecord
-from refineloc.training.data.split import Split, load_split
+from refineloc.training.data.split import Split, load_split, refuse_same_features
 from refineloc.training.data.truth import Truth, with_snippet_frames
 from refineloc.training.settings.config import Config
 
-__all__ = ["Files", "Inputs", "read_inputs"]
+__all__ = ["VAL_SHARE", "Files", "Inputs", "read_inputs"]
+
+
+VAL_SHARE = 0.2  # held out where nothing is given for validation
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What a run is trained on: the options of refineloc-train of the same names."""
+    """What a run is trained on: the options of refineloc-train of the same names.
+
+    Attributes:
+        val_features, val_labels: None where those of training have the validation videos as well.
+        val_share, val_seed: of the training videos, what is held out for validation where neither these files nor
+            a subset for it are given. The seed is not that of training, so that runs of several seeds compare.
+        subset, val_subset: of the label files; None where none is named (`choose_subsets`).
+        allow_leaks: go on with videos that are in both splits.
+    """
 
     features: Path
     labels: Path
-    val_features: Path
-    val_labels: Path
+    val_features: Path | None = None
+    val_labels: Path | None = None
     fps: float | None = None
     allow_missing: bool = False
+    subset: str | None = None
+    val_subset: str | None = None
+    val_share: float | None = None
+    val_seed: int = 0
+    allow_leaks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +53,18 @@ class Inputs:
 
     Attributes:
         train, val: the splits.
-        labels: of the validation videos, without times.
+        labels: of both, without times.
         truth: the times, where the files have them: for the scores that are shown and for references, never trained on.
         record: what config.toml says of them.
-        dropped: classes of the training labels that no training video with features has.
+        notes: what the user should know of them, a line each.
     """
 
     train: Split
     val: Split
-    labels: Annotations
+    labels: Labels
     truth: Truth
     record: DataRecord
-    dropped: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False) -> Inputs:
@@ -60,37 +79,85 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
     Raises:
         InputError: data that cannot be used; the message names the file, the video and the cure.
     """
+    val_features, val_labels = files.val_features or files.features, files.val_labels or files.labels
     # Without times, so that nothing in training can depend on them.
-    texts = [(path, annotation_text(path)) for path in (files.labels, files.val_labels)]
-    labels, val_labels = (parse_annotations(path, text, times=False) for path, text in texts)
-    load = partial(load_split, config=config, fps=files.fps, allow_missing=files.allow_missing)
-    videos = len(labels) + len(val_labels)
+    texts = {path: annotation_text(path) for path in dict.fromkeys((files.labels, val_labels))}
+    read = {path: parse_annotations(path, text, times=False) for path, text in texts.items()}
+    labels = _choose(files, read)
+    if not files.allow_leaks:
+        refuse_leaks(labels.train, labels.val)
+    load = partial(
+        load_split,
+        config=config,
+        fps=files.fps,
+        allow_missing=files.allow_missing,
+        elsewhere={name for annotations in read.values() for name in annotations},
+    )
+    videos = len(labels.train) + len(labels.val)
     shown = progress("reading features", videos, "videos") if show else contextlib.nullcontext(lambda steps: None)
     with shown as advance:
-        train = load(files.features, labels, memory=memory, advance=advance)
+        train = load(files.features, labels.train, memory=memory, advance=advance)
         left = memory - train.bytes_held
         config = with_snippet_frames(config, train)  # which both splits have
-        val = load(files.val_features, val_labels, classes=train.classes, memory=left, advance=advance)
+        val = load(val_features, labels.val, classes=train.classes, memory=left, advance=advance)
     if val.file_width != train.file_width:
         raise InputError(
             f"{val.source}: features have width {val.file_width}, those of {train.source} {train.file_width}"
         )
+    if not files.allow_leaks:
+        refuse_same_features(train, val, labels.val)
     record = DataRecord(
         train_features=str(files.features),
         train_labels=str(files.labels),
-        val_features=str(files.val_features),
-        val_labels=str(files.val_labels),
+        val_features=str(val_features),
+        val_labels=str(val_labels),
         classes=train.classes,
         width=train.width,
         fps=files.fps or 0.0,
+        subset=labels.subset,
+        val_subset=labels.val_subset,
+        val_share=labels.share,
+        val_seed=files.val_seed if labels.share else 0,
         train_digest=train.digest,
         val_digest=val.digest,
     )
-    truth = Truth(*(_with_times(path, text) for path, text in texts))
-    dropped = tuple(sorted(set(labels.classes) - set(train.classes)))
-    return Inputs(train, val, val_labels, truth, record, dropped)
+    truth = Truth(
+        _with_times(files.labels, texts[files.labels], labels.train),
+        _with_times(val_labels, texts[val_labels], labels.val),
+    )
+    notes = list(labels.notes)
+    if dropped := sorted(set(labels.train.classes) - set(train.classes)):
+        notes.append(
+            f"warning: {files.labels}: no video with features has the label {', '.join(map(repr, dropped))}; trained "
+            f"without {'them' if len(dropped) > 1 else 'it'}"
+        )
+    return Inputs(train, val, labels, truth, record, tuple(notes))
 
 
-def _with_times(path: Path, text: str) -> Annotations | None:
-    annotations = parse_annotations(path, text)
+def _choose(files: Files, read: Mapping[Path, Annotations]) -> Labels:
+    """Which videos train and which validate."""
+    labels = read[files.labels]
+    given = files.val_labels is not None or files.val_subset is not None
+    if given or (files.val_share is None and has_validation(labels, files.subset)):
+        if files.val_share is not None:
+            raise ConfigError("val_share: of the training videos, goes without val_features, val_labels and val_subset")
+        return choose_subsets(labels, read[files.val_labels or files.labels], files.subset, files.val_subset)
+    if files.val_features is not None:
+        raise InputError(
+            f"{files.val_features}: features for validation need labels of their own; give val_labels, or val_subset "
+            f"of {files.labels}",
+            parameter="val_labels",
+        )
+    share = VAL_SHARE if files.val_share is None else files.val_share
+    if not 0 < share < 1:
+        raise ConfigError(f"val_share: expected a share above 0 and below 1, got {share:g}")
+    with open_features(files.features) as store:
+        return hold_out_share(
+            labels, store, share, files.val_seed, subset=files.subset, allow_missing=files.allow_missing
+        )
+
+
+def _with_times(path: Path, text: str, labels: Annotations) -> Annotations | None:
+    """The same videos with their times; None where the file has none of them."""
+    annotations = parse_annotations(path, text).only(labels)
     return annotations if annotations.has_times else None

@@ -14,6 +14,8 @@ class DataRecord:
         classes: names, in the order of the outputs.
         width: D, after the choice of a stream.
         fps: given for videos that do not state it; 0 where none was.
+        subset, val_subset: of the label files; "" where all of their videos were taken.
+        val_share, val_seed: how validation videos were held out of the training files; split.json of the run has which.
         train_digest, val_digest: of the videos' names, lengths and labels (`Split.digest`), so that a run never goes on
             with others.
     """
@@ -25,5 +27,9 @@ class DataRecord:
     classes: tuple[str, ...]
     width: int
     fps: float = 0.0
+    subset: str = ""
+    val_subset: str = ""
+    val_share: float = 0.0
+    val_seed: int = 0
     train_digest: str = ""
     val_digest: str = ""

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,10 @@ from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.features.streams import stream_slice
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.times import video_times
+from refineloc.training.data.labels import leak
 from refineloc.training.settings.config import SNIPPET_FRAMES, Config
 
-__all__ = ["Batch", "OnDisk", "Split", "load_split"]
+__all__ = ["Batch", "OnDisk", "Split", "load_split", "refuse_same_features"]
 
 _CPU = torch.device("cpu")
 _SNIPPETS_A_CALL = 16_384  # bounds the memory, and fills the matrix products
@@ -187,6 +188,7 @@ def load_split(
     classes: Sequence[str] | None = None,
     fps: float | None = None,
     allow_missing: bool = False,
+    elsewhere: Collection[str] = (),
     memory: int | None = None,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> Split:
@@ -199,6 +201,7 @@ def load_split(
         classes: those of training; those of the videos that are read if left out.
         fps: of videos for which neither file states it.
         allow_missing: go on with the videos that both have, instead of refusing.
+        elsewhere: videos with labels of another split, whose features the file may have as well.
         memory: bytes that the features may take; where they take more they stay in their file, which is then read for
             each batch. No limit if left out.
         advance: called with 1 after each video.
@@ -210,10 +213,10 @@ def load_split(
     """
     with contextlib.ExitStack() as until_read:
         store = until_read.enter_context(open_features(features))
-        names = shared_videos(store, labels, allow_missing=allow_missing)
+        names = shared_videos(store, labels, allow_missing=allow_missing, elsewhere=elsewhere)
         if classes is None:
             # Not those of videos that are missing: nothing would train their outputs.
-            classes = _classes(Annotations({name: labels[name] for name in names}, labels.path), config)
+            classes = _classes(labels.only(set(names)), config)
         known = tuple(classes)
         infos = [store.info(name) for name in names]
         frames = config.features.snippet_frames or infos[0].snippet_frames or SNIPPET_FRAMES
@@ -242,6 +245,41 @@ def load_split(
         if isinstance(split.features, OnDisk):
             until_read.pop_all()
         return split
+
+
+def refuse_same_features(train: Split, val: Split, labels: Annotations) -> None:
+    """Refuse videos of two splits that have the same features under two names. Features in memory alone are compared.
+
+    Raises:
+        AnnotationError: there are some; `labels` names the validation's file.
+    """
+    if not (isinstance(train.features, Tensor) and isinstance(val.features, Tensor)):
+        return
+    own: Sequence[Tensor] = torch.split(train.features, train.lengths.tolist())
+    others: Sequence[Tensor] = torch.split(val.features, val.lengths.tolist())
+    # Most videos differ in length or in a first snippet, so that hardly any are compared whole.
+    alike: dict[int, list[int]] = {}
+    for index, features in enumerate(own):
+        alike.setdefault(_signature(features), []).append(index)
+    pairs = [
+        (val.names[index], train.names[other])
+        for index, features in enumerate(others)
+        for other in alike.get(_signature(features), ())
+        if torch.equal(features.float(), own[other].float())
+    ]
+    if pairs:
+        name, other = pairs[0]
+        videos = len({name for name, _ in pairs})
+        raise leak(
+            labels,
+            f"{videos} of {len(val)} validation videos have a training video's features",
+            f"{name!r} ({other!r})",
+        )
+
+
+def _signature(features: Tensor) -> int:
+    """Equal where features [T, D] are."""
+    return hash((len(features), features[0].float().numpy().tobytes()))
 
 
 def _check(infos: Sequence[FeatureInfo], features: Path, frames: int, stride: int) -> None:

@@ -2,6 +2,7 @@
 
 runs/NAME/
     config.toml              the resolved settings, and under [data] the files, classes and width
+    split.json               the labels, where a share of the videos was held out for validation
     metrics.jsonl            a line an epoch, appended
     iterations.json          a record an iteration
     iter_K/model.safetensors
@@ -25,6 +26,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.settings = path / "config.toml"
+        self.split = path / "split.json"
         self.metrics = path / "metrics.jsonl"
         self.records = path / "iterations.json"
         self.checkpoint = path / "checkpoint.safetensors"

@@ -62,6 +62,8 @@ def run_study(
             f"training.iterations: a study needs 2 or more, got {iterations}: the first knows neither generator nor β"
         )
     inputs = read_inputs(files, config, 0)  # sizes alone, no features
+    for line in inputs.notes:
+        note(line)
     settled(_first_config(config, 0), inputs.train, inputs.val, inputs.truth)
     config = with_least_steps(with_snippet_frames(config, inputs.train), inputs.train)
     _check_folder(folder, config, inputs.record, resume)

@@ -1,0 +1,142 @@
+"""Which labelled videos train and which validate: subsets, leaks, and a share that is held out."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import pytest
+from small_data import files
+
+from refineloc.runtime.annotations import read_annotations
+from refineloc.runtime.errors import AnnotationError
+from refineloc.runtime.features.opening import open_features
+from refineloc.training.data.inputs import Files, Inputs, read_inputs
+from refineloc.training.settings.config import resolve
+
+
+def read(given: Files, memory: int = 2**30) -> Inputs:
+    return read_inputs(given, resolve({}), memory)
+
+
+@pytest.fixture
+def whole(data: Path) -> Files:
+    """One file of features and one JSON with three subsets, of which the last has no features."""
+    database = {}
+    for split, subset in (("train", "training"), ("val", "validation")):
+        for name, video in read_annotations(data / f"{split}.csv").items():
+            segments = zip(video.segment_labels, video.start.tolist(), video.end.tolist(), strict=True)
+            annotations = [{"label": label, "segment": [start, end]} for label, start, end in segments]
+            database[name] = {"subset": subset, "fps": video.fps, "annotations": annotations}
+    database["test00"] = {"subset": "testing", "annotations": []}
+    (data / "all.json").write_text(json.dumps({"database": database}))
+    with h5py.File(data / "val.h5") as val, h5py.File(data / "train.h5", "a") as file:
+        for name in val:
+            val.copy(name, file)
+    return Files(data / "train.h5", data / "all.json")
+
+
+def rename(path: Path, **names: str) -> None:
+    text = path.read_text()
+    for name, other in names.items():
+        text = text.replace(f'"subset": "{name}"', f'"subset": "{other}"')
+    path.write_text(text)
+
+
+def test_a_file_of_all_subsets_is_not_trained_on_whole(data: Path, whole: Files) -> None:
+    for given in (whole, replace(whole, val_features=whole.features, val_labels=whole.labels)):
+        inputs = read(given)
+        assert inputs.train.names == tuple(f"train{index:02}" for index in range(12))
+        assert inputs.val.names == tuple(f"val{index:02}" for index in range(6))
+        assert (inputs.record.subset, inputs.record.val_subset) == ("training", "validation")
+        assert inputs.notes == tuple(
+            f"{data / 'all.json'}: {use}; there are testing (1 video), training (12 videos), validation (6 videos)"
+            for use in ("trained on the subset 'training'", "validated on the subset 'validation'")
+        )
+        # Times of the other subsets would be misses.
+        assert inputs.truth.train is not None
+        assert inputs.truth.val is not None
+        assert set(inputs.truth.train) == set(inputs.train.names)
+        assert set(inputs.truth.val) == set(inputs.val.names)
+
+
+def test_subsets_are_named_where_their_names_do_not_say_it(whole: Files) -> None:
+    rename(whole.labels, training="Validation", validation="Test")  # as THUMOS14's
+    listed = r"Test \(6 videos\), Validation \(12 videos\), testing \(1 video\)"
+    with pytest.raises(AnnotationError, match=rf"several subsets, {listed}; name the one for training") as raised:
+        read(whole)
+    assert raised.value.parameter == "subset"
+    with pytest.raises(AnnotationError, match=rf"no video of subset 'val'; there are {listed}"):
+        read(replace(whole, subset="val"))
+    inputs = read(replace(whole, subset="Validation", val_subset="Test"))
+    assert (len(inputs.train), len(inputs.val), inputs.notes) == (12, 6, ())
+    other = Path(shutil.copy(whole.labels, whole.labels.with_name("other.json")))
+    rename(other, Validation="first")
+    with pytest.raises(AnnotationError, match=r"other.json: has several .*; name the one for validation") as raised:
+        read(replace(whole, subset="Validation", val_labels=other))
+    assert raised.value.parameter == "val_subset"
+
+
+def test_a_share_of_the_subset_that_is_trained_on(whole: Files) -> None:
+    rename(whole.labels, validation="held back")
+    inputs = read(whole)
+    assert {name[:5] for name in inputs.train.names + inputs.val.names} == {"train"}
+    assert (len(inputs.train), len(inputs.val)) == (9, 3)  # every class is validated: more than a fifth of 12
+    assert (inputs.record.val_share, inputs.record.val_seed) == (0.2, 0)
+    assert inputs.val.classes == inputs.train.classes == ("dive", "jump", "run")
+    assert len({inputs.labels.val[name].labels for name in inputs.val.names}) == 3
+    assert "3 of 12 videos (a share of 0.2) are held out" in inputs.notes[-1]
+    more = read(replace(whole, val_share=0.5, val_seed=1))
+    assert (len(more.train), len(more.val)) == (6, 6)
+    assert (more.record.val_share, more.record.val_seed) == (0.5, 1)
+
+
+def test_one_file_of_features_may_have_the_videos_of_two_files_of_labels(data: Path, whole: Files) -> None:
+    inputs = read(Files(whole.features, data / "train.csv", val_labels=data / "val.csv"))
+    assert (len(inputs.train), len(inputs.val)) == (12, 6)
+
+
+def test_classes_of_one_video_stay_in_training_and_are_counted(data: Path) -> None:
+    text = (data / "train.csv").read_text().replace(",jump,", ",leap,", 1)
+    (data / "train.csv").write_text(text)
+    inputs = read(Files(data / "train.h5", data / "train.csv"))
+    assert inputs.notes[-1].endswith("; 1 classes of one video stay in training, the first is 'leap'")
+    assert "leap" not in inputs.labels.val.classes
+
+
+def test_a_video_without_features_is_never_held_out(data: Path) -> None:
+    with h5py.File(data / "train.h5", "a") as file:
+        for index in range(1, 9):
+            del file[f"train{index:02}"]
+    given = Files(data / "train.h5", data / "train.csv", allow_missing=True)
+    with open_features(given.features) as store:
+        assert set(read(given).val.names) <= set(store.names)
+
+
+def test_videos_in_both_splits_are_refused_unless_allowed(data: Path) -> None:
+    given = files(data)
+    same = replace(given, val_features=given.features, val_labels=given.labels)
+    with pytest.raises(
+        AnnotationError, match=r"train.csv: 12 of 12 validation videos are training videos too, the first is 'train00'"
+    ) as raised:
+        read(same)
+    assert raised.value.parameter == "allow_leaks"
+    assert len(read(replace(same, allow_leaks=True)).val) == 12
+
+
+def test_the_same_features_under_two_names_are_refused_unless_allowed(data: Path) -> None:
+    given = files(data)
+    with h5py.File(data / "train.h5") as train, h5py.File(data / "val.h5", "a") as val:
+        del val["val03"]
+        val["val03"] = train["train07"][:]
+        del val["val04"]
+        val["val04"] = train["train07"][:-1]  # a part of it is another video
+    with pytest.raises(
+        AnnotationError,
+        match=r"val.csv: 1 of 6 validation videos have a training video's features, the first is 'val03' \('train07'\)",
+    ) as raised:
+        read(given)
+    assert raised.value.parameter == "allow_leaks"
+    read(replace(given, allow_leaks=True))
+    read(given, memory=0)  # those that stay on the disk are not compared
