@@ -197,7 +197,7 @@ def sweep(folder: Path, name: str) -> None:
 def draw_curves(path: Path, results: dict[str, npt.NDArray[np.float64]]) -> None:
     """Draw average mAP by iteration on the sample data: a thin line for each seed, a thick one for their mean."""
     shown = {name: averages for name, averages in results.items() if VARIANTS[name].data == "sample"}
-    figure = Figure(figsize=(6.5, 4.2), dpi=100, layout="constrained")
+    figure = Figure(figsize=(6.5, 4.2), dpi=200, layout="constrained")
     axes = figure.add_subplot()
     for colour, marker, (name, averages) in zip(COLOURS, "osvD^", shown.items(), strict=False):
         for seed_averages in averages:
@@ -221,7 +221,7 @@ def draw_boundaries(path: Path, folder: Path) -> None:
     starts = np.cumsum(lengths) - lengths
     video_of = np.repeat(np.arange(len(lengths)), lengths)
     offsets = np.arange(-reach, reach + 1)
-    figure = Figure(figsize=(8, 3.2), dpi=100, layout="constrained")
+    figure = Figure(figsize=(8, 3.2), dpi=200, layout="constrained")
     for axes, sign, title in zip(
         figure.subplots(1, 2, sharey=True),
         (1, -1),

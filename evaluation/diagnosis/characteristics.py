@@ -6,6 +6,7 @@ the groups are about equally large.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ _BOUNDS: dict[str, dict[str, tuple[float, ...]]] = {
 }
 _QUANTILES = {"coverage": (0.2, 0.4, 0.6, 0.8), "length": (0.2, 0.4, 0.6, 0.8), "instances": (0.25, 0.5, 0.75)}
 _SIZES = {1: ("all",), 2: ("S", "L"), 3: ("S", "M", "L"), 4: ("XS", "S", "M", "L"), 5: ("XS", "S", "M", "L", "XL")}
-_TITLES = {"coverage": "coverage", "length": "length (s)", "instances": "instances in the video"}
+_TITLES = {"coverage": "coverage (%)", "length": "length (s)", "instances": "instances in the video"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +40,7 @@ class Characteristic:
             video).
         title: for figures, with the unit.
         sizes: names of the groups, from "XS" on.
-        ranges: of each group, as text: "≤ 30", "30–60", "> 60".
+        ranges: of each group, as text, in the title's unit: "≤ 30", "30–60", "> 60".
         group: of each annotation, int64 [m]; -1 where it is not known (a video without a duration).
     """
 
@@ -56,8 +57,9 @@ class Characteristic:
 
     def to_json(self) -> list[dict[str, Any]]:
         """[{"size", "range", "annotations"}] by group."""
+        unit = " %" if self.name == "coverage" else ""
         return [
-            {"size": size, "range": text, "annotations": count}
+            {"size": size, "range": text + unit, "annotations": count}
             for size, text, count in zip(self.sizes, self.ranges, self.counts.tolist(), strict=True)
         ]
 
@@ -91,7 +93,7 @@ def _grouped(name: str, values: npt.NDArray[np.float64], bins: Bins) -> Characte
     known = ~np.isnan(values)
     bounds = _quantile_bounds(name, values[known]) if bins == "quantile" else _BOUNDS[bins][name]
     group = np.where(known, np.searchsorted(np.array(bounds), values, side="left"), -1)
-    texts = [f"{bound:g}" for bound in bounds]
+    texts = _short([100 * bound if name == "coverage" else bound for bound in bounds])
     middle = [f"{low}–{high}" for low, high in itertools.pairwise(texts)]
     ranges = (f"≤ {texts[0]}", *middle, f"> {texts[-1]}") if texts else ("all",)
     if name == "instances" and bounds:
@@ -100,6 +102,17 @@ def _grouped(name: str, values: npt.NDArray[np.float64], bins: Bins) -> Characte
         spans = [str(low) if low == high else f"{low}–{high}" for low, high in zip(lows, highs, strict=False)]
         ranges = (*spans, f"≥ {lows[-1]}")
     return Characteristic(name, _TITLES[name], _SIZES[len(ranges)], ranges, group)
+
+
+def _short(bounds: Sequence[float]) -> list[str]:
+    """Numbers with two digits, or with as many more as keep them apart: short enough to stand below a bar."""
+    digits = next((n for n in (2, 3) if len({_rounded(bound, n) for bound in bounds}) == len(bounds)), 4)
+    return [_rounded(bound, digits) for bound in bounds]
+
+
+def _rounded(number: float, digits: int) -> str:
+    """All digits before the point, and so many in all where these are fewer: 0.52, 1.6, 34, 120."""
+    return f"{round(number)}" if number >= 10**digits else f"{float(f'{number:.{digits}g}'):g}"
 
 
 def _quantile_bounds(name: str, values: npt.NDArray[np.float64]) -> tuple[float, ...]:

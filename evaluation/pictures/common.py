@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["inline_svg", "new_figure", "pictures", "save_picture"]
 
+_DPI = 260  # of a picture in pixels: sharp on a screen with two to a point, and in print
+
 _NO_GLYPH = re.compile(r"Glyph (\d+) .*missing from")
 
 # Fonts with the letters that Matplotlib's own one lacks; those that are installed follow it.
@@ -64,11 +66,11 @@ def pictures(*, math: bool = False) -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float, dpi: int) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
     """An empty figure, whose parts arrange themselves; width and height in inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
 def save_picture(figure: "Figure", target: Path | IO[str], kind: str, **options: Any) -> None:

@@ -27,6 +27,7 @@ TYPE_COLOURS = dict(zip(ERROR_TYPES, ("#009E73", "#56B4E9", "#CC79A7", "#E69F00"
 GROUP_COLOURS = {"coverage": "#0072B2", "length": "#D55E00", "instances": "#009E73"}
 _FORMATS = ("png", "svg")
 _NONE = "–"  # instead of a number, where there is nothing to count
+_NUMBER = 0.1  # height of a number and its distance from the bar, as a share of the axis
 _ON_COLOUR = "#111111"  # numbers on a bar: dark on a dark page too, as its colours are the same there
 
 
@@ -146,8 +147,8 @@ def _draw_groups(
     limit = min(max(highest * 1.15, 1.0), 112)
     for axes, kind in zip(panels, kinds, strict=False):
         values = 100 * by_group[kind.name]
-        _bars(axes, values, GROUP_COLOURS[kind.name])
         axes.set_ylim(0, limit)
+        _bars(axes, values, GROUP_COLOURS[kind.name], 100 * overall)
         axes.tick_params(axis="y", labelleft=axes is panels[0])  # one scale, told once
         axes.axhline(100 * overall, color="black", linewidth=1, linestyle=(0, (4, 3)))
         # The share of all annotations tells how much a group weighs.
@@ -168,7 +169,7 @@ def _draw_groups(
 
 
 def _figure(width: float, height: float, title: str) -> "Figure":
-    figure = new_figure(width, height, 140)
+    figure = new_figure(width, height)
     if title:
         figure.suptitle(title, parse_math=False, x=0.01, ha="left", fontsize=11)
     return figure
@@ -195,14 +196,18 @@ def _draw_changes(axes: "Axes", changes: Mapping[str, tuple[float, float]]) -> N
     _plain(axes, "y")
 
 
-def _bars(axes: "Axes", values: npt.NDArray[np.float64], colour: str) -> None:
-    """A bar for each group; one without annotations (NaN) has a dash and no bar: 0.0 missed would read as perfect."""
-    from matplotlib.patheffects import withStroke
+def _bars(axes: "Axes", values: npt.NDArray[np.float64], colour: str, line: float) -> None:
+    """A bar for each group and its number, clear of a line across at a value.
 
-    halo = [withStroke(linewidth=2.5, foreground="white")]  # readable where the dashed line crosses a number
-    texts = [_NONE if np.isnan(value) else f"{value:.1f}" for value in values]
-    bars = axes.bar(np.arange(len(values)), np.nan_to_num(values), width=0.8, color=colour)
-    axes.bar_label(bars, texts, padding=3, fontsize=8, path_effects=halo)
+    A group without annotations (NaN) has a dash and no bar: 0.0 missed would read as perfect.
+    """
+    axes.bar(np.arange(len(values)), np.nan_to_num(values), width=0.8, color=colour)
+    for position, value in enumerate(values.tolist()):
+        text, height = (_NONE, 0.0) if np.isnan(value) else (f"{value:.1f}", value)
+        # A number that the line would strike through stands above the line.
+        height = max(height, line) if height <= line < height + _NUMBER * axes.get_ylim()[1] else height
+        offset: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
+        axes.annotate(text, (position, height), xytext=(0, 3), **offset)
 
 
 def _plain(axes: "Axes", values: Literal["x", "y"]) -> None:

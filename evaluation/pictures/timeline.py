@@ -179,7 +179,7 @@ def _draw(video: VideoAnnotation, rows: Mapping[str, Detections], title: str | N
     body = (lanes_height + _ROW_GAP) * truths + row_height * len(rows)
 
     total = body + _MARGIN + _CURVE * len(strips)
-    figure = new_figure(_WIDTH, total, 130)
+    figure = new_figure(_WIDTH, total)
     panels = figure.subplots(
         1 + len(strips), sharex=True, squeeze=False, height_ratios=[body] + [_CURVE] * len(strips)
     )[:, 0]

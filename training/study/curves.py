@@ -14,7 +14,7 @@ _STYLES = (("#999999", "x"), ("#E69F00", "D"), ("#009E73", "^"), ("#56B4E9", "v"
 
 def draw_curves(summary: Summary) -> Figure:
     """Two panels with one curve a generator; bars are the standard deviation of the seeds."""
-    figure = Figure(figsize=(9.5, 4.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9.5, 4.6), dpi=220, layout="constrained")
     by_iteration, by_beta = figure.subplots(1, 2, sharey=True)
     grid = summary.grid
     for index, generator in enumerate(grid.generators):

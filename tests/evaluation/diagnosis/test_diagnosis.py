@@ -170,7 +170,8 @@ def test_groups_of_the_tool(bins: Any, expected: dict[str, list[int]]) -> None:
     groups = diagnosed([], truth, [0.5], bins=bins).characteristics
     assert {kind.name: [entry["annotations"] for entry in kind.to_json()] for kind in groups} == expected
     if bins == "activitynet":
-        assert groups[0].ranges == ("≤ 0.2", "0.2–0.4", "0.4–0.6", "0.6–0.8", "> 0.8")
+        assert groups[0].ranges == ("≤ 20", "20–40", "40–60", "60–80", "> 80")
+        assert groups[0].to_json()[0]["range"] == "≤ 20 %"
         assert groups[2].ranges == ("1", "2–4", "5–8", "≥ 9")
 
 
@@ -197,6 +198,19 @@ def test_data_sets_are_known_by_their_videos() -> None:
     assert choose_bins(named([f"{k:011d}" for k in range(400)], 100)) == "activitynet"
     assert choose_bins(named([f"{k:011d}" for k in range(400)], 20)) == "quantile"
     assert choose_bins(named(["clip"], 1)) == "quantile"
+
+
+def test_bounds_are_told_with_few_digits_that_keep_them_apart() -> None:
+    def ranges(*lengths: float) -> list[tuple[str, ...]]:
+        truth = truth_of([("v", 10.0 * k, 10 * k + length, "x") for k, length in enumerate(lengths)])
+        groups = characteristics_of(match_detections({}, truth, [0.5]).truth, truth, "quantile")
+        assert [kind.title for kind in groups] == ["coverage (%)", "length (s)", "instances in the video"]
+        return [kind.ranges for kind in groups[:2]]
+
+    # Of a video of 100 s, so that seconds are percent.
+    assert ranges(0.1, 0.5222, 0.9123, 1.44, 2.78, 5) == [("≤ 0.52", "0.52–0.91", "0.91–1.4", "1.4–2.8", "> 2.8")] * 2
+    assert ranges(0.9, 1.01, 1.02, 1.03, 1.04, 9) == [("≤ 1.01", "1.01–1.02", "1.02–1.03", "1.03–1.04", "> 1.04")] * 2
+    assert ranges(0.9, 5, 12.34, 99.7, 123.4, 900)[1] == ("≤ 5", "5–12", "12–100", "100–123", "> 123")
 
 
 def test_without_durations_coverage_is_left_out() -> None:

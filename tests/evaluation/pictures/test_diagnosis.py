@@ -72,6 +72,19 @@ def test_a_group_without_annotations_has_a_dash_and_no_bar() -> None:
     assert texts == ["100", *["–"] * 9]  # one detection in all, in 1G
 
 
+def test_no_line_strikes_through_a_number() -> None:
+    """A number just below the line for all annotations stands above it; others stand on their bars."""
+    diagnosis = diagnosed(ROWS, TRUTH)
+    for draw in (draw_sensitivity, draw_false_negatives):
+        figure = draw(diagnosis)
+        figure.draw_without_rendering()
+        for axes in figure.axes[: len(diagnosis.characteristics)]:
+            line = axes.transData.transform((0, axes.lines[0].get_ydata()[0]))[1]
+            for text in axes.texts:
+                box = text.get_window_extent()
+                assert box.y0 > line or box.y1 < line, text
+
+
 def test_a_group_of_all_annotations_has_one_name() -> None:
     matching = match_detections({}, annotations_of([("v", 0, 20, "x")]), [0.5])
     axes = draw_false_negatives(diagnose(matching, bins="quantile")).axes[-1]
