@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
-from refineloc.runtime.errors import AnnotationError, ConfigError, FeatureError, MissingExtraError
-from refineloc.runtime.files import check_writable, is_stdout, status_of
+from refineloc.runtime.errors import ConfigError, MissingExtraError
+from refineloc.runtime.files import check_writable, is_stdout
 
 if TYPE_CHECKING:
     from refineloc.evaluation.rules import RuleComparison
-    from refineloc.export.parity import Sample
-    from refineloc.export.sources import Trained
     from refineloc.export.write import Written
 
 __all__ = ["main"]
@@ -85,6 +83,7 @@ def export(
     missing = [name for name in ("torch", "onnx", "onnxscript", "pydantic", "safetensors") if find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"refineloc-export needs {', '.join(missing)}: pip install 'refineloc[train,cpu]'")
+    from refineloc.export.library import sample_of_files
     from refineloc.export.sources import from_checkpoint, from_run
     from refineloc.export.write import write_model
 
@@ -92,7 +91,7 @@ def export(
         trained = from_checkpoint(checkpoint, classes, preset)
     else:
         trained = from_run(run, number, single=single)
-    sample = _sample(trained, features, labels)
+    sample = sample_of_files(trained, features, labels)
     for warning in trained.warnings:
         note(f"warning: iteration {trained.metadata.iteration}: {warning}")
     written = write_model(out, trained.model, trained.metadata, sample, precision=precision, allow_loss=allow_loss)
@@ -107,27 +106,6 @@ def _iteration(text: str | None) -> int | Literal["best"] | None:
     if not (text.isascii() and text.isdecimal()):
         raise ConfigError(f"--iter: expected the number of an iteration, or best, got {text!r}")
     return int(text)
-
-
-def _sample(trained: "Trained", features: Path | None, labels: Path | None) -> "Sample":
-    from refineloc.export.parity import generated_sample, read_sample
-    from refineloc.runtime.annotations import read_annotations
-    from refineloc.runtime.features.opening import open_features
-
-    subset = None
-    if features is None:
-        features, labels, subset = trained.features, trained.labels, trained.subset
-        if features is None:
-            return generated_sample(trained.model, trained.metadata)
-        if status_of(features, FeatureError) is None:
-            note(f"warning: {features}, which the run was validated on, is not there; compared on generated features")
-            return generated_sample(trained.model, trained.metadata)
-        if labels is not None and status_of(labels, AnnotationError) is None:
-            note(f"warning: {labels}, which the run was validated with, is not there; mAP is not compared")
-            labels = None
-    with open_features(features) as store:
-        annotations = None if labels is None else read_annotations(labels, subset=subset)
-        return read_sample(store, trained.metadata, annotations, trained.fps)
 
 
 def _table(out: Path, written: "Written") -> str:

@@ -1,7 +1,7 @@
 """How far an exported file is from the trained model, measured on features, and the tolerances."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,9 +23,12 @@ from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.times import video_times
 from refineloc.runtime.segments.values import Scores, Segments
+from refineloc.training.data.split import Split
 from refineloc.training.models.base_model import BaseModel
 
-__all__ = ["TOLERANCES", "Sample", "Tolerance", "Video", "generated_sample", "measure", "problems", "read_sample"]
+__all__ = [
+    "TOLERANCES", "Sample", "Tolerance", "Video", "generated_sample", "measure", "problems", "read_sample", "sample_of",
+]  # fmt: skip
 
 # Enough videos for reliable figures, few enough that an export takes seconds.
 MAX_SNIPPETS = 50_000
@@ -97,9 +100,8 @@ def read_sample(
     infos = [info for info in map(store.info, names) if info.snippets]
     if not infos:
         raise InputError(f"{store.path}: no video to compare the file with the trained model on")
-    step = -(-sum(info.snippets for info in infos) // MAX_SNIPPETS)
     videos = []
-    for info in infos[::step]:
+    for info in infos[:: _step(info.snippets for info in infos)]:
         labels = annotations[info.name] if annotations is not None else None
         # Without fps, snippets are compared and mAP is not.
         grid = video_times(info, labels, fps=fps).grid(
@@ -111,6 +113,28 @@ def read_sample(
     if annotations is not None and annotations.has_times and all(video.grid for video in videos):
         truth = Annotations({video.name: annotations[video.name] for video in videos}, annotations.path)
     return Sample(store.path.name, tuple(videos), truth)
+
+
+def sample_of(split: Split, truth: Annotations | None) -> Sample:
+    """The same of a split that is in memory, which has the model's features.
+
+    Args:
+        split: videos with snippets.
+        truth: their times; None where they are not known.
+    """
+    chosen = range(len(split))[:: _step(split.lengths.tolist())]
+    videos = [
+        Video(split.names[index], batch.features.cpu().numpy(), split.grids[index])
+        for index, batch in zip(chosen, split.batches([torch.tensor([index]) for index in chosen]), strict=True)
+    ]
+    known = truth is not None and all(video.grid for video in videos)
+    annotations = Annotations({v.name: truth[v.name] for v in videos}, truth.path) if known and truth else None
+    return Sample(split.source.name, tuple(videos), annotations)
+
+
+def _step(snippets: Iterable[int]) -> int:
+    """Every how many-th video is taken, so that they have about `MAX_SNIPPETS` snippets."""
+    return -(-sum(snippets) // MAX_SNIPPETS)
 
 
 def generated_sample(model: BaseModel, metadata: ModelMetadata, seed: int = 0) -> Sample:

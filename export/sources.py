@@ -13,12 +13,13 @@ from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.segments.rules import OneThreshold
 from refineloc.training.models.base_model import BaseModel
 from refineloc.training.models.ensemble import members_of
-from refineloc.training.run.choice import choose
-from refineloc.training.run.files import load_iteration, read_records
+from refineloc.training.run.choice import best_of
+from refineloc.training.run.files import LoadedIteration, load_iteration, read_records
 from refineloc.training.run.folder import RunFolder, runs_in
+from refineloc.training.run.trained import TrainedRun
 from refineloc.training.settings.config import SNIPPET_FRAMES, Config, resolve
 
-__all__ = ["Trained", "from_checkpoint", "from_run"]
+__all__ = ["Trained", "from_checkpoint", "from_run", "from_trained"]
 
 # The settings that a checkpoint's config must state, and their section in our configuration.
 _STATED = {
@@ -71,13 +72,33 @@ def from_run(folder: Path | None, iteration: int | Literal["best"] | None, *, si
         more = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
         raise ModelError(f"{run}: no such run" + (f"; there are {', '.join(runs[:5])}{more}" if runs else ""))
     if iteration == "best":
-        choice = choose(read_records(run))
-        if choice is None:
-            raise ModelError(
-                f"{run}: its records have no attention order to choose by; name an iteration by its number"
-            )
-        iteration = choice.iteration
-    loaded = load_iteration(run, iteration if iteration is not None else max(_finished(run) - 1, 0))
+        iteration = best_of(read_records(run), str(run)).iteration
+    return _of_iteration(
+        load_iteration(run, iteration if iteration is not None else max(_finished(run) - 1, 0)),
+        single,
+        RunFolder(run),
+    )
+
+
+def from_trained(run: TrainedRun, iteration: int | Literal["best"] | None, *, single: bool = False) -> Trained:
+    """A trained iteration of a run that `refineloc.training.train` gave.
+
+    Args:
+        run: with a folder or without.
+        iteration, single: as for `from_run`.
+
+    Raises:
+        ModelError: no such iteration.
+    """
+    count = len(run.records)
+    number = run.best if iteration == "best" else count - 1 if iteration is None else iteration
+    if not isinstance(number, int) or not 0 <= number < count:
+        raise ModelError(f"iteration: has to be one of 0 to {count - 1}, or best, got {number!r}")
+    loaded = LoadedIteration(run.iterations[number].model, run.config, run.data, number, run.records[number])
+    return _of_iteration(loaded, single, None)
+
+
+def _of_iteration(loaded: LoadedIteration, single: bool, folder: RunFolder | None) -> Trained:
     config, data, model = loaded.config, loaded.data, loaded.model
     if single and len(members := members_of(model)) > 1:
         model = members[_best_member(loaded.record)].eval()
@@ -90,10 +111,10 @@ def from_run(folder: Path | None, iteration: int | Literal["best"] | None, *, si
             data.width,
             loaded.iteration,
             Path(data.train_features).name,
-            _streaming(run, loaded.record),
+            _streaming("run" if folder is None else folder.records, loaded.record),
         ),
         Path(data.val_features) if data.val_features else None,
-        RunFolder(run).split if data.val_share else Path(data.val_labels) if data.val_labels else None,
+        folder.split if folder and data.val_share else Path(data.val_labels) if data.val_labels else None,
         "validation" if data.val_share else data.val_subset or None,
         data.fps or None,
         tuple(loaded.record.get("warnings", ())),
@@ -162,14 +183,14 @@ def _metadata(
     )
 
 
-def _streaming(run: Path, record: Mapping[str, Any]) -> OneThreshold | None:
+def _streaming(where: object, record: Mapping[str, Any]) -> OneThreshold | None:
     """The rule for running videos that training froze for an iteration."""
     if "streaming" not in record:
         return None
     try:
         return OneThreshold(**record["streaming"])
     except (TypeError, ConfigError) as error:
-        raise ModelError(f"{RunFolder(run).records}: streaming: not the settings of one threshold: {error}") from error
+        raise ModelError(f"{where}: streaming: not the settings of one threshold: {error}") from error
 
 
 def _best_member(record: Mapping[str, Any]) -> int:

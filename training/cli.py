@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -96,8 +97,9 @@ def train(
     labels only. Times in the label files are read for the scores shown, and for nothing else.
     """
     try:
-        from refineloc.training.settings.config import described_toml, parse_assignment, read_toml, resolve
-        from refineloc.training.settings.presets import PRESETS, default_preset
+        from refineloc.training.settings.config import described_toml, parse_assignment, resolve
+        from refineloc.training.settings.given import given_layers, keyword_settings
+        from refineloc.training.settings.presets import PRESETS
         from refineloc.training.settings.section import Layer
     except ImportError as error:
         raise MissingExtraError(_LINE) from error
@@ -105,23 +107,21 @@ def train(
     if preset == "list":
         print("\n".join(PRESETS))
         return
-    options: dict[str, Any] = {
-        "model": _given(base=base),
-        "pseudo": _given(generator=generator),
-        # Whoever says how many epochs means so many, whatever the preset's least number of steps.
-        "training": _given(iterations=iterations, epochs=epochs, min_steps=None if epochs is None else 0, seed=seed),
-    } | _given(profile=profile, preset=preset)
+    options = keyword_settings(
+        preset=preset, profile=profile, base=base, generator=generator, iterations=iterations, epochs=epochs, seed=seed
+    )
 
     def layers() -> list[Layer]:
-        file = [Layer(f"settings file {config}", read_toml(config))] if config else []
-        given = file + [Layer("command line", each) for each in [options, *map(parse_assignment, assignments or [])]]
+        further = map(parse_assignment, assignments or [])
         # A study trains the paper's tables.
-        return [*([] if study else default_preset(given)), *given]
+        return given_layers("command line", config, options, *further, default=not study)
 
     if show_config:
         print(described_toml(*layers()), end="")
         return
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # torchrun has started several processes
+
+    of_a_study = {"betas": betas, "seeds": seeds, "jobs": jobs}
 
     @functools.cache
     def settings() -> Any:
@@ -130,8 +130,7 @@ def train(
         _check(run, resume, fps, memory, several)
         if study is not None:
             _check_study(run, generator, assignments or [], several)
-        elif of_a_study := _given(betas=betas, seeds=seeds, jobs=jobs):
-            name = next(iter(of_a_study))
+        elif name := next((name for name, value in of_a_study.items() if value is not None), None):
             raise ConfigError(f"--{name}: of a study alone; give --study generators-beta too, or leave it out")
         return resolve(*(layer.settings for layer in layers()))
 
@@ -140,7 +139,8 @@ def train(
         settings()
     try:
         from refineloc.training.data.inputs import Files
-        from refineloc.training.train_run import train_run
+        from refineloc.training.machine.parallel import one_voice
+        from refineloc.training.train_run import print_iterations, train_run
     except ImportError as error:
         raise MissingExtraError(f"{_LINE} ({error})") from error
 
@@ -158,11 +158,12 @@ def train(
         allow_leaks=allow_leaks,
     )
     folder = None if run is None else Path(run)
-    with _interrupted(folder):
+    with _interrupted(folder), one_voice():
         if study is not None and folder is not None and not several:
             _study(settings(), files, folder, betas, seeds, jobs, device=device, memory=memory, resume=resume)
         else:
-            train_run(settings, files, folder, device=device, resume=resume, memory_gib=memory)
+            folder = folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+            print_iterations(train_run(settings, files, folder, device=device, resume=resume, memory_gib=memory))
 
 
 def _check(run: str | None, resume: bool, fps: float | None, memory: float | None, several: bool) -> None:
@@ -220,10 +221,6 @@ def _study(
             memory=feature_budget(memory),
             resume=resume,
         )
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 @contextlib.contextmanager

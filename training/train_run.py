@@ -1,4 +1,4 @@
-"""What `refineloc-train` does but for its options: data in, a run out; in one process, or in each of several."""
+"""From settings and data to a run, for `refineloc-train` and Python alike; in one process, or in each of several."""
 
 import contextlib
 import sys
@@ -22,7 +22,6 @@ from refineloc.training.data.truth import Truth, settled
 from refineloc.training.fit import Epoch, TrainingError, with_least_steps
 from refineloc.training.machine import parallel
 from refineloc.training.machine.device import choose_device, feature_budget, room_on
-from refineloc.training.machine.parallel import one_voice
 from refineloc.training.members import Network
 from refineloc.training.refine import Begun, Iteration, refine
 from refineloc.training.run.checkpoint import Checkpoint
@@ -30,11 +29,13 @@ from refineloc.training.run.display import RunReporter, Silent, iterations_table
 from refineloc.training.run.files import Run
 from refineloc.training.run.folder import RunFolder
 from refineloc.training.run.lock import locked
+from refineloc.training.run.memory import RunInMemory
 from refineloc.training.run.picture import draw_run
+from refineloc.training.run.trained import TrainedRun
 from refineloc.training.scoring import detect, quality
 from refineloc.training.settings.config import Config
 
-__all__ = ["enough_memory", "train_into", "train_run"]
+__all__ = ["enough_memory", "print_iterations", "train_into", "train_run"]
 
 
 def train_run(
@@ -45,39 +46,60 @@ def train_run(
     device: str = "auto",
     resume: bool = False,
     memory_gib: float | None = None,
-) -> None:
-    """Train, tell of it, and leave a run.
+    show: bool = True,
+) -> TrainedRun:
+    """Train, tell of it, and give the run.
 
     Args:
         settings: gives the configuration; called when all processes are there, so that its errors are said once.
         files: the data.
-        folder: of the run; runs/DATE-TIME if left out.
+        folder: of the run, with all its files; None keeps it in memory.
         device: auto, cpu, cuda or cuda:N (`choose_device`).
         resume: go on with the run in `folder`.
         memory_gib: for features, of all processes of this machine together; half of what is free if left out.
+        show: show how far it is.
 
     Raises:
         RefineLocError: what is wrong, in one line.
     """
-    with one_voice():
-        chosen = choose_device(device)
-        parallel.join(chosen)
-        # 1. All that can be refused is, before anything is written.
-        config = parallel.agree(settings)
-        with enough_memory(chosen):
-            config, inputs = parallel.agree(partial(_prepared, config, files, chosen, memory_gib))
-            # 2. The folder is this run's alone.
-            folder = folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-            with contextlib.ExitStack() as held:
-                lock = contextlib.nullcontext() if parallel.rank() else locked(folder)
-                parallel.agree(partial(held.enter_context, lock))
-                _train(config, inputs, folder, chosen, resume)
+    chosen = choose_device(device)
+    parallel.join(chosen)
+    # 1. All that can be refused is, before anything is written.
+    config = parallel.agree(settings)
+    with enough_memory(chosen):
+        config, inputs = parallel.agree(partial(_prepared, config, files, chosen, memory_gib, show))
+        if folder is None:
+            return _train(RunInMemory(config, inputs.record), inputs, chosen, show)
+        # 2. The folder is this run's alone.
+        with contextlib.ExitStack() as held:
+            lock = contextlib.nullcontext() if parallel.rank() else locked(folder)
+            parallel.agree(partial(held.enter_context, lock))
+            begins = resume and not RunFolder(folder).is_run
+            # All look at the folder before the first process writes there.
+            run = parallel.agree(partial(Run, folder, config, inputs.record, resume=resume))
+            parallel.agree(run.begin)
+            if inputs.record.val_share:
+                parallel.agree(partial(_write_split, run.files.split, inputs))
+            if begins and not parallel.rank():
+                note(f"{folder}: holds no run to resume; one begins")
+            trained = _train(run, inputs, chosen, show)
+            if not parallel.rank():
+                note(draw_run(run, trained.val, inputs.truth.val or inputs.labels.val))
+            return trained
 
 
-def _prepared(config: Config, files: Files, chosen: torch.device, memory_gib: float | None) -> tuple[Config, Inputs]:
+def print_iterations(trained: TrainedRun) -> None:
+    """The table at the end of a run, on stdout, by the first of several processes."""
+    if not parallel.rank():
+        Console(width=None if sys.stdout.isatty() else 120).print(iterations_table(trained.records))
+
+
+def _prepared(
+    config: Config, files: Files, chosen: torch.device, memory_gib: float | None, show: bool
+) -> tuple[Config, Inputs]:
     if config.training.precision == "tf32" and chosen.type != "cuda":
         raise ConfigError("training.precision: tf32 needs a CUDA GPU; on a CPU there are float32 and bf16")
-    inputs = read_inputs(files, config, feature_budget(memory_gib), show=not parallel.rank())
+    inputs = read_inputs(files, config, feature_budget(memory_gib), show=show and not parallel.rank())
     settled_config = with_least_steps(settled(config, inputs.train, inputs.val, inputs.truth), inputs.train)
     before, epochs = config.training.epochs, settled_config.training.epochs
     if epochs > before and not parallel.rank():
@@ -85,25 +107,15 @@ def _prepared(config: Config, files: Files, chosen: torch.device, memory_gib: fl
     return settled_config, inputs
 
 
-def _train(config: Config, inputs: Inputs, folder: Path, chosen: torch.device, resume: bool) -> None:
+def _train(run: Run | RunInMemory, inputs: Inputs, chosen: torch.device, show: bool) -> TrainedRun:
     first = parallel.rank() == 0
-    begins = resume and not RunFolder(folder).is_run
-    # All look at the folder before the first process writes there.
-    run = parallel.agree(partial(Run, folder, config, inputs.record, resume=resume))
-    parallel.agree(run.begin)
-    if inputs.record.val_share:
-        parallel.agree(partial(_write_split, run.files.split, inputs))
     if first:
-        if begins:
-            note(f"{folder}: holds no run to resume; one begins")
         _tell(run, inputs, chosen)
-    display = parallel.agree(lambda: RunReporter(run) if first else Silent())
+    display = parallel.agree(lambda: RunReporter(run, show=show) if first else Silent())
     train, val = (split.to(chosen, room_on(chosen)) for split in (inputs.train, inputs.val))
-    with display, _products(config.training.precision):
+    with display, _products(run.config.training.precision):
         train_into(run, train, val, inputs.truth, display)
-    if first:
-        Console(width=None if sys.stdout.isatty() else 120).print(iterations_table(run.records))
-        note(draw_run(run, val, inputs.truth.val or inputs.labels.val))
+    return TrainedRun(run, inputs.val, inputs.truth.val)
 
 
 def _write_split(path: Path, inputs: Inputs) -> None:
@@ -118,11 +130,11 @@ def _write_split(path: Path, inputs: Inputs) -> None:
     write_activitynet(path, tracks)
 
 
-def train_into(run: Run, train: Split, val: Split, truth: Truth, display: RunReporter | Silent) -> None:
-    """Train what a run has not yet, keep it in the run's folder, and show it.
+def train_into(run: Run | RunInMemory, train: Split, val: Split, truth: Truth, display: RunReporter | Silent) -> None:
+    """Train what a run has not yet, keep it in the run, and show it.
 
     Args:
-        run: its settings are settled with the data (`settled`, `with_least_steps`), and its folder has them (`begin`).
+        run: its settings are settled with the data (`settled`, `with_least_steps`), and it has begun (`begin`).
         train, val: the splits, on the device of training.
         truth: their true times.
         display: of this process.
@@ -163,15 +175,19 @@ def train_into(run: Run, train: Split, val: Split, truth: Truth, display: RunRep
         parallel.agree(partial(_give_up, run, last, error))
 
 
-def _keep(run: Run, display: RunReporter | Silent, record: Mapping[str, Any], checkpoint: Checkpoint | None) -> None:
+def _keep(
+    run: Run | RunInMemory, display: RunReporter | Silent, record: Mapping[str, Any], checkpoint: Checkpoint | None
+) -> None:
     run.add_epoch(record)
     display.epoch(record)
     if checkpoint is not None:
         run.save_checkpoint(checkpoint)
 
 
-def _give_up(run: Run, last: Checkpoint | None, error: TrainingError) -> None:
+def _give_up(run: Run | RunInMemory, last: Checkpoint | None, error: TrainingError) -> None:
     """End with the last good state in the run's folder."""
+    if run.folder is None:
+        raise TrainingError(f"{error}; train again with a lower training.learning_rate or pseudo.beta") from error
     if last is not None:
         run.save_checkpoint(last)
     raise TrainingError(
@@ -182,24 +198,24 @@ def _give_up(run: Run, last: Checkpoint | None, error: TrainingError) -> None:
     ) from error
 
 
-def _tell(run: Run, inputs: Inputs, chosen: torch.device) -> None:
+def _tell(run: Run | RunInMemory, inputs: Inputs, chosen: torch.device) -> None:
     """What is about to be trained."""
     train, val, files = inputs.train, inputs.val, inputs.record
     for line in inputs.notes:
         note(line)
-    if files.val_share:
+    if files.val_share and isinstance(run, Run):
         note(f"{run.files.split}: which videos, with their labels; its subsets are training and validation")
     if any(grid is None for grid in val.grids):
         without = next(name for name, grid in zip(val.names, val.grids, strict=True) if grid is None)
         note(
-            f"warning: {files.val_labels}: video {without!r}: its fps is not known, so no detections and no mAP; "
-            "give fps, or a column fps in the labels"
+            f"warning: {files.val_labels or 'val_labels'}: video {without!r}: its fps is not known, so no detections "
+            "and no mAP; give fps, or a column fps in the labels"
         )
     processes = f" in {parallel.size()} processes" if parallel.size() > 1 else ""
     stored = [split.source.name for split in (train, val) if not split.bytes_held]
     read = f"; read from disk: {', '.join(stored)}" if stored else ""
     note(
-        f"{run.folder}: {len(train)} + {len(val)} videos, {train.snippets} + {val.snippets} snippets x "
+        f"{run.folder or 'training'}: {len(train)} + {len(val)} videos, {train.snippets} + {val.snippets} snippets x "
         f"{train.width}, {len(train.classes)} classes, on {chosen}{processes}{read}"
     )
 

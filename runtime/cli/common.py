@@ -4,6 +4,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, NoReturn
@@ -15,7 +16,9 @@ from refineloc.runtime.cli.streams import end_of_output, prepare_streams, visibl
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.files import reason
 
-__all__ = ["VersionOption", "fail", "new_app", "note", "parse_numbers", "progress", "run_app", "run_main"]
+__all__ = [
+    "VersionOption", "fail", "new_app", "note", "notes_to", "parse_numbers", "progress", "run_app", "run_main",
+]  # fmt: skip
 
 
 def new_app(name: str) -> typer.Typer:
@@ -82,9 +85,27 @@ def fail(message: Any) -> NoReturn:
     sys.exit(2)
 
 
+# Where notes go instead of stderr.
+_taken: ContextVar[Callable[[str], None] | None] = ContextVar("notes", default=None)
+
+
 def note(message: str) -> None:
-    """Print to stderr, as stdout is for results."""
+    """Print to stderr, as stdout is for results; or give it to who takes notes (`notes_to`)."""
+    take = _taken.get()
+    if take is not None:
+        take(message)
+        return
     print(visible(message), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def notes_to(take: Callable[[str], None]) -> Iterator[None]:
+    """Take what `note` is told in this thread: the library does not print where its caller wants no words."""
+    token = _taken.set(take)
+    try:
+        yield
+    finally:
+        _taken.reset(token)
 
 
 @contextlib.contextmanager

@@ -1,15 +1,17 @@
 """The data of a run: both splits as they are trained on, what the run records of them, and their times apart."""
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from refineloc.runtime.annotations import Annotations, annotation_text, parse_annotations
 from refineloc.runtime.cli.common import progress
 from refineloc.runtime.errors import ConfigError, InputError
 from refineloc.runtime.features.opening import open_features
+from refineloc.runtime.features.store import FeatureStore
 from refineloc.training.data.labels import Labels, choose_subsets, has_validation, hold_out_share, refuse_leaks
 from refineloc.training.data.record import DataRecord
 from refineloc.training.data.split import Split, load_split, refuse_same_features
@@ -24,7 +26,7 @@ VAL_SHARE = 0.2  # held out where nothing is given for validation
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What a run is trained on: the options of refineloc-train of the same names.
+    """What a run is trained on: the options of refineloc-train of the same names, or what is in memory already.
 
     Attributes:
         val_features, val_labels: None where those of training have the validation videos as well.
@@ -34,10 +36,10 @@ class Files:
         allow_leaks: go on with videos that are in both splits.
     """
 
-    features: Path
-    labels: Path
-    val_features: Path | None = None
-    val_labels: Path | None = None
+    features: Path | FeatureStore
+    labels: Path | Annotations
+    val_features: Path | FeatureStore | None = None
+    val_labels: Path | Annotations | None = None
     fps: float | None = None
     allow_missing: bool = False
     subset: str | None = None
@@ -79,11 +81,13 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
     Raises:
         InputError: data that cannot be used; the message names the file, the video and the cure.
     """
-    val_features, val_labels = files.val_features or files.features, files.val_labels or files.labels
+    val_features = files.features if files.val_features is None else files.val_features
+    source = _Source(files.labels)
+    val_source = source if files.val_labels in (None, files.labels) else _Source(files.val_labels)
     # Without times, so that nothing in training can depend on them.
-    texts = {path: annotation_text(path) for path in dict.fromkeys((files.labels, val_labels))}
-    read = {path: parse_annotations(path, text, times=False) for path, text in texts.items()}
-    labels = _choose(files, read)
+    whole = source.annotations(times=False)
+    val_whole = whole if val_source is source else val_source.annotations(times=False)
+    labels = _choose(files, whole, val_whole)
     if not files.allow_leaks:
         refuse_leaks(labels.train, labels.val)
     load = partial(
@@ -91,7 +95,7 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
         config=config,
         fps=files.fps,
         allow_missing=files.allow_missing,
-        elsewhere={name for annotations in read.values() for name in annotations},
+        elsewhere={*whole, *val_whole},
     )
     videos = len(labels.train) + len(labels.val)
     shown = progress("reading features", videos, "videos") if show else contextlib.nullcontext(lambda steps: None)
@@ -107,10 +111,10 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
     if not files.allow_leaks:
         refuse_same_features(train, val, labels.val)
     record = DataRecord(
-        train_features=str(files.features),
-        train_labels=str(files.labels),
-        val_features=str(val_features),
-        val_labels=str(val_labels),
+        train_features=_path_text(files.features),
+        train_labels=_path_text(files.labels),
+        val_features=_path_text(val_features),
+        val_labels=_path_text(files.labels if files.val_labels is None else files.val_labels),
         classes=train.classes,
         width=train.width,
         fps=files.fps or 0.0,
@@ -121,43 +125,64 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
         train_digest=train.digest,
         val_digest=val.digest,
     )
-    truth = Truth(
-        _with_times(files.labels, texts[files.labels], labels.train),
-        _with_times(val_labels, texts[val_labels], labels.val),
-    )
+    truth = Truth(source.times_of(labels.train), val_source.times_of(labels.val))
     notes = list(labels.notes)
     if dropped := sorted(set(labels.train.classes) - set(train.classes)):
         notes.append(
-            f"warning: {files.labels}: no video with features has the label {', '.join(map(repr, dropped))}; trained "
+            f"warning: {whole.path}: no video with features has the label {', '.join(map(repr, dropped))}; trained "
             f"without {'them' if len(dropped) > 1 else 'it'}"
         )
     return Inputs(train, val, labels, truth, record, tuple(notes))
 
 
-def _choose(files: Files, read: Mapping[Path, Annotations]) -> Labels:
+def _choose(files: Files, labels: Annotations, val_labels: Annotations) -> Labels:
     """Which videos train and which validate."""
-    labels = read[files.labels]
     given = files.val_labels is not None or files.val_subset is not None
     if given or (files.val_share is None and has_validation(labels, files.subset)):
         if files.val_share is not None:
             raise ConfigError("val_share: of the training videos, goes without val_features, val_labels and val_subset")
-        return choose_subsets(labels, read[files.val_labels or files.labels], files.subset, files.val_subset)
+        return choose_subsets(labels, val_labels, files.subset, files.val_subset)
     if files.val_features is not None:
+        where = files.val_features if isinstance(files.val_features, Path) else files.val_features.path
         raise InputError(
-            f"{files.val_features}: features for validation need labels of their own; give val_labels, or val_subset "
-            f"of {files.labels}",
+            f"{where}: features for validation need labels of their own; give val_labels, or val_subset "
+            f"of {labels.path}",
             parameter="val_labels",
         )
     share = VAL_SHARE if files.val_share is None else files.val_share
     if not 0 < share < 1:
         raise ConfigError(f"val_share: expected a share above 0 and below 1, got {share:g}")
-    with open_features(files.features) as store:
+    opened = (
+        open_features(files.features) if isinstance(files.features, Path) else contextlib.nullcontext(files.features)
+    )
+    with opened as store:
         return hold_out_share(
             labels, store, share, files.val_seed, subset=files.subset, allow_missing=files.allow_missing
         )
 
 
-def _with_times(path: Path, text: str, labels: Annotations) -> Annotations | None:
-    """The same videos with their times; None where the file has none of them."""
-    annotations = parse_annotations(path, text).only(labels)
-    return annotations if annotations.has_times else None
+class _Source:
+    """Where labels are from: a file, which is read once as it may be a pipe, or annotations."""
+
+    def __init__(self, source: Path | Annotations) -> None:
+        self._source = source
+        self._text = annotation_text(source) if isinstance(source, Path) else ""
+
+    def annotations(self, *, times: bool = True) -> Annotations:
+        """The labels; without `times` nothing can depend on segments, even where they are known."""
+        if isinstance(self._source, Path):
+            return parse_annotations(self._source, self._text, times=times)
+        if times:
+            return self._source
+        none = np.empty(0)
+        videos = {name: replace(video, start=none, end=none, segment_labels=()) for name, video in self._source.items()}
+        return Annotations(videos, self._source.path)
+
+    def times_of(self, labels: Annotations) -> Annotations | None:
+        """The same videos with their times; None where none of them are known."""
+        annotations = self.annotations().only(labels)
+        return annotations if annotations.has_times else None
+
+
+def _path_text(source: object) -> str:
+    return str(source) if isinstance(source, Path) else ""

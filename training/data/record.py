@@ -10,7 +10,7 @@ class DataRecord:
     """What a run was trained on: goes into config.toml under [data].
 
     Attributes:
-        train_features, train_labels, val_features, val_labels: paths as given.
+        train_features, train_labels, val_features, val_labels: paths as given; "" of what was in memory.
         classes: names, in the order of the outputs.
         width: D, after the choice of a stream.
         fps: given for videos that do not state it; 0 where none was.

@@ -181,7 +181,7 @@ def _spans(starts: Tensor, lengths: Tensor) -> Tensor:
 
 
 def load_split(
-    features: Path,
+    features: Path | FeatureStore,
     labels: Annotations,
     config: Config,
     *,
@@ -195,7 +195,7 @@ def load_split(
     """Read the features of all labelled videos.
 
     Args:
-        features: HDF5 file or folder.
+        features: HDF5 file or folder, or a store, which stays open.
         labels: of the split, read without times, so that nothing in training can depend on them.
         config: stream, snippet length and which labels of a video count.
         classes: those of training; those of the videos that are read if left out.
@@ -212,7 +212,7 @@ def load_split(
         InputError: videos in only one of the two files.
     """
     with contextlib.ExitStack() as until_read:
-        store = until_read.enter_context(open_features(features))
+        store = until_read.enter_context(open_features(features)) if isinstance(features, Path) else features
         names = shared_videos(store, labels, allow_missing=allow_missing, elsewhere=elsewhere)
         if classes is None:
             # Not those of videos that are missing: nothing would train their outputs.
@@ -221,7 +221,7 @@ def load_split(
         infos = [store.info(name) for name in names]
         frames = config.features.snippet_frames or infos[0].snippet_frames or SNIPPET_FRAMES
         stride = config.features.stride_frames or infos[0].stride_frames or frames
-        _check(infos, features, frames, stride)
+        _check(infos, store.path, frames, stride)
         width = infos[0].width
         columns = stream_slice(width, config.features.stream, config.features.stream_order)
         # float16 stays float16 in memory, half the size; a batch is float32.
@@ -238,7 +238,7 @@ def load_split(
             grids=tuple(video_times(info, labels[info.name], fps=fps).grid(frames, stride) for info in infos),
             file_width=width,
             width=columns.stop - columns.start,
-            source=features,
+            source=store.path,
             snippet_frames=frames,
             stride_frames=stride,
         )

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Choice", "choose"]
+from refineloc.runtime.errors import ModelError
+
+__all__ = ["Choice", "best_of", "choose"]
 
 
 class Choice(NamedTuple):
@@ -39,3 +41,15 @@ def choose(records: Sequence[Mapping[str, Any]]) -> Choice | None:
         return Choice(best, f"its video loss of {records[best]['video_loss']:.3f} is the lowest of those in order")
     best = int(np.argmax(orders))
     return Choice(best, f"its attention order of {orders[best]:.2f} is the highest")
+
+
+def best_of(records: Sequence[Mapping[str, Any]], where: str) -> Choice:
+    """What `choose` gives.
+
+    Raises:
+        ModelError: it gives none; the message begins with `where`, the run.
+    """
+    choice = choose(records)
+    if choice is None:
+        raise ModelError(f"{where}: its records have no attention order to choose by; name an iteration by its number")
+    return choice

@@ -1,4 +1,4 @@
-"""How a run is shown: a live display on a terminal, plain lines elsewhere, TensorBoard, a table at the end.
+"""How a run is shown: live on a terminal and in a notebook, plain lines elsewhere, TensorBoard, a table at the end.
 
 Iterations and epochs have the numbers that they have in the files: from 0 on.
 """
@@ -20,13 +20,20 @@ from refineloc.runtime.errors import OutputError
 from refineloc.runtime.files import writing
 from refineloc.training.run.choice import choose
 from refineloc.training.run.files import Run, best_iteration
+from refineloc.training.run.memory import RunInMemory
 
-__all__ = ["RunReporter", "Silent", "epoch_fields", "iterations_table"]
+__all__ = ["RunReporter", "Silent", "epoch_fields", "in_notebook", "iterations_table"]
 
 _FIELDS = ("iteration", "epoch", "train", "validation", "mAP")  # columns of the live display
 _WIDE = 110  # characters of a terminal that has room for whole words and a bar
 _PARTS = 80  # for the parts of a loss
 _BAR = 16  # of the bar
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this process: what is printed goes to a page, which has no cursor to move."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 class Silent:
@@ -45,34 +52,38 @@ class Silent:
 
 
 class RunReporter:
-    """Shows epochs and iterations on a terminal, writes one line an iteration elsewhere, and TensorBoard scalars.
+    """Shows epochs and iterations live where that can be, writes one line an iteration elsewhere, and TensorBoard.
 
     Args:
-        run: with its settings; what it has already is not waited for; TensorBoard's files go into its folder.
-        console: where it is shown; stderr if left out.
+        run: with its settings; what it has already is not waited for; TensorBoard's files go into its folder, if any.
+        console: where it is shown; stderr, or a notebook's output, if left out.
+        show: show epochs and iterations; without it warnings alone are said.
 
     Raises:
         OutputError: TensorBoard's files cannot be written; so do all methods.
     """
 
-    def __init__(self, run: Run, console: Console | None = None) -> None:
+    def __init__(self, run: Run | RunInMemory, console: Console | None = None, *, show: bool = True) -> None:
         settings = run.config.training
         self._iterations, self._models, self._epochs = settings.iterations, settings.models, settings.epochs
         self._done = len(run.records)
         self._seen = 0
         self._began = time.perf_counter()
-        self._folder = run.files.tensorboard
-        with writing(self._folder):
-            self._writer = SummaryWriter(str(self._folder))
+        self._folder, self._writer = run.tensorboard, None
+        if self._folder is not None:
+            with writing(self._folder):
+                self._writer = SummaryWriter(str(self._folder))
         self._console = console or Console(stderr=True)
         self._progress: Progress | None = None
-        if self._console.is_terminal if console else sys.stderr.isatty():
+        self._line: _Line | None = None
+        self._show = show
+        if show and console is None and in_notebook():
+            self._line = _Line(self._iterations * self._models * self._epochs, run.epochs_behind)
+        elif show and (self._console.is_terminal if console else sys.stderr.isatty()):
             self._progress = Progress(*_columns(self._console.width), console=self._console, transient=True)
-            behind = (self._done * self._models + len(run.files.networks(self._done))) * self._epochs
-            behind += run.checkpoint.epochs if run.checkpoint else 0
             begins: Mapping[str, Any] = dict.fromkeys(_FIELDS, "") | {"iteration": "begins"}
             total = self._iterations * self._models * self._epochs
-            self._task = self._progress.add_task("", total=total, completed=behind, **begins)
+            self._task = self._progress.add_task("", total=total, completed=run.epochs_behind, **begins)
 
     def __enter__(self) -> "RunReporter":
         if self._progress:
@@ -82,16 +93,23 @@ class RunReporter:
     def __exit__(self, kind: object, *_: object) -> None:
         if self._progress:
             self._progress.stop()
-        # Of two errors the first one counts.
-        with contextlib.suppress(OutputError) if kind else contextlib.nullcontext(), writing(self._folder):
-            self._writer.close()
+        if self._line:
+            self._line.clear()
+        if self._writer is not None and self._folder is not None:
+            # Of two errors the first one counts.
+            with contextlib.suppress(OutputError) if kind else contextlib.nullcontext(), writing(self._folder):
+                self._writer.close()
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """After each epoch."""
         step = (record["iteration"] * self._models + record.get("member", 0)) * self._epochs + record["epoch"]
         self._write({f"epoch/{name}": value for name, value in record.items()}, step)
-        if self._progress:
-            last = {"iteration": self._iterations - 1, "member": self._models - 1, "epoch": self._epochs - 1}
+        if not (self._progress or self._line):
+            return
+        last = {"iteration": self._iterations - 1, "member": self._models - 1, "epoch": self._epochs - 1}
+        if self._line:
+            self._line.show(epoch_fields(record, last, _PARTS))
+        elif self._progress:
             fields: Mapping[str, Any] = epoch_fields(record, last, self._console.width)
             self._progress.update(self._task, advance=1, **fields)
 
@@ -106,6 +124,8 @@ class RunReporter:
         now = time.perf_counter()
         took = "read, not trained again" if self._seen <= self._done else f"{now - self._began:.0f} s"
         self._began = now
+        if not self._show:
+            return
         self._say(
             f"iteration {record['iteration']}: validation loss {record['validation_loss']:.4f} "
             f"{_epoch_text(record)}{score}, {took}"
@@ -119,14 +139,49 @@ class RunReporter:
         if self._progress:
             self._progress.console.print(message, highlight=False, markup=False, emoji=False)
         else:
+            if self._line:
+                self._line.clear()
             note(message)
 
     def _write(self, scalars: Mapping[str, Any], step: int) -> None:
+        if self._writer is None or self._folder is None:
+            return
         with writing(self._folder):
             for name, value in scalars.items():
                 if isinstance(value, float):
                     self._writer.add_scalar(name, value, step)
             self._writer.flush()
+
+
+class _Line:
+    """One line of a notebook's output, written anew after each epoch.
+
+    Plain text: rich's live display there needs ipywidgets, and leaves an empty page where that is missing.
+
+    Args:
+        total: epochs that are planned.
+        behind: of these, those that need not be trained.
+    """
+
+    def __init__(self, total: int, behind: int) -> None:
+        self._left = total - behind
+        self._began, self._trained = time.perf_counter(), 0
+        self._length = 0
+
+    def show(self, fields: Mapping[str, str]) -> None:
+        self._trained += 1
+        left = (time.perf_counter() - self._began) / self._trained * max(self._left - self._trained, 0)
+        text = "  ".join([*filter(None, fields.values()), f"{int(left) // 60}:{int(left) % 60:02} left"])
+        self._write(text)
+
+    def clear(self) -> None:
+        """Leave an empty line, for what is printed next."""
+        self._write("")
+        print(end="\r")
+
+    def _write(self, text: str) -> None:
+        print("\r" + text.ljust(self._length), end="", flush=True)
+        self._length = len(text)
 
 
 def _columns(width: int) -> list[ProgressColumn]:
@@ -174,13 +229,13 @@ def _loss_text(record: Mapping[str, Any], split: str, *, parts: bool) -> str:
     return text
 
 
-def iterations_table(records: Sequence[Mapping[str, Any]]) -> Table:
+def iterations_table(records: Sequence[Mapping[str, Any]], best_name: str = "--iter best") -> Table:
     """The table at the end of a run, 80 columns at most: a row an iteration.
 
     Columns: validation loss and its epoch; attention order; mAP at a few tIoU thresholds and its average over all,
     where times are known; the pseudo labels that the iteration was trained with: share of foreground, precision and
     recall (training videos). Bold: the best by average mAP, where it is known. Below: the one to
-    take where it is not.
+    take where it is not, under the name that the reader can ask for it by.
     """
     thresholds = sorted(records[0]["mAP"]) if records and "mAP" in records[0] else []
     shown = [key for key in thresholds if key in ("0.50", "0.70", "0.90")]
@@ -202,7 +257,7 @@ def iterations_table(records: Sequence[Mapping[str, Any]]) -> Table:
         best = best_iteration(records, "mAP" if known else "loss") if records else 0
     else:
         best = best_iteration(records, "mAP") if known else choice.iteration
-        table.caption = f"--iter best, without times: iteration {choice.iteration}, since {choice.reason}"
+        table.caption = f"{best_name}, without times: iteration {choice.iteration}, since {choice.reason}"
         table.caption_justify = "left"
     for index, record in enumerate(records):
         cells = [str(record["iteration"]), f"{record['validation_loss']:.4f}", str(record["best_epoch"])]

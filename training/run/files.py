@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from refineloc.runtime.detections import Detections, write_detections
+from refineloc.runtime.detections import Detections, read_detections, write_detections
 from refineloc.runtime.errors import ConfigError, ModelError
 from refineloc.runtime.files import atomic_write, make_folder, writing
 from refineloc.training.data.record import DataRecord
@@ -121,6 +121,18 @@ class Run:
             self._write(self.files.metrics, lines)
         self._remove_networks(len(self.records) - 1)
 
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's files."""
+        return self.files.tensorboard
+
+    @property
+    def epochs_behind(self) -> int:
+        """Epochs that need not be trained, of iterations as long as the settings say."""
+        training, done = self.config.training, len(self.records)
+        networks = done * training.models + len(self.files.networks(done))
+        return networks * training.epochs + (self.checkpoint.epochs if self.checkpoint else 0)
+
     def add_epoch(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
         if not parallel.rank():
@@ -186,6 +198,20 @@ class Run:
             ModelError: its weights are damaged, or do not fit the settings.
         """
         return _load_model(self.files.weights(iteration), self.config, self.data)
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """A record an epoch, in the order of training."""
+        return read_epochs(self.folder)
+
+    def detections(self, iteration: int) -> dict[str, Detections] | None:
+        """Of a finished iteration, in the validation videos; None where their fps is not known.
+
+        Raises:
+            DetectionError: their file is damaged.
+        """
+        path = self.files.detections(iteration)
+        return read_detections(path) if path.exists() else None
 
     def _flush_epochs(self) -> None:
         """Their lines are on the disk before anything that they are needed for."""

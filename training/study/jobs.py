@@ -20,7 +20,7 @@ from refineloc.training.data.inputs import Files
 from refineloc.training.machine.malloc import keep_freed_memory
 from refineloc.training.run.files import read_records
 from refineloc.training.settings.config import Config
-from refineloc.training.train_run import train_run
+from refineloc.training.train_run import print_iterations, train_run
 
 __all__ = ["Ended", "Job", "run_jobs", "share_of_cores"]
 
@@ -153,7 +153,11 @@ def _train(job: Job, threads: int) -> None:
     keep_freed_memory()
     torch.set_num_threads(threads)
     try:
-        train_run(lambda: job.config, job.files, job.folder, device=job.device, resume=True, memory_gib=job.memory_gib)
+        print_iterations(
+            train_run(
+                lambda: job.config, job.files, job.folder, device=job.device, resume=True, memory_gib=job.memory_gib
+            )
+        )
     except RefineLocError as error:
         fail(error)
 
