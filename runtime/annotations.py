@@ -9,13 +9,16 @@ Formats:
 
 In a CSV, spaces around names and labels do not count, here and in detections: people type them ("clip, run"), and a
 second class " run" would go unnoticed. Names in a JSON are not changed, as programs write them. What else is read as
-it is meant: `runtime/text.py`.
+it is meant: `runtime/text.py`. Several labels in one cell ("jump; run") are read where each is a label elsewhere too.
 
 Weak means weak: with `times=False` no time is read, even if the file has it.
 """
 
 import csv
+import math
 import os
+import re
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,10 +28,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import AnnotationError
+from refineloc.runtime.errors import AnnotationError, InputWarning
 from refineloc.runtime.files import atomic_write
 from refineloc.runtime.text import (
     csv_rows,
+    differing,
     finite_number,
     finite_seconds,
     is_text,
@@ -37,11 +41,13 @@ from refineloc.runtime.text import (
     parse_json,
     plain_label,
     read_text,
+    spelling,
     write_csv_rows,
 )
 
 __all__ = ["Annotations", "VideoAnnotation", "read_annotations", "read_regions", "write_annotations_csv"]
 
+_STATED = {"video-duration": "duration_s", "fps": "fps", "video-num-frames": "frames"}  # of `_Builder`
 _CSV_COLUMNS = ("video-name", "t-start", "t-end", "label", "video-duration", "fps", "video-num-frames")
 _MOST_FPS = 1e6  # of a grid of snippets, too
 
@@ -220,21 +226,98 @@ class _Builder:
 
 
 def _from_csv(source: Path, text: str, times: bool) -> dict[str, VideoAnnotation]:
+    rows = list(csv_rows(text, ("video-name", "label"), source, AnnotationError))
+    cells: dict[str, str] = {}
+    for where, row in rows:
+        cells.setdefault(plain_label(row["label"]), where)
+    several = _several_labels(cells)
+    _check_spellings({label: where for label, where in cells.items() if label not in several})
     builders: dict[str, _Builder] = {}
-    for where, row in csv_rows(text, ("video-name", "label"), source, AnnotationError):
-        name, label = row["video-name"], plain_label(row["label"])
-        if not name or not label:
+    lines: dict[tuple[str, str], str] = {}  # video and what a row states of it -> the line
+    for where, row in rows:
+        name, cell = row["video-name"], plain_label(row["label"])
+        if not name or not cell:
             raise AnnotationError(f"{where}: a video name or a label is empty")
         stated = {column: value for column, value in row.items() if value}
-        if name not in builders:
-            builders[name] = _builder(stated, ("video-duration", "fps", "video-num-frames"), where)
-        builders[name].labels.add(label)
+        read = _builder(stated, ("video-duration", "fps", "video-num-frames"), where)
+        builder = builders.setdefault(name, read)
+        for column, attribute in _STATED.items():
+            before, value = getattr(builder, attribute), getattr(read, attribute)
+            if value is None:
+                continue
+            line = lines.setdefault((name, column), where.removeprefix(f"{source}: "))
+            # Nearly equal is equal: programs round differently.
+            if before is not None and not math.isclose(before, value, rel_tol=1e-4, abs_tol=1e-3):
+                raise AnnotationError(
+                    f"{where}: {column} of video {name!r} is {value:g}, and {before:g} in {line}; correct one of them"
+                )
+            if before is None:
+                setattr(builder, attribute, value)
+        labels = several.get(cell, (cell,))
+        builder.labels.update(labels)
         start, end = (_optional_s(stated, column, where) if times else None for column in ("t-start", "t-end"))
         if (start is None) != (end is None):
             raise AnnotationError(f"{where}: only one of t-start and t-end is given")
         if start is not None and end is not None:
-            builders[name].segments.append((start, end, label))
+            builder.segments.extend((start, end, label) for label in labels)
     return {name: builder.build(name) for name, builder in builders.items()}
+
+
+def _several_labels(cells: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """The cells that have several labels ("jump; run"), and these.
+
+    Args:
+        cells: the texts in the column of labels, and where each stands first.
+
+    Raises:
+        AnnotationError: a cell that may have several, or be one label with such a sign in it.
+    """
+    several: dict[str, tuple[str, ...]] = {}
+    split = {cell: _parts(cell) for cell in cells}
+    counts = Counter(part for parts in split.values() for part in set(parts))
+    for cell, parts in split.items():
+        if len(parts) > 1 and all(part in cells for part in parts):
+            several[cell] = tuple(dict.fromkeys(parts))
+        # Names of classes have commas in them, but hardly share what is between the commas with others.
+        elif len(parts) > 1 and (re.search(r"[;|\[]", cell) or any(counts[part] > 1 for part in parts)):
+            raise AnnotationError(
+                f"{cells[cell]}: label {cell!r}: several labels in one cell? Give each a row of its own (a label that "
+                "has such a sign in its name: another name, or a JSON)"
+            )
+    if several:
+        cell, labels = next(iter(several.items()))
+        more = f" (such cells: {len(several)})" if len(several) > 1 else ""
+        warnings.warn(
+            f"{cells[cell]}: label {cell!r} is read as {len(labels)} labels{more}", InputWarning, stacklevel=2
+        )
+    return several
+
+
+def _parts(cell: str) -> list[str]:
+    """The texts between the first of `;`, `|` and `,` that a cell has; one, where it cannot be a list."""
+    inside = cell[1:-1] if cell[:1] == "[" and cell[-1:] == "]" else cell  # as Python writes a list
+    sign = next((sign for sign in ";|," if sign in inside), "")
+    parts = [plain_label(part) for part in inside.split(sign)] if sign else [cell]
+    if inside is not cell:
+        parts = [part.strip("'\"") for part in parts]
+    whole = all(part.count("(") == part.count(")") for part in parts)  # not "talk to (self, others)"
+    return [part for part in parts if part] if whole else [cell]
+
+
+def _check_spellings(places: Mapping[str, str]) -> None:
+    """Refuse classes that differ in case, in spaces or in the composition of letters alone: one of them is mistyped.
+
+    Args:
+        places: where each class is first.
+    """
+    known: dict[str, str] = {}
+    for label, where in places.items():
+        other = known.setdefault(spelling(label), label)
+        if other != label:
+            raise AnnotationError(
+                f"{where}: class {label!r} and {other!r} ({places[other].rpartition(': ')[2]}) differ in "
+                f"{differing(label, other)} alone; write them alike"
+            )
 
 
 def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict[str, VideoAnnotation]:
@@ -247,6 +330,7 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
         )
     videos: dict[str, VideoAnnotation] = {}
     others: list[Any] = []
+    places: dict[str, str] = {}
     for name, entry in database.items():
         where = f"{source}: video {name!r}"
         if not name.strip():
@@ -269,6 +353,7 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
             if not label.strip():
                 raise AnnotationError(f"{where}: annotation {number}: its label is empty")
             builder.labels.add(label)
+            places.setdefault(label, where)
             segment = annotation.get("segment") if times else None
             if segment is None:
                 continue
@@ -286,6 +371,7 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
         videos[name] = builder.build(name)
     if subset is not None and not videos:
         raise AnnotationError(_no_subset(source, subset, _count_subsets(map(str, filter(None, others)))))
+    _check_spellings(places)
     return videos
 
 

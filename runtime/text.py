@@ -25,6 +25,7 @@ __all__ = [
     "FURTHEST_S",
     "csv_header",
     "csv_rows",
+    "differing",
     "finite_number",
     "finite_seconds",
     "is_text",
@@ -130,6 +131,17 @@ def plain_label(text: str) -> str:
 def spelling(text: str) -> str:
     """What two texts share that differ in case, in spaces or in Unicode's composition of letters alone."""
     return unicodedata.normalize("NFC", text.translate(_TO_NOTHING)).casefold()
+
+
+def differing(text: str, other: str) -> str:
+    """In what two texts of one `spelling` differ, for a message."""
+    plain, other_plain = (unicodedata.normalize("NFC", each) for each in (text, other))
+    if plain == other_plain:
+        return "Unicode's form of letters (NFC, NFD)"
+    if plain.casefold() == other_plain.casefold():
+        return "case"
+    same_case = plain.translate(_TO_NOTHING) == other_plain.translate(_TO_NOTHING)
+    return "spaces" if same_case else "case and spaces"
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from refineloc.runtime.annotations import read_annotations, write_annotations_csv
-from refineloc.runtime.errors import AnnotationError
+from refineloc.runtime.errors import AnnotationError, InputWarning
 
 RELEASED = """video-name,t-start,t-end,label,video-duration,fps,video-num-frames
 v1,1.0,2.5,jump,10.0,25.0,250
@@ -195,3 +195,72 @@ def test_the_files_that_others_published(shared_data: Path) -> None:
     assert len(read_annotations(kit, subset="validation").classes) == 100
     basnet = read_annotations(shared_data / "basnet-thumos14" / "gt.json")  # bounds are strings
     assert basnet.has_times
+
+
+def test_blank_cells_of_a_video_are_filled_from_its_other_rows(tmp_path: Path) -> None:
+    text = "video-name,label,video-duration,fps,video-num-frames\nv,x,,,\nv,y,10,,250\nv,x,10.0004,25,\nw,x,8,,\n"
+    annotations = read_annotations(write(tmp_path / "a.csv", text))
+    video = annotations["v"]
+    assert (video.duration_s, video.fps, video.frames) == (10.0, 25.0, 250)
+    assert (annotations["w"].duration_s, annotations["w"].fps) == (8.0, None)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("fps", ("", "25", "30"), "line 4: fps of video 'v' is 30, and 25 in line 3; correct one of them"),
+        ("video-duration", ("9.5", "", "10"), "line 4: video-duration of video 'v' is 10, and 9.5 in line 2"),
+        ("video-num-frames", ("250", "251", ""), "line 3: video-num-frames of video 'v' is 251, and 250 in line 2"),
+    ],
+)
+def test_rows_of_a_video_that_disagree(tmp_path: Path, column: str, values: tuple[str, ...], message: str) -> None:
+    rows = "".join(f"v,x,{value}\n" for value in values)
+    with pytest.raises(AnnotationError, match=message):
+        read_annotations(write(tmp_path / "a.csv", f"video-name,label,{column}\n{rows}"), times=False)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("Run", "jump", "run"), r"a\.csv: line 4: class 'run' and 'Run' \(line 2\) differ in case alone"),
+        (("High Jump", "HighJump"), r"line 3: class 'HighJump' and 'High Jump' \(line 2\) differ in spaces alone"),
+        (("High  Jump", "high jump"), "differ in case and spaces alone; write them alike"),
+        (("Caf\u00e9", "Cafe\u0301"), r"differ in Unicode's form of letters \(NFC, NFD\) alone"),
+    ],
+)
+def test_classes_that_are_written_in_two_ways(tmp_path: Path, labels: tuple[str, ...], message: str) -> None:
+    rows = "".join(f"v{index},{label}\n" for index, label in enumerate(labels))
+    with pytest.raises(AnnotationError, match=message):
+        read_annotations(write(tmp_path / "a.csv", f"video-name,label\n{rows}"))
+
+
+def test_classes_of_a_json_that_are_written_in_two_ways(tmp_path: Path) -> None:
+    database = {"a": {"annotations": [{"label": "run"}]}, "b": {"annotations": [{"label": "run "}]}}
+    path = write(tmp_path / "a.json", json.dumps({"database": database}))
+    with pytest.raises(AnnotationError, match=r"video 'b': class 'run ' and 'run' \(video 'a'\) differ in spaces"):
+        read_annotations(path)
+
+
+@pytest.mark.parametrize("cell", ["jump;run", "jump | run", "run, jump", "['jump', 'run']", "jump; run;"])
+def test_several_labels_in_a_cell(tmp_path: Path, cell: str) -> None:
+    path = write(tmp_path / "a.csv", f'video-name,label,t-start,t-end\nv,"{cell}",1,2\nw,run,,\nx,jump,,\n')
+    with pytest.warns(InputWarning, match=r"a\.csv: line 2: label .* is read as 2 labels$"):
+        annotations = read_annotations(path)
+    assert annotations.classes == annotations["v"].labels == ("jump", "run")
+    assert sorted(annotations["v"].segment_labels) == ["jump", "run"]
+    assert annotations["v"].start.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("cells", [("jump;run", "run"), ("a|b", "c"), ("a, b", "b, c"), ("['a', 'b']", "b")])
+def test_cells_that_may_have_several_labels(tmp_path: Path, cells: tuple[str, ...]) -> None:
+    rows = "".join(f'v,"{cell}"\n' for cell in cells)
+    with pytest.raises(
+        AnnotationError, match=r"line 2: label .*: several labels in one cell\? Give each a row of its own"
+    ):
+        read_annotations(write(tmp_path / "a.csv", f"video-name,label\n{rows}"))
+
+
+@pytest.mark.parametrize("label", ["talk to (e.g., self, a person)", "Run, jump and roll", "(a; b)", "[x]"])
+def test_labels_with_commas_in_their_names(tmp_path: Path, label: str) -> None:
+    text = f'video-name,label\nv,"{label}"\nw,"listen to (e.g., self, a person)"\n'
+    assert label in read_annotations(write(tmp_path / "a.csv", text)).classes

@@ -1,6 +1,7 @@
 """The data of a run: both splits as they are trained on, what the run records of them, and their times apart."""
 
 import contextlib
+import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 
 from refineloc.runtime.annotations import Annotations, annotation_text, parse_annotations
 from refineloc.runtime.cli.common import progress
-from refineloc.runtime.errors import ConfigError, InputError
+from refineloc.runtime.errors import ConfigError, InputError, InputWarning
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.training.data.labels import Labels, choose_subsets, has_validation, hold_out_share, refuse_leaks
@@ -180,7 +181,8 @@ class _Source:
 
     def times_of(self, labels: Annotations) -> Annotations | None:
         """The same videos with their times; None where none of them are known."""
-        annotations = self.annotations().only(labels)
+        with warnings.catch_warnings(action="ignore", category=InputWarning):  # which reading the labels has given
+            annotations = self.annotations().only(labels)
         return annotations if annotations.has_times else None
 
 
