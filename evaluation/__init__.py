@@ -12,7 +12,7 @@ detector does not need it.
 """
 
 from refineloc.evaluation.average_precision import Evaluation, evaluate, video_scores
-from refineloc.evaluation.bootstrap import Intervals, bootstrap
+from refineloc.evaluation.bootstrap import Difference, Intervals, bootstrap, compare
 from refineloc.evaluation.diagnosis import Diagnosis, diagnose
 from refineloc.evaluation.matching import DEFAULT_TIOUS, Matching, match_detections
 from refineloc.evaluation.operating import (
@@ -29,6 +29,7 @@ __all__ = [
     "DEFAULT_TIOUS",
     "Calibration",
     "Diagnosis",
+    "Difference",
     "Evaluation",
     "Intervals",
     "Matching",
@@ -39,6 +40,7 @@ __all__ = [
     "average_recall",
     "bootstrap",
     "calibration",
+    "compare",
     "diagnose",
     "evaluate",
     "match_detections",

@@ -1,5 +1,6 @@
 """What the programs that compare detections with ground truth share: their options, and what they warn of."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,9 +8,11 @@ import typer
 
 from refineloc.evaluation.matching import Matching
 from refineloc.runtime.cli.common import note, parse_numbers
-from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.detections import Detections, read_detections
+from refineloc.runtime.errors import ConfigError, DetectionError
+from refineloc.runtime.files import status_of
 
-__all__ = ["DropRepeated", "Subset", "Tiou", "parse_tious", "warn_of_unknown"]
+__all__ = ["DropRepeated", "Subset", "Tiou", "parse_tious", "read_named", "warn_of_unknown"]
 
 Tiou = Annotated[str, typer.Option(help="tIoU thresholds: FIRST:LAST:STEP, or a list such as 0.3,0.5.")]
 Subset = Annotated[str | None, typer.Option(help="Of an ActivityNet JSON: use this subset.")]
@@ -40,3 +43,27 @@ def warn_of_unknown(matching: Matching, detections: str | Path) -> None:
         )
     if matching.unknown_videos:
         note(f"warning: {detections}: {matching.unknown_videos} videos are not in {truth}: false positives")
+
+
+def read_named(texts: Sequence[str]) -> dict[str, Mapping[str, Detections]]:
+    """Sets of detections by name, in their order: `NAME=FILE`, or a file, whose name or folder is the set's.
+
+    Raises:
+        ConfigError: two of one name.
+        DetectionError: a file that cannot be read.
+    """
+    named: dict[str, Mapping[str, Detections]] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        # A name is taken for one only where the whole text is no file: paths may hold "=" too.
+        if not equals or status_of(text, DetectionError) is not None:
+            name, path = _name_of(Path(text)), text
+        if name in named:
+            raise ConfigError(f"DETECTIONS: two are called {name!r}; give NAME=FILE")
+        named[name] = read_detections(path)
+    return named
+
+
+def _name_of(path: Path) -> str:
+    """A run's file is called detections.json; its folder says which iteration it is."""
+    return path.resolve().parent.name if path.stem == "detections" else path.stem

@@ -4,20 +4,29 @@ import contextlib
 import gc
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from refineloc.evaluation import Evaluation, at_precision, at_score, average_recall, evaluate, match_detections
+from refineloc.evaluation import (
+    Evaluation,
+    at_precision,
+    at_score,
+    average_recall,
+    compare,
+    evaluate,
+    match_detections,
+)
 from refineloc.evaluation import bootstrap as intervals_of
 from refineloc.evaluation import calibration as calibration_of
-from refineloc.evaluation.cli.common import DropRepeated, Subset, Tiou, parse_tious, warn_of_unknown
+from refineloc.evaluation.cli.common import DropRepeated, Subset, Tiou, parse_tious, read_named, warn_of_unknown
 from refineloc.evaluation.matching import AmbiguousRule, Matching
 from refineloc.runtime.annotations import read_annotations, read_regions
 from refineloc.runtime.cli.common import VersionOption, new_app, run_app
 from refineloc.runtime.cli.streams import visible
-from refineloc.runtime.detections import read_detections
+from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.files import atomic_write, check_writable, is_stdout
 
@@ -48,8 +57,21 @@ def evaluate_command(
             "that do, right ones too, as code that builds on W-TALC's does."
         ),
     ] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compare",
+            metavar="[NAME=]OTHER",
+            help="Other detections of the same videos: the difference to them, with its 95 % interval; repeatable.",
+        ),
+    ] = None,
     bootstrap: Annotated[
-        int, typer.Option(min=0, metavar="N", help="95 % confidence intervals from N resamples of the videos.")
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="95 % confidence intervals from N resamples of the videos; of differences 1000 if left out.",
+        ),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
     recall: Annotated[
@@ -96,14 +118,16 @@ def evaluate_command(
     if json_out is not None:
         check_writable(json_out)
     annotations = read_annotations(ground_truth, subset=subset)
-    matching = match_detections(
-        read_detections(detections),
-        annotations,
-        tious,
-        drop_repeated=drop_repeated,
-        ambiguous=read_regions(ambiguous) if ambiguous is not None else None,
-        ambiguous_rule=ambiguous_rule or "spare",
-    )
+    regions = read_regions(ambiguous) if ambiguous is not None else None
+
+    def matched(by_video: Mapping[str, Detections]) -> Matching:
+        rule = ambiguous_rule or "spare"
+        return match_detections(
+            by_video, annotations, tious, drop_repeated=drop_repeated, ambiguous=regions, ambiguous_rule=rule
+        )
+
+    compared = read_named(others or [])
+    matching = matched(read_detections(detections))
     interpolated = interpolation == "voc"
     evaluation = evaluate(matching, interpolated=interpolated)
     document = evaluation.to_json()
@@ -125,12 +149,33 @@ def evaluate_command(
             }
             for number, value in zip(numbers, recalls, strict=True):
                 print(f"AR@{number}\t{value:.6f}")
+        if compared:
+            matchings = {name: matched(by_video) for name, by_video in compared.items()}
+            document["compared"] = _compare(matching, matchings, bootstrap or 1000, seed, interpolated)
         if min_score is not None or precision is not None or calibration:
             document |= _for_use(matching, min_score, precision, calibration, per_class)
     if json_out is not None:
         with atomic_write(json_out) as handle:
             json.dump(document, handle, indent=1)
             handle.write("\n")
+
+
+def _compare(
+    matching: Matching, others: Mapping[str, Matching], resamples: int, seed: int, interpolated: bool
+) -> dict[str, Any]:
+    """Print how the detections differ from each of the others; gives the part of the JSON, by name."""
+    from refineloc.evaluation.cli.comparison import Compared, print_comparison
+
+    compared = []
+    for name, other in others.items():
+        warn_of_unknown(other, name)
+        difference = compare(matching, other, resamples=resamples, seed=seed, interpolated=interpolated)
+        compared.append(Compared(name, evaluate(other, interpolated=interpolated), difference))
+    print_comparison(compared)
+    return {
+        each.name: each.evaluation.to_json() | {"difference": each.difference.to_json(each.evaluation)}
+        for each in compared
+    }
 
 
 def _for_use(

@@ -13,16 +13,16 @@ import typer
 
 from refineloc import __version__
 from refineloc.evaluation import Diagnosis, diagnose, match_detections
-from refineloc.evaluation.cli.common import DropRepeated, Subset, Tiou, parse_tious, warn_of_unknown
+from refineloc.evaluation.cli.common import DropRepeated, Subset, Tiou, parse_tious, read_named, warn_of_unknown
 from refineloc.evaluation.diagnosis import Bins
 from refineloc.evaluation.pictures.diagnosis import write_diagnosis
 from refineloc.evaluation.pictures.timeline import FORMATS, Curves, draw_timeline, score_curves, videos_of_detections
 from refineloc.evaluation.report import detections_data, report_data, write_report
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.cli.common import VersionOption, new_app, note, progress, run_app
-from refineloc.runtime.detections import Detections, read_detections
-from refineloc.runtime.errors import ConfigError, DetectionError, InputError
-from refineloc.runtime.files import check_writable, is_folder, make_folder, status_of
+from refineloc.runtime.detections import Detections
+from refineloc.runtime.errors import ConfigError, InputError
+from refineloc.runtime.files import check_writable, is_folder, make_folder
 from refineloc.runtime.segments.times import video_times
 
 __all__ = ["main"]
@@ -117,7 +117,7 @@ def report_command(
     if films is not None and not is_folder(films, InputError):
         raise InputError(f"{films}: no such folder of films")
     annotations = None if truth is None else read_annotations(truth, subset=subset)
-    named = _read_named(detections)
+    named = read_named(detections)
     videos = videos_of_detections(list(named.values())) if annotations is None else annotations
     if timeline is not None and timeline[0] not in videos:
         first = next(iter(videos), None)
@@ -179,25 +179,6 @@ def _footer(
     return [*lines, *((name, str(path)) for name, path in files.items() if path is not None)]
 
 
-def _read_named(texts: Sequence[str]) -> dict[str, ByVideo]:
-    """All sets of detections by name, in their order.
-
-    Raises:
-        ConfigError: two of one name.
-        DetectionError: a file that cannot be read.
-    """
-    named: dict[str, ByVideo] = {}
-    for text in texts:
-        name, equals, path = text.partition("=")
-        # A name is taken for one only where the whole text is no file: paths may hold "=" too.
-        if not equals or status_of(text, DetectionError) is not None:
-            name, path = _name_of(Path(text)), text
-        if name in named:
-            raise ConfigError(f"DETECTIONS: two are called {name!r}; give NAME=FILE")
-        named[name] = read_detections(path)
-    return named
-
-
 def _write_diagnoses(folder: Path, diagnoses: Mapping[str, Diagnosis]) -> None:
     """The diagnosis of each set of detections: in the folder where there is one, else in a folder of its name."""
     for name, diagnosis in diagnoses.items():
@@ -250,11 +231,6 @@ def _with_curves(
                     described[name] = replace(video, duration_s=float(end[0]))
                 advance(1)
     return curves, Annotations(described, videos.path)
-
-
-def _name_of(path: Path) -> str:
-    """A run's file is called detections.json; its folder says which iteration it is."""
-    return path.resolve().parent.name if path.stem == "detections" else path.stem
 
 
 def _file_name(name: str) -> str:

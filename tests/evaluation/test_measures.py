@@ -1,5 +1,6 @@
 """Measures beside the kit's mAP: by hand, against plain transcriptions, and on the authors' predictions."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refineloc._ext.matching import average_precision
-from refineloc.evaluation import average_recall, bootstrap, evaluate, match_detections
+from refineloc.evaluation import average_recall, bootstrap, compare, evaluate, match_detections
 from refineloc.evaluation.cli.evaluate import main
 from refineloc.runtime.annotations import Annotations, read_annotations, read_regions
 from refineloc.runtime.detections import Detections, read_detections
@@ -188,6 +189,46 @@ def test_bootstrap_refuses_nonsense() -> None:
         bootstrap(matching, resamples=0)
     with pytest.raises(ConfigError, match="level"):
         bootstrap(matching, level=1.0)
+
+
+def worse(detections: dict[str, Detections], shift: float) -> dict[str, Detections]:
+    return {name: dataclasses.replace(v, start=v.start + shift, end=v.end + shift) for name, v in detections.items()}
+
+
+def test_a_difference_is_that_of_the_figures_and_its_interval_is_paired() -> None:
+    """Detections a little later are a little worse in every video: what videos differ in does not hide that."""
+    detections, truth = many(np.random.default_rng(0), 40)
+    matching, other = (match_detections(each, truth, [0.3, 0.5]) for each in (detections, worse(detections, 0.2)))
+    first, second = evaluate(matching), evaluate(other)
+    difference = compare(matching, other, resamples=300, seed=1)
+    assert difference.average_mAP == pytest.approx(first.average_mAP - second.average_mAP)
+    np.testing.assert_allclose(difference.mAP, first.mAP - second.mAP)
+    low, high = difference.average_mAP_interval
+    assert low < difference.average_mAP < high
+    own = bootstrap(matching, resamples=300, seed=1).average_mAP
+    assert high - low < 0.6 * (own[1] - own[0])
+    assert (difference.mAP_interval[0] < difference.mAP).all()
+    assert (difference.mAP < difference.mAP_interval[1]).all()
+    assert compare(matching, other, resamples=300, seed=1).average_mAP_interval == (low, high)
+    assert compare(matching, matching, resamples=20).average_mAP_interval == (0.0, 0.0)
+    reverse = compare(other, matching, resamples=300, seed=1)
+    assert reverse.average_mAP_interval == pytest.approx((-high, -low))
+    document = difference.to_json(first)
+    assert document["average_mAP"] == [difference.average_mAP, low, high]
+    assert list(document["mAP"]) == ["0.30", "0.50"]
+
+
+def test_only_what_is_matched_alike_is_compared() -> None:
+    detections, truth = many(np.random.default_rng(0), 2)
+    matching = match_detections(detections, truth, [0.5])
+    for other in (
+        match_detections(detections, truth, [0.6]),
+        match_detections(detections, truth_of({"v": [(0, 1)]}), [0.5]),
+    ):
+        with pytest.raises(ConfigError, match="the same annotations and thresholds"):
+            compare(matching, other)
+    with pytest.raises(ConfigError, match="resamples"):
+        compare(matching, matching, resamples=0)
 
 
 def test_average_recall_by_hand() -> None:

@@ -68,6 +68,38 @@ def test_on_a_terminal_it_fits_80_columns(folder: Path) -> None:
         assert wanted in text
 
 
+def test_compare_prints_differences_and_writes_them(folder: Path, run: Run) -> None:
+    (folder / "iter_0").mkdir()
+    (folder / "iter_0" / "detections.csv").write_text(DETECTIONS.replace("v2,0,3,jump,0.8\n", ""))
+    options = ("--tiou", "0.5,0.8", "--compare", "iter_0/detections.csv", "--compare", "same=found.csv")
+    done = run("found.csv", "truth.csv", *options, "--json", "out.json", "--bootstrap", "50")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.split("\t") for line in done.stdout.splitlines() if line.startswith(("compared", "iter_0", "same"))]
+    assert rows[0] == ["compared with", "measure", "its mAP", "difference", "95 % low", "95 % high"]
+    assert [row[:2] for row in rows[1:]] == [
+        [name, measure] for name in ("iter_0", "same") for measure in ("mAP@0.50", "mAP@0.80", "average mAP")
+    ]
+    # jump: one of two is found, 0.5 instead of 1 at 0.5; as before at 0.8.
+    assert rows[1][2:4] == ["0.500000", "0.250000"]
+    assert [row[3:] for row in rows[4:]] == [["0.000000"] * 3] * 3
+    out = json.loads((folder / "out.json").read_text())["compared"]
+    assert list(out) == ["iter_0", "same"]
+    assert out["iter_0"]["mAP"]["0.50"] == 0.5
+    difference = out["iter_0"]["difference"]
+    assert difference["mAP"]["0.50"][0] == 0.25
+    assert (difference["resamples"], len(difference["average_mAP"])) == (50, 3)
+
+
+def test_a_comparison_fits_80_columns(folder: Path) -> None:
+    code, text = programs.on_terminal(
+        "refineloc-eval", "found.csv", "truth.csv", "--compare", "b=found.csv", cwd=folder, COLUMNS="80", NO_COLOR="1"
+    )
+    assert code == 0
+    assert "…" not in text
+    assert "compared with b" in text
+    assert "+0.00 to +0.00" in text
+
+
 def test_what_is_left_out_is_counted(folder: Path, run: Run) -> None:
     (folder / "found.csv").write_text(DETECTIONS + "v1,0,4,swim,0.9\nv9,0,4,jump,0.1\n")
     done = run("found.csv", "truth.csv")
@@ -83,6 +115,9 @@ def test_what_is_left_out_is_counted(folder: Path, run: Run) -> None:
         (["found.csv", "absent.csv"], "absent.csv: no such file"),
         (["broken.json", "truth.csv"], "broken.json: not valid JSON"),
         (["found.csv", "weak.csv"], "weak.csv: has labels but no segments with times"),
+        (["found.csv", "truth.csv", "--compare", "absent.json"], "absent.json: no such file"),
+        (["found.csv", "truth.csv", "--compare", "broken.json"], "broken.json: not valid JSON"),
+        (["found.csv", "truth.csv", "--compare", "a=found.csv", "--compare", "a=found.csv"], "two are called 'a'"),
         (["found.csv", "truth.csv", "--tiou", "0.5:0.9"], "--tiou '0.5:0.9': expected FIRST:LAST:STEP"),
         (["found.csv", "truth.csv", "--json", "absent/out.json"], "absent/out.json: cannot be written"),
         (["found.csv", "truth.csv", "--subset", "validation"], "a CSV has no subsets"),
