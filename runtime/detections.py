@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import DetectionError
-from refineloc.runtime.files import atomic_write, output_ending
+from refineloc.runtime.errors import DetectionError, InputError
+from refineloc.runtime.files import atomic_write, is_folder, output_ending
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.values import Segments
 from refineloc.runtime.text import (
@@ -130,18 +131,34 @@ def _json_parts(pairs: Iterable[tuple[str, Detections]], external_data: Mapping[
 
 
 def read_detections(path: str | os.PathLike[str]) -> dict[str, Detections]:
-    """Read detections: ActivityNet JSON (with or without "results" at the top), *.csv or *.jsonl.
+    """Read detections: ActivityNet JSON (with or without "results" at the top), *.csv or *.jsonl; or a folder of parts.
 
     The content says the format where the name does not, as that of a pipe (`runtime/files.py`).
 
     All videos have the same `classes` (sorted), so their `label_index` can be compared.
 
     Raises:
-        DetectionError: the file is missing or of another form, something is there twice, a time or score is not a
-            finite number, or a time is further than 1e9 s from 0.
+        DetectionError: the file or a part is missing or of another form, something is there twice, a time or score is
+            not a finite number, or a time is further than 1e9 s from 0.
     """
     source = Path(path)
+    if is_folder(source, DetectionError):
+        return _read_parts(source)
     return parse_detections(source, read_text(source, DetectionError, "give detections as .json, .csv or .jsonl"))
+
+
+def _read_parts(folder: Path) -> dict[str, Detections]:
+    """The detections of a folder of parts; a warning says how many videos have an error instead."""
+    from refineloc.runtime.jobs.detection import MergedDetections  # which imports this module
+
+    try:
+        merged = MergedDetections(folder)
+        detections = _build(folder, {name: list(video) for name, video in merged})
+    except InputError as error:
+        raise DetectionError(str(error)) from error
+    if merged.errors:
+        warnings.warn(merged.without(), stacklevel=3)
+    return detections
 
 
 def parse_detections(source: Path, text: str) -> dict[str, Detections]:

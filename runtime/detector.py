@@ -281,22 +281,45 @@ class Detector:
         labels: Mapping[str, Sequence[str]] | None = None,
     ) -> Iterator[list[tuple[str, Detections]]]:
         """Like `detect_many`, with a list of videos for each call of the model."""
+        if isinstance(videos, FeatureStore):
+            # All videos are checked before the first is read, so that no error comes after hours.
+            wanted = videos.names if names is None else names
+            planned = self.plan(videos, wanted, fps=fps, stride_frames=stride_frames, times=times, labels=labels)
+            yield from self.detect_planned(videos, planned, labels=labels)
+        else:
+            packed = self._packed(_pairs(videos, names), fps, stride_frames, times or {}, labels)
+            yield from self._detected(self._scored(packed, ""), labels)
+
+    def plan(
+        self,
+        store: FeatureStore,
+        names: Sequence[str],
+        *,
+        fps: float | None = None,
+        stride_frames: int | None = None,
+        times: Times | None = None,
+        labels: Mapping[str, Sequence[str]] | None = None,
+    ) -> list[Planned]:
+        """Check videos of a store against the model, for `detect_planned`; reads no features.
+
+        Args and errors are those of `detect_many`.
+        """
+        self._known_of(names, labels)
+        return [self._planned(store, name, fps, stride_frames, times or {}) for name in names]
+
+    def detect_planned(
+        self, store: FeatureStore, planned: Sequence[Planned], *, labels: Mapping[str, Sequence[str]] | None = None
+    ) -> Iterator[list[tuple[str, Detections]]]:
+        """Like `detect_batches`, for videos that `plan` has checked with the same labels."""
         with contextlib.ExitStack() as stack:
-            if isinstance(videos, FeatureStore):
-                where = f"{videos.path}: "
-                # All videos are checked before the first is read, so that no error comes after hours.
-                wanted = videos.names if names is None else names
-                self._known_of(wanted, labels)
-                planned = [self._planned(videos, name, fps, stride_frames, times or {}) for name in wanted]
-                empty = _empty if self.provider == "cpu" else stack.enter_context(self._buffers.lent())
-                read = read_batches(
-                    videos, planned, self.metadata.width, self._batch_snippets, self._half_to_float, empty
-                )
-                scored = ahead(self._scored(ahead(read), where))
-            else:
-                pairs = _pairs(videos, names)
-                scored = self._scored(self._packed(pairs, fps, stride_frames, times or {}, labels), "")
-            stack.enter_context(contextlib.closing(scored))  # stops the threads before the caller closes the store
+            empty = _empty if self.provider == "cpu" else stack.enter_context(self._buffers.lent())
+            read = read_batches(store, planned, self.metadata.width, self._batch_snippets, self._half_to_float, empty)
+            yield from self._detected(ahead(self._scored(ahead(read), f"{store.path}: ")), labels)
+
+    def _detected(
+        self, scored: Generator[tuple[FeatureBatch, Scores]], labels: Mapping[str, Sequence[str]] | None
+    ) -> Iterator[list[tuple[str, Detections]]]:
+        with contextlib.closing(scored):  # stops the threads before the caller closes the store
             for batch, scores in scored:
                 known = self._known_of(batch.names, labels)
                 detected = segments(scores, batch.lengths, self._settings, known).by_video(len(batch.names))

@@ -21,6 +21,7 @@ from typing import IO, Any, Literal
 from refineloc.runtime.errors import InputError, OutputError, RefineLocError
 
 __all__ = [
+    "TEMPORARY",
     "atomic_path",
     "atomic_write",
     "check_writable",
@@ -36,7 +37,7 @@ __all__ = [
     "writing",
 ]
 
-_TEMPORARY = ".refineloc-"  # and eight characters of mkstemp's
+TEMPORARY = ".refineloc-"  # begins the names of what is not whole yet; eight characters of mkstemp's follow
 _SUFFIX = 12  # the longest suffix that a temporary file keeps; longer ones are no file type
 _STANDARD = "-"  # standard output, in the place of a file's name
 _WAIT_S = 10.0  # how long a pipe may be without a program at its other end
@@ -241,7 +242,7 @@ def _temporary(path: str | os.PathLike[str], stream: bool) -> Path:
     suffix = Path(path).suffix
     with writing(path):
         descriptor, name = tempfile.mkstemp(
-            dir=folder, prefix=_TEMPORARY, suffix=suffix if len(suffix) <= _SUFFIX else ""
+            dir=folder, prefix=TEMPORARY, suffix=suffix if len(suffix) <= _SUFFIX else ""
         )
     os.close(descriptor)
     return Path(name)

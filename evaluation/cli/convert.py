@@ -22,6 +22,8 @@ from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.detections import write_detections
 from refineloc.runtime.errors import ConfigError, InputError, OutputError
 from refineloc.runtime.files import check_writable, is_folder, is_stream, make_folder
+from refineloc.runtime.jobs.detection import MergedDetections
+from refineloc.runtime.jobs.parts import holds_parts
 from refineloc.runtime.text import plain_label, read_names, trimmed
 
 __all__ = ["main"]
@@ -51,7 +53,8 @@ def convert(
         Path,
         typer.Argument(
             metavar="IN",
-            help="Detections (.json, .csv, .jsonl), annotations (.csv, .json) or a folder of W-TALC's .npy.",
+            help="Detections (.json, .csv, .jsonl, refineloc-detect's folder of parts), annotations (.csv, .json) or a "
+            "folder of W-TALC's .npy.",
         ),
     ],
     out: Annotated[
@@ -104,6 +107,10 @@ def convert(
         raise ConfigError("--min-score: expected a number, got nan")
     if known_labels and videos is None:
         raise ConfigError("--known-labels: needs --videos LABELS, which has the labels of each video")
+    changes = (video, subset, min_score, cap, videos)
+    if holds_parts(source) and (to or _form_of(out, True)) == "detections" and changes == (None,) * len(changes):
+        _merge(source, out)
+        return
     tracks, scored, unread_scores = read_source(source, allow_pickle=allow_pickle, subset=subset)
     form = to or _form_of(out, scored)
     if not scored and (min_score is not None or cap is not None):
@@ -139,6 +146,16 @@ def convert(
         written = str(out)
     _note_losses(form, out, tracks, unread_scores)
     note(f"{written}: {_counted(tracks)} ({form})")
+
+
+def _merge(folder: Path, out: Path) -> None:
+    """Write the file that one run of refineloc-detect would have written, with one video in memory at a time."""
+    check_writable(out, _ENDINGS["detections"])
+    merged = MergedDetections(folder)
+    write_detections(out, merged, merged.external_data)
+    if merged.errors:
+        note(f"warning: {merged.without()}")
+    note(f"{out}: {merged.count} detections of all parts")
 
 
 def _note_losses(form: Form, out: Path, tracks: list[Track], unread_scores: int) -> None:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from refineloc.evaluation.formats.tracks import Track, tracks_of_annotations, tracks_of_detections
 from refineloc.evaluation.formats.wtalc_arrays import holds_wtalc_arrays, read_wtalc_arrays
 from refineloc.runtime.annotations import is_bsn_database, parse_annotations
-from refineloc.runtime.detections import detection_ending, parse_detections
+from refineloc.runtime.detections import detection_ending, parse_detections, read_detections
 from refineloc.runtime.errors import InputError
 from refineloc.runtime.files import is_folder
+from refineloc.runtime.jobs.parts import holds_parts
 from refineloc.runtime.text import csv_header, read_text
 
 __all__ = ["Source", "read_source"]
@@ -31,7 +32,8 @@ class Source(NamedTuple):
 
 
 def read_source(path: str | os.PathLike[str], *, allow_pickle: bool = False, subset: str | None = None) -> Source:
-    """Read detections (.json, .csv, .jsonl) or annotations (released CSV, ActivityNet JSON, a folder of W-TALC's).
+    """Read detections (.json, .csv, .jsonl, a folder of parts) or annotations (released CSV, ActivityNet JSON, a folder
+    of W-TALC's).
 
     A JSON with a "database" holds annotations even if they have scores: pseudo labels to train on.
 
@@ -45,16 +47,26 @@ def read_source(path: str | os.PathLike[str], *, allow_pickle: bool = False, sub
     """
     source = Path(path)
     if is_folder(source, InputError):
+        if holds_parts(source):
+            if subset is not None:
+                raise _no_subsets(source)
+            return Source(tracks_of_detections(read_detections(source)), True)
         if not holds_wtalc_arrays(source):
-            raise InputError(f"{source}: a folder without W-TALC's videoname.npy and segments.npy; give a file")
+            raise InputError(
+                f"{source}: a folder without W-TALC's videoname.npy and segments.npy, and without parts; give a file"
+            )
         return Source(tracks_of_annotations(read_wtalc_arrays(source, allow_pickle=allow_pickle, subset=subset)), False)
     text = read_text(source, InputError, "give detections or annotations")  # once: a pipe has it once
     scored, unread = _scores_of(source, text)
     if scored:
         if subset is not None:
-            raise InputError(f"{source}: detections have no subsets; leave subset out", parameter="subset")
+            raise _no_subsets(source)
         return Source(tracks_of_detections(parse_detections(source, text)), True)
     return Source(tracks_of_annotations(parse_annotations(source, text, subset=subset)), False, unread)
+
+
+def _no_subsets(source: Path) -> InputError:
+    return InputError(f"{source}: detections have no subsets; leave subset out", parameter="subset")
 
 
 def _scores_of(source: Path, text: str) -> tuple[bool, int]:

@@ -4,9 +4,12 @@ import contextlib
 import hashlib
 import inspect
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
 
@@ -14,23 +17,32 @@ import typer
 
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.cli.common import VersionOption, new_app, note, parse_numbers, progress, run_app
-from refineloc.runtime.cli.journal import Journal
+from refineloc.runtime.cores import physical_cores
 from refineloc.runtime.detections import DETECTION_ENDINGS, write_detections
 from refineloc.runtime.errors import ConfigError, EngineError, FeatureError, InputError, ModelError, RefineLocError
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
-from refineloc.runtime.files import check_writable, is_stream
+from refineloc.runtime.files import check_writable, is_stream, make_folder
+from refineloc.runtime.jobs.blocks import MAX_PARTS, Block, plan_blocks
+from refineloc.runtime.jobs.detection import DetectionWork, MergedDetections
+from refineloc.runtime.jobs.parts import check_job, done, holds_parts, locked, remove_parts
+from refineloc.runtime.jobs.run import run_blocks
 from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
 from refineloc.runtime.segments.rules import OneThreshold, Profile, Setting, every_setting, profiles_with
 
 if TYPE_CHECKING:
+    from refineloc.runtime.batches import Planned
     from refineloc.runtime.detector import Detector, Times
 
 __all__ = ["main"]
 
 app = new_app("refineloc-detect")
 
+
+# Of a block: a kill costs at most one, some seconds of work. A hundred calls of the model, as it reads no block ahead.
+_BLOCK_SNIPPETS = 2**18
+_SHOWN = 20  # errors of videos, before the last line
 
 # Typer has no options of these types: their values are texts, which `_parsed` reads.
 _METAVARS = {float | None: "NUMBER|none", tuple[float, ...]: "FIRST:LAST:STEP|LIST"}
@@ -82,7 +94,11 @@ def detect(
     ] = None,
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="Where to write: .json (ActivityNet's form), .csv or .jsonl; - is stdout."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Where to write: .json (ActivityNet's form), .csv or .jsonl; - is stdout. With --shard: a folder.",
+        ),
     ] = Path("detections.json"),
     fps: Annotated[float | None, typer.Option(help="Frames a second of videos whose features do not state it.")] = None,
     stride_frames: Annotated[
@@ -124,8 +140,19 @@ def detect(
         bool, typer.Option("--untrusted", help="FEATURES come from a stranger: unpack HDF5's chunks with more checks.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option(help="Go on with a run that did not end, from the OUT.partial that it left.")
+        bool, typer.Option(help="Go on with a run that did not end, from the folder OUT.partial that it left.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Detect in one of N equal shares of the videos, such as 3/64; its parts go into the folder OUT, and "
+            "refineloc-convert OUT FILE merges those of all. What is done is skipped.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=MAX_THREADS, help="Processes; each takes the model and its share of the cores.")
+    ] = 1,
     _version: VersionOption = False,
     **settings: Any,
 ) -> None:
@@ -137,9 +164,13 @@ def detect(
 
     if fps is not None and videos is not None:
         raise InputError("--fps and --videos: give one of them")
-    check_writable(out, suffixes=DETECTION_ENDINGS)
+    number, shards = _shard(shard) if shard is not None else (1, 1)
+    if shard is None:
+        check_writable(out, suffixes=DETECTION_ENDINGS)
+    elif out.suffix.lower() in DETECTION_ENDINGS or is_stream(out):
+        raise ConfigError(f"--shard: writes parts into a folder, and {out} is none; give --out FOLDER")
     if resume and is_stream(out):
-        raise ConfigError(f"--resume: {out} is not a file, and only a file has a journal beside it")
+        raise ConfigError(f"--resume: {out} is not a file, and only a file has a folder of parts beside it")
     stated = {
         setting.name: _parsed(setting, settings[setting.name])
         for setting in every_setting()
@@ -149,7 +180,7 @@ def detect(
     detector = Detector(
         models if len(models) > 1 else models[0],
         provider=provider,
-        threads=threads,
+        threads=threads or (max(physical_cores() // workers, 1) if workers > 1 else 0),
         batch_snippets=batch_snippets,
         engine_cache=engine_cache,
         **stated,
@@ -166,30 +197,112 @@ def detect(
         if video_labels is not None:
             labels = _labels(video_labels)
             _check_labelled(labels, wanted, video_labels)
-        inputs = _inputs(
-            detector, models, store, names, fps=fps, stride_frames=stride_frames, times=times, labels=labels
+        options: dict[str, Any] = {"fps": fps, "stride_frames": stride_frames, "times": times, "labels": labels}
+        # One run checks all videos before it reads the first. In a shard, one of a million that is bad is a row.
+        planned = {} if shard else {each.name: each for each in detector.plan(store, wanted, **options)}
+        sizes = {name: planned[name].snippets if name in planned else _snippets(store, name) for name in names}
+        blocks = partial(
+            plan_blocks,
+            videos=sizes,
+            job=_inputs(detector, models, store, sizes, one_machine=shard is None, **options),
+            about={"classes": detector.classes, "external_data": _external_data(detector, models)},
+            limit=_BLOCK_SNIPPETS,
+            shard=number,
+            shards=shards,
+            left_out=frozenset(leave_out or []),
         )
-        with (
-            _journal_beside(out) as beside,
-            Journal(beside, inputs, classes=len(detector.classes), resume=resume) as journal,
-            _resume_hint(journal) if beside == out else contextlib.nullcontext(),
-        ):
-            remaining = _remaining(journal, wanted)
-            began = time.perf_counter()
-            with progress("detecting", len(remaining), "videos") as advance:
-                for batch in detector.detect_batches(
-                    store, names=remaining, fps=fps, stride_frames=stride_frames, times=times, labels=labels
-                ):
-                    journal.add(batch)
-                    advance(len(batch))
-            seconds = time.perf_counter() - began
-            detections = journal.read(detector.classes, detector.provider)
-            write_detections(out, detections, _external_data(detector, models))
-            journal.remove()
-            if not journal.count:
+        if shard:
+            planned = _good(detector, store, [name for block in blocks(out) for name in block.names], options)
+        reopen = partial(open_features, features, untrusted=untrusted)
+        work = DetectionWork(detector, store, reopen, options, planned)
+        if shard:
+            make_folder(out)
+            run = _Run(out)
+            _detect(run, work, blocks(out), workers)
+            if run.errors:
+                raise FeatureError(f"{out}: {_errors(run)}; the same command tries again")
+            note(f"{out}: shard {number} of {shards} is done, {run.done} videos ({detector.provider}{run.rate})")
+            return
+        with _partial(out, resume) as run:
+            _detect(run, work, blocks(run.folder), workers)
+            if run.errors:
+                raise FeatureError(_errors(run))
+            detections = MergedDetections(run.folder)
+            write_detections(out, detections, detections.external_data)
+            remove_parts(run.folder)
+            if not detections.count:
                 note(f"warning: no detections in any video: {_why_none(detector, store, wanted[0])}")
-    rate = f", {len(remaining) / seconds:.0f} videos/s" if remaining else ""
-    note(f"{out}: {journal.count} detections in {len(journal.names)} videos ({detector.provider}{rate})")
+    note(f"{out}: {detections.count} detections in {len(wanted)} videos ({detector.provider}{run.rate})")
+
+
+@dataclass(slots=True)
+class _Run:
+    """How far a run is.
+
+    Attributes:
+        folder: of its parts.
+        done: number of videos whose detections are in a part.
+        errors: why others have none.
+        rate: videos a second, for the message at the end.
+    """
+
+    folder: Path
+    done: int = 0
+    errors: dict[str, str] = field(default_factory=dict)
+    rate: str = ""
+
+
+def _detect(run: _Run, work: DetectionWork, blocks: list[Block], workers: int) -> None:
+    """Do the blocks that are not done yet."""
+    check_job(run.folder, blocks[0])
+    remaining = [block for block in blocks if not done(block, work)]
+    count, total = (sum(len(block.names) for block in some) for some in (remaining, blocks))
+    run.done = total - count
+    if run.done:
+        note(f"{run.folder}: goes on after {run.done} of {total} videos")
+    began = time.perf_counter()
+    steps = run_blocks(work, remaining, workers=workers)
+    with progress("detecting", count, "videos") as advance:
+        for step in steps:
+            advance(step.videos)
+            errors = {name: error for name, error in step.written if error}
+            run.errors |= errors
+            run.done += len(step.written) - len(errors)
+    seconds = time.perf_counter() - began
+    run.rate = f", {count / seconds:.0f} videos/s" if count else ""
+
+
+def _errors(run: _Run) -> str:
+    """The errors of a run's videos for the last line; more than one are shown before it."""
+    errors = list(run.errors.values())
+    if len(errors) == 1:
+        return errors[0]
+    for error in errors[:_SHOWN]:
+        note(f"warning: {error}")
+    return f"{len(errors)} videos have errors, the first: {errors[0]}"
+
+
+@contextlib.contextmanager
+def _partial(out: Path, resume: bool) -> Iterator[_Run]:
+    """A run with the folder OUT.partial for its parts; of a stream, which has no folder, a temporary one."""
+    if is_stream(out):
+        with tempfile.TemporaryDirectory(prefix="refineloc-") as temporary:
+            yield _Run(Path(temporary))
+        return
+    folder = make_folder(out.with_name(out.name + ".partial"), parents=False)
+    with locked(folder):
+        fresh = not holds_parts(folder)
+        if not fresh and not resume:
+            raise InputError(
+                f"{folder}: is there from a run that did not end; --resume goes on with it, remove it to begin anew"
+            )
+        run = _Run(folder)
+        try:
+            with _resume_hint(run):
+                yield run
+        finally:
+            if fresh and not run.done:
+                remove_parts(folder)
 
 
 def _why_none(detector: "Detector", store: FeatureStore, name: str) -> str:
@@ -212,52 +325,78 @@ def _why_none(detector: "Detector", store: FeatureStore, name: str) -> str:
 
 
 def _inputs(
-    detector: "Detector", models: Sequence[Path], store: FeatureStore, names: Sequence[str], **more: object
+    detector: "Detector",
+    models: Sequence[Path],
+    store: FeatureStore,
+    sizes: Mapping[str, int],
+    *,
+    one_machine: bool,
+    **more: object,
 ) -> dict[str, str]:
-    """Inputs and settings of a run, as texts by name: --resume needs the same ones.
+    """Inputs and settings of a run, as texts by name: parts of other ones are refused.
 
     The number of snippets in a call is not among them: it changes no result, and may be what ended the run. Neither are
-    the videos left out: the names in the journal are compared instead.
+    the videos left out, which parts are asked for. On many machines the features may lie elsewhere on each.
     """
     state = store.path.stat()
+    place = f"{store.path.resolve()}, changed at {state.st_mtime_ns} ns, " if one_machine else ""
+    size = f"{state.st_size} bytes" if one_machine or store.path.is_file() else ""
     return {
         "model": " ".join(hashlib.sha256(model.read_bytes()).hexdigest() for model in models),
-        "features": f"{store.path.resolve()}, {state.st_size} bytes, changed at {state.st_mtime_ns} ns",
-        "videos": hashlib.sha256(json.dumps(list(names)).encode()).hexdigest(),
+        "features": f"{place}{size}",
+        "videos": hashlib.sha256(json.dumps(sizes).encode()).hexdigest(),
         "provider": detector.provider,
         "settings": repr(detector.settings),
         "options": hashlib.sha256(repr(more).encode()).hexdigest(),
     }
 
 
-@contextlib.contextmanager
-def _journal_beside(out: Path) -> Iterator[Path]:
-    """The output that the journal lies beside: `out`; for a stream, which has no folder, a name in a temporary one."""
-    if not is_stream(out):
-        yield out
-        return
-    with tempfile.TemporaryDirectory(prefix="refineloc-") as folder:
-        yield Path(folder, "detections")
+def _shard(text: str) -> tuple[int, int]:
+    """`3/64` as (3, 64)."""
+    match = re.fullmatch(r"([0-9]{1,7})/([0-9]{1,7})", text)
+    number, shards = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= shards <= MAX_PARTS:
+        raise ConfigError(f"--shard {text!r}: expected K/N with K from 1 to N, such as 3/64")
+    return number, shards
+
+
+def _snippets(store: FeatureStore, name: str) -> int:
+    """The size of a video; 1 where it has none that can be known, which is an error only when it is read."""
+    try:
+        return max(store.info(name).snippets, 1)
+    except FeatureError:
+        return 1
+
+
+def _good(
+    detector: "Detector", store: FeatureStore, names: Sequence[str], options: Mapping[str, Any]
+) -> "dict[str, Planned]":
+    """Check videos before the first is read; one whose features cannot be used is left out, for its row to say so."""
+    planned = {}
+    for name in names:
+        with contextlib.suppress(FeatureError):
+            (planned[name],) = detector.plan(store, [name], **options)
+    return planned
 
 
 @contextlib.contextmanager
-def _resume_hint(journal: Journal) -> Iterator[None]:
-    """If a run ends early and its journal has videos, say how it can be resumed."""
+def _resume_hint(run: _Run) -> Iterator[None]:
+    """If a run ends early and has videos, say how it can be resumed."""
     try:
         yield
     except (KeyboardInterrupt, MemoryError):
-        if journal.names:
-            note(f"{journal.path}: has {len(journal.names)} videos; --resume goes on with them")
+        if run.done:
+            note(f"{run.folder}: has {run.done} videos; --resume goes on with them")
         raise
     except RefineLocError as error:
-        if not journal.names or isinstance(error, ModelError):
+        if not run.done or isinstance(error, ModelError):
             raise
         how = "--resume goes on with them"
         if isinstance(error, FeatureError):  # not without --leave-out: a repaired file would be another input
             how = "--resume --leave-out VIDEO goes on with them, without this one"
         elif isinstance(error, EngineError):
             how = "--resume --batch-snippets N goes on with them, in smaller calls"
-        text = f"{error}; {journal.path} has {len(journal.names)} videos: {how}"
+        text = f"{error}; {run.folder} has {run.done} videos: {how}"
         raise type(error)(text, parameter=error.parameter) from error
 
 
@@ -280,16 +419,6 @@ def _without(names: Sequence[str], leave_out: Sequence[str], store: FeatureStore
     if not kept:
         raise InputError(f"--leave-out: leaves no video of {store.path}")
     return kept
-
-
-def _remaining(journal: Journal, names: Sequence[str]) -> Sequence[str]:
-    """The videos that are not in the journal."""
-    done = len(journal.names)
-    if journal.names != list(names[:done]):
-        raise InputError(f"{journal.path}: has other videos than this run (--leave-out?); remove it to begin anew")
-    if done:
-        note(f"{journal.path}: goes on after {done} of {len(names)} videos")
-    return names[done:]
 
 
 def _external_data(detector: "Detector", models: Sequence[Path]) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """Runs in processes of their own, some at a time: a failed run does not stop the others, none outlives its parent."""
 
-import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +12,10 @@ from pathlib import Path
 import torch
 
 from refineloc.runtime.cli.common import fail
+from refineloc.runtime.cores import physical_cores
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.files import make_folder, writing
+from refineloc.runtime.jobs.processes import start_process
 from refineloc.training.data.inputs import Files
 from refineloc.training.machine.malloc import keep_freed_memory
 from refineloc.training.run.files import read_records
@@ -24,7 +24,6 @@ from refineloc.training.train_run import print_iterations, train_run
 
 __all__ = ["Ended", "Job", "run_jobs", "share_of_cores"]
 
-_CONTEXT = multiprocessing.get_context("spawn")
 _STEP_S = 1.0
 _LOG = "log.txt"
 
@@ -112,41 +111,22 @@ def share_of_cores(at_a_time: int | None) -> tuple[int, int]:
 
     One thread each is the best use of the cores while there are enough runs; OMP_NUM_THREADS says otherwise.
     """
-    cores, stated = _physical_cores(), os.environ.get("OMP_NUM_THREADS", "")
+    cores, stated = physical_cores(), os.environ.get("OMP_NUM_THREADS", "")
     threads = max(int(stated), 1) if stated.isdecimal() else 0
     if at_a_time is None:
         return max(cores // (threads or 1), 1), threads or 1
     return at_a_time, threads or max(cores // at_a_time, 1)
 
 
-def _physical_cores() -> int:
-    """Cores that this process may use; two hardware threads of one core count once."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    usable = os.sched_getaffinity(0)
-    try:
-        return len({Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings").read_text() for cpu in usable})
-    except OSError:
-        return len(usable)
-
-
 def _start(job: Job, threads: int) -> SpawnProcess:
     make_folder(job.folder)
     with writing(job.folder):
         (job.folder / _LOG).write_bytes(b"")
-    process = _CONTEXT.Process(target=_train, args=(job, threads), name=job.name, daemon=True)
-    # All processes of a terminal get Ctrl-C. Only the parent takes it, and ends the others, which start without it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return process
+    return start_process(_train, job, threads, name=job.name)
 
 
 def _train(job: Job, threads: int) -> None:
     """What the process of a job does."""
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     log = os.open(job.folder / _LOG, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -160,13 +140,6 @@ def _train(job: Job, threads: int) -> None:
         )
     except RefineLocError as error:
         fail(error)
-
-
-def _end_with_the_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()  # also where the parent is killed: its end of a pipe is closed then
-    os._exit(1)  # a run survives it
 
 
 def _error(job: Job, exit_code: int) -> str:

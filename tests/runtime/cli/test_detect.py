@@ -12,7 +12,6 @@ import pytest
 from small_model import write_features
 
 from refineloc.runtime import (
-    Detections,
     Detector,
     EngineError,
     ModelError,
@@ -21,8 +20,7 @@ from refineloc.runtime import (
     open_features,
     read_detections,
 )
-from refineloc.runtime.cli.detect import _resume_hint
-from refineloc.runtime.cli.journal import Journal
+from refineloc.runtime.cli.detect import _partial
 
 PROGRAM = str(Path(sys.executable).with_name("refineloc-detect"))
 
@@ -254,6 +252,27 @@ def test_what_was_found_before_a_bad_video_is_kept(folder: Path, rng: np.random.
     fails(*line, "--leave-out", "v9", cwd=folder, message="--leave-out: video 'v9' is not among those of late.h5")
 
 
+def test_all_bad_videos_are_said_at_the_end(folder: Path, rng: np.random.Generator) -> None:
+    videos = {f"v{index}": rng.standard_normal((40, 24)).astype(np.float32) for index in range(20)}
+    for index in (0, 7, 8, 19):
+        videos[f"v{index}"][5] = np.nan
+    store(folder / "some.h5", **videos)
+    line = ("some.h5", "--fps", 25, "--provider", "cpu", "--batch-snippets", 80)
+    done = run(*line, cwd=folder)
+    assert done.returncode == 2
+    *errors, last = done.stderr.splitlines()
+    assert [error.split(": snippet 5")[0] for error in errors] == [
+        f"warning: some.h5: video {name!r}" for name in ("v0", "v19", "v7", "v8")
+    ]
+    assert last.startswith("error: 4 videos have errors, the first: some.h5: video 'v0': snippet 5 holds nan ")
+    assert last.endswith("has 16 videos: --resume --leave-out VIDEO goes on with them, without this one")
+    assert not (folder / "detections.json").exists()
+    left_out = [word for name in ("v0", "v7", "v8", "v19") for word in ("--leave-out", name)]
+    assert run(*line, "--resume", *left_out, cwd=folder).returncode == 0
+    assert run(*line, *left_out, "-o", "without.json", cwd=folder).returncode == 0
+    assert (folder / "detections.json").read_bytes() == (folder / "without.json").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [
@@ -266,20 +285,18 @@ def test_what_was_found_before_a_bad_video_is_kept(folder: Path, rng: np.random.
     ],
 )
 def test_an_error_says_how_the_run_goes_on(tmp_path: Path, error: RefineLocError, told: str) -> None:
-    none = np.zeros(0)
-    found = [("a", Detections(none, none, none, none.astype(np.int64), ("jump",)))]
 
-    def run_until_it_fails(name: str, *batches: list[tuple[str, Detections]]) -> None:
-        with Journal(tmp_path / name, {}, classes=1) as journal, _resume_hint(journal):
-            for batch in batches:
-                journal.add(batch)
+    def run_until_it_fails(name: str, done: int) -> None:
+        with _partial(tmp_path / name, resume=False) as run:
+            (run.folder / "part-00001.jsonl").touch()
+            run.done = done
             raise error
 
     with pytest.raises(type(error), match="^" + told.format(path=tmp_path / "d.json.partial")):
-        run_until_it_fails("d.json", found)
+        run_until_it_fails("d.json", 1)
     # Before the first video there is nothing to go on with.
     with pytest.raises(type(error), match=f"^{error}$"):
-        run_until_it_fails("e.json")
+        run_until_it_fails("e.json", 0)
     assert [path.name for path in tmp_path.iterdir()] == ["d.json.partial"]
 
 
@@ -310,7 +327,7 @@ def test_an_earlier_output_survives_an_error(folder: Path) -> None:
 
 
 def test_a_stream_gets_what_a_file_would(folder: Path) -> None:
-    """With nothing beside it: no journal under /dev, nor in the folder."""
+    """With nothing beside it: no parts under /dev, nor in the folder."""
     line = ("features.h5", "--provider", "cpu")
     assert run(*line, "-o", "out.json", cwd=folder).returncode == 0
     expected = (folder / "out.json").read_text()

@@ -15,6 +15,7 @@ import json
 import mmap
 import os
 import resource
+import shutil
 import signal
 import sys
 import traceback
@@ -26,7 +27,6 @@ import fuzz_mutations
 import numpy as np
 
 from refineloc.runtime.cli import detect
-from refineloc.runtime.cli.journal import Journal, journal_path
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.features import opening
 
@@ -37,6 +37,7 @@ GROWTH = 96 << 20
 CPU_SECONDS, LAST_RESORT_S = 20, 600  # a case hangs that takes as many of the processor, or waits so long
 READ, REFUSED, TRACEBACK, GREEDY = 0, 10, 11, 12
 IN_OPEN = 0x20  # of inotify
+PART = Path("plain.json.partial", "part-00001.jsonl")
 
 open_features = functools.partial(opening.open_features, max_video_bytes=VIDEO, untrusted=True)
 
@@ -75,7 +76,7 @@ def run_detect(path: Path, *, given: Path | None = None) -> None:
     model = path.parent / "model.onnx" if given is None else given.parent / "model.onnx"
     options = ["--model", str(model), "--provider", "cpu", "--threads", "1", "--fps", "25", "--batch-snippets", "8"]
     options.append("--untrusted")
-    out = path.with_suffix("") if given else path.with_suffix(".json")
+    out = path.with_suffix(".json")
     sys.argv = ["refineloc-detect", str(given or path), "-o", str(out), *options, *(["--resume"] if given else [])]
     said = path.with_suffix(".said")
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -93,6 +94,9 @@ def run_detect(path: Path, *, given: Path | None = None) -> None:
 
 
 def run_resumed(path: Path) -> None:
+    partial = path.with_suffix(".json.partial")
+    partial.mkdir()
+    path.rename(partial / PART.name)
     run_detect(path, given=path.parent.parent / "plain.h5")
 
 
@@ -106,7 +110,7 @@ KINDS: list[tuple[str, str, Callable[[bytes, np.random.Generator], bytes], Calla
     ("onnx", "model.onnx", fuzz_mutations.changed_bytes, read_model),
     ("onnx pointing", "model.onnx", fuzz_mutations.pointing, read_model),
     ("npy", "array.npy", fuzz_mutations.header_of_npy, read_folder),
-    ("journal", "plain.json.partial", fuzz_mutations.journal, run_resumed),
+    ("part", str(PART), fuzz_mutations.part, run_resumed),
     ("detect", "packed.h5", fuzz_mutations.changed_bytes, run_detect),
 ]
 
@@ -167,18 +171,18 @@ def one_case(path: Path, log: Path, read: Callable[[Path], None], peak: mmap.mma
     return code
 
 
-def write_journal(folder: Path) -> None:
+def write_part(folder: Path) -> None:
     """What a run on plain.h5 leaves that was killed at its end; in a child, as it starts threads."""
     child = os.fork()
     if child == 0:
-        Journal.remove = lambda _: None  # type: ignore[method-assign]
+        detect.remove_parts = lambda _: None  # type: ignore[assignment]
         options = ["--model", str(folder / "model.onnx"), "--provider", "cpu", "--threads", "1", "--fps", "25"]
         sys.argv = ["x", str(folder / "plain.h5"), "-o", str(folder / "plain.json"), *options, "--batch-snippets", "8"]
         try:
             detect.main()
         except SystemExit as end:
             os._exit(int(end.code or 0))  # the libraries that were loaded before the fork do not end well in it
-    if os.waitpid(child, 0)[1] or not journal_path(folder / "plain.json").exists():
+    if os.waitpid(child, 0)[1] or not (folder / PART).exists():
         sys.exit("refineloc-detect fails on a good file")
 
 
@@ -189,7 +193,7 @@ def main(folder: Path, cases: int, seed: int, first: int = 0) -> None:
     import refineloc.runtime.detector  # noqa: F401
 
     warnings.simplefilter("ignore")
-    write_journal(folder)
+    write_part(folder)
     trap = Trap([folder / fuzz_mutations.OUTSIDE_RAW, folder / fuzz_mutations.OUTSIDE_H5])
     peak = mmap.mmap(-1, 8)
     counts: collections.Counter[str] = collections.Counter()
@@ -198,7 +202,7 @@ def main(folder: Path, cases: int, seed: int, first: int = 0) -> None:
     for case in range(first, first + cases):
         kind, name, change, read = KINDS[case % len(KINDS)]
         source = folder / name
-        # A folder of .npy files holds one; a journal lies where nothing else is called as its output.
+        # A folder of .npy files holds one; a part lies where nothing else is called as its output.
         own = folder / f"case-{case}" if read in (read_folder, run_resumed) else folder
         own.mkdir(exist_ok=True)
         path = own / f"case-{case}{''.join(source.suffixes)}"
@@ -224,10 +228,11 @@ def main(folder: Path, cases: int, seed: int, first: int = 0) -> None:
         counts[f"{kind} {how}"] += 1
         most[kind] = max(most[kind], int.from_bytes(peak[:8], "little") >> 20)
         if how in ("read", "refused"):
-            for left in (path, *folder.glob(f"case-{case}.*"), *(own.glob("*") if own != folder else ())):
-                left.unlink(missing_ok=True)
-            if own != folder:
-                own.rmdir()
+            for left in {*folder.glob(f"case-{case}.*"), *folder.glob(f"case-{case}")}:
+                if left.is_dir():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
         else:
             text = log.read_text() if log.exists() else f"exit status {code}"
             failures.append([case, kind, how, text])

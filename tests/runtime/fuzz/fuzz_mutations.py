@@ -127,8 +127,8 @@ def header_of_npy(content: bytes, generator: np.random.Generator) -> bytes:
     return _perhaps_changed(b"\x93NUMPY" + version + size + text.encode() + values, generator)
 
 
-def journal(content: bytes, generator: np.random.Generator) -> bytes:
-    """A journal with another value somewhere, or other bytes, or as a kill leaves it: without its end."""
+def part(content: bytes, generator: np.random.Generator) -> bytes:
+    """A part with another value somewhere, or other bytes, or as a kill leaves it: without its end."""
     if generator.integers(4) == 0:
         return content[: generator.integers(len(content))]
     others: list[Any] = [[], {}, 5, -7, 99, None, True, "v", 1e308, float("inf"), 10**30, [["a"]], [["a", 1, 2, 3, 4]]]

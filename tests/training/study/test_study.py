@@ -20,13 +20,13 @@ from typer.testing import CliRunner
 from waiting import wait_until
 
 from refineloc.runtime.errors import ConfigError, RefineLocError
+from refineloc.runtime.jobs import processes
 from refineloc.training.cli import app
 from refineloc.training.data.inputs import Files
 from refineloc.training.fit import TrainingError
 from refineloc.training.run.files import load_iteration, read_records
 from refineloc.training.run.lock import locked
 from refineloc.training.settings.config import resolve
-from refineloc.training.study import jobs
 from refineloc.training.study.curves import draw_curves
 from refineloc.training.study.grid import BETAS, GENERATORS, Cell, Grid
 from refineloc.training.study.jobs import Ended, Job, run_jobs, share_of_cores
@@ -100,7 +100,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wait_until(lambda: all(map(is_free, runs)), "the runs end with the study")
     assert not (data / "study/table.md").exists()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "_CONTEXT", programs.SERVER)
+        patch.setattr(processes, "_CONTEXT", programs.SERVER)
         study(data, resume=True)
     return data
 
@@ -215,7 +215,7 @@ def test_other_settings_are_refused(killed: Path) -> None:
 
 def test_jobs_that_fail_are_told_apart(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One has no data, and one is killed, as the system does where memory ends; the third is trained."""
-    monkeypatch.setattr(jobs, "_CONTEXT", programs.SERVER)
+    monkeypatch.setattr(processes, "_CONTEXT", programs.SERVER)
     config = resolve(SETTINGS, {"training": {"iterations": 1, "epochs": 1}})
     os.mkfifo(data / "endless.csv")  # whoever reads it waits
     given = files(data)
