@@ -23,6 +23,7 @@ from refineloc.evaluation.operating import (
     at_score,
     calibration,
 )
+from refineloc.evaluation.plausibility import Doubt, check_plausible
 from refineloc.evaluation.recall import average_recall
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Calibration",
     "Diagnosis",
     "Difference",
+    "Doubt",
     "Evaluation",
     "Intervals",
     "Matching",
@@ -40,6 +42,7 @@ __all__ = [
     "average_recall",
     "bootstrap",
     "calibration",
+    "check_plausible",
     "compare",
     "diagnose",
     "evaluate",

@@ -63,6 +63,23 @@ class Matching:
         """The class of each detection, [n]."""
         return np.repeat(np.arange(len(self.truth.classes)), np.diff(self.class_bounds))
 
+    def usable(self) -> "Matching":
+        """Without detections whose end is not after their start; they take no annotation."""
+        kept = self.end > self.start
+        if kept.all():
+            return self
+        before = np.append(0, np.cumsum(kept))  # how many are kept of the first 0, 1, 2, ...
+        return replace(
+            self,
+            class_bounds=before[self.class_bounds],
+            video=self.video[kept],
+            start=self.start[kept],
+            end=self.end[kept],
+            score=self.score[kept],
+            annotation=np.ascontiguousarray(self.annotation[:, kept]),
+            ambiguous=self.ambiguous[kept],
+        )
+
     @property
     def hits(self) -> npt.NDArray[np.int8]:
         """1 for a true positive, 0 for a false one, -1 for a false one in an ambiguous region, int8 [K, n]."""
@@ -78,13 +95,15 @@ def match_detections(
     tious: Sequence[float] = DEFAULT_TIOUS,
     *,
     drop_repeated: bool = False,
+    keep_empty: bool = False,
     ambiguous: Regions | None = None,
     ambiguous_rule: AmbiguousRule = "spare",
 ) -> Matching:
     """Match detections with ground truth, as ActivityNet's evaluation kit does (docs/evaluation.md).
 
-    Two things are ours. Annotations of length zero are dropped, as no detection can match them; the kit keeps them. Of
-    equal scores the later row comes first, always; the kit's sort leaves their order to NumPy and the processor.
+    Two things are ours. Annotations whose end is not after their start are dropped, as no detection can match them; the
+    kit keeps them. Of equal scores the later row comes first, always; the kit's sort leaves their order to NumPy and
+    the processor.
 
     Args:
         detections: by video.
@@ -92,6 +111,7 @@ def match_detections(
         tious: thresholds in (0, 1].
         drop_repeated: drop annotations that repeat an earlier one of their class within 0.001 s, as OpenTAD and
             ActionFormer do.
+        keep_empty: keep annotations whose end is not after their start, as the kit does: each counts as missed.
         ambiguous: regions by video, as of THUMOS14's Ambiguous list.
         ambiguous_rule: what becomes of detections that overlap one. "spare": a false positive counts neither way in
             `evaluate` and `bootstrap`; the diagnosis counts it, as DETAD has no such regions. "drop": all go before
@@ -106,7 +126,7 @@ def match_detections(
     thresholds = np.asarray(tious, dtype=np.float64)
     if not thresholds.size or not ((thresholds > 0) & (thresholds <= 1)).all():
         raise ConfigError(f"tIoU thresholds: expected numbers above 0 and at most 1, got {list(tious)}")
-    truth = _truth_table(annotations, drop_repeated)
+    truth = _truth_table(annotations, drop_repeated, keep_empty)
     if ambiguous and ambiguous_rule == "drop":
         detections = {name: _outside(ambiguous.get(name, ()), video) for name, video in detections.items()}
         ambiguous = None
@@ -255,7 +275,7 @@ class TruthTable:
         return np.where(inside, table[np.where(inside, wanted, 0)], -1)
 
 
-def _truth_table(annotations: Annotations, drop_repeated: bool) -> TruthTable:
+def _truth_table(annotations: Annotations, drop_repeated: bool, keep_empty: bool) -> TruthTable:
     if not annotations.has_times:
         raise AnnotationError(f"{annotations.path}: has labels but no segments with times; evaluation needs them")
     videos = list(annotations.values())
@@ -264,13 +284,13 @@ def _truth_table(annotations: Annotations, drop_repeated: bool) -> TruthTable:
     row_video = np.repeat(np.arange(len(videos)), [len(video.start) for video in videos])
     position = {name: index for index, name in enumerate(annotations.classes)}
     label = np.array([position[name] for video in videos for name in video.segment_labels], dtype=np.int64)
-    kept = end > start
+    kept = (end > start) | keep_empty
     if drop_repeated:
         kept &= ~_repeated(start, end, label, row_video)
     start, end, row_video, label = start[kept], end[kept], row_video[kept], label[kept]
     if not len(start):
-        raise AnnotationError(f"{annotations.path}: all segments have length zero")
-    used, label = np.unique(label, return_inverse=True)  # a class may have segments of length zero only
+        raise AnnotationError(f"{annotations.path}: no segment ends after its start")
+    used, label = np.unique(label, return_inverse=True)  # a class may have dropped segments only
     names = [annotations.classes[index] for index in used]
     key = row_video * len(names) + label
     order = np.argsort(key, kind="stable")

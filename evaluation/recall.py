@@ -16,7 +16,7 @@ def average_recall(matching: Matching, numbers: Sequence[int] = (1, 5, 10, 50, 1
 
     An annotation is recalled at AN where one of the AN best detections of its video, of any class, has tIoU >=
     threshold with it; several annotations may share a detection. All detections and annotations of the matching count,
-    of unknown classes and repeated ones too; annotations of length zero do not.
+    of unknown classes and repeated ones too; annotations whose end is not after their start do not.
 
     Args:
         matching: detections and ground truth, by `match_detections`.
@@ -43,7 +43,9 @@ def average_recall(matching: Matching, numbers: Sequence[int] = (1, 5, 10, 50, 1
         first, last = detections.start[best, None], detections.end[best, None]
         inside = np.maximum(np.minimum(last, end) - np.maximum(first, start), 0.0)
         # The largest tIoU of each annotation with the best 1, 2, 3, ... detections.
-        reached = np.maximum.accumulate(inside / ((last - first) + (end - start) - inside), axis=0)
+        union = (last - first) + (end - start) - inside  # 0 or less with a detection that ends before it starts
+        tiou = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+        reached = np.maximum.accumulate(tiou, axis=0)
         for row, number in enumerate(numbers):
             recalled[row] += (reached[min(number, len(reached)) - 1][:, None] >= matching.tious).sum(axis=0)
     recall: npt.NDArray[np.float64] = recalled.mean(axis=1) / total

@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from refineloc.evaluation.matching import Matching
+from refineloc.evaluation.plausibility import check_plausible
+from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.cli.common import note, parse_numbers
 from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.errors import ConfigError, DetectionError
 from refineloc.runtime.files import status_of
 
-__all__ = ["DropRepeated", "Subset", "Tiou", "parse_tious", "read_named", "warn_of_unknown"]
+__all__ = ["DropRepeated", "Subset", "Tiou", "parse_tious", "read_named", "warn_of_odd", "warn_of_unknown"]
 
 Tiou = Annotated[str, typer.Option(help="tIoU thresholds: FIRST:LAST:STEP, or a list such as 0.3,0.5.")]
 Subset = Annotated[str | None, typer.Option(help="Of an ActivityNet JSON: use this subset.")]
@@ -31,6 +33,24 @@ def parse_tious(text: str) -> list[float]:
     if not tious or not all(0 < value <= 1 for value in tious):
         raise ConfigError(f"--tiou {text!r}: expected FIRST:LAST:STEP or a list, of numbers above 0 and at most 1")
     return tious
+
+
+def warn_of_odd(
+    detections: Mapping[str, Mapping[str, Detections]], annotations: Annotations, *, keep_empty: bool = False
+) -> None:
+    """A line for all that is odd in sets of detections, by name, and in the ground truth.
+
+    Raises:
+        InputError: see `check_plausible`.
+    """
+    options = {"subset": "--subset", "ambiguous": "--ambiguous FILE"}
+    doubts = [
+        doubt
+        for name, by_video in detections.items()
+        for doubt in check_plausible(by_video, annotations, name=name, keep_empty=keep_empty)
+    ]
+    for doubt in dict.fromkeys(doubts):
+        note(f"warning: {doubt.text}" + (f" ({options[doubt.parameter]})" if doubt.parameter else ""))
 
 
 def warn_of_unknown(matching: Matching, detections: str | Path) -> None:

@@ -21,7 +21,15 @@ from refineloc.evaluation import (
 )
 from refineloc.evaluation import bootstrap as intervals_of
 from refineloc.evaluation import calibration as calibration_of
-from refineloc.evaluation.cli.common import DropRepeated, Subset, Tiou, parse_tious, read_named, warn_of_unknown
+from refineloc.evaluation.cli.common import (
+    DropRepeated,
+    Subset,
+    Tiou,
+    parse_tious,
+    read_named,
+    warn_of_odd,
+    warn_of_unknown,
+)
 from refineloc.evaluation.matching import AmbiguousRule, Matching
 from refineloc.runtime.annotations import read_annotations, read_regions
 from refineloc.runtime.cli.common import VersionOption, new_app, run_app
@@ -42,6 +50,13 @@ def evaluate_command(
     tiou: Tiou = "0.5:0.95:0.05",
     subset: Subset = None,
     drop_repeated: DropRepeated = False,
+    keep_empty: Annotated[
+        bool,
+        typer.Option(
+            "--keep-empty",
+            help="Keep annotations whose end is not after their start, as the kit does: each counts as missed.",
+        ),
+    ] = False,
     interpolation: Annotated[
         Literal["voc", "none"],
         typer.Option(help="Of average precision: VOC 2011, as ActivityNet's kit, or none."),
@@ -103,7 +118,8 @@ def evaluate_command(
 ) -> None:
     """Mean average precision as ActivityNet's evaluation kit computes it.
 
-    Two things differ: annotations of length zero are dropped, and the order of equal scores is fixed. Videos without
+    Two things differ: annotations whose end is not after their start are dropped, unless --keep-empty says otherwise,
+    and the order of equal scores is fixed. Videos without
     annotations hold false positives only; classes that the ground truth does not have are left out, and counted in a
     warning.
     """
@@ -123,11 +139,19 @@ def evaluate_command(
     def matched(by_video: Mapping[str, Detections]) -> Matching:
         rule = ambiguous_rule or "spare"
         return match_detections(
-            by_video, annotations, tious, drop_repeated=drop_repeated, ambiguous=regions, ambiguous_rule=rule
+            by_video,
+            annotations,
+            tious,
+            drop_repeated=drop_repeated,
+            keep_empty=keep_empty,
+            ambiguous=regions,
+            ambiguous_rule=rule,
         )
 
     compared = read_named(others or [])
-    matching = matched(read_detections(detections))
+    by_video = read_detections(detections)
+    warn_of_odd({str(detections): by_video, **compared}, annotations, keep_empty=keep_empty)
+    matching = matched(by_video)
     interpolated = interpolation == "voc"
     evaluation = evaluate(matching, interpolated=interpolated)
     document = evaluation.to_json()
@@ -254,7 +278,7 @@ def main() -> NoReturn:
     """Entry point of the console script."""
     # Nothing here has cycles, and looking for some among the values of a large file takes a tenth of the time.
     gc.disable()
-    run_app(app)
+    run_app(app, {"subset": "--subset"})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,15 @@ import typer
 
 from refineloc import __version__
 from refineloc.evaluation import Diagnosis, diagnose, match_detections
-from refineloc.evaluation.cli.common import DropRepeated, Subset, Tiou, parse_tious, read_named, warn_of_unknown
+from refineloc.evaluation.cli.common import (
+    DropRepeated,
+    Subset,
+    Tiou,
+    parse_tious,
+    read_named,
+    warn_of_odd,
+    warn_of_unknown,
+)
 from refineloc.evaluation.diagnosis import Bins
 from refineloc.evaluation.pictures.diagnosis import write_diagnosis
 from refineloc.evaluation.pictures.timeline import FORMATS, Curves, draw_timeline, score_curves, videos_of_detections
@@ -137,6 +145,7 @@ def report_command(
         diagnoses: dict[str, Diagnosis] = {}
         data = detections_data(named, videos, title=f"{main_set}: what was found", **shown)
     else:
+        warn_of_odd(named, annotations)
         if diagnosis is not None:
             make_folder(diagnosis)
         matchings = {
@@ -241,7 +250,7 @@ def _file_name(name: str) -> str:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    run_app(app)
+    run_app(app, {"subset": "--subset"})
 
 
 if __name__ == "__main__":

@@ -65,10 +65,11 @@ def diagnose(matching: Matching, *, bins: Bins | None = None) -> Diagnosis:
     """Diagnose matched detections; every figure is the mean over the thresholds of the matching.
 
     Args:
-        matching: detections and ground truth, by `match_detections`.
+        matching: detections and ground truth, by `match_detections`. Detections whose end is not after their start are
+            left out.
         bins: the groups of annotations; chosen by the data set if left out (`choose_bins`).
     """
-    annotations = matching.annotations
+    matching, annotations = matching.usable(), matching.annotations
     chosen = bins or choose_bins(annotations)
     characteristics = characteristics_of(matching.truth, annotations, chosen)
     return Diagnosis(

@@ -116,7 +116,8 @@ def _largest_overlap(
         index = np.arange(bounds[-1]) - np.repeat(bounds[:-1] - first[part], count[part])
         start, end = matching.start[kept[row]], matching.end[kept[row]]
         inside = np.maximum(np.minimum(end, truth.end[index]) - np.maximum(start, truth.start[index]), 0.0)
-        tiou = inside / ((truth.end[index] - truth.start[index]) + (end - start) - inside)
+        union = (truth.end[index] - truth.start[index]) + (end - start) - inside
+        tiou = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
         largest[part] = np.maximum.reduceat(tiou, bounds[:-1])
         same_largest[part] = np.maximum.reduceat(np.where(truth_label[index] == label[row], tiou, 0.0), bounds[:-1])
     return largest, same_largest >= largest

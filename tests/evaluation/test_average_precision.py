@@ -103,7 +103,7 @@ def test_bad_arguments() -> None:
         match_detections({}, truth, [0.0])
     with pytest.raises(AnnotationError, match="no segments with times"):
         match_detections({}, Annotations({"v": VideoAnnotation("v", ("x",))}))
-    with pytest.raises(AnnotationError, match="length zero"):
+    with pytest.raises(AnnotationError, match="ends after its start"):
         match_detections({}, annotations_of([("v", 3, 3, "x")]))
 
 
@@ -140,6 +140,13 @@ def test_the_authors_predictions_against_the_plain_twin(release: Path, truth: An
     ]
     expected = twin.mean_average_precision(rows, truth_rows, [0.5, 0.95])
     assert result.mAP.tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_kit_keeps_an_annotation_of_no_length(release: Path, truth: Annotations) -> None:
+    detections = read_detections(release / "valid_predictions_iteration_0001.json")
+    kept = evaluate(match_detections(detections, truth, keep_empty=True))
+    assert kept.instances.sum() == 3459
+    assert round(100 * kept.average_mAP, 2) == 19.13
 
 
 def test_published_conventions(release: Path, truth: Annotations, shared_data: Path) -> None:
