@@ -47,21 +47,21 @@ class OddSegments(NamedTuple):
     Attributes:
         kind: "reversed", "empty", "negative" (begin before 0), "beyond" (end more than 1 s, and more than 1 % of the
             duration, after the video). A segment is of the first kind that it fits.
-        count: how many.
+        number: how many.
         video, start, end: of the first.
     """
 
     kind: Kind
-    count: int
+    number: int
     video: str
     start: float
     end: float
 
     def line(self, noun: str, total: int, then: str) -> str:
         """ "2 of 9 annotations end before their start, the first in video 'v' (20 to 10 s); left out"."""
-        words = _WORDS[self.kind][self.count != 1]
+        words = _WORDS[self.kind][self.number != 1]
         return (
-            f"{self.count} of {total} {noun}s {words}, the first in video {self.video!r:.80} "
+            f"{self.number} of {total} {noun}s {words}, the first in video {self.video!r:.80} "
             f"({self.start:.10g} to {self.end:.10g} s); {then}"
         )
 
