@@ -30,8 +30,9 @@ RefineLocError Scores Segments SnippetGrid StreamingDetector VideoAnnotation ope
 read_detections write_detections
 """
 EVALUATION = """
-DEFAULT_TIOUS Calibration Diagnosis Difference Evaluation Intervals Matching OperatingPoint OperatingPoints
-at_precision at_score average_recall bootstrap calibration compare diagnose evaluate match_detections video_scores
+DEFAULT_TIOUS Calibration Diagnosis Difference Doubt Evaluation Intervals Matching OperatingPoint OperatingPoints
+at_precision at_score average_recall bootstrap calibration check_plausible compare diagnose evaluate match_detections
+video_scores
 """
 
 
