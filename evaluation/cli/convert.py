@@ -17,6 +17,7 @@ from refineloc.evaluation.formats.parquet import write_parquet
 from refineloc.evaluation.formats.reading import read_source
 from refineloc.evaluation.formats.subtitles import write_subtitles
 from refineloc.evaluation.formats.tracks import Track, to_annotations, to_detections, tracks_of_annotations
+from refineloc.evaluation.plausibility import odd_segments
 from refineloc.runtime.annotations import Annotations, read_annotations, write_annotations_csv
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.detections import write_detections
@@ -44,6 +45,7 @@ _ENDINGS: dict[Form, tuple[str, ...]] = {
     "elan": (".eaf",),
 }
 _LONGEST_NAME = 255  # bytes; the limit of the usual file systems
+_FROM_ZERO: tuple[Form, ...] = ("srt", "vtt", "elan", "label-studio")  # have no times before 0
 _ONE_VIDEO: tuple[Form, ...] = ("srt", "vtt", "elan")
 
 
@@ -160,9 +162,18 @@ def _merge(folder: Path, out: Path) -> None:
 
 def _note_losses(form: Form, out: Path, tracks: list[Track], unread_scores: int) -> None:
     """Print a line for everything in IN that the format of OUT cannot hold."""
-    empty = sum(track.left_out for track in tracks)
+    empty = [(track.video, *bounds) for track in tracks for bounds in track.left_out]
     if empty:
-        note(f"left out: {empty} detection{'s' * (empty != 1)} whose end is not after its start")
+        video, start, end = empty[0]
+        note(
+            f"left out: {len(empty)} segment{'s' * (len(empty) != 1)} that end by their start or by 0 s, the first in "
+            f"video {video!r:.80} ({start:.10g} to {end:.10g} s)"
+        )
+    durations = {track.video: track.duration_s for track in tracks}
+    for odd in odd_segments({track.video: track for track in tracks}, durations):
+        clipped = "negative" if form in _FROM_ZERO else odd.kind if form == "training" else None
+        then = "clipped to the video" if clipped == odd.kind else "kept as in IN"
+        note(f"warning: {odd.line('segment', sum(map(len, tracks)), then)}")
     if unread_scores:
         note(f"left out: the scores of {unread_scores} annotations, which have none here (detections do)")
     is_csv = out.suffix.lower() == ".csv"

@@ -23,7 +23,7 @@ class Track:
         score: float64 [n] for detections, None for annotations.
         duration_s, fps, frames, subset: None if not known.
         known_labels: the classes of the video, for annotations; some may have no segment.
-        left_out: how many detections of the file are missing here because they end before or at their start.
+        left_out: start and end of the file's segments that are missing here: they end by their start, or by 0 s.
     """
 
     video: str
@@ -36,7 +36,7 @@ class Track:
     frames: int | None = None
     subset: str | None = None
     known_labels: tuple[str, ...] = ()
-    left_out: int = 0
+    left_out: tuple[tuple[float, float], ...] = ()
 
     def __len__(self) -> int:
         return len(self.start)
@@ -55,19 +55,25 @@ class Track:
         """The segments in order of start, then end."""
         return self.take(np.lexsort((self.end, self.start)))
 
+    def without_empty(self) -> "Track":
+        """Only the segments that end after their start and after 0 s: other formats have no others."""
+        kept = self.end > np.maximum(self.start, 0.0)
+        if kept.all():
+            return self
+        left_out = zip(self.start[~kept].tolist(), self.end[~kept].tolist(), strict=True)
+        return replace(self.take(np.flatnonzero(kept)), left_out=tuple(left_out))
+
 
 def tracks_of_detections(detections: Mapping[str, Detections]) -> list[Track]:
-    """One track for each video, without detections whose end is not after their start: other formats have none."""
-    tracks = []
-    for name, video in detections.items():
-        kept = np.flatnonzero(video.end > video.start)
-        track = Track(name, video.start, video.end, tuple(video.label.tolist()), video.score)
-        tracks.append(replace(track.take(kept), left_out=len(track) - len(kept)))
-    return tracks
+    """One track for each video, without segments that last no time (see `Track.left_out`)."""
+    return [
+        Track(name, video.start, video.end, tuple(video.label.tolist()), video.score).without_empty()
+        for name, video in detections.items()
+    ]
 
 
 def tracks_of_annotations(annotations: Mapping[str, VideoAnnotation]) -> list[Track]:
-    """One track for each video."""
+    """One track for each video, without segments that last no time (see `Track.left_out`)."""
     return [
         Track(
             video.name,
@@ -79,7 +85,7 @@ def tracks_of_annotations(annotations: Mapping[str, VideoAnnotation]) -> list[Tr
             frames=video.frames,
             subset=video.subset,
             known_labels=video.labels,
-        )
+        ).without_empty()
         for video in annotations.values()
     ]
 

@@ -185,7 +185,7 @@ def test_what_a_format_cannot_hold_is_told(here: Path, run: Run) -> None:
         " d": [{"label": "x", "score": 1, "segment": [1, 2]}],
     }
     (here / "odd.json").write_text(json.dumps({"results": results}))
-    bad = "left out: 2 detections whose end is not after its start"
+    bad = "left out: 2 segments that end by their start or by 0 s, the first in video 'a' (4 to 4 s)"
     assert told(run, "odd.json", "o.csv") == [
         bad,
         "left out: 2 of 4 videos without a segment, as the file has a row a segment; the first is 'b'",
@@ -222,6 +222,35 @@ def test_what_annotations_lose_is_told(here: Path, run: Run) -> None:
         "left out: 2 labels without times, which srt has no place for",
         f"subs/*.srt: {summary} (srt)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "negative", "beyond"),
+    [
+        ("o.csv", "kept as in IN", "kept as in IN"),
+        ("o.srt", "clipped to the video", "kept as in IN"),
+        ("o.eaf", "clipped to the video", "kept as in IN"),
+        ("training", "clipped to the video", "clipped to the video"),
+    ],
+)
+def test_odd_annotations_are_told(here: Path, run: Run, name: str, negative: str, beyond: str) -> None:
+    bounds = [[20, 10], [10, -1], [7, 7], [-9, -2], [-1, 5], [50, 90], [100, 110]]
+    entry = {"duration": 60, "fps": 25, "annotations": [{"label": "run", "segment": each} for each in bounds]}
+    (here / "odd.json").write_text(json.dumps({"database": {"a": entry}}))
+    out = ["o.json", "--to", "training"] if name == "training" else [name]
+    *lines, _ = told(run, "odd.json", *out)
+    assert lines == [
+        "left out: 4 segments that end by their start or by 0 s, the first in video 'a' (20 to 10 s)",
+        f"warning: 1 of 3 segments begins before 0 s, the first in video 'a' (-1 to 5 s); {negative}",
+        f"warning: 2 of 3 segments end past their video's end, the first in video 'a' (50 to 90 s); {beyond}",
+    ]
+    if name == "training":
+        kept = json.loads((here / "o.json").read_text())["database"]["a"]["annotations"]
+        assert [annotation["segment"] for annotation in kept] == [[0, 5], [50, 60]]
+    if name == "o.srt":
+        assert (here / name).read_text().count("-->") == 3
+    if name == "o.csv":
+        assert read_annotations(here / name)["a"].start.tolist() == [-1, 50, 100]
 
 
 def test_training_data_is_read_back_as_annotations(here: Path, run: Run) -> None:

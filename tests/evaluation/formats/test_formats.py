@@ -278,7 +278,7 @@ def test_tracks_tell_detections_from_annotations(tmp_path: Path, shared_data: Pa
     (tmp_path / "found.csv").write_text("video-name,t-start,t-end,label,score\na,0,1,x,0.5\na,3,3,x,0.5\n")
     (video,) = read_source(tmp_path / "found.csv").tracks
     assert video.score is not None
-    assert (len(video), video.left_out) == (1, 1)  # what lasts no time is left out
+    assert (len(video), len(video.left_out)) == (1, 1)  # what lasts no time is left out
     with pytest.raises(InputError, match="no such file"):
         read_source(tmp_path / "absent.json")
     with pytest.raises(InputError, match="a folder without W-TALC's"):
