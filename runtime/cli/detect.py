@@ -262,7 +262,7 @@ def _detect(run: _Run, work: DetectionWork, blocks: list[Block], workers: int) -
         note(f"{run.folder}: goes on after {run.done} of {total} videos")
     began = time.perf_counter()
     steps = run_blocks(work, remaining, workers=workers)
-    with progress("detecting", count, "videos") as advance:
+    with progress("detecting", count, "videos") as advance, contextlib.closing(steps):
         for step in steps:
             advance(step.videos)
             errors = {name: error for name, error in step.written if error}

@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ from refineloc.runtime.locks import try_lock
 __all__ = ["Merged", "check_job", "damaged", "done", "holds_parts", "locked", "merge", "remove_parts", "write_part"]
 
 _NAME = re.compile(r"part-[0-9]{5,}\.jsonl")
+_LOCK = ".lock"
+_SHOWN = 20  # ranges of missing parts in a message
 
 
 class Merged(NamedTuple):
@@ -75,28 +77,22 @@ def done(block: Block, work: Work) -> bool:
     return values == list(block.names)
 
 
-def check_job(folder: Path, block: Block) -> int:
-    """Check that all parts of a folder are of the job of a block; gives how many there are.
+def check_job(folder: Path, block: Block) -> None:
+    """Check that all parts of a folder are of the job of a block.
 
     Damaged ones are left out: their blocks are done again.
 
     Raises:
         InputError: a part is of a job with other inputs, settings or shards.
     """
-    count = 0
     for path in _parts(folder):
-        try:
+        head = None
+        with contextlib.suppress(InputError):
             head = _head(path)
-        except InputError:
-            continue
-        if head is None:
-            continue
-        if other := _difference(head, block.head):
+        if head is not None and (other := _difference(head, block.head)):
             raise InputError(
                 f"{path}: is of a run that was given something else ({other}); remove {folder} to begin anew"
             )
-        count += 1
-    return count
 
 
 def holds_parts(folder: Path) -> bool:
@@ -119,10 +115,10 @@ def merge(folder: Path) -> Merged:
     for other, its_head in parts.items():
         if difference := _difference(its_head, head):
             raise InputError(f"{other} and {path} are of runs that were given something else ({difference})")
-    missing = sorted({*range(1, head["parts"] + 1)} - {its_head["part"] for its_head in parts.values()})
+    missing = {*range(1, head["parts"] + 1)} - {its_head["part"] for its_head in parts.values()}
     if missing:
         each = head["parts"] // head["shards"]
-        shards = sorted({-(-number // each) for number in missing})
+        shards = {-(-number // each) for number in missing}
         again = (
             f"run shards {_ranges(shards)} of {head['shards']} again" if head["shards"] > 1 else "the run did not end"
         )
@@ -137,7 +133,7 @@ def damaged(where: str) -> InputError:
 
 def remove_parts(folder: Path) -> None:
     """Remove all parts, what a kill left of one, and the folder; what else lies in it stays, and the folder with it."""
-    for path in (*_parts(folder), *folder.glob(f"{TEMPORARY}*")):
+    for path in (*_parts(folder), *folder.glob(f"{TEMPORARY}*"), folder / _LOCK):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
@@ -145,33 +141,32 @@ def remove_parts(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes of this machine out of a folder; it ends with this process, however that ends.
+    """Keep other processes out of a folder; it ends with this process, however that ends.
 
     Raises:
         InputError: another process has it.
     """
-    if os.name == "nt":  # which opens no folders
+    if os.name == "nt":  # which has no such locks, and removes no file that is open
         yield
         return
     busy = InputError(f"{folder}: another run is writing it; wait for that, or give another output")
+    path = folder / _LOCK
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        file = path.open("ab")
     except FileNotFoundError:  # the other run has just ended and removed it
         raise busy from None
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be read: {reason(error)}") from error
-    try:
-        if not try_lock(descriptor):
+        raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
+    with file:
+        if not try_lock(file.fileno()):
             raise busy
         try:
-            same = os.path.samestat(os.fstat(descriptor), os.stat(folder))
+            same = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
         except FileNotFoundError:
             same = False
         if not same:
             raise busy
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -250,8 +245,10 @@ def _value(line: bytes, where: str) -> Any:
         raise damaged(where) from error
 
 
-def _ranges(numbers: Sequence[int]) -> str:
-    """`5, 9-12` for sorted whole numbers."""
-    begins = [number for number in numbers if number - 1 not in numbers]
-    ends = [number for number in numbers if number + 1 not in numbers]
-    return ", ".join(f"{a}-{b}" if a < b else f"{a}" for a, b in zip(begins, ends, strict=True))
+def _ranges(numbers: Collection[int]) -> str:
+    """`5, 9-12` for whole numbers; the first ranges, where there are many."""
+    known = set(numbers)
+    begins = sorted(number for number in known if number - 1 not in known)
+    ends = sorted(number for number in known if number + 1 not in known)
+    ranges = [f"{begin}-{end}" if begin < end else f"{begin}" for begin, end in zip(begins, ends, strict=True)]
+    return ", ".join(ranges if len(ranges) <= _SHOWN else [*ranges[:_SHOWN], "..."])

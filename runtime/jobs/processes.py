@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -38,7 +38,7 @@ def start_process(target: Callable[..., None], *arguments: Any, name: str | None
     return process
 
 
-def in_processes(work: Work, blocks: Sequence[Block], workers: int) -> Iterator[Step]:
+def in_processes(work: Work, blocks: Sequence[Block], workers: int) -> Generator[Step]:
     """Give each process a block, and the next one when that is done (see `run_blocks`).
 
     The block of a process that ended goes to another.

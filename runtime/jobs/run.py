@@ -1,6 +1,6 @@
 """Doing the blocks of a job, in this process or in some of its own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from refineloc.runtime.jobs.blocks import Block, Step, Work
 from refineloc.runtime.jobs.parts import write_part
@@ -8,13 +8,15 @@ from refineloc.runtime.jobs.parts import write_part
 __all__ = ["run_blocks"]
 
 
-def run_blocks(work: Work, blocks: Sequence[Block], *, workers: int = 1) -> Iterator[Step]:
+def run_blocks(work: Work, blocks: Sequence[Block], *, workers: int = 1) -> Generator[Step]:
     """Do blocks, and write their parts.
 
     Args:
         work: what is done.
         blocks: those that are not done yet.
         workers: processes; with 1 this one works.
+
+    Closing the iterator early ends the processes.
 
     Yields:
         A step when a part is written; of this process also for each video.

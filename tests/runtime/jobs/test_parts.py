@@ -104,7 +104,7 @@ def test_a_part_that_lost_its_end_is_done_again(tmp_path: Path) -> None:
         assert not done(block, WORK)
         with pytest.raises(InputError, match="is damaged; remove the file"):
             values(tmp_path)
-    assert check_job(tmp_path, block) == 1
+    check_job(tmp_path, block)  # of no other job
     write([block])
     assert block.part.read_bytes() == content
 
@@ -182,6 +182,23 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
     for number in (1, 5, 6):
         (tmp_path / f"part-0000{number}.jsonl").unlink()
     with pytest.raises(InputError, match=r"parts 1, 5-6 of 6 are missing; run shards 1, 3 of 3 again$"):
+        merge(tmp_path)
+
+
+def test_a_message_of_missing_parts_is_short_however_many_there_are(tmp_path: Path) -> None:
+    write(job(tmp_path, shards=100, shard=1))
+    for number in range(2, 100, 2):
+        write(job(tmp_path, shards=100, shard=number))
+    with pytest.raises(InputError, match=r"parts 3, 5, .*, 41, \.\.\. of 100 are missing; run shards 3, "):
+        merge(tmp_path)
+    for path in tmp_path.glob("part-000[1-9]*"):
+        path.unlink()
+    (path, *others) = sorted(tmp_path.glob("part-*"))
+    for other in others:
+        other.unlink()
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps({**json.loads(head), "parts": 10**6, "shards": 10**6}), *rows]))
+    with pytest.raises(InputError, match=r"parts 2-1000000 of 1000000 are missing"):
         merge(tmp_path)
 
 
