@@ -35,12 +35,12 @@ LINES = [
     "refineloc-report d.csv --truth t.csv --timeline v LONG.png",
     "refineloc-report d.csv --truth t.csv --timeline v o.png --model m.onnx --features LONG",
     "refineloc-synth LONG",
-    "refineloc-train LONG t.csv --val-features f --val-labels t.csv",
+    "refineloc-train LONG t.csv --val-features f --val-labels t.csv --allow-leaks",
     "refineloc-train f LONG --val-features f --val-labels t.csv",
     "refineloc-train f t.csv --val-features f --val-labels t.csv --config LONG",
-    "refineloc-train f t.csv --val-features f --val-labels t.csv --run LONG",
-    "refineloc-train f t.csv --val-features f --val-labels t.csv --run LONG --resume",
-    "refineloc-train f t.csv --val-features f --val-labels t.csv --run LONG --study generators-beta",
+    "refineloc-train f t.csv --val-features f --val-labels t.csv --allow-leaks --run LONG",
+    "refineloc-train f t.csv --val-features f --val-labels t.csv --allow-leaks --run LONG --resume",
+    "refineloc-train f t.csv --val-features f --val-labels t.csv --allow-leaks --run LONG --study generators-beta",
 ]
 
 
