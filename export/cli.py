@@ -19,6 +19,14 @@ __all__ = ["main"]
 app = new_app("refineloc-export")
 
 
+# Of the options in the help.
+GROUPS = {
+    "What to export": ("iteration", "single", "checkpoint", "classes", "preset"),
+    "The file": ("out", "precision"),
+    "Comparison with the trained model": ("features", "labels", "allow_loss"),
+}
+
+
 @app.command()
 def export(
     run: Annotated[
@@ -144,7 +152,7 @@ def _streaming_line(comparison: "RuleComparison") -> str:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    run_app(app, {"preset": "--preset NAME", "allow_loss": "--allow-loss"})
+    run_app(app, {"preset": "--preset NAME", "allow_loss": "--allow-loss"}, groups=GROUPS)
 
 
 if __name__ == "__main__":

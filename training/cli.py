@@ -23,6 +23,18 @@ app = new_app("refineloc-train")
 _LINE = "training needs the train extra: pip install 'refineloc[train]'"
 
 
+# Of the options in the help.
+GROUPS = {
+    "Data": (),
+    "Settings": (
+        "preset", "config", "assignments", "profile", "base", "generator", "iterations", "epochs", "seed",
+        "show_config",
+    ),
+    "The run": ("run", "resume", "device", "memory"),
+    "Studies": ("study", "betas", "seeds", "jobs"),
+}  # fmt: skip
+
+
 @app.command()
 def train(
     features: Annotated[Path | None, typer.Argument(help="Training features: HDF5 file or folder.")] = None,
@@ -53,7 +65,12 @@ def train(
         typer.Option(help="The paper's rules, or the released code's; release-... presets imply release."),
     ] = None,
     base: Annotated[str | None, typer.Option(help="Base model: refineloc, wtalc, basnet.")] = None,
-    generator: Annotated[str | None, typer.Option(help="Pseudo-label generator.")] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            help="Of pseudo labels: segment, attention, class-activation, uniform, distribution-aware, fused, oracle."
+        ),
+    ] = None,
     iterations: Annotated[int | None, typer.Option(help="Models to train: M_0 .. M_(N-1).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs an iteration.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
@@ -262,6 +279,7 @@ def main() -> NoReturn:
             "val_subset": "--val-subset NAME",
             "settings": "--show-config prints a file to begin with",
         },
+        groups=GROUPS,
     )
 
 

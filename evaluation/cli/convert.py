@@ -49,6 +49,13 @@ _FROM_ZERO: tuple[Form, ...] = ("srt", "vtt", "elan", "label-studio")  # have no
 _ONE_VIDEO: tuple[Form, ...] = ("srt", "vtt", "elan")
 
 
+# Of the options in the help.
+GROUPS = {
+    "What to convert": ("to", "video", "subset", "min_score", "cap", "known_labels"),
+    "What the files do not say": ("videos", "fps", "classes", "validation", "media"),
+}
+
+
 @app.command()
 def convert(
     source: Annotated[
@@ -354,7 +361,7 @@ def main() -> NoReturn:
         "subset": "--subset",
         "allow_pickle": "--allow-pickle",
     }
-    run_app(app, options)
+    run_app(app, options, groups=GROUPS)
 
 
 if __name__ == "__main__":

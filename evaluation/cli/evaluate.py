@@ -43,6 +43,15 @@ __all__ = ["main"]
 app = new_app("refineloc-eval")
 
 
+# Of the options in the help.
+GROUPS = {
+    "What counts": ("tiou", "subset", "drop_repeated", "interpolation", "ambiguous", "ambiguous_rule"),
+    "Differences and intervals": ("others", "bootstrap", "seed"),
+    "Further measures": ("recall", "min_score", "precision", "calibration"),
+    "Output": ("per_class", "json_out"),
+}
+
+
 @app.command()
 def evaluate_command(
     detections: Annotated[Path, typer.Argument(help="Detections: ActivityNet JSON, CSV or JSON lines.")],
@@ -278,7 +287,7 @@ def main() -> NoReturn:
     """Entry point of the console script."""
     # Nothing here has cycles, and looking for some among the values of a large file takes a tenth of the time.
     gc.disable()
-    run_app(app, {"subset": "--subset"})
+    run_app(app, {"subset": "--subset"}, groups=GROUPS)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,14 @@ app = new_app("refineloc-report")
 ByVideo = Mapping[str, Detections]
 
 
+# Of the options in the help.
+GROUPS = {
+    "What to make": ("out", "diagnosis", "timeline"),
+    "Ground truth": ("truth", "subset", "tiou", "drop_repeated", "bins", "bootstrap", "seed"),
+    "Shown beside": ("model", "features", "fps", "films"),
+}
+
+
 @app.command()
 def report_command(
     detections: Annotated[
@@ -250,7 +258,7 @@ def _file_name(name: str) -> str:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    run_app(app, {"subset": "--subset"})
+    run_app(app, {"subset": "--subset"}, groups=GROUPS)
 
 
 if __name__ == "__main__":

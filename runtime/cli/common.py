@@ -1,13 +1,14 @@
 """Shared by the command-line programs: errors as one line with exit code 2, and progress on a terminal only."""
 
 import contextlib
+import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
 from types import MappingProxyType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -16,23 +17,46 @@ from refineloc.runtime.cli.streams import end_of_output, prepare_streams, visibl
 from refineloc.runtime.errors import RefineLocError
 from refineloc.runtime.files import reason
 
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+
 __all__ = [
     "VersionOption", "fail", "new_app", "note", "notes_to", "parse_numbers", "progress", "run_app", "run_main",
+    "time_left",
 ]  # fmt: skip
 
 
 def new_app(name: str) -> typer.Typer:
-    """A typer application for one program: no rich tracebacks, no completion options."""
-    return typer.Typer(name=name, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    """A typer application for one program: plain help, no rich tracebacks."""
+    return typer.Typer(name=name, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-def run_app(app: typer.Typer, options: Mapping[str, str] = MappingProxyType({})) -> NoReturn:
-    """Run a program whose command line typer declares (see `run_main`)."""
-    command = app.registered_commands[0].callback
-    arguments = plain_arguments(command, sys.argv[1:]) if command else None
+def run_app(
+    app: typer.Typer,
+    options: Mapping[str, str] = MappingProxyType({}),
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> NoReturn:
+    """Run a program whose command line typer declares (see `run_main`).
+
+    Args:
+        app: with one command.
+        options: see `run_main`.
+        groups: of the options in the help, see `runtime/cli/help.py`.
+    """
+    (declared,) = app.registered_commands
+    command = declared.callback
+    name = app.info.name or ""
+    # A shell that completes a line asks with this variable, and no arguments.
+    completing = f"_{name}_complete".replace("-", "_").upper() in os.environ
+    arguments = plain_arguments(command, sys.argv[1:]) if command and not completing else None
     if command and arguments is not None:
         run_main(partial(command, **arguments), options)
-    run_main(partial(app, standalone_mode=True, prog_name=app.info.name), options)
+
+    from refineloc.runtime.cli.help import grouped
+
+    declared.cls = grouped(groups)
+    declared.context_settings = {"help_option_names": ["-h", "--help"]}
+    run_main(partial(app, standalone_mode=True, prog_name=name), options)
 
 
 def run_main(main: Callable[[], None], options: Mapping[str, str] = MappingProxyType({})) -> NoReturn:
@@ -116,14 +140,14 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
         return
     # Imported here, as a program without a terminal does not need it.
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(f"{unit}  {{task.fields[rate]}}"),
-        TimeRemainingColumn(),
+        *time_left(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total, rate="")
@@ -134,6 +158,13 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
             bar.update(task, rate=f"{speed:.0f}/s" if speed else "")
 
         yield advance
+
+
+def time_left() -> "tuple[ProgressColumn, ProgressColumn]":
+    """The clock of every progress bar: the time that is left."""
+    from rich.progress import TextColumn, TimeRemainingColumn
+
+    return TimeRemainingColumn(), TextColumn("left")
 
 
 def parse_numbers(text: str) -> list[float]:

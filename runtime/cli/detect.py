@@ -81,6 +81,14 @@ def _parsed(setting: Setting, value: Any) -> Any:
     return value
 
 
+# Of the options in the help.
+GROUPS = {
+    "Videos": ("fps", "stride_frames", "videos", "video_labels", "allow_missing", "leave_out", "untrusted"),
+    "The run": ("model", "out", "resume", "provider", "threads", "batch_snippets", "engine_cache"),
+    "Rules of detection": (),
+}
+
+
 @app.command()
 @_with_settings
 def detect(
@@ -436,7 +444,7 @@ def main() -> NoReturn:
     """Entry point of the console script."""
     options = {"fps": "--fps X or --videos LABELS.csv", "allow_missing": "--allow-missing", "labels": "--video-labels"}
     options |= {"stride_frames": "--stride-frames N"}
-    run_app(app, options)
+    run_app(app, options, groups=GROUPS)
 
 
 if __name__ == "__main__":
