@@ -6,28 +6,27 @@ Iterations and epochs have the numbers that they have in the files: from 0 on.
 import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
-from refineloc.runtime.cli.common import note
+from refineloc.runtime.cli.common import note, time_left
 from refineloc.runtime.errors import OutputError
 from refineloc.runtime.files import writing
 from refineloc.training.run.choice import choose
 from refineloc.training.run.files import Run, best_iteration
 from refineloc.training.run.memory import RunInMemory
 
-__all__ = ["RunReporter", "Silent", "epoch_fields", "in_notebook", "iterations_table"]
+__all__ = ["RunReporter", "Silent", "epoch_texts", "in_notebook", "iterations_table"]
 
-_FIELDS = ("iteration", "epoch", "train", "validation", "mAP")  # columns of the live display
-_WIDE = 110  # characters of a terminal that has room for whole words and a bar
-_PARTS = 80  # for the parts of a loss
-_BAR = 16  # of the bar
+_SPLITS = {"train": "train", "val": "validation"}  # as they are named on a terminal, and in metrics.jsonl
+_BAR, _BESIDE = 40, 52  # characters of the bar, at most, and of what stands beside it
 
 
 def in_notebook() -> bool:
@@ -74,16 +73,18 @@ class RunReporter:
             with writing(self._folder):
                 self._writer = SummaryWriter(str(self._folder))
         self._console = console or Console(stderr=True)
-        self._progress: Progress | None = None
+        self._progress: _Live | None = None
+        self._mAP = ""  # of the last epoch that has it
         self._line: _Line | None = None
         self._show = show
         if show and console is None and in_notebook():
             self._line = _Line(self._iterations * self._models * self._epochs, run.epochs_behind)
         elif show and (self._console.is_terminal if console else sys.stderr.isatty()):
-            self._progress = Progress(*_columns(self._console.width), console=self._console, transient=True)
-            begins: Mapping[str, Any] = dict.fromkeys(_FIELDS, "") | {"iteration": "begins"}
+            bar = BarColumn(min(max(self._console.width - _BESIDE, 8), _BAR))
+            columns = (TextColumn("{task.fields[place]}", markup=False), bar, *time_left())
+            self._progress = _Live(*columns, console=self._console, transient=True)
             total = self._iterations * self._models * self._epochs
-            self._task = self._progress.add_task("", total=total, completed=run.epochs_behind, **begins)
+            self._task = self._progress.add_task("", total=total, completed=run.epochs_behind, place="begins")
 
     def __enter__(self) -> "RunReporter":
         if self._progress:
@@ -107,11 +108,17 @@ class RunReporter:
         if not (self._progress or self._line):
             return
         last = {"iteration": self._iterations - 1, "member": self._models - 1, "epoch": self._epochs - 1}
+        if "average_mAP" in record:
+            self._mAP = f" mAP {100 * record['average_mAP']:.1f} %"
+        elif not record["epoch"]:
+            self._mAP = ""
+        width = self._console.width if self._progress else 0
+        place, losses = epoch_texts(record, last, width - len(self._mAP))
         if self._line:
-            self._line.show(epoch_fields(record, last, _PARTS))
+            self._line.show(f"{place}  {losses}{self._mAP}")
         elif self._progress:
-            fields: Mapping[str, Any] = epoch_fields(record, last, self._console.width)
-            self._progress.update(self._task, advance=1, **fields)
+            self._progress.losses = losses + self._mAP
+            self._progress.update(self._task, advance=1, place=place)
 
     def iteration(self, record: Mapping[str, Any]) -> None:
         """After each iteration."""
@@ -168,11 +175,10 @@ class _Line:
         self._began, self._trained = time.perf_counter(), 0
         self._length = 0
 
-    def show(self, fields: Mapping[str, str]) -> None:
+    def show(self, text: str) -> None:
         self._trained += 1
         left = (time.perf_counter() - self._began) / self._trained * max(self._left - self._trained, 0)
-        text = "  ".join([*filter(None, fields.values()), f"{int(left) // 60}:{int(left) % 60:02} left"])
-        self._write(text)
+        self._write(f"{text}  {int(left) // 60}:{int(left) % 60:02} left")
 
     def clear(self) -> None:
         """Leave an empty line, for what is printed next."""
@@ -184,12 +190,15 @@ class _Line:
         self._length = len(text)
 
 
-def _columns(width: int) -> list[ProgressColumn]:
-    """The columns of the live display, for a terminal of so many characters; the clock is the time left."""
-    columns: list[ProgressColumn] = [TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in _FIELDS]
-    if width >= _WIDE:
-        return [*columns, BarColumn(_BAR), TimeRemainingColumn(), TextColumn("left")]
-    return [*columns, TimeRemainingColumn()]
+class _Live(Progress):
+    """The bar, and below it the losses."""
+
+    losses = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.losses:
+            yield Text(self.losses, no_wrap=True, overflow="ellipsis")
 
 
 def _epoch_text(record: Mapping[str, Any]) -> str:
@@ -198,35 +207,26 @@ def _epoch_text(record: Mapping[str, Any]) -> str:
     return f"(mean of {len(members)} models)" if members else f"at epoch {record['best_epoch']}"
 
 
-def epoch_fields(record: Mapping[str, Any], last: Mapping[str, int], width: int) -> dict[str, str]:
-    """What the live display's columns say of an epoch. mAP stays from the last epoch that has it.
+def epoch_texts(record: Mapping[str, Any], last: Mapping[str, int], width: int) -> tuple[str, str]:
+    """Where the training is, and its losses; with their parts, the video loss and the pseudo loss (without β).
 
     Args:
         record: its line of metrics.jsonl.
         last: numbers of the last iteration, member and epoch that are planned.
-        width: of the terminal, in characters.
+        width: characters that the losses may have; the parts are left out where there is no room for them.
     """
-    names = {} if width >= _WIDE else {"iteration": "it", "member": "m", "epoch": "ep"}
-    numbers = {
-        name: f"{names.get(name, name)} {record[name]}/{number}" for name, number in last.items() if name in record
-    }
-    fields = {
-        "iteration": " ".join(numbers[name] for name in ("iteration", "member") if name in numbers),
-        "epoch": numbers["epoch"],
-        "train": f"loss {_loss_text(record, 'train', parts=width >= _PARTS)}",
-        "validation": f"val {_loss_text(record, 'validation', parts=width >= _PARTS)}",
-    }
-    if "average_mAP" in record:
-        return fields | {"mAP": f"mAP {100 * record['average_mAP']:.1f} %"}
-    return fields if record["epoch"] else fields | {"mAP": ""}
-
-
-def _loss_text(record: Mapping[str, Any], split: str, *, parts: bool) -> str:
-    """The loss; with `parts` also what it is made of, in brackets: video loss and pseudo loss (without β)."""
-    text = f"{record[f'{split}_loss']:.2f}"
-    if parts and f"{split}_pseudo_loss" in record:
-        text += f" ({record[f'{split}_video_loss']:.2f} {record[f'{split}_pseudo_loss']:.2f})"
-    return text
+    place = " ".join(f"{name} {record[name]}/{number}" for name, number in last.items() if name in record)
+    whole = [f"{name} loss {record[f'{split}_loss']:.2f}" for name, split in _SPLITS.items()]
+    if "train_pseudo_loss" not in record:
+        return place, " ".join(whole)
+    parts = [
+        f"{name} {record[f'{split}_loss']:.2f}"
+        f" (video {record[f'{split}_video_loss']:.2f} pseudo {record[f'{split}_pseudo_loss']:.2f})"
+        for name, split in _SPLITS.items()
+    ]
+    return place, next(
+        (text for text in ("loss: " + " ".join(parts), " ".join(parts)) if len(text) <= width), " ".join(whole)
+    )
 
 
 def iterations_table(records: Sequence[Mapping[str, Any]], best_name: str = "--iter best") -> Table:

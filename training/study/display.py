@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from refineloc.runtime.cli.common import time_left
 from refineloc.training.run.files import count_epochs, read_records
 from refineloc.training.study.jobs import Ended, Job
 
@@ -25,7 +26,7 @@ def show(steps: Iterable[tuple[list[Job], list[Ended]]], total: int, done: int =
         The names of the jobs that failed, and why.
     """
     failed: dict[str, str] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *time_left())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bars:
         whole = bars.add_task("runs", total=total, completed=done)

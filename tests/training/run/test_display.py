@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from refineloc.runtime.errors import OutputError
 from refineloc.training.data.record import DataRecord
-from refineloc.training.run.display import RunReporter, epoch_fields, iterations_table
+from refineloc.training.run.display import RunReporter, epoch_texts, iterations_table
 from refineloc.training.run.files import Run
 from refineloc.training.settings.config import resolve
 
@@ -81,34 +81,57 @@ def test_the_live_display_fits_the_terminal(run: Run, width: int) -> None:
     with RunReporter(run, console) as reporter:
         reporter.epoch({**EPOCH, "iteration": 9, "epoch": 98})
         assert reporter._progress is not None
-        (line,) = Console(width=width).render_lines(reporter._progress.get_renderable())
-        text = "".join(part.text for part in line)
+        reporter._progress.update(reporter._task, completed=600)
+        lines = Console(width=width).render_lines(reporter._progress.get_renderable())
+        texts = ["".join(part.text for part in line) for line in lines]
         reporter.iteration(record(9))
-    assert "…" not in text
-    assert "9/11" in text
-    assert "98/99" in text
-    assert "2.50" in text
-    assert "mAP 50.0 %" in text
-    assert ("(2.25 0.06)" in text) == (width >= 80)
+    bar, losses = texts
+    assert "…" not in bar + losses
+    assert bar.startswith("iteration 9/11 epoch 98/99 ━")
+    assert bar.rstrip().endswith("left")  # the one clock
+    assert ("(video 2.25 pseudo 0.06)" in losses) == (width >= 80)
+    assert "val" in losses
+    assert "2.50" in losses
+    assert "mAP 50.0 %" in losses
     assert "iteration 9: validation loss 12.3456" in shown.getvalue()
 
 
-def test_the_columns_of_an_epoch_without_pseudo_labels() -> None:
+def test_the_bar_of_an_ensemble_fits_too(run: Run) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=60, color_system=None)
+    with RunReporter(run, console) as reporter:
+        reporter.epoch({**EPOCH, "iteration": 9, "member": 0, "epoch": 98})
+        assert reporter._progress is not None
+        reporter._progress.update(reporter._task, completed=600)
+        lines = Console(width=60).render_lines(reporter._progress.get_renderable())
+    texts = ["".join(part.text for part in line) for line in lines]
+    assert len(texts) == 2
+    assert texts[0].startswith("iteration 9/11 member 0/0 epoch 98/99 ━")
+    assert "left" in texts[0]
+    assert "…" not in "".join(texts)
+
+
+def test_losses_have_names_and_parts_where_there_is_room() -> None:
+    assert epoch_texts(EPOCH, LAST, 120) == (
+        "iteration 1/3 epoch 0/49",
+        "loss: train 1.50 (video 1.25 pseudo 0.12) val 2.50 (video 2.25 pseudo 0.06)",
+    )
+    assert epoch_texts(EPOCH, LAST, 69)[1] == "train 1.50 (video 1.25 pseudo 0.12) val 2.50 (video 2.25 pseudo 0.06)"
+    assert epoch_texts(EPOCH, LAST, 68)[1] == "train loss 1.50 val loss 2.50"
     first = {name: value for name, value in EPOCH.items() if "_pseudo" not in name and "_video" not in name}
-    first["iteration"] = 0
-    words = {"iteration": "iteration 0/3", "epoch": "epoch 0/49", "train": "loss 1.50", "validation": "val 2.50"}
-    assert epoch_fields(first, LAST, 120) == words | {"mAP": "mAP 50.0 %"}
-    assert epoch_fields(first, LAST, 80)["epoch"] == "ep 0/49"
-    # mAP is that of the last epoch that was evaluated, not of the iteration before.
-    del first["average_mAP"]
-    assert epoch_fields(first, LAST, 120)["mAP"] == ""
-    assert "mAP" not in epoch_fields(first | {"epoch": 1}, LAST, 120)
+    assert epoch_texts(first, LAST, 120)[1] == "train loss 1.50 val loss 2.50"
+    assert epoch_texts(EPOCH | {"iteration": 2, "member": 1}, LAST, 80)[0] == "iteration 2/3 member 1/3 epoch 0/49"
 
 
-def test_the_columns_of_an_ensemble() -> None:
-    member = EPOCH | {"iteration": 2, "member": 1}
-    assert epoch_fields(member, LAST, 120)["iteration"] == "iteration 2/3 member 1/3"
-    assert epoch_fields(member, LAST, 80)["iteration"] == "it 2/3 m 1/3"
+def test_mAP_is_that_of_the_last_epoch_that_has_it_and_not_of_the_iteration_before(run: Run) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    without = {name: value for name, value in EPOCH.items() if name != "average_mAP"}
+    with RunReporter(run, console) as reporter:
+        assert reporter._progress is not None
+        shown = []
+        for epoch in (EPOCH, without | {"epoch": 1}, without | {"iteration": 2}):
+            reporter.epoch(epoch)
+            shown.append("mAP 50.0 %" in reporter._progress.losses)
+    assert shown == [True, True, False]
 
 
 def printed(records: list[dict[str, Any]], width: int = 80) -> str:
