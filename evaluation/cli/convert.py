@@ -51,7 +51,7 @@ _ONE_VIDEO: tuple[Form, ...] = ("srt", "vtt", "elan")
 
 # Of the options in the help.
 GROUPS = {
-    "What to convert": ("to", "video", "subset", "min_score", "cap", "known_labels"),
+    "What to convert": (),
     "What the files do not say": ("videos", "fps", "classes", "validation", "media"),
 }
 

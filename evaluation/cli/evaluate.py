@@ -45,7 +45,7 @@ app = new_app("refineloc-eval")
 
 # Of the options in the help.
 GROUPS = {
-    "What counts": ("tiou", "subset", "drop_repeated", "interpolation", "ambiguous", "ambiguous_rule"),
+    "What counts": (),
     "Differences and intervals": ("others", "bootstrap", "seed"),
     "Further measures": ("recall", "min_score", "precision", "calibration"),
     "Output": ("per_class", "json_out"),

@@ -43,7 +43,7 @@ ByVideo = Mapping[str, Detections]
 # Of the options in the help.
 GROUPS = {
     "What to make": ("out", "diagnosis", "timeline"),
-    "Ground truth": ("truth", "subset", "tiou", "drop_repeated", "bins", "bootstrap", "seed"),
+    "Ground truth": (),
     "Shown beside": ("model", "features", "fps", "films"),
 }
 
