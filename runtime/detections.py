@@ -2,18 +2,20 @@
 
 import csv
 import json
+import operator
 import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import DetectionError, InputError
+from refineloc.runtime.errors import DetectionError, InputError, MissingExtraError
 from refineloc.runtime.files import atomic_write, is_folder, output_ending
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.values import Segments
@@ -51,6 +53,9 @@ class Detection(NamedTuple):
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
     """The detections of one video, as arrays; iterating gives `Detection` records.
+
+    `detections[0]` is one record. A slice, an array of indices or a mask gives those detections:
+    `detections[detections.score >= 0.5]`.
 
     Attributes:
         start, end: seconds, float64 [n].
@@ -90,6 +95,35 @@ class Detections:
         for start, end, index, score in zip(*columns, strict=True):
             yield Detection(start, end, self.classes[index], score)
 
+    @overload
+    def __getitem__(self, key: int | np.integer[Any]) -> Detection: ...
+    @overload
+    def __getitem__(self, key: slice | npt.NDArray[Any] | list[Any]) -> "Detections": ...
+    def __getitem__(self, key: Any) -> "Detection | Detections":
+        if not isinstance(key, (slice, list, np.ndarray)):
+            number = operator.index(key)  # a TypeError where it is none
+            times = float(self.start[number]), float(self.end[number])
+            return Detection(*times, self.classes[self.label_index[number]], float(self.score[number]))
+        start, end, score, label_index = self.start[key], self.end[key], self.score[key], self.label_index[key]
+        return Detections(start, end, score, label_index, self.classes, self.provider)
+
+    def __repr__(self) -> str:
+        shown = [f"{d.label} {d.start:.1f} to {d.end:.1f} s ({d.score:.3g})" for d in self[:3]]
+        more = ["..."] if len(self) > 3 else []
+        return f"<{len(self)} detections{': ' if len(self) else ''}{', '.join(shown + more)}>"
+
+    def to_pandas(self) -> Any:
+        """The detections as a pandas DataFrame with the columns start, end (seconds), label and score.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError as error:
+            raise MissingExtraError(f"to_pandas needs pandas: pip install pandas ({error})") from error
+        return pandas.DataFrame({"start": self.start, "end": self.end, "label": self.label, "score": self.score})
+
 
 def write_detections(
     path: str | os.PathLike[str],
@@ -100,7 +134,8 @@ def write_detections(
 
     Args:
         path: *.json (ActivityNet's), *.csv (video-name,t-start,t-end,label,score) or *.jsonl (a line for each video).
-            A stream without such an ending, as "-" is, gets JSON (`runtime/files.py`).
+            A stream without such an ending, as "-" is, gets JSON (`runtime/files.py`). Scores have the digits of
+            float32, in which models compute: 7 to 9, which read back as the same float32.
         detections: by video; or pairs of a video's name and its detections, which are written one after another.
         external_data: ActivityNet's field of that name (model, provider, ...); not written to CSV and JSON lines.
 
@@ -114,7 +149,7 @@ def write_detections(
         if kind == ".csv":
             csv.writer(handle, lineterminator="\n").writerow(_CSV_COLUMNS)
             for name, video in pairs:
-                write_csv_rows(handle, (name, *video.classes), ((name, *record) for record in video))
+                write_csv_rows(handle, (name, *video.classes), ((name, *record) for record in _written(video)))
         elif kind == ".jsonl":
             for name, video in pairs:
                 handle.write(json.dumps({"video": name, "detections": _records(video)}, allow_nan=False) + "\n")
@@ -289,4 +324,13 @@ def _rows_of_records(where: str, records: Any) -> list[_Row]:
 
 
 def _records(detections: Detections) -> list[dict[str, Any]]:
-    return [{"label": d.label, "score": d.score, "segment": [d.start, d.end]} for d in detections]
+    return [{"label": d.label, "score": d.score, "segment": [d.start, d.end]} for d in _written(detections)]
+
+
+def _written(detections: Detections) -> Detections:
+    """With scores of few digits: float64 has the noise of its last nine, which triples the size of a score."""
+    with np.errstate(over="ignore"):
+        short = detections.score.astype(np.float32)
+    scores = np.array([float(str(score)) for score in short], dtype=np.float64)
+    # What float32 cannot hold is not the score of a model, and stays.
+    return replace(detections, score=np.where(np.isfinite(short), scores, detections.score))

@@ -189,6 +189,17 @@ class Detector:
         """How scores become segments."""
         return self._settings
 
+    def __repr__(self) -> str:
+        metadata, session = self.metadata, self._session
+        if isinstance(session, SeveralSessions):
+            what = f"{len(session.sessions)} models: {metadata.base}"
+        else:
+            what = f"{session.name}: {metadata.base} iteration {metadata.iteration}"
+        return (
+            f"<Detector {what}, {len(self.classes)} classes, {metadata.width} features, "
+            f"profile {self.settings.profile}, on {self.provider}>"
+        )
+
     def scores(self, features: npt.ArrayLike) -> Scores:
         """Class activations, foreground, attention and video scores of one video, before any threshold.
 
@@ -211,6 +222,7 @@ class Detector:
         snippet_frames: int | None = None,
         stride_frames: int | None = None,
         labels: Sequence[str] | None = None,
+        min_score: float | EllipsisType | None = ...,
     ) -> Detections:
         """The actions of one video, best first.
 
@@ -222,6 +234,7 @@ class Detector:
             stride_frames: frames from one snippet to the next, if it differs from `snippet_frames` where that is given,
                 and from the model's where it is not.
             labels: its classes, if known: segments of all of these and of no others, whatever `top_k`.
+            min_score: least score of a detection, None for all; the detector's if left out.
 
         Raises:
             FeatureError: see `scores`.
@@ -230,9 +243,10 @@ class Detector:
         """
         grid = self._video_grid(fps, duration_s, snippet_frames, stride_frames)
         known = None if labels is None else self._known(labels, "labels")[None]
+        settings = self._with(min_score)
         packed = self._checked(features, "features")
         lengths = np.array([len(packed)], dtype=np.int64)
-        detected = segments(self._session.run(packed, lengths, ["features"]), lengths, self._settings, known)
+        detected = segments(self._session.run(packed, lengths, ["features"]), lengths, settings, known)
         return Detections.from_segments(grid, detected, self.classes, self.provider)
 
     def detect_many(
@@ -244,6 +258,7 @@ class Detector:
         stride_frames: int | None = None,
         times: Times | None = None,
         labels: Mapping[str, Sequence[str]] | None = None,
+        min_score: float | EllipsisType | None = ...,
     ) -> Iterator[tuple[str, Detections]]:
         """The actions of many videos, in their order; a call of the model takes many videos.
 
@@ -258,6 +273,7 @@ class Detector:
                 model's where it is left out.
             times: fps and duration by video, None if not known; used if the store does not state them.
             labels: the classes of each video, if known: see `detect`.
+            min_score: see `detect`.
 
         Raises:
             FeatureError: as for `scores`; the message names the video.
@@ -266,7 +282,13 @@ class Detector:
             ConfigError: `names` together with pairs.
         """
         for batch in self.detect_batches(
-            videos, names=names, fps=fps, stride_frames=stride_frames, times=times, labels=labels
+            videos,
+            names=names,
+            fps=fps,
+            stride_frames=stride_frames,
+            times=times,
+            labels=labels,
+            min_score=min_score,
         ):
             yield from batch
 
@@ -279,16 +301,18 @@ class Detector:
         stride_frames: int | None = None,
         times: Times | None = None,
         labels: Mapping[str, Sequence[str]] | None = None,
+        min_score: float | EllipsisType | None = ...,
     ) -> Iterator[list[tuple[str, Detections]]]:
         """Like `detect_many`, with a list of videos for each call of the model."""
+        settings = self._with(min_score)
         if isinstance(videos, FeatureStore):
             # All videos are checked before the first is read, so that no error comes after hours.
             wanted = videos.names if names is None else names
             planned = self.plan(videos, wanted, fps=fps, stride_frames=stride_frames, times=times, labels=labels)
-            yield from self.detect_planned(videos, planned, labels=labels)
+            yield from self.detect_planned(videos, planned, labels=labels, min_score=min_score)
         else:
             packed = self._packed(_pairs(videos, names), fps, stride_frames, times or {}, labels)
-            yield from self._detected(self._scored(packed, ""), labels)
+            yield from self._detected(self._scored(packed, ""), labels, settings)
 
     def plan(
         self,
@@ -308,25 +332,38 @@ class Detector:
         return [self._planned(store, name, fps, stride_frames, times or {}) for name in names]
 
     def detect_planned(
-        self, store: FeatureStore, planned: Sequence[Planned], *, labels: Mapping[str, Sequence[str]] | None = None
+        self,
+        store: FeatureStore,
+        planned: Sequence[Planned],
+        *,
+        labels: Mapping[str, Sequence[str]] | None = None,
+        min_score: float | EllipsisType | None = ...,
     ) -> Iterator[list[tuple[str, Detections]]]:
         """Like `detect_batches`, for videos that `plan` has checked with the same labels."""
+        settings = self._with(min_score)
         with contextlib.ExitStack() as stack:
             empty = _empty if self.provider == "cpu" else stack.enter_context(self._buffers.lent())
             read = read_batches(store, planned, self.metadata.width, self._batch_snippets, self._half_to_float, empty)
-            yield from self._detected(ahead(self._scored(ahead(read), f"{store.path}: ")), labels)
+            yield from self._detected(ahead(self._scored(ahead(read), f"{store.path}: ")), labels, settings)
 
     def _detected(
-        self, scored: Generator[tuple[FeatureBatch, Scores]], labels: Mapping[str, Sequence[str]] | None
+        self,
+        scored: Generator[tuple[FeatureBatch, Scores]],
+        labels: Mapping[str, Sequence[str]] | None,
+        settings: Rules,
     ) -> Iterator[list[tuple[str, Detections]]]:
         with contextlib.closing(scored):  # stops the threads before the caller closes the store
             for batch, scores in scored:
                 known = self._known_of(batch.names, labels)
-                detected = segments(scores, batch.lengths, self._settings, known).by_video(len(batch.names))
+                detected = segments(scores, batch.lengths, settings, known).by_video(len(batch.names))
                 yield [
                     (name, Detections.from_segments(grid, video_segments, self.classes, self.provider))
                     for name, grid, video_segments in zip(batch.names, batch.grids, detected, strict=True)
                 ]
+
+    def _with(self, min_score: float | EllipsisType | None) -> Rules:
+        """The settings, with another least score where one is given."""
+        return self._settings if min_score is ... else changed(self._settings, {"min_score": min_score})
 
     def _scored(self, batches: Generator[FeatureBatch], where: str) -> Generator[tuple[FeatureBatch, Scores]]:
         with contextlib.closing(batches):  # an error here stops the reading thread

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.cli.common import notes_to
-from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.errors import ConfigError, InputWarning
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.training.data.arrays import LabelMapping, as_features, as_labels
 from refineloc.training.data.inputs import Files
@@ -32,6 +32,9 @@ def train(
     val_labels: LabelMapping | Annotations | str | os.PathLike[str] | None = None,
     *,
     val_share: float | None = None,
+    val_seed: int = 0,
+    subset: str | None = None,
+    val_subset: str | None = None,
     preset: str | None = None,
     base: str | None = None,
     generator: str | None = None,
@@ -41,6 +44,7 @@ def train(
     settings: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     fps: float | None = None,
     allow_missing: bool = False,
+    allow_leaks: bool = False,
     device: str = "auto",
     memory_gib: float | None = None,
     run: str | os.PathLike[str] | None = None,
@@ -59,8 +63,9 @@ def train(
             Times of segments are used for the scores that are shown, and nothing is trained with them.
         val_features, val_labels: of the validation videos, which choose the epoch, in the same forms. Labels alone are
             of features among the training features.
-        val_share: without them, the share of the training videos that is held out for validation; 0.2 if left out. Of
-            labels with subsets, those for training and validation are taken.
+        val_share: without them, the share of the training videos that is held out for validation; 0.2 if left out.
+        val_seed: of which videos these are.
+        subset, val_subset: of labels with subsets, those that train and validate; else those whose names say it.
         preset: settings to begin with; "auto" where neither it nor `base` is given.
         base, generator: the base model and the pseudo-label generator.
         iterations: models to train, M_0 to M_(iterations - 1).
@@ -71,6 +76,7 @@ def train(
         fps: frames a second of videos for which neither features nor labels state it. Where it is not known there are
             no detections and no mAP.
         allow_missing: go on with the videos that have both features and labels.
+        allow_leaks: go on with videos that are in both splits.
         device: "auto", "cpu", "cuda" or "cuda:N".
         memory_gib: memory for features; those of a file that take more are read for each batch. Half of what is free.
         run: a folder for all that refineloc-train leaves there. Without it nothing is written.
@@ -100,7 +106,11 @@ def train(
         None if val_labels is None else as_labels(val_labels, "val_labels"),
         fps,
         allow_missing,
+        subset=subset,
+        val_subset=val_subset,
         val_share=val_share,
+        val_seed=val_seed,
+        allow_leaks=allow_leaks,
     )
     folder = None if run is None else Path(run)
     with _words(show):
@@ -129,4 +139,4 @@ def _warn(message: str) -> None:
     """Of what is said, warnings alone."""
     kind, _, text = message.partition("warning: ")
     if text and not kind:
-        warnings.warn(text, stacklevel=2)
+        warnings.warn(text, InputWarning, stacklevel=2)

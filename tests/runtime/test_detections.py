@@ -1,13 +1,14 @@
 """Detections: records, and each file format there and back."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from refineloc.runtime.detections import Detection, Detections, read_detections, write_detections
-from refineloc.runtime.errors import DetectionError, InputError, OutputError
+from refineloc.runtime.errors import DetectionError, InputError, MissingExtraError, OutputError
 
 FOUND = {
     "v1": Detections(
@@ -32,8 +33,60 @@ def test_round_trip_is_exact(tmp_path: Path, name: str) -> None:
     write_detections(tmp_path / name, FOUND)
     again = read_detections(tmp_path / name)
     assert list(again["v1"]) == list(FOUND["v1"])
+    write_detections(tmp_path / f"again-{name}", again)
+    assert (tmp_path / f"again-{name}").read_bytes() == (tmp_path / name).read_bytes()
     if name != "d.csv":  # a CSV has no row for a video without detections
         assert len(again["v2"]) == 0
+
+
+@pytest.mark.parametrize("name", ["d.json", "d.jsonl", "d.csv"])
+def test_scores_are_written_with_the_digits_of_float32(tmp_path: Path, name: str, rng: np.random.Generator) -> None:
+    """As few as read back as the same float32: 7 to 9. What float32 cannot hold is kept."""
+    score = np.concatenate([rng.random(500), rng.random(500) * 1e-6, [1 / 3, 1e-50, 1e300, -1.5, 0.1, 16_777_217]])
+    count = len(score)
+    many = Detections(np.zeros(count), np.full(count, 1 / 3), score, np.zeros(count, np.int64), ("dive",))
+    write_detections(tmp_path / name, {"v": many})
+    again = read_detections(tmp_path / name)["v"]
+    with np.errstate(over="ignore"):
+        assert np.array_equal(again.score.astype(np.float32), score.astype(np.float32))
+    assert again.score[-4] == 1e300
+    np.testing.assert_array_equal(again.end, many.end)
+    texts = [
+        repr(value).replace(".", "").replace("-", "").split("e")[0].strip("0") for value in again.score[:1000].tolist()
+    ]
+    assert max(map(len, texts)) <= 9
+    assert np.mean([len(text) for text in texts]) < 8.5
+    assert again.score[1000] == 0.33333334
+
+
+def test_one_detection_some_and_how_they_print() -> None:
+    video = FOUND["v1"]
+    assert video[0] == Detection(0.1, 2.0, "jump", 1.5)
+    assert video[np.int64(-1)] == video[1] == list(video)[1]
+    for key in (slice(1, None), [1], np.array([1]), np.array([False, True]), video.score < 1):
+        some = video[key]
+        assert isinstance(some, Detections)
+        assert list(some) == [video[1]]
+        assert some.classes == video.classes
+    with pytest.raises(IndexError):
+        _ = video[2]
+    with pytest.raises(TypeError):
+        _ = video["jump"]  # type: ignore[call-overload]
+    assert repr(video) == "<2 detections: jump 0.1 to 2.0 s (1.5), dive 0.3 to 4.0 s (0.25)>"
+    assert repr(FOUND["v2"]) == "<0 detections>"
+    assert repr(video[np.array([0, 0, 0, 1])]).endswith("jump 0.1 to 2.0 s (1.5), ...>")
+
+
+def test_a_table_for_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas")
+    table = FOUND["v1"].to_pandas()
+    assert list(table.columns) == ["start", "end", "label", "score"]
+    assert table.label.tolist() == ["jump", "dive"]
+    assert table.score.tolist() == [1.5, 0.25]
+    assert len(FOUND["v2"].to_pandas()) == 0
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtraError, match="to_pandas needs pandas: pip install pandas"):
+        FOUND["v1"].to_pandas()
 
 
 @pytest.mark.parametrize("name", ["d.json", "d.jsonl", "d.csv"])

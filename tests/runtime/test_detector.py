@@ -185,6 +185,33 @@ def test_times_that_are_none(detector: Detector, times: dict[str, Any]) -> None:
         detector.detect(np.zeros((3, 24), np.float32), **{"fps": 25.0} | times)
 
 
+def test_a_call_can_have_a_least_score_of_its_own(model_path: Path, rng: np.random.Generator) -> None:
+    videos = videos_of(rng, [200, 90])
+    every = Detector(model_path, provider="cpu")
+    all_of_them = dict(every.detect_many(videos, fps=25.0))
+    least = float(np.median(all_of_them["v000"].score))
+    kept = every.detect(videos["v000"], fps=25.0, min_score=least)
+    assert 0 < len(kept) < len(all_of_them["v000"])
+    assert same(kept, all_of_them["v000"][all_of_them["v000"].score >= least])
+    many = dict(every.detect_many(videos, fps=25.0, min_score=least))
+    (batch,) = every.detect_batches(videos, fps=25.0, min_score=least)
+    for name, detections in all_of_them.items():
+        assert same(many[name], detections[detections.score >= least])
+        assert same(dict(batch)[name], many[name])
+    strict = Detector(model_path, provider="cpu", min_score=least)
+    assert same(strict.detect(videos["v000"], fps=25.0), kept)
+    assert same(strict.detect(videos["v000"], fps=25.0, min_score=None), all_of_them["v000"])
+    with pytest.raises(ConfigError, match="min_score"):
+        every.detect(videos["v000"], fps=25.0, min_score="high")  # type: ignore[arg-type]
+
+
+def test_a_detector_prints_what_it_is(model_path: Path) -> None:
+    text = repr(Detector(model_path, provider="cpu"))
+    assert text.startswith(f"<Detector {model_path}: refineloc iteration ")
+    assert "5 classes, 24 features, profile paper, on cpu>" in text
+    assert "<Detector 2 models: refineloc, 5 classes" in repr(Detector([model_path, model_path], provider="cpu"))
+
+
 def test_suppression_can_be_switched_off(make_model: Callable[..., Path], rng: np.random.Generator) -> None:
     path = make_model(suppression="hard", tiou=0.0)
     assert Detector(path, provider="cpu").settings.suppression == "hard"

@@ -64,7 +64,11 @@ def test_writes_what_the_detector_finds(folder: Path) -> None:
     with open_features(folder / "features.h5") as features:
         expected = dict(detector.detect_many(features))
     found = read_detections(folder / "detections.json")
-    assert {name: list(own) for name, own in found.items()} == {name: list(own) for name, own in expected.items()}
+    assert list(found) == list(expected)
+    for name, own in expected.items():
+        # Scores are written with the digits of float32.
+        assert [d[:3] for d in found[name]] == [d[:3] for d in own]
+        np.testing.assert_array_equal(found[name].score.astype(np.float32), own.score.astype(np.float32))
     assert json.loads((folder / "detections.json").read_text())["external_data"]["provider"] == "cpu"
 
 
@@ -110,7 +114,7 @@ def test_memory_does_not_grow_with_the_file(folder: Path, rng: np.random.Generat
         peaks.append(1024 * int(done.stdout))
         size, found = file.stat().st_size, (folder / "detections.json").stat().st_size
     assert size > 90e6
-    assert found > 15e6
+    assert found > 12e6
     assert peaks[1] - peaks[0] < 15e6
 
 
