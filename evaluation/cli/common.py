@@ -4,17 +4,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
-from refineloc.evaluation.matching import Matching
+from refineloc.evaluation.matching import Matching, Regions
 from refineloc.evaluation.plausibility import check_plausible
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.cli.common import note, parse_numbers
 from refineloc.runtime.detections import Detections, read_detections
-from refineloc.runtime.errors import ConfigError, DetectionError
+from refineloc.runtime.errors import ConfigError, DetectionError, InputError
 from refineloc.runtime.files import status_of
+from refineloc.runtime.names import first_names, nothing_shared, why_unmatched
 
-__all__ = ["DropRepeated", "Subset", "Tiou", "parse_tious", "read_named", "warn_of_odd", "warn_of_unknown"]
+__all__ = [
+    "DropRepeated",
+    "Subset",
+    "Tiou",
+    "check_regions",
+    "parse_tious",
+    "read_named",
+    "warn_of_odd",
+    "warn_of_unknown",
+]
 
 Tiou = Annotated[str, typer.Option(help="tIoU thresholds: FIRST:LAST:STEP, or a list such as 0.3,0.5.")]
 Subset = Annotated[str | None, typer.Option(help="Of an ActivityNet JSON: use this subset.")]
@@ -54,15 +65,37 @@ def warn_of_odd(
 
 
 def warn_of_unknown(matching: Matching, detections: str | Path) -> None:
-    """A line for the classes, and one for the videos, that the detections have and the ground truth does not."""
-    truth = matching.annotations.path
-    if matching.unknown_labels:
-        note(
-            f"warning: {detections}: {matching.unknown_labels} detections have a class that {truth} does not have; "
-            "left out"
-        )
-    if matching.unknown_videos:
-        note(f"warning: {detections}: {matching.unknown_videos} videos are not in {truth}: false positives")
+    """A line for the classes, and one for the videos, that the detections have and the ground truth does not.
+
+    Raises:
+        InputError: no video, or no class, is in both: that is not what the detector found.
+    """
+    annotations = matching.annotations
+    truth = annotations.path
+    by_video = matching.detections
+    classes = {video.classes[index] for video in by_video.values() for index in np.unique(video.label_index)}
+    for kind, names, known in (("video", by_video.keys(), annotations.keys()), ("class", classes, annotations.classes)):
+        missing = set(names) - set(known)
+        if not missing:
+            continue
+        if len(missing) == len(names):
+            raise InputError(nothing_shared(kind, detections, names, truth, known))
+        if kind == "class":
+            text = f"{matching.unknown_labels} detections have a class that {truth} does not have; left out"
+        else:
+            text = f"{len(missing)} videos are not in {truth}: false positives"
+        note(f"warning: {detections}: {text}; the first: {first_names(missing)}{why_unmatched(missing, known)}")
+
+
+def check_regions(regions: Regions, annotations: Annotations, path: Path) -> Regions:
+    """The ambiguous regions as they are.
+
+    Raises:
+        InputError: they and the ground truth share no video.
+    """
+    if regions and not regions.keys() & annotations.keys():
+        raise InputError(nothing_shared("video", path, regions.keys(), annotations.path, annotations.keys()))
+    return regions
 
 
 def read_named(texts: Sequence[str]) -> dict[str, Mapping[str, Detections]]:

@@ -25,6 +25,7 @@ from refineloc.runtime.errors import ConfigError, InputError, OutputError
 from refineloc.runtime.files import check_writable, is_folder, is_stream, make_folder
 from refineloc.runtime.jobs.detection import MergedDetections
 from refineloc.runtime.jobs.parts import holds_parts
+from refineloc.runtime.names import first_names, why_unmatched
 from refineloc.runtime.text import plain_label, read_names, trimmed
 
 __all__ = ["main"]
@@ -133,9 +134,11 @@ def convert(
         tracks = _with_video_facts(tracks, labels, known_labels)
     tracks = [_limited(track, fps, min_score, cap) for track in tracks]
     if video is not None:
+        names = [track.video for track in tracks]
         tracks = [track for track in tracks if track.video == video]
         if not tracks:
-            raise InputError(f"{source}: has no video {video!r}")
+            why = why_unmatched([video], names) or f"; the first is {first_names(names, 1)}"
+            raise InputError(f"{source}: has no video {video!r}{why}")
     if form in _ONE_VIDEO:
         written = _write_each(form, out, tracks, media)
     else:
@@ -232,7 +235,10 @@ def _with_video_facts(tracks: list[Track], labels: Annotations, known_labels: bo
     """Fill in frame rates, durations and subsets; with `known_labels` keep only segments of the video's labels."""
     missing = [track.video for track in tracks if track.video not in labels]
     if missing:
-        raise InputError(f"{labels.path}: lacks {len(missing)} of {len(tracks)} videos, the first is {missing[0]!r}")
+        why = why_unmatched(missing, labels.keys())
+        raise InputError(
+            f"{labels.path}: lacks {len(missing)} of {len(tracks)} videos, the first is {missing[0]!r}{why}"
+        )
     filled = []
     for track in tracks:
         video = labels[track.video]

@@ -25,6 +25,7 @@ from refineloc.evaluation.cli.common import (
     DropRepeated,
     Subset,
     Tiou,
+    check_regions,
     parse_tious,
     read_named,
     warn_of_odd,
@@ -143,7 +144,7 @@ def evaluate_command(
     if json_out is not None:
         check_writable(json_out)
     annotations = read_annotations(ground_truth, subset=subset)
-    regions = read_regions(ambiguous) if ambiguous is not None else None
+    regions = None if ambiguous is None else check_regions(read_regions(ambiguous), annotations, ambiguous)
 
     def matched(by_video: Mapping[str, Detections]) -> Matching:
         rule = ambiguous_rule or "spare"
@@ -161,10 +162,10 @@ def evaluate_command(
     by_video = read_detections(detections)
     warn_of_odd({str(detections): by_video, **compared}, annotations, keep_empty=keep_empty)
     matching = matched(by_video)
+    warn_of_unknown(matching, detections)
     interpolated = interpolation == "voc"
     evaluation = evaluate(matching, interpolated=interpolated)
     document = evaluation.to_json()
-    warn_of_unknown(matching, detections)
     # Standard output is for one of the two.
     with contextlib.redirect_stdout(sys.stderr) if json_out and is_stdout(json_out) else contextlib.nullcontext():
         _print(evaluation, per_class)

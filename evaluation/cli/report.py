@@ -31,6 +31,7 @@ from refineloc.runtime.cli.common import VersionOption, new_app, note, progress,
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, InputError
 from refineloc.runtime.files import check_writable, is_folder, make_folder
+from refineloc.runtime.names import why_unmatched
 from refineloc.runtime.segments.times import video_times
 
 __all__ = ["main"]
@@ -137,7 +138,8 @@ def report_command(
     videos = videos_of_detections(list(named.values())) if annotations is None else annotations
     if timeline is not None and timeline[0] not in videos:
         first = next(iter(videos), None)
-        raise InputError(f"--timeline: {truth or detections[-1]} has no video {timeline[0]!r}; the first is {first!r}")
+        why = why_unmatched([timeline[0]], videos) or f"; the first is {first!r}"
+        raise InputError(f"--timeline: {truth or detections[-1]} has no video {timeline[0]!r}{why}")
     curves: dict[str, Curves] = {}
     if model is not None and features is not None:
         wanted = list(videos) if out is not None else [timeline[0]] if timeline else []
@@ -233,7 +235,10 @@ def _with_curves(
     with open_features(features) as store:
         names = [name for name in wanted if name in store.names]
         if not names:
-            raise InputError(f"{features}: has no video {wanted[0]!r}" if wanted else f"{features}: no video is wanted")
+            why = why_unmatched(wanted, store.names)
+            raise InputError(
+                f"{features}: has no video {wanted[0]!r}{why}" if wanted else f"{features}: no video is wanted"
+            )
         with progress("scores", len(names), "videos") as advance:
             for name in names:
                 video, info = videos[name], store.info(name)

@@ -29,6 +29,7 @@ from refineloc.runtime.jobs.detection import DetectionWork, MergedDetections
 from refineloc.runtime.jobs.parts import check_job, done, holds_parts, locked, remove_parts
 from refineloc.runtime.jobs.run import run_blocks
 from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
+from refineloc.runtime.names import why_unmatched
 from refineloc.runtime.segments.rules import OneThreshold, Profile, Setting, every_setting, profiles_with
 
 if TYPE_CHECKING:
@@ -414,15 +415,18 @@ def _labels(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _check_labelled(labels: Mapping[str, Sequence[str]], names: Sequence[str], path: Path) -> None:
-    for name in names:
-        if not labels.get(name):
-            raise InputError(f"{path}: video {name!r}: has no label; add its classes, or leave it out (--leave-out)")
+    missing = [name for name in names if not labels.get(name)]
+    if missing:
+        why = why_unmatched([name for name in missing if name not in labels], labels.keys())
+        cure = "" if why else "; add its classes, or leave it out (--leave-out)"
+        raise InputError(f"{path}: video {missing[0]!r}: has no label{why}{cure}")
 
 
 def _without(names: Sequence[str], leave_out: Sequence[str], store: FeatureStore) -> tuple[str, ...]:
     unknown = [name for name in leave_out if name not in names]
     if unknown:
-        raise InputError(f"--leave-out: video {unknown[0]!r} is not among those of {store.path}")
+        why = why_unmatched(unknown, names)
+        raise InputError(f"--leave-out: video {unknown[0]!r} is not among those of {store.path}{why}")
     kept = tuple(name for name in names if name not in leave_out)
     if not kept:
         raise InputError(f"--leave-out: leaves no video of {store.path}")

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import InputError
 from refineloc.runtime.features.store import FeatureStore
+from refineloc.runtime.names import first_names, nothing_shared, why_unmatched
 
 __all__ = ["shared_videos"]
 
@@ -25,16 +26,17 @@ def shared_videos(
     """
     with_labels = set(labels)
     with_features = set(store.names) - (set(elsewhere) - with_labels)
-    for missing, text in (
-        (with_labels - with_features, f"videos of {labels.path} have no features in {store.path}"),
-        (with_features - with_labels, f"videos of {store.path} are not in {labels.path}"),
+    names = tuple(sorted(with_features & with_labels))
+    if not names:
+        raise InputError(nothing_shared("video", store.path, with_features, labels.path, with_labels))
+    for missing, others, text in (
+        (with_labels - with_features, with_features, f"videos of {labels.path} have no features in {store.path}"),
+        (with_features - with_labels, with_labels, f"videos of {store.path} are not in {labels.path}"),
     ):
         if missing and not allow_missing:
             raise InputError(
-                f"{len(missing)} {text}, the first is {min(missing)!r}; allow_missing goes on without them",
+                f"{len(missing)} {text}, the first: {first_names(missing)}{why_unmatched(missing, others)}; "
+                "allow_missing goes on without them",
                 parameter="allow_missing",
             )
-    names = tuple(sorted(with_features & with_labels))
-    if not names:
-        raise InputError(f"{store.path} and {labels.path} have no video in common")
     return names

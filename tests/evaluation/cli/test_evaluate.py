@@ -170,3 +170,36 @@ def test_json_on_standard_output_is_alone_there(folder: Path) -> None:
     assert done.returncode == 0
     assert json.loads(done.stdout)["average_mAP"] == pytest.approx(0.625)
     assert done.stderr.startswith("class\tinstances\taverage\t0.50\t0.80\nall\t3\t0.625000")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (",", "v_{},", "no video in common: the first are 'v_v1' and 'v1'; 'v_v1' is 'v1' there"),
+        (",", "{}.mp4,", "no video in common: the first are 'v1.mp4' and 'v1'; 'v1.mp4' is 'v1' there"),
+        (
+            "jump",
+            "Jump",
+            "no class in common: the first are 'Jump' and 'jump'; 'Jump' is 'jump' there (they differ in case",
+        ),
+    ],
+)
+def test_nothing_shared_is_an_error_with_its_reason(
+    folder: Path, run: Run, before: str, after: str, message: str
+) -> None:
+    rows = [row for row in DETECTIONS.splitlines()[1:] if "jump" in row]
+    if "{}" in after:
+        rows = [after.format(*row.split(before, 1)) + row.split(before, 1)[1] for row in rows]
+    else:
+        rows = [row.replace(before, after) for row in rows]
+    (folder / "other.csv").write_text("\n".join([DETECTIONS.splitlines()[0], *rows, ""]))
+    done = run("other.csv", "truth.csv")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"error: other.csv and truth.csv have {message}" in done.stderr
+
+
+def test_ambiguous_regions_of_other_videos_are_an_error(folder: Path, run: Run) -> None:
+    (folder / "regions.txt").write_text("v_v1 0 4\n")
+    done = run("found.csv", "truth.csv", "--ambiguous", "regions.txt")
+    assert done.returncode == 2
+    assert "error: regions.txt and truth.csv have no video in common: the first are 'v_v1' and 'v1'" in done.stderr

@@ -211,7 +211,7 @@ def test_bad_input_is_one_line(folder: Path) -> None:
     fails("features.h5", "--model", "absent.onnx", cwd=folder, message="absent.onnx: no such file")
     fails("features.h5", "--model", "text.onnx", cwd=folder, message="text.onnx: ")
     fails("features.h5", "--videos", few.name, cwd=folder, message="2 videos of features.h5 are not in few.csv")
-    message = "2 videos of more.csv have no features in features.h5, the first is 'd'"
+    message = "2 videos of more.csv have no features in features.h5, the first: 'd', 'e'"
     fails("features.h5", "--videos", more.name, cwd=folder, message=message)
     fails("features.h5", "--videos", "labels.csv", "--fps", 3, cwd=folder, message="give one of them")
     fails("features.h5", "-o", "absent/out.json", cwd=folder, message="absent/out.json: cannot be written")

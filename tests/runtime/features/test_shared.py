@@ -29,8 +29,12 @@ def test_both_have_the_same(features: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "shared", "message"),
     [
-        ("abcde", "abc", r"2 videos of labels.csv have no features in .*f.h5, the first is 'd'; allow_missing goes on"),
-        ("c", "c", r"2 videos of .*f.h5 are not in labels.csv, the first is 'a'; allow_missing goes on"),
+        (
+            "abcde",
+            "abc",
+            r"2 videos of labels.csv have no features in .*, the first: 'd', 'e'; allow_missing goes on",
+        ),
+        ("c", "c", r"2 videos of .*f.h5 are not in labels.csv, the first: 'a', 'b'; allow_missing goes on"),
     ],
 )
 def test_a_difference_is_an_error_unless_it_is_allowed(features: Path, names: str, shared: str, message: str) -> None:
@@ -44,13 +48,13 @@ def test_a_difference_is_an_error_unless_it_is_allowed(features: Path, names: st
 def test_labels_of_another_split_are_not_missing(features: Path) -> None:
     with open_features(features) as store:
         assert shared_videos(store, labels("a"), elsewhere={"a", "b", "c", "d"}) == ("a",)
-        with pytest.raises(InputError, match=r"1 videos of .*f.h5 are not in labels.csv, the first is 'c'"):
+        with pytest.raises(InputError, match=r"1 videos of .*f.h5 are not in labels.csv, the first: 'c'"):
             shared_videos(store, labels("a"), elsewhere={"b"})
 
 
 def test_nothing_in_common_is_an_error(features: Path) -> None:
     with (
         open_features(features) as store,
-        pytest.raises(InputError, match=r"f.h5 and labels.csv have no video in common"),
+        pytest.raises(InputError, match=r"f.h5 and labels.csv have no video in common: the first are 'a' and 'x'$"),
     ):
         shared_videos(store, labels("x"), allow_missing=True)
