@@ -63,8 +63,8 @@ def convert(
         Path,
         typer.Argument(
             metavar="IN",
-            help="Detections (.json, .csv, .jsonl, refineloc-detect's folder of parts), annotations (.csv, .json) or a "
-            "folder of W-TALC's .npy.",
+            help="Detections (.json, .csv, .jsonl, refineloc-detect's folder of parts), annotations (.csv, .json); or back "
+            "from Label Studio (.json), ELAN (.eaf), subtitles (.srt, .vtt; a folder too), .parquet; or W-TALC's folder.",
         ),
     ],
     out: Annotated[
@@ -77,7 +77,9 @@ def convert(
         Form | None,
         typer.Option(help="The format, where OUT's ending leaves it open: .json and .csv stay what IN is otherwise."),
     ] = None,
-    video: Annotated[str | None, typer.Option(help="Convert this video only.")] = None,
+    video: Annotated[
+        str | None, typer.Option(help="Convert this video only; of a file of one video (.srt .vtt .eaf): its name.")
+    ] = None,
     subset: Annotated[str | None, typer.Option(help="Of annotations with subsets: convert this one.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Of detections: leave out those below this score.")] = None,
     cap: Annotated[int | None, typer.Option(min=1, help="Of detections: keep the best so many of each video.")] = None,
@@ -121,7 +123,11 @@ def convert(
     if holds_parts(source) and (to or _form_of(out, True)) == "detections" and changes == (None,) * len(changes):
         _merge(source, out)
         return
-    tracks, scored, unread_scores = read_source(source, allow_pickle=allow_pickle, subset=subset)
+    labels = read_annotations(videos, times=False) if videos is not None else None
+    rates = {} if labels is None else {video.name: video.fps for video in labels.values()}
+    tracks, scored, unread_scores, remarks = read_source(
+        source, allow_pickle=allow_pickle, subset=subset, video=video, rates=rates, fps=fps
+    )
     form = to or _form_of(out, scored)
     if not scored and (min_score is not None or cap is not None):
         raise ConfigError(f"--min-score and --cap: only for detections, and {source} holds annotations")
@@ -129,7 +135,6 @@ def convert(
         raise ConfigError("--media: only with --to label-studio and elan")
     if form != "training" and (classes is not None or validation is not None):
         raise ConfigError("--classes and --validation: only with --to training")
-    labels = read_annotations(videos, times=False) if videos is not None else None
     if labels is not None:
         tracks = _with_video_facts(tracks, labels, known_labels)
     tracks = [_limited(track, fps, min_score, cap) for track in tracks]
@@ -147,6 +152,8 @@ def convert(
             _write_training(out, tracks, classes, validation, labels.classes if labels is not None else ())
         elif form == "label-studio":
             write_label_studio(out, tracks, media=media)
+            if len({track.fps for track in tracks}) > 1:
+                note('the videos have several frame rates: the project needs <Video ... framerate="$fps"/>')
         elif form == "parquet":
             write_parquet(out, tracks)
         elif form == "detections":
@@ -156,6 +163,8 @@ def convert(
         else:
             write_activitynet(out, tracks)
         written = str(out)
+    for remark in remarks:
+        note(remark)
     _note_losses(form, out, tracks, unread_scores)
     note(f"{written}: {_counted(tracks)} ({form})")
 
@@ -365,6 +374,7 @@ def main() -> NoReturn:
         "fps": "--videos LABELS or --fps X",
         "duration_s": "--videos LABELS",
         "subset": "--subset",
+        "video": "--video NAME",
         "allow_pickle": "--allow-pickle",
     }
     run_app(app, options, groups=GROUPS)

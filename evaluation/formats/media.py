@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-__all__ = ["media_address", "media_type"]
+__all__ = ["media_address", "media_type", "video_of_file"]
 
 # A name is a file name only if it has one of these endings: "v_1.2" is a name with a dot.
 _TYPES = {
@@ -26,6 +26,12 @@ _URL = "/:?#[]@!$&'()*+,;=%~"  # characters with a meaning in an address, and % 
 def media_type(address: str) -> str:
     """The MIME type by the ending; video/mp4 for an unknown one."""
     return _TYPES.get(PurePosixPath(address).suffix.lower(), "video/mp4")
+
+
+def video_of_file(name: str) -> str:
+    """The name of the video in a media file: the file's, without the ending of a media file."""
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in _TYPES else name
 
 
 def media_address(base: str, video: str) -> str:

@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
-from refineloc.evaluation.formats.tracks import Track
-from refineloc.runtime.errors import MissingExtraError
+from refineloc.evaluation.formats.tracks import Track, track_of_rows
+from refineloc.runtime.errors import InputError, MissingExtraError
 from refineloc.runtime.files import atomic_path
+from refineloc.runtime.text import finite_number, finite_seconds
 
-__all__ = ["write_parquet"]
+__all__ = ["read_parquet", "write_parquet"]
+
+_MISSING = "Parquet needs pyarrow: pip install 'refineloc[formats]'"
 
 
 def write_parquet(path: str | os.PathLike[str], tracks: Iterable[Track]) -> None:
@@ -23,7 +27,7 @@ def write_parquet(path: str | os.PathLike[str], tracks: Iterable[Track]) -> None
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingExtraError("Parquet needs pyarrow: pip install 'refineloc[formats]'") from error
+        raise MissingExtraError(_MISSING) from error
 
     tracks = [track for track in tracks if len(track)]
     sizes = [len(track) for track in tracks]
@@ -49,3 +53,36 @@ def write_parquet(path: str | os.PathLike[str], tracks: Iterable[Track]) -> None
     )
     with atomic_path(path) as aside:
         pyarrow.parquet.write_table(table, aside)
+
+
+def read_parquet(source: Path) -> list[Track]:
+    """The segments of a file by `write_parquet`; of others the columns video, start_s, end_s and label are needed.
+
+    Raises:
+        InputError: no Parquet file, a column is missing, or a value is no name or no time.
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError(_MISSING) from error
+    try:
+        records = pyarrow.parquet.read_table(source).to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{source}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+    by_video: dict[str, list[tuple[float, float, str, float | None]]] = {}
+    about: dict[str, dict[str, object]] = {}
+    for number, record in enumerate(records, start=1):
+        where = f"{source}: row {number}"
+        video, label = record.get("video"), record.get("label")
+        if not isinstance(video, str) or not video.strip() or not isinstance(label, str) or not label.strip():
+            raise InputError(
+                f"{where}: expected texts in the columns video and label, got {video!r:.60} and {label!r:.60}"
+            )
+        start, end = (finite_seconds(record.get(key), f"{where}: {key}", InputError) for key in ("start_s", "end_s"))
+        score = record.get("score")
+        score = None if score is None else finite_number(score, f"{where}: score", InputError)
+        by_video.setdefault(video, []).append((start, end, label, score))
+        about.setdefault(video, {key: record.get(key) for key in ("duration_s", "fps", "subset")})
+    return [track_of_rows(video, rows, **about[video])[0] for video, rows in by_video.items()]

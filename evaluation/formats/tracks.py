@@ -1,7 +1,8 @@
 """The value that all formats share: labelled segments of a video, with scores (detections) or without (annotations)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.detections import Detections
 
-__all__ = ["Track", "to_annotations", "to_detections", "tracks_of_annotations", "tracks_of_detections"]
+__all__ = ["Track", "to_annotations", "to_detections", "track_of_rows", "tracks_of_annotations", "tracks_of_detections"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +63,28 @@ class Track:
             return self
         left_out = zip(self.start[~kept].tolist(), self.end[~kept].tolist(), strict=True)
         return replace(self.take(np.flatnonzero(kept)), left_out=tuple(left_out))
+
+
+def track_of_rows(
+    video: str, rows: Sequence[tuple[float, float, str, float | None]], **about: Any
+) -> tuple[Track, int]:
+    """A video's segments of start, end, label and score: detections if all have a score, else annotations.
+
+    Returns:
+        The track, without segments that last no time; and how many scores were left out, as others have none.
+    """
+    scores = [row[3] for row in rows if row[3] is not None]
+    is_scored = bool(rows) and len(scores) == len(rows)
+    track = Track(
+        video,
+        np.array([row[0] for row in rows], dtype=np.float64),
+        np.array([row[1] for row in rows], dtype=np.float64),
+        tuple(row[2] for row in rows),
+        np.array(scores, dtype=np.float64) if is_scored else None,
+        known_labels=() if is_scored else tuple(sorted({row[2] for row in rows})),
+        **about,
+    )
+    return track.without_empty(), 0 if is_scored else len(scores)
 
 
 def tracks_of_detections(detections: Mapping[str, Detections]) -> list[Track]:

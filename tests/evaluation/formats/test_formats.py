@@ -108,7 +108,7 @@ def test_eaf_is_read_by_pympi(tmp_path: Path) -> None:
 def test_addresses_of_media(tmp_path: Path, place: str, video: str, address: str, kind: str) -> None:
     assert (media_address(place, video), media_type(address)) == (address, kind)
     write_label_studio(tmp_path / "a.json", [track(ROWS, video, fps=25.0)], media=place)
-    assert json.loads((tmp_path / "a.json").read_text())[0]["data"] == {"video": address, "name": video}
+    assert json.loads((tmp_path / "a.json").read_text())[0]["data"] == {"video": address, "name": video, "fps": 25}
     elan = pytest.importorskip("pympi").Elan
     write_elan(tmp_path / "a.eaf", track(ROWS), media=address)
     (linked,) = elan.Eaf(str(tmp_path / "a.eaf")).get_linked_files()
@@ -155,7 +155,7 @@ def test_label_studio_counts_frames_from_one(tmp_path: Path) -> None:
     rows = [(0.0, 1.0, "x", 1.9), (0.12, 0.16, "x", 0.1), (0.1, 0.101, "y", 0.1)]
     write_label_studio(tmp_path / "a.json", [track(rows, fps=25.0)], media="/data/?d=")
     (task,) = json.loads((tmp_path / "a.json").read_text())
-    assert task["data"] == {"video": "/data/?d=clip.mp4", "name": "clip"}
+    assert task["data"] == {"video": "/data/?d=clip.mp4", "name": "clip", "fps": 25}
     results = task["predictions"][0]["result"]
     # Frame k is shown from (k-1)/25 to k/25: the first second is frames 1 to 25; 0.12 to 0.16 is frame 4 alone.
     assert [result["value"]["ranges"][0] for result in results] == [
@@ -224,7 +224,7 @@ def test_training_data(tmp_path: Path) -> None:
         },
     }
     # Its reader counts the scores that it does not read: they are annotations.
-    (video, *_), scored, unread = read_source(path)
+    (video, *_), scored, unread, _ = read_source(path)
     assert (video.score, scored, unread, video.frames) == (None, False, 2, 300)
     for tracks, message in (
         ([pseudo], "label 'run' is not one of the 1 classes"),
@@ -263,7 +263,7 @@ def test_labels_without_times_survive(tmp_path: Path, rows: str, segment_labels:
 
 def test_a_file_without_detections_is_one_of_detections_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "none.json").write_text('{"results": {}}')
-    assert read_source(tmp_path / "none.json") == ([], True, 0)
+    assert read_source(tmp_path / "none.json") == ([], True, 0, ())
     (tmp_path / "none.csv").write_text('"video-name","t-start","t-end","label","score"\n')
     assert read_source(tmp_path / "none.csv").scored
 
