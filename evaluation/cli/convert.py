@@ -63,8 +63,8 @@ def convert(
         Path,
         typer.Argument(
             metavar="IN",
-            help="Detections (.json, .csv, .jsonl, refineloc-detect's folder of parts), annotations (.csv, .json); back "
-            "from Label Studio (.json), ELAN (.eaf), subtitles (.srt, .vtt; a folder too), .parquet; W-TALC's folder.",
+            help="Detections (.json, .csv, .jsonl, refineloc-detect's folder of parts), annotations (.csv, .json), "
+            "back from Label Studio (.json), ELAN (.eaf), subtitles (.srt, .vtt; a folder too), .parquet, W-TALC's.",
         ),
     ],
     out: Annotated[
