@@ -19,6 +19,7 @@ from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.model.limits import BATCH_SNIPPETS
 from refineloc.runtime.model.metadata import ModelMetadata, Parity, Precision
 from refineloc.runtime.model.session import Session
+from refineloc.runtime.segments.agreement import TimedVideo, check_times
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.times import video_times
@@ -100,7 +101,7 @@ def read_sample(
     infos = [info for info in map(store.info, names) if info.snippets]
     if not infos:
         raise InputError(f"{store.path}: no video to compare the file with the trained model on")
-    videos = []
+    videos, timed = [], []
     for info in infos[:: _step(info.snippets for info in infos)]:
         labels = annotations[info.name] if annotations is not None else None
         # Without fps, snippets are compared and mAP is not.
@@ -108,7 +109,10 @@ def read_sample(
             metadata.snippet_frames, info.stride_frames or metadata.stride_frames
         )
         columns = metadata.columns(info.width, f"{store.path}: video {info.name!r}")
+        if grid is not None:
+            timed.append(TimedVideo(info, labels, grid))
         videos.append(Video(info.name, store.read(info.name, columns), grid))
+    check_times(timed, store.path, "the labels" if annotations is None else annotations.path)
     truth = None
     if annotations is not None and annotations.has_times and all(video.grid for video in videos):
         truth = Annotations({video.name: annotations[video.name] for video in videos}, annotations.path)

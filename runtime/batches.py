@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from refineloc.runtime.features.checks import check_finite
 from refineloc.runtime.features.store import FeatureStore
+from refineloc.runtime.segments.agreement import TimedVideo
 from refineloc.runtime.segments.grid import SnippetGrid
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Planned:
         half: whether the file has float16.
         columns: the columns that the model takes.
         grid: snippets to seconds.
+        timed: what states its times.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Planned:
     half: bool
     columns: slice
     grid: SnippetGrid
+    timed: TimedVideo | None = None
 
 
 class FeatureBatch(NamedTuple):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,14 @@ from refineloc.runtime.batches import FeatureBatch, Planned, ahead, read_batches
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
 from refineloc.runtime.features.checks import as_array, check_array, check_finite
-from refineloc.runtime.features.store import FeatureStore
+from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.model.gpu import PinnedBuffers
 from refineloc.runtime.model.limits import BATCH_SNIPPETS
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.onnx_guard import ModelSource
 from refineloc.runtime.model.session import Provider, Session
 from refineloc.runtime.model.several import SeveralSessions
+from refineloc.runtime.segments.agreement import TimedVideo, check_times
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.rules import (
@@ -33,7 +35,7 @@ from refineloc.runtime.segments.rules import (
     changed,
     unused,
 )
-from refineloc.runtime.segments.times import VideoTimes, video_times
+from refineloc.runtime.segments.times import StatesTimes, VideoTimes, video_times
 from refineloc.runtime.segments.values import Scores
 
 if TYPE_CHECKING:
@@ -41,8 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Detector"]
 
-# VIDEO -> (fps, duration in seconds), None if not known.
-Times = Mapping[str, tuple[float | None, float | None]]
+# VIDEO -> (fps, duration in seconds), None if not known; or labels, which state them.
+Times = Mapping[str, tuple[float | None, float | None] | StatesTimes]
 
 
 class Detector:
@@ -238,13 +240,14 @@ class Detector:
 
         Raises:
             FeatureError: see `scores`.
-            InputError: fps, duration, snippet or stride frames that are not positive numbers (see `SnippetGrid`), no
-                label, or one that is no class of the model.
+            InputError: fps, duration, snippet or stride frames that are not positive numbers (see `SnippetGrid`) or
+                contradict each other, no label, or one that is no class of the model.
         """
         grid = self._video_grid(fps, duration_s, snippet_frames, stride_frames)
         known = None if labels is None else self._known(labels, "labels")[None]
         settings = self._with(min_score)
         packed = self._checked(features, "features")
+        _check_one("", packed, grid, "duration_s")
         lengths = np.array([len(packed)], dtype=np.int64)
         detected = segments(self._session.run(packed, lengths, ["features"]), lengths, settings, known)
         return Detections.from_segments(grid, detected, self.classes, self.provider)
@@ -271,14 +274,14 @@ class Detector:
             fps: of videos for which neither the store nor `times` states it.
             stride_frames: frames from one snippet to the next, of videos for which the store does not state it; the
                 model's where it is left out.
-            times: fps and duration by video, None if not known; used if the store does not state them.
+            times: fps and duration by video, None if not known, or labels that state them; used if the store does not.
             labels: the classes of each video, if known: see `detect`.
             min_score: see `detect`.
 
         Raises:
             FeatureError: as for `scores`; the message names the video.
-            InputError: the fps of a video is not known, its times are invalid, a video of `names` does not exist, or
-                `labels` has none of a video, or one that is no class of the model.
+            InputError: the fps of a video is not known, its times are invalid or contradict each other, a video
+                of `names` does not exist, or `labels` has none of a video, or one that is no class of the model.
             ConfigError: `names` together with pairs.
         """
         for batch in self.detect_batches(
@@ -323,13 +326,26 @@ class Detector:
         stride_frames: int | None = None,
         times: Times | None = None,
         labels: Mapping[str, Sequence[str]] | None = None,
+        together: bool = True,
     ) -> list[Planned]:
         """Check videos of a store against the model, for `detect_planned`; reads no features.
 
-        Args and errors are those of `detect_many`.
+        Args and errors are those of `detect_many`. With `together=False` these are some of many videos, whose times
+        `check_times` takes together.
         """
         self._known_of(names, labels)
-        return [self._planned(store, name, fps, stride_frames, times or {}) for name in names]
+        planned = [self._planned(store, name, fps, stride_frames, times or {}) for name in names]
+        if together:
+            self.check_times(store, planned, times)
+        return planned
+
+    def check_times(self, store: FeatureStore, planned: Sequence[Planned], times: Times | None = None) -> None:
+        """Refuse videos that `plan` has checked one by one where their times contradict their snippets.
+
+        Raises:
+            InputError: see `refineloc.runtime.segments.agreement`.
+        """
+        check_times([each.timed for each in planned if each.timed], store.path, _name_of(times))
 
     def detect_planned(
         self,
@@ -390,9 +406,11 @@ class Detector:
                 f"{where}: states a stride of {stride} frames, and stride_frames={stride_frames} was given; leave "
                 "stride_frames out, or correct the attribute"
             )
-        grid = self._grid(video_times(info, _stated(times, name), fps=fps), stride or stride_frames, where)
-        columns = self.metadata.columns(info.width, where)
-        return Planned(name, info.snippets, info.dtype == np.float16, columns, grid)
+        stated = _stated(times, name)
+        grid = self._grid(video_times(info, stated, fps=fps), stride or stride_frames, where)
+        columns = self.metadata.columns(info.width, where, info.snippets)
+        timed = TimedVideo(info, stated, grid)
+        return Planned(name, info.snippets, info.dtype == np.float16, columns, grid, timed)
 
     def _packed(
         self,
@@ -420,6 +438,7 @@ class Detector:
                 yield _batch(waiting)
                 waiting, size = [], 0
             grid = self._grid(video_times(None, _stated(times, name), fps=fps), stride_frames, where)
+            _check_one(name, checked, grid, _name_of(times))
             waiting.append((name, grid, checked))
             size += len(checked)
         if waiting:
@@ -470,7 +489,7 @@ class Detector:
         check_array(array.shape, array.dtype, where)
         if len(array) < least:
             raise FeatureError(f"{where}: has no snippets")
-        columns = np.ascontiguousarray(array[:, self.metadata.columns(array.shape[1], where)])
+        columns = np.ascontiguousarray(array[:, self.metadata.columns(array.shape[1], where, len(array))])
         if columns.dtype == np.float16 and len(columns):
             packed = np.empty(columns.shape, dtype=np.float32)
             self._half_to_float()(columns, packed)
@@ -493,10 +512,23 @@ def _empty(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 
 
 def _stated(times: Times, name: str) -> VideoTimes:
-    stated = times.get(name, ())
+    stated: Any = times.get(name, ())
+    if hasattr(stated, "duration_s"):
+        return VideoTimes(stated.fps, stated.duration_s)
     if not isinstance(stated, Sequence) or isinstance(stated, str) or len(stated) > 2:
         raise InputError(f"times: video {name!r}: expected (fps, duration in seconds), got {stated!r:.40}")
     return VideoTimes(*stated)
+
+
+def _name_of(times: Times | None) -> str | Path:
+    """What states the times, for messages."""
+    return getattr(times, "path", "times")
+
+
+def _check_one(name: str, features: npt.NDArray[np.float32], grid: SnippetGrid, stated_by: str | Path) -> None:
+    """Refuse an array [T, D] that contradicts its times; the other videos are not known."""
+    info = FeatureInfo(name, len(features), features.shape[1], features.dtype)
+    check_times([TimedVideo(info, None, grid)], None, stated_by)
 
 
 def _pairs(

@@ -25,8 +25,8 @@ FORBIDDEN = {
 # The public names.
 RUNTIME = """
 AnnotationError Annotations ConfigError Detection DetectionError Detections Detector EngineError EngineWarning
-FeatureError FeatureStore InputError ManyThresholds MissingExtraError ModelError ModelMetadata OneThreshold OutputError
-RefineLocError Scores Segments SnippetGrid StreamingDetector VideoAnnotation open_features read_annotations
+FeatureError FeatureStore InputError InputWarning ManyThresholds MissingExtraError ModelError ModelMetadata OneThreshold
+OutputError RefineLocError Scores Segments SnippetGrid StreamingDetector VideoAnnotation open_features read_annotations
 read_detections write_detections
 """
 EVALUATION = """

@@ -32,6 +32,7 @@ from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, InputError
 from refineloc.runtime.files import check_writable, is_folder, make_folder
 from refineloc.runtime.names import why_unmatched
+from refineloc.runtime.segments.agreement import TimedVideo, check_times
 from refineloc.runtime.segments.times import video_times
 
 __all__ = ["main"]
@@ -232,6 +233,7 @@ def _with_curves(
     detector = Detector(model, provider="cpu")
     curves: dict[str, Curves] = {}
     described = dict(videos)
+    timed = []
     with open_features(features) as store:
         names = [name for name in wanted if name in store.names]
         if not names:
@@ -246,12 +248,14 @@ def _with_curves(
                 grid = video_times(info, video, fps=fps).grid(detector.metadata.snippet_frames, stride)
                 if grid is None:
                     raise InputError(f"video {name!r}: its fps is in neither {features} nor the labels; give --fps X")
+                timed.append(TimedVideo(info, video, grid))
                 scores = detector.scores(store.read(name))
                 curves[name] = score_curves(scores, grid, video, detector.classes)
                 if video.duration_s is None:
                     _, end = grid.seconds(*2 * [np.array([info.snippets - 1])])
                     described[name] = replace(video, duration_s=float(end[0]))
                 advance(1)
+    check_times(timed, features, videos.path)
     return curves, Annotations(described, videos.path)
 
 

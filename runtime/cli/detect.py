@@ -121,7 +121,7 @@ def detect(
     videos: Annotated[
         Path | None,
         typer.Option(
-            help="Labels CSV or JSON: detect in its videos, with its fps and durations (labels are not used)."
+            help="Labels CSV or JSON: detect in its videos, with its durations and, without --fps, its fps (no labels)."
         ),
     ] = None,
     video_labels: Annotated[
@@ -171,8 +171,6 @@ def detect(
     """
     from refineloc.runtime.detector import Detector
 
-    if fps is not None and videos is not None:
-        raise InputError("--fps and --videos: give one of them")
     number, shards = _shard(shard) if shard is not None else (1, 1)
     if shard is None:
         check_writable(out, suffixes=DETECTION_ENDINGS)
@@ -195,12 +193,16 @@ def detect(
         **stated,
     )
     with open_features(features, untrusted=untrusted) as store:
-        times: Times | None = None
+        times: dict[str, tuple[float | None, float | None]] | None = None
+        stated_by: Times | None = None
         names = store.names
         if videos is not None:
             annotations = read_annotations(videos, times=False)
             names = shared_videos(store, annotations, allow_missing=allow_missing)
-            times = {name: (annotations[name].fps, annotations[name].duration_s) for name in names}
+            # Features are of the rate that --fps says, whatever the labels' video has.
+            rates = {name: annotations[name].fps if fps is None else None for name in names}
+            times = {name: (rates[name], annotations[name].duration_s) for name in names}
+            stated_by = annotations if fps is None else times
         wanted = _without(names, leave_out or [], store)
         labels = None
         if video_labels is not None:
@@ -208,7 +210,8 @@ def detect(
             _check_labelled(labels, wanted, video_labels)
         options: dict[str, Any] = {"fps": fps, "stride_frames": stride_frames, "times": times, "labels": labels}
         # One run checks all videos before it reads the first. In a shard, one of a million that is bad is a row.
-        planned = {} if shard else {each.name: each for each in detector.plan(store, wanted, **options)}
+        stated_times = {**options, "times": stated_by}
+        planned = {} if shard else {each.name: each for each in detector.plan(store, wanted, **stated_times)}
         sizes = {name: planned[name].snippets if name in planned else _snippets(store, name) for name in names}
         blocks = partial(
             plan_blocks,
@@ -221,7 +224,7 @@ def detect(
             left_out=frozenset(leave_out or []),
         )
         if shard:
-            planned = _good(detector, store, [name for block in blocks(out) for name in block.names], options)
+            planned = _good(detector, store, [name for block in blocks(out) for name in block.names], stated_times)
         reopen = partial(open_features, features, untrusted=untrusted)
         work = DetectionWork(detector, store, reopen, options, planned)
         if shard:
@@ -384,7 +387,8 @@ def _good(
     planned = {}
     for name in names:
         with contextlib.suppress(FeatureError):
-            (planned[name],) = detector.plan(store, [name], **options)
+            (planned[name],) = detector.plan(store, [name], together=False, **options)
+    detector.check_times(store, list(planned.values()), options["times"])
     return planned
 
 

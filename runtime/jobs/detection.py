@@ -79,7 +79,7 @@ class DetectionWork:
             yield from self._rows(store, rest[half:])
 
     def _plan(self, store: FeatureStore, name: str) -> "Planned":
-        (planned,) = self._detector.plan(store, [name], **self._options)
+        (planned,) = self._detector.plan(store, [name], together=False, **self._options)
         return planned
 
 

@@ -161,18 +161,24 @@ class ModelMetadata:
         if self.streaming is not None and (name := needs_whole_video(self.streaming)):
             raise ModelError(f"metadata: streaming: its {name} needs the whole video")
 
-    def columns(self, width: int, where: str) -> slice:
+    def columns(self, width: int, where: str, rows: int = 0) -> slice:
         """The columns that the model takes of features of this width: all, or one of two streams.
 
+        Args:
+            width: of the features.
+            where: begins the message of an error.
+            rows: of the features, which may have been saved as D x T.
+
         Raises:
-            FeatureError: the width is neither the model's nor twice that; the message begins with `where`.
+            FeatureError: the width is neither the model's nor twice that.
         """
         if width == self.width:
             return slice(0, width)
         if self.stream != "both" and width == 2 * self.width:
             return stream_slice(width, self.stream, self.stream_order)
         both = f" (or {2 * self.width}, both streams)" if self.stream != "both" else ""
-        raise FeatureError(f"{where}: features have width {width}, the model expects {self.width}{both}")
+        exchanged = "; they seem to be saved as D x T: save them transposed" if rows == self.width else ""
+        raise FeatureError(f"{where}: features have width {width}, the model expects {self.width}{both}{exchanged}")
 
     def to_props(self) -> dict[str, str]:
         """The `metadata_props` of the ONNX file."""

@@ -56,20 +56,21 @@ class SnippetGrid:
             object.__setattr__(self, name, value)
 
     @property
-    def _stride(self) -> int:
+    def stride(self) -> int:
+        """S, in frames."""
         return self.stride_frames or self.snippet_frames
 
     @property
     def _offset(self) -> float:
         """Frames before the first snippet's part: its window begins at 0, and its part is the middle of its window."""
-        return (self.snippet_frames - self._stride) / 2
+        return (self.snippet_frames - self.stride) / 2
 
     def covered_s(self, snippets: int) -> tuple[float, float]:
         """How long a video of T snippets is, the least and the most, seconds.
 
         T * S / fps where the last windows are padded, ((T - 1) * S + H) / fps where they end with the video.
         """
-        lengths = snippets * self._stride, (snippets - 1) * self._stride + self.snippet_frames
+        lengths = snippets * self.stride, (snippets - 1) * self.stride + self.snippet_frames
         return min(lengths) / self.fps, max(lengths) / self.fps
 
     def tolerance_s(self, snippets: int) -> float:
@@ -77,7 +78,7 @@ class SnippetGrid:
 
         3 snippets or 1 % of T, whichever is more, and at least a window: the end of a video may be cut by one.
         """
-        return max(max(3.0, 0.01 * snippets) * self._stride, self.snippet_frames) / self.fps
+        return max(max(3.0, 0.01 * snippets) * self.stride, self.snippet_frames) / self.fps
 
     def contradicts(self, snippets: int) -> bool:
         """Whether the duration is known and cannot be that of a video of T snippets."""
@@ -98,7 +99,7 @@ class SnippetGrid:
         Returns:
             start and end in seconds, shape [n]: (first * S + (H - S) / 2) / fps, and the same of last + 1.
         """
-        stride, offset = self._stride, self._offset
+        stride, offset = self.stride, self._offset
         start = np.maximum((np.asarray(first, np.float64) * stride + offset) / self.fps, 0.0)
         end = ((np.asarray(last, np.float64) + 1) * stride + offset) / self.fps
         if self.duration_s is not None:
@@ -119,9 +120,9 @@ class SnippetGrid:
         """
         mask = np.zeros(snippets, dtype=np.bool_)
         # centre (t S + H / 2) / fps >= start  <=>  t >= start fps / S - H / 2 S, and the same for the end.
-        half_window = self.snippet_frames / 2 / self._stride
-        first = np.ceil(np.asarray(start_s) * self.fps / self._stride - half_window)
-        past = np.ceil(np.asarray(end_s) * self.fps / self._stride - half_window)
+        half_window = self.snippet_frames / 2 / self.stride
+        first = np.ceil(np.asarray(start_s) * self.fps / self.stride - half_window)
+        past = np.ceil(np.asarray(end_s) * self.fps / self.stride - half_window)
         for a, b in zip(np.clip(first, 0, snippets), np.clip(past, 0, snippets), strict=True):
             mask[int(a) : int(b)] = True
         return mask

@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 from refineloc.runtime.segments.grid import SnippetGrid
 
-__all__ = ["VideoTimes", "video_times"]
+__all__ = ["StatesTimes", "VideoTimes", "video_times"]
 
 
 class VideoTimes(NamedTuple):

@@ -112,9 +112,9 @@ def test_an_array_gives_what_the_detector_gives(
     service: str, model_path: Path, features: npt.NDArray[np.float32], order: str
 ) -> None:
     body = npy(np.asarray(features, order=order))  # type: ignore[call-overload]
-    answer = post(f"{service}/detect", params={"fps": 25, "duration": 30, "video": "mine"}, content=body)
+    answer = post(f"{service}/detect", params={"fps": 25, "duration": 37.5, "video": "mine"}, content=body)
     assert answer.status_code == 200, answer.text
-    expected = Detector(model_path, provider="cpu").detect(features, fps=25.0, duration_s=30.0)
+    expected = Detector(model_path, provider="cpu").detect(features, fps=25.0, duration_s=37.5)
     records = answer.json()["results"]["mine"]
     assert [(*r["segment"], r["label"], r["score"]) for r in records] == list(expected)
     assert len(records) > 0

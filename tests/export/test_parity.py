@@ -242,7 +242,8 @@ def test_the_features_own_fps_goes_before_the_labels(tmp_path: Path, metadata: M
         for name in ("a", "b"):
             file[name] = np.ones((30, metadata.width), dtype=np.float32)
         file["a"].attrs.update(fps=25.0, duration=20.0)
-    labels = {name: VideoAnnotation(name, ("a",), duration_s=10.0, fps=50.0) for name in ("a", "b")}
+    durations = {"a": 19.5, "b": 10.0}
+    labels = {name: VideoAnnotation(name, ("a",), duration_s=durations[name], fps=50.0) for name in ("a", "b")}
     with open_features(tmp_path / "f.h5") as store:
         sample = read_sample(store, metadata, Annotations(labels), fps=5.0)
     frames = metadata.snippet_frames

@@ -14,7 +14,7 @@ import pytest
 from small_model import GRAPH, write_features, write_model
 from twins import proposals as twin
 
-from refineloc.runtime import Detector, SnippetGrid, open_features
+from refineloc.runtime import Annotations, Detector, SnippetGrid, VideoAnnotation, open_features
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError, ModelError
 from refineloc.runtime.segments.postprocess import segments
@@ -145,10 +145,10 @@ def test_a_store_gives_fps_and_durations(model_path: Path, tmp_path: Path, rng: 
         assert same(found["v000"], detector.detect(videos["v000"], fps=20.0, duration_s=30.0))
         assert same(found["v001"], detector.detect(videos["v001"], fps=25.0))
         # What the features state goes first: their fps is that of the video that they were made from.
-        stated = dict(detector.detect_many(store, times={"v000": (10.0, 50.0), "v001": (5.0, 100.0)}))
+        stated = dict(detector.detect_many(store, times={"v000": (10.0, 31.0), "v001": (5.0, 190.0)}))
         assert same(stated["v000"], detector.detect(videos["v000"], fps=20.0, duration_s=30.0))
-        assert same(stated["v001"], detector.detect(videos["v001"], fps=5.0, duration_s=100.0))
-        assert 0 < stated["v001"].end.max() <= 100.0
+        assert same(stated["v001"], detector.detect(videos["v001"], fps=5.0, duration_s=190.0))
+        assert 0 < stated["v001"].end.max() <= 190.0
         assert list(dict(detector.detect_many(store, names=["v001"], fps=25.0))) == ["v001"]
 
 
@@ -157,15 +157,53 @@ def test_times_that_are_known_in_part_are_filled_up_from_elsewhere(
 ) -> None:
     """The same from a store and from a mapping."""
     (features,) = videos_of(rng, [60]).values()
-    expected = detector.detect(features, fps=30.0, duration_s=10.0)
+    expected = detector.detect(features, fps=30.0, duration_s=30.5)
     with open_features(write_features(tmp_path / "f.h5", {"a": features})) as store:
         for videos in (store, {"a": features}, [("a", features)]):
-            found = dict(detector.detect_many(videos, fps=30.0, times={"a": (None, 10.0)}))
+            found = dict(detector.detect_many(videos, fps=30.0, times={"a": (None, 30.5)}))
             assert same(found["a"], expected)
             with pytest.raises(InputError, match=r"video 'a': fps: expected .* got 0"):
                 dict(detector.detect_many(videos, fps=30.0, times={"a": (0.0, None)}))
             with pytest.raises(InputError, match=r"video 'a': duration_s: expected .* got 0"):
                 dict(detector.detect_many(videos, fps=30.0, times={"a": (None, 0.0)}))
+
+
+def test_times_that_contradict_the_number_of_snippets_are_refused_everywhere(
+    detector: Detector, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """60 snippets of 16 frames at 30 fps are 32 s; the video has 8.2 s, which a stride of 4 frames makes."""
+    (features,) = videos_of(rng, [60]).values()
+    message = (
+        r"60 snippets x 16 frames at 30 fps = 32 s, (duration_s|times|the file) says 8.2 s: is the stride 4 frames"
+    )
+    calls: list[Callable[..., Any]] = [
+        lambda **more: detector.detect(features, fps=30.0, duration_s=8.2, **more),
+        lambda **more: list(detector.detect_many({"a": features}, times={"a": (30.0, 8.2)}, **more)),
+    ]
+    for call, where in zip(calls, ("^features: ", "^video 'a': "), strict=True):
+        with pytest.raises(InputError, match=where + message) as caught:
+            call()
+        assert caught.value.parameter == "stride_frames"
+        call(stride_frames=4)
+    with open_features(write_features(tmp_path / "f.h5", {"a": features}, fps=30.0, duration=8.2)) as store:
+        with pytest.raises(InputError, match="f.h5: video 'a': " + message):
+            detector.detect_many(store).__next__()
+        assert len(list(detector.detect_many(store, stride_frames=4))) == 1
+
+
+def test_labels_may_state_the_times(detector: Detector, tmp_path: Path, rng: np.random.Generator) -> None:
+    (features,) = videos_of(rng, [60]).values()
+    labels = Annotations({"a": VideoAnnotation("a", ("x",), duration_s=31.0, fps=30.0)}, "l.csv")
+    with open_features(write_features(tmp_path / "f.h5", {"a": features})) as store:
+        ((_, detections),) = detector.detect_many(store, times=labels)
+        assert same(detections, detector.detect(features, fps=30.0, duration_s=31.0))
+        with pytest.raises(InputError, match=r"60 snippets x 4 frames at 30 fps = 8 s, l.csv says 31 s"):
+            list(detector.detect_many(store, times=labels, stride_frames=4))
+
+
+def test_features_that_were_saved_as_columns_are_told_so(detector: Detector) -> None:
+    with pytest.raises(FeatureError, match="width 60, the model expects 24; they seem to be saved as D x T"):
+        detector.detect(np.zeros((24, 60), np.float32), fps=30.0)
 
 
 def test_names_choose_among_a_mapping_and_are_refused_with_an_iterable(

@@ -82,6 +82,9 @@ def edit(path: Path, name: str, features: np.ndarray | None) -> None:
 
 def test_a_video_of_one_snippet_is_no_problem(data: Path) -> None:
     edit(data / "train.h5", "train00", np.ones((1, 16), np.float32))
+    text = (data / "train.csv").read_text().splitlines()
+    rows = [",".join([*row.split(",")[:4], "1", "16", "16"]) if row.startswith("train00") else row for row in text]
+    (data / "train.csv").write_text("\n".join(rows) + "\n")
     assert run(*FILES, *SHORT, cwd=data).returncode == 0
 
 

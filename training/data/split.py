@@ -20,8 +20,9 @@ from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.features.streams import stream_slice
+from refineloc.runtime.segments.agreement import TimedVideo, check_times, same_length
 from refineloc.runtime.segments.grid import SnippetGrid
-from refineloc.runtime.segments.times import video_times
+from refineloc.runtime.segments.times import VideoTimes, video_times
 from refineloc.training.data.labels import leak
 from refineloc.training.settings.config import SNIPPET_FRAMES, Config
 
@@ -229,13 +230,14 @@ def load_split(
         lengths = [info.snippets for info in infos]
         file = OnDisk(store, columns, dtype)
         size = sum(lengths) * (columns.stop - columns.start) * np.dtype(dtype).itemsize
+        grids = _grids(infos, labels, config, frames, stride, store.path, fps)
         split = Split(
             names=names,
             features=file if memory is not None and size > memory else file.read(names, lengths, advance),
             lengths=torch.tensor(lengths, dtype=torch.int64),
             targets=torch.from_numpy(_targets(labels, names, known, config)),
             classes=known,
-            grids=tuple(video_times(info, labels[info.name], fps=fps).grid(frames, stride) for info in infos),
+            grids=grids,
             file_width=width,
             width=columns.stop - columns.start,
             source=store.path,
@@ -282,6 +284,25 @@ def _signature(features: Tensor) -> int:
     return hash((len(features), features[0].float().numpy().tobytes()))
 
 
+def _grids(
+    infos: Sequence[FeatureInfo],
+    labels: Annotations,
+    config: Config,
+    frames: int,
+    stride: int,
+    path: Path,
+    fps: float | None,
+) -> tuple[SnippetGrid | None, ...]:
+    grids = []
+    for info in infos:
+        rate = config.features.fps if info.fps is None else info.fps
+        times = video_times(VideoTimes(rate, info.duration_s), labels[info.name], fps=fps)
+        grids.append(times.grid(frames, stride))
+    timed = [TimedVideo(info, labels[info.name], grid) for info, grid in zip(infos, grids, strict=True) if grid]
+    check_times(timed, path, labels.path, settings="features.")
+    return tuple(grids)
+
+
 def _check(infos: Sequence[FeatureInfo], features: Path, frames: int, stride: int) -> None:
     first = infos[0]
     for info in infos:
@@ -289,7 +310,11 @@ def _check(infos: Sequence[FeatureInfo], features: Path, frames: int, stride: in
         if not info.snippets:
             raise FeatureError(f"{where}: has no snippets; leave it out or extract its features again")
         if info.width != first.width:
-            raise FeatureError(f"{where}: features have width {info.width}, those of {first.name!r} have {first.width}")
+            length = same_length(infos)
+            how = f"; all videos have {length} rows: are they saved as D x T? Save them transposed" if length else ""
+            raise FeatureError(
+                f"{where}: features have width {info.width}, those of {first.name!r} have {first.width}{how}"
+            )
         if info.snippet_frames not in (None, frames):
             raise FeatureError(
                 f"{where}: its snippets have {info.snippet_frames} frames, not the {frames} "

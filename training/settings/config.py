@@ -56,6 +56,12 @@ class FeatureConfig(Section):
         ge=1,
         description='H, frames a snippet: 16 for I3D, 15 for TSN (section 4.1); "none": what the features state, or 16',
     )
+    fps: Annotated[float | None, OrNone] = Field(
+        None,
+        gt=0,
+        description="frames a second that the features were made at, where they do not state it and it is not that of "
+        'the labels; "none": that of the labels',
+    )
     stride_frames: Annotated[int | None, OrNone] = Field(
         None,
         ge=1,
