@@ -3,9 +3,9 @@
 import copy
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
@@ -18,7 +18,7 @@ from refineloc.runtime.errors import ConfigError, ModelError, first_line
 from refineloc.runtime.files import atomic_path
 from refineloc.runtime.video.backbone import Backbone, BackboneMetadata
 
-__all__ = ["Layout", "WrittenBackbone", "export_backbone", "export_sound_backbone"]
+__all__ = ["Layout", "WrittenBackbone", "export_backbone", "export_sound_backbone", "read_options"]
 
 # How a module takes frames. B snippets of F frames; C is RGB.
 Layout = Literal["BCFHW", "BFCHW", "images"]
@@ -144,6 +144,42 @@ def export_sound_backbone(
         source=source or type(module).__name__,
         licence=licence,
     )
+
+
+def read_options(assignments: Sequence[str]) -> dict[str, Any]:
+    """The arguments of `export_backbone` or `export_sound_backbone` from texts such as "size=224,224".
+
+    Raises:
+        ConfigError: an unknown argument, or a value of another type.
+    """
+    options: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or key not in _OPTIONS:
+            raise ConfigError(f"{assignment!r}: expected KEY=VALUE with one of {', '.join(_OPTIONS)}")
+        try:
+            values = tuple(
+                map(_OPTIONS[key], text.split(",") if key in ("size", "short_side", "mean", "std") else [text])
+            )
+        except ValueError:
+            raise ConfigError(f"{assignment!r}: expected a number, or several with commas") from None
+        options[key] = values[0] if len(values) == 1 else values
+    if options.get("layout", "BCFHW") not in get_args(Layout):
+        raise ConfigError(f"layout: expected one of {', '.join(get_args(Layout))}, got {options['layout']!r}")
+    allowed = {"samples", "rate", "stride", "source", "licence"} if "samples" in options else _OPTIONS.keys() - {"rate"}
+    if wrong := sorted(options.keys() - allowed):
+        raise ConfigError(f"{', '.join(wrong)}: not for {'sound' if 'samples' in options else 'frames'}")
+    if "samples" in options and "rate" not in options:
+        raise ConfigError("samples: needs rate=N, samples a second")
+    return options
+
+
+# Their names, and the type of each value.
+_OPTIONS: Mapping[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("frames", "stride", "size", "short_side", "samples", "rate"), int),
+    **dict.fromkeys(("fps", "mean", "std"), float),
+    **dict.fromkeys(("layout", "source", "licence"), str),
+}
 
 
 class _Frames(nn.Module):

@@ -24,6 +24,7 @@ GROUPS = {
     "What to export": ("iteration", "single", "checkpoint", "classes", "preset"),
     "The file": ("out", "precision"),
     "Comparison with the trained model": ("features", "labels", "allow_loss"),
+    "A backbone for films": ("backbone", "weights", "assignments"),
 }
 
 
@@ -66,6 +67,24 @@ def export(
     labels: Annotated[
         Path | None, typer.Option(help="Ground truth of these features, to compare mAP, instead of the run's.")
     ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A backbone for films instead of a run: torchvision:r2plus1d_18, s3d, mvit_v2_s or swin3d_t, or "
+            "FILE.py:FUNCTION of a function that gives a torch module (it is run).",
+        ),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="With --backbone: a state dict, .pth or .safetensors.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="With --backbone, repeatable: frames, stride, fps, size, short_side, mean, std, layout, source, "
+            "licence; or samples, rate and stride of sound.",
+        ),
+    ] = None,
     allow_loss: Annotated[
         bool, typer.Option("--allow-loss", help="Write the file even where it is too far from the trained model.")
     ] = False,
@@ -76,6 +95,13 @@ def export(
     The file is compared with the trained model on the run's validation features, if they still exist. The differences
     are printed, and written into the file.
     """
+    if backbone is not None:
+        if run is not None or iteration is not None or checkpoint is not None or single or precision != "fp32":
+            raise ConfigError("--backbone goes without RUN, --iter, --checkpoint, --single and --precision")
+        _export_backbone(backbone, weights, assignments or [], out)
+        return
+    if weights is not None or assignments:
+        raise ConfigError(f"{'--set' if weights is None else '--weights'} goes with --backbone")
     if checkpoint is None:
         for option, value in (("--classes", classes), ("--preset", preset)):
             if value is not None:
@@ -87,10 +113,7 @@ def export(
     number = _iteration(iteration)
     if labels is not None and features is None:
         raise ConfigError("--labels goes with --features")
-    check_writable(out, suffixes=(".onnx",))
-    missing = [name for name in ("torch", "onnx", "onnxscript", "pydantic", "safetensors") if find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(f"refineloc-export needs {', '.join(missing)}: pip install 'refineloc[train,cpu]'")
+    _check_start(out)
     from refineloc.export.library import sample_of_files
     from refineloc.export.sources import from_checkpoint, from_run
     from refineloc.export.write import write_model
@@ -106,6 +129,35 @@ def export(
     (note if is_stdout(out) else print)(_table(out, written))
     for problem in written.beyond:
         note(f"warning: {problem}")
+
+
+def _check_start(out: Path) -> None:
+    check_writable(out, suffixes=(".onnx",))
+    missing = [name for name in ("torch", "onnx", "onnxscript", "pydantic", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"refineloc-export needs {', '.join(missing)}: pip install 'refineloc[train,cpu]'")
+
+
+def _export_backbone(name: str, weights: Path | None, assignments: list[str], out: Path) -> None:
+    _check_start(out)
+    from refineloc.export.backbone import export_backbone, export_sound_backbone, read_options
+    from refineloc.export.named_backbones import find_backbone
+
+    options = read_options(assignments)
+    named = find_backbone(name, weights)
+    write = export_sound_backbone if "samples" in options else export_backbone
+    written = write(named.module, out, **({"source": name} | dict(named.options) | options))
+    metadata = written.metadata
+    unit = "frames" if metadata.kind == "video" else "samples"
+    rate = f"{metadata.fps:g} {unit} a second" if metadata.fps else "each film's own rate"
+    shape = " x ".join(map(str, metadata.size))
+    (note if is_stdout(out) else print)(
+        f"{out}: backbone, {metadata.source}, {written.size / 1e6:.2f} MB\n"
+        f"  takes {metadata.snippet_frames} {unit} every {metadata.stride_frames}, at {rate}"
+        + (f", {shape} pixels{' on the shorter side' if len(metadata.size) == 1 else ''}" if shape else "")
+        + f"\n  gives {metadata.width} features; largest difference from the module {written.difference:.1e} of the "
+        f"largest\n  identity {metadata.identity}"
+    )
 
 
 def _iteration(text: str | None) -> int | Literal["best"] | None:
@@ -152,7 +204,8 @@ def _streaming_line(comparison: "RuleComparison") -> str:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    run_app(app, {"preset": "--preset NAME", "allow_loss": "--allow-loss"}, groups=GROUPS)
+    options = {"preset": "--preset NAME", "allow_loss": "--allow-loss", "weights": "--weights FILE"}
+    run_app(app, options, groups=GROUPS)
 
 
 if __name__ == "__main__":

@@ -143,3 +143,117 @@ def test_modules_that_cannot_be_backbones(tmp_path):
 class Summed(nn.Module):
     def forward(self, x):
         return x.sum((1, 2, 3, 4))
+
+
+MINE = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv3d(3, 4, 2), nn.ReLU())
+
+def sound():
+    return nn.Sequential(nn.Unflatten(1, (1, -1)), nn.Conv1d(1, 6, 40, 20))
+
+def number():
+    return 3
+
+def broken():
+    raise KeyError("here")
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    return "mine.py"
+
+
+def test_the_program(call_program, mine, tmp_path):
+    from refineloc.export.cli import main
+
+    done = call_program(
+        main,
+        "--backbone",
+        f"{mine}:make",
+        "--set",
+        "frames=4",
+        "--set",
+        "size=16",
+        "--set",
+        "short_side=20",
+        "--set",
+        "mean=0.4,0.4,0.5",
+        "--set",
+        "fps=10",
+        "--set",
+        "licence=MIT",
+        "-o",
+        "b.onnx",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "takes 4 frames every 4, at 10 frames a second, 20 pixels on the shorter side" in done.stdout
+    metadata = Backbone(tmp_path / "b.onnx", provider="cpu").metadata
+    assert (metadata.source, metadata.licence, metadata.width, metadata.size) == ("mine.py:make", "MIT", 4, (20,))
+    done = call_program(
+        main, "--backbone", f"{mine}:sound", "--set", "samples=400", "--set", "rate=8000", "-o", "s.onnx"
+    )
+    assert "takes 400 samples every 400, at 8000 samples a second\n" in done.stdout
+
+
+def test_weights(call_program, mine, tmp_path):
+    from refineloc.export.cli import main
+
+    network = nn.Sequential(nn.Conv3d(3, 4, 2), nn.ReLU())
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "w.pth")
+    options = ["--backbone", f"{mine}:make", "--set", "frames=2", "--set", "size=8", "-o", "b.onnx"]
+    assert call_program(main, *options, "--weights", "w.pth").returncode == 0
+    windows = np.random.default_rng(1).integers(0, 256, (2, 2, 8, 8, 3), dtype=np.uint8)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(windows).float().permute(0, 4, 1, 2, 3) / 255).mean((2, 3, 4))
+    got = Backbone(tmp_path / "b.onnx", provider="cpu").features(windows)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--backbone", "mine.py"], "expected torchvision:NETWORK"),
+        (["--backbone", "none.py:make"], "no such file: none.py"),
+        (["--backbone", "mine.py:other"], "has no function 'other'"),
+        (["--backbone", "mine.py:number"], "gives a int, expected a torch module"),
+        (["--backbone", "mine.py:broken"], "KeyError: here"),
+        (["--backbone", "torchvision:vgg"], "expected one of r2plus1d_18"),
+        (["--backbone", "mine.py:make", "--set", "frame=2"], "expected KEY=VALUE with one of frames, stride"),
+        (["--backbone", "mine.py:make", "--set", "frames=two"], "expected a number"),
+        (["--backbone", "mine.py:make", "--set", "rate=2"], "rate: not for frames"),
+        (["--backbone", "mine.py:make", "--set", "samples=2"], "samples: needs rate=N"),
+        (["--backbone", "mine.py:make", "--weights", "none.pth"], "none.pth: no such file"),
+        (["--backbone", "mine.py:make", "--weights", "mine.py"], "cannot be read as weights"),
+        (["--backbone", "mine.py:make", "--iter", "1"], "goes without RUN"),
+        (["--set", "frames=2"], "--set goes with --backbone"),
+    ],
+)
+def test_what_the_program_refuses(call_program, mine, tmp_path, arguments, words):
+    from refineloc.export.cli import main
+
+    done = call_program(main, *arguments, "-o", "b.onnx")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "b.onnx").exists()
+
+
+@pytest.mark.parametrize("network", ["r2plus1d_18", "s3d", "mvit_v2_s", "swin3d_t"])
+def test_torchvision(tmp_path, network):
+    try:
+        from torchvision.models import get_model
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"torchvision does not import here: {error}")
+    from refineloc.export.named_backbones import find_backbone
+
+    torch.save(get_model(network).state_dict(), tmp_path / "w.pth")
+    named = find_backbone(f"torchvision:{network}", tmp_path / "w.pth")
+    written = export_backbone(named.module, tmp_path / "b.onnx", **named.options)
+    assert written.metadata.width == {"r2plus1d_18": 512, "s3d": 1024}.get(network, 768)
