@@ -132,7 +132,7 @@ def _load(module: nn.Module, path: Path) -> None:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
+            state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)  # a stranger's pickle runs nothing
     except Exception as error:  # of any kind of damage
