@@ -3,7 +3,7 @@
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +99,7 @@ def _batches(windows: Iterable[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
         yield np.stack(batch)
 
 
-def _ahead(items: Iterator[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
+def _ahead(items: Iterator[npt.NDArray[Any]]) -> Generator[npt.NDArray[Any]]:
     """The items, of which the next ones are made in another thread; errors come where their item would."""
     made: queue.Queue[tuple[npt.NDArray[Any] | None, BaseException | None]] = queue.Queue(_AHEAD)
     stopped = threading.Event()
