@@ -224,7 +224,8 @@ def detect(
             left_out=frozenset(leave_out or []),
         )
         if shard:
-            planned = _good(detector, store, [name for block in blocks(out) for name in block.names], stated_times)
+            new = [name for block in blocks(out) if not block.part.exists() for name in block.names]
+            planned = _good(detector, store, new, stated_times)
         reopen = partial(open_features, features, untrusted=untrusted)
         work = DetectionWork(detector, store, reopen, options, planned)
         if shard:

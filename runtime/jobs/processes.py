@@ -69,6 +69,7 @@ def in_processes(work: Work, blocks: Sequence[Block], workers: int) -> Generator
                 try:
                     answer = connection.recv()
                 except (EOFError, OSError):
+                    connection.close()
                     process.join()
                     ends[block.part.name] += 1
                     if ends[block.part.name] == _TRIES:
@@ -103,18 +104,21 @@ def _end_with_the_parent() -> None:
 
 
 def _ended(block: Block, process: SpawnProcess) -> str:
-    names = f"{block.names[0]!r} to {block.names[-1]!r}"
+    names = " to ".join(map(repr, dict.fromkeys((*block.names[:1], *block.names[-1:]))))
     return f"{block.part}: the process of its videos, {names}, ended {_TRIES} times (exit code {process.exitcode})"
 
 
 def _serve(work: Work, connection: Connection) -> None:
     """What a process does: blocks, until there are no more."""
-    with contextlib.suppress(EOFError, OSError):
-        while True:
+    while True:
+        try:
             block = connection.recv()
-            try:
-                *_, last = write_part(block, work.process(block))
-                answer: Sequence[Outcome] | Exception = last.written
-            except (RefineLocError, MemoryError) as error:
-                answer = error
+        except (EOFError, OSError):
+            return
+        try:
+            *_, last = write_part(block, work.process(block))
+            answer: Sequence[Outcome] | Exception = last.written
+        except (RefineLocError, MemoryError) as error:
+            answer = error
+        with contextlib.suppress(OSError):  # the parent has ended
             connection.send(answer)
