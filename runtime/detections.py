@@ -33,7 +33,7 @@ from refineloc.runtime.text import (
     write_csv_rows,
 )
 
-__all__ = ["DETECTION_ENDINGS", "Detection", "Detections", "read_detections", "write_detections"]
+__all__ = ["DETECTION_ENDINGS", "Detection", "Detections", "as_written", "read_detections", "write_detections"]
 
 DETECTION_ENDINGS = (".json", ".csv", ".jsonl")
 
@@ -149,7 +149,7 @@ def write_detections(
         if kind == ".csv":
             csv.writer(handle, lineterminator="\n").writerow(_CSV_COLUMNS)
             for name, video in pairs:
-                write_csv_rows(handle, (name, *video.classes), ((name, *record) for record in _written(video)))
+                write_csv_rows(handle, (name, *video.classes), ((name, *record) for record in as_written(video)))
         elif kind == ".jsonl":
             for name, video in pairs:
                 handle.write(json.dumps({"video": name, "detections": _records(video)}, allow_nan=False) + "\n")
@@ -324,11 +324,14 @@ def _rows_of_records(where: str, records: Any) -> list[_Row]:
 
 
 def _records(detections: Detections) -> list[dict[str, Any]]:
-    return [{"label": d.label, "score": d.score, "segment": [d.start, d.end]} for d in _written(detections)]
+    return [{"label": d.label, "score": d.score, "segment": [d.start, d.end]} for d in as_written(detections)]
 
 
-def _written(detections: Detections) -> Detections:
-    """With scores of few digits: float64 has the noise of its last nine, which triples the size of a score."""
+def as_written(detections: Detections) -> Detections:
+    """Detections as files have them, with scores of few digits.
+
+    float64 has the noise of its last nine, which triples the size of a score.
+    """
     with np.errstate(over="ignore"):
         short = detections.score.astype(np.float32)
     scores = np.array([float(str(score)) for score in short], dtype=np.float64)

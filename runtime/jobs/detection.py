@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refineloc.runtime.detections import Detections
+from refineloc.runtime.detections import Detections, as_written
 from refineloc.runtime.errors import FeatureError, InputError
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.jobs.blocks import Block, Row
@@ -66,7 +66,8 @@ class DetectionWork:
             planned = [self._planned.get(name) or self._plan(store, name) for name in names]
             for batch in self._detector.detect_planned(store, planned, labels=self._options["labels"]):
                 for name, video in batch:
-                    yield {"video": name, **{key: getattr(video, key).tolist() for key in _COLUMNS}}
+                    short = as_written(video)  # so that a folder of parts is what the merged file is
+                    yield {"video": name, **{key: getattr(short, key).tolist() for key in _COLUMNS}}
                     count += 1
         except FeatureError as error:
             rest = names[count:]
