@@ -29,7 +29,7 @@ from refineloc.evaluation.report import detections_data, report_data, write_repo
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.cli.common import VersionOption, new_app, note, progress, run_app
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.errors import ConfigError, InputError
+from refineloc.runtime.errors import ConfigError, FeatureError, InputError
 from refineloc.runtime.files import check_writable, is_folder, make_folder
 from refineloc.runtime.names import why_unmatched
 from refineloc.runtime.segments.agreement import TimedVideo, check_times
@@ -249,7 +249,10 @@ def _with_curves(
                 if grid is None:
                     raise InputError(f"video {name!r}: its fps is in neither {features} nor the labels; give --fps X")
                 timed.append(TimedVideo(info, video, grid))
-                scores = detector.scores(store.read(name))
+                try:
+                    scores = detector.scores(store.read(name))
+                except FeatureError as error:
+                    raise FeatureError(f"{features}: video {name!r}: {error}") from error
                 curves[name] = score_curves(scores, grid, video, detector.classes)
                 if video.duration_s is None:
                     _, end = grid.seconds(*2 * [np.array([info.snippets - 1])])

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.evaluation.average_precision import evaluate, video_scores
-from refineloc.evaluation.bootstrap import bootstrap
+from refineloc.evaluation.bootstrap import bootstrap, compare
 from refineloc.evaluation.matching import Matching
 from refineloc.evaluation.pictures.timeline import DRAWN, Curves, best_detections, mean_curve
 from refineloc.runtime.annotations import Annotations
@@ -77,6 +77,10 @@ def report_data(
         scores.append(video_scores(matching))
         ap.append(evaluation.ap)
     annotations = matching.annotations
+    difference = None
+    if resamples and len(matchings) > 1:
+        first = next(iter(matchings.values()))
+        difference = compare(matching, first, resamples=resamples, seed=seed).average_mAP_interval
     by_set = [matching.detections for matching in matchings.values()]
     shown = _ends(scores[-1]) if _too_many(by_set) else None
     rows = _videos(by_set, annotations, shown, _film_addresses(films, relative_to), curves)
@@ -89,6 +93,7 @@ def report_data(
         "resamples": resamples,
         "drawn": DRAWN,
         "sets": sets,
+        "difference": difference,  # low and high, of the last set's average mAP to the first's
         "classes": [
             {
                 "name": name,

@@ -124,9 +124,11 @@ function headline() {
   if (!truth) return say(set.detections.toLocaleString("en"), `detections of ${set.name} in ${set.videos} of ${data.videos.length} videos`);
   const [low, high] = [data.tious[0], data.tious[data.tious.length - 1]].map((tiou) => tiou.toFixed(2));
   const range = set.interval?.average_mAP.map((bound) => percent(bound)).join(" to ");
+  const points = (value) => (value > 0 ? "+" : "") + (100 * value).toFixed(1);
+  const apart = data.difference ? ` (${data.difference.map(points).join(" to ")})` : "";
   const words = [`${data.tious.length > 1 ? "average mAP" : "mAP"} of ${set.name} at tIoU ${low === high ? low : `${low} to ${high}`}`];
   if (range) words.push(`, 95 % interval ${range}`);
-  if (last) words.push("; ", change(data.sets[0].average_mAP, set.average_mAP), ` points against ${data.sets[0].name}`);
+  if (last) words.push("; ", change(data.sets[0].average_mAP, set.average_mAP), ` points against ${data.sets[0].name}${apart}`);
   say(`${percent(set.average_mAP)} %`, ...words);
 }
 

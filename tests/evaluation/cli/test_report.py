@@ -111,6 +111,15 @@ def test_the_page_has_the_model_s_scores_and_the_length_of_the_features(
     assert (name, len(seconds), len(values)) == ("foreground", 90, 90)
 
 
+def test_features_that_the_model_cannot_take_are_named(here: Path, alone: Run, curves: tuple[str, ...]) -> None:
+    with h5py.File(here / "features.h5", "a") as file:
+        file["clip2"] = np.zeros((9, 5), np.float32)
+    done = alone(AFTER, *curves, "--fps", "25")
+    assert done.returncode == 2
+    assert "error: features.h5: video 'clip2': " in done.stderr
+    assert not (here / "report.html").exists()
+
+
 def test_the_footer_says_what_the_page_is_made_of(here: Path, run: Run) -> None:
     assert run(AFTER, "--bootstrap", "0").returncode == 0
     footer = dict(page_data(here / "report.html")["footer"])

@@ -15,7 +15,7 @@ import pytest
 from by_hand import annotations_of
 from waiting import LAST_RESORT_S
 
-from refineloc.evaluation import Matching, diagnose, evaluate, match_detections, video_scores
+from refineloc.evaluation import Matching, compare, diagnose, evaluate, match_detections, video_scores
 from refineloc.evaluation.pictures.timeline import videos_of_detections
 from refineloc.evaluation.report import detections_data, report_data, write_report
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
@@ -446,6 +446,22 @@ def test_scores_come_first_on_a_phone(opened: Any, page: Path) -> None:
     for table in ("score-table", "class-table", "video-table"):
         right = "return document.querySelectorAll(`#${arguments[0]} th`)[1].getBoundingClientRect().right"
         assert opened.execute_script(right, table) <= 390, table  # the first score, beside the name
+
+
+def test_the_headline_has_the_difference_and_its_paired_interval(opened: Any) -> None:
+    matchings = list(sample().values())
+    low, high = compare(matchings[1], matchings[0], resamples=50).average_mAP_interval
+    text = texts(opened, "#headline")[0]
+    assert text.endswith(f" points against iteration 0 (+{100 * low:.1f} to +{100 * high:.1f})")
+
+
+def test_scores_that_are_all_equal_are_shown(opened: Any, tmp_path: Path) -> None:
+    same = {"v": Detections(np.array([1.0]), np.array([2.0]), np.array([0.25]), np.array([0]), ("jump",))}
+    write_report(tmp_path / "one.html", detections_data({"r": same}, videos_of_detections([same]), title="t"), {})
+    shown(opened, tmp_path / "one.html")
+    assert texts(opened, "#headline") == ["1 detections of r in 1 of 1 videos"]
+    open_time_lines(opened, 0)
+    assert column(opened, "video-table", "best score") == ["0.25"]
 
 
 def test_the_chart_has_titles_and_the_page_s_width(opened: Any) -> None:
