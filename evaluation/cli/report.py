@@ -25,7 +25,7 @@ from refineloc.evaluation.cli.common import (
 from refineloc.evaluation.diagnosis import Bins
 from refineloc.evaluation.pictures.diagnosis import write_diagnosis
 from refineloc.evaluation.pictures.timeline import FORMATS, Curves, draw_timeline, score_curves, videos_of_detections
-from refineloc.evaluation.report import detections_data, report_data, write_report
+from refineloc.evaluation.report import detections_data, film_addresses, report_data, write_report
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.cli.common import VersionOption, new_app, note, progress, run_app
 from refineloc.runtime.detections import Detections
@@ -178,7 +178,8 @@ def report_command(
         linked = sum("file" in row for row in data["videos"])
         note(f"{out}: report of {len(videos)} videos" + (f", {linked} with a film" if films is not None else ""))
         if films is not None and not linked:
-            note(f"warning: {films}: no film is called as a video is, such as {next(iter(videos), '')}.mp4")
+            why = why_unmatched(list(videos), list(film_addresses(films, ".")))
+            note(f"warning: {films}: no film is called as a video is, such as {next(iter(videos), '')}.mp4{why}")
 
 
 def _need_truth(options: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ What comes from outside (labels, video names, file names) reaches the script as 
 The policy of the page lets no other script run.
 """
 
-from refineloc.evaluation.report.data import detections_data, report_data
+from refineloc.evaluation.report.data import detections_data, film_addresses, report_data
 from refineloc.evaluation.report.page import write_report
 
-__all__ = ["detections_data", "report_data", "write_report"]
+__all__ = ["detections_data", "film_addresses", "report_data", "write_report"]

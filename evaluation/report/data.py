@@ -20,7 +20,7 @@ from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import InputError
 from refineloc.runtime.files import is_folder
 
-__all__ = ["detections_data", "report_data"]
+__all__ = ["detections_data", "film_addresses", "report_data"]
 
 DRAWN_IN_ALL = 300_000  # with more, only the best and worst videos have a time line: the page would open too slowly
 _ENDS = 50
@@ -83,7 +83,7 @@ def report_data(
         difference = compare(matching, first, resamples=resamples, seed=seed).average_mAP_interval
     by_set = [matching.detections for matching in matchings.values()]
     shown = _ends(scores[-1]) if _too_many(by_set) else None
-    rows = _videos(by_set, annotations, shown, _film_addresses(films, relative_to), curves)
+    rows = _videos(by_set, annotations, shown, film_addresses(films, relative_to), curves)
     for row, values in zip(rows, np.array(scores).T.tolist(), strict=True):
         row["scores"] = [None if math.isnan(value) else round(value, 4) for value in values]
     return {
@@ -134,7 +134,7 @@ def detections_data(
     best = [[_best(by_video.get(name)) for by_video in by_set] for name in videos]
     known = [np.nan if values[-1] is None else values[-1] for values in best]
     shown = _ends(np.array(known)) if _too_many(by_set) else None
-    rows = _videos(by_set, videos, shown, _film_addresses(films, relative_to), curves)
+    rows = _videos(by_set, videos, shown, film_addresses(films, relative_to), curves)
     for row, scores in zip(rows, best, strict=True):
         row["scores"] = scores
     by_class = [_by_class(by_video) for by_video in by_set]
@@ -256,7 +256,7 @@ def _points(seconds: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -
     return seconds.round(1).tolist(), values.round(2).tolist()
 
 
-def _film_addresses(films: str | os.PathLike[str] | None, page_folder: str | os.PathLike[str]) -> dict[str, str]:
+def film_addresses(films: str | os.PathLike[str] | None, page_folder: str | os.PathLike[str]) -> dict[str, str]:
     """Addresses of the films, relative to the page, by the name of the video; "a/b" for b in the folder a."""
     if films is None:
         return {}

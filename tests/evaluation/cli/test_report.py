@@ -132,10 +132,14 @@ def test_the_footer_says_what_the_page_is_made_of(here: Path, run: Run) -> None:
 def test_films_of_which_none_belongs_to_a_video_are_warned_of(here: Path, alone: Run) -> None:
     (here / "films").mkdir()
     (here / "films" / "other.mp4").write_bytes(b"")
+    warning = "warning: films: no film is called as a video is, such as clip0.mp4"
     assert alone(AFTER, "--films", "films").stderr.splitlines() == [
         "report.html: report of 4 videos, 0 with a film",
-        "warning: films: no film is called as a video is, such as clip0.mp4",
+        warning,
     ]
+    (here / "films" / "v_clip1.mp4").write_bytes(b"")
+    why = "; 'clip1' is 'v_clip1' there (they differ in the prefix 'v_'): give both the same name"
+    assert alone(AFTER, "--films", "films").stderr.splitlines()[1] == warning + why
 
 
 def test_diagnose_one(here: Path, run: Run) -> None:
