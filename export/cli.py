@@ -21,7 +21,7 @@ app = new_app("refineloc-export")
 
 # Of the options in the help.
 GROUPS = {
-    "What to export": ("iteration", "single", "checkpoint", "classes", "preset"),
+    "What to export": ("iteration", "single", "checkpoint", "classes", "preset", "base"),
     "The file": ("out", "precision"),
     "Comparison with the trained model": ("features", "labels", "allow_loss"),
     "A backbone for films": ("backbone", "weights", "assignments"),
@@ -85,6 +85,9 @@ def export(
             "licence; or samples, rate and stride of sound.",
         ),
     ] = None,
+    base: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The run's base model, where it is a file of your own.")
+    ] = None,
     allow_loss: Annotated[
         bool, typer.Option("--allow-loss", help="Write the file even where it is too far from the trained model.")
     ] = False,
@@ -106,8 +109,8 @@ def export(
         for option, value in (("--classes", classes), ("--preset", preset)):
             if value is not None:
                 raise ConfigError(f"{option} goes with --checkpoint; a run knows its own")
-    elif run is not None or iteration is not None or single:
-        raise ConfigError("--checkpoint goes without RUN, --iter and --single")
+    elif run is not None or iteration is not None or single or base is not None:
+        raise ConfigError("--checkpoint goes without RUN, --iter, --single and --base")
     elif classes is None:
         raise ConfigError("--checkpoint needs --classes FILE: a checkpoint does not hold the names of its classes")
     number = _iteration(iteration)
@@ -117,7 +120,10 @@ def export(
     from refineloc.export.library import sample_of_files
     from refineloc.export.sources import from_checkpoint, from_run
     from refineloc.export.write import write_model
+    from refineloc.training.settings.own_files import name_own
 
+    if base is not None:
+        name_own(str(base), "base")
     if checkpoint is not None and classes is not None:
         trained = from_checkpoint(checkpoint, classes, preset)
     else:
@@ -204,7 +210,12 @@ def _streaming_line(comparison: "RuleComparison") -> str:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    options = {"preset": "--preset NAME", "allow_loss": "--allow-loss", "weights": "--weights FILE"}
+    options = {
+        "preset": "--preset NAME",
+        "allow_loss": "--allow-loss",
+        "weights": "--weights FILE",
+        "base": "--base FILE",
+    }
     run_app(app, options, groups=GROUPS)
 
 

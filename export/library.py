@@ -14,6 +14,7 @@ from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.files import check_writable, status_of
 from refineloc.runtime.model.metadata import Precision
 from refineloc.training.run.trained import TrainedRun
+from refineloc.training.settings.own_files import name_own
 
 __all__ = ["export", "sample_of_files"]
 
@@ -26,6 +27,7 @@ def export(
     precision: Precision = "fp32",
     single: bool = False,
     allow_loss: bool = False,
+    base: str | os.PathLike[str] | None = None,
 ) -> Written:
     """Write a trained iteration as one ONNX file, which `refineloc.runtime.Detector` takes.
 
@@ -38,6 +40,7 @@ def export(
         precision: of weights and products: "fp32", "fp16" or "int8" (docs/onnx.md).
         single: of several models of an iteration the one of the lowest validation loss.
         allow_loss: keep the file even where it is too far from the trained model.
+        base: of a folder whose base model is a file of one's own, that file: it is code, and a run cannot name it.
 
     Returns:
         What was written: metadata with the measured differences, and the size.
@@ -50,6 +53,8 @@ def export(
     if not isinstance(run, (TrainedRun, str, os.PathLike)):
         raise InputError(f"run: expected what refineloc.training.train gives, or a folder, got {type(run).__name__}")
     check_writable(path, suffixes=(".onnx",))
+    if base is not None:
+        name_own(os.fspath(base), "base")
     if isinstance(run, TrainedRun):
         trained = from_trained(run, iteration, single=single)
         sample = sample_of(run.val, run.truth)

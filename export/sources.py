@@ -18,6 +18,7 @@ from refineloc.training.run.files import LoadedIteration, load_iteration, read_r
 from refineloc.training.run.folder import RunFolder, runs_in
 from refineloc.training.run.trained import TrainedRun
 from refineloc.training.settings.config import SNIPPET_FRAMES, Config, resolve
+from refineloc.training.settings.own_files import plain_name
 
 __all__ = ["Trained", "from_checkpoint", "from_run", "from_trained"]
 
@@ -170,7 +171,7 @@ def _metadata(
         stream_order=config.features.stream_order,
         detection=config.detection,
         preset=config.preset,
-        base=config.model.base,
+        base=Path(plain_name(config.model.base)).name,
         iteration=iteration,
         layers=model.layers,
         attention_values=model.attention_values,

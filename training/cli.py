@@ -64,11 +64,14 @@ def train(
         Literal["paper", "release"] | None,
         typer.Option(help="The paper's rules, or the released code's; release-... presets imply release."),
     ] = None,
-    base: Annotated[str | None, typer.Option(help="Base model: refineloc, wtalc, basnet.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Base model: refineloc, wtalc, basnet, or FILE.py of your own; list names them.")
+    ] = None,
     generator: Annotated[
         str | None,
         typer.Option(
-            help="Of pseudo labels: segment, attention, class-activation, uniform, distribution-aware, fused, oracle."
+            help="Of pseudo labels: segment, attention, class-activation, uniform, distribution-aware, fused, oracle, "
+            "or FILE.py of your own; list says what they are."
         ),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Models to train: M_0 .. M_(N-1).")] = None,
@@ -114,8 +117,9 @@ def train(
     labels only. Times in the label files are read for the scores shown, and for nothing else.
     """
     try:
-        from refineloc.training.settings.config import described_toml, parse_assignment, resolve
+        from refineloc.training.settings.config import GENERATORS, described_toml, parse_assignment, resolve
         from refineloc.training.settings.given import given_layers, keyword_settings
+        from refineloc.training.settings.model import base_lines
         from refineloc.training.settings.presets import PRESETS
         from refineloc.training.settings.section import Layer
     except ImportError as error:
@@ -123,6 +127,11 @@ def train(
 
     if preset == "list":
         print("\n".join(PRESETS))
+        return
+    if "list" in (base, generator):
+        for name, line in (base_lines() if base == "list" else GENERATORS).items():
+            print(f"{name:<20}{line}")
+        print(f"{'FILE.py':<20}one of your own ({'docs/base-models.md' if base == 'list' else 'docs/training.md'})")
         return
     options = keyword_settings(
         preset=preset, profile=profile, base=base, generator=generator, iterations=iterations, epochs=epochs, seed=seed
@@ -146,7 +155,7 @@ def train(
             raise InputError("give training features and labels (see --help)")
         _check(run, resume, fps, memory, several)
         if study is not None:
-            _check_study(run, generator, assignments or [], several)
+            _check_study(run, generator, assignments or [], several, is_own_base=(base or "").endswith(".py"))
         elif name := next((name for name, value in of_a_study.items() if value is not None), None):
             raise ConfigError(f"--{name}: of a study alone; give --study generators-beta too, or leave it out")
         return resolve(*(layer.settings for layer in layers()))
@@ -197,12 +206,16 @@ def _check(run: str | None, resume: bool, fps: float | None, memory: float | Non
         raise ConfigError("several processes need one folder: give --run NAME")
 
 
-def _check_study(run: str | None, generator: str | None, assignments: Sequence[str], several: bool) -> None:
+def _check_study(
+    run: str | None, generator: str | None, assignments: Sequence[str], several: bool, *, is_own_base: bool
+) -> None:
     """Refuse what a study has values of its own for. A settings file may have them: it has everything."""
     if several:
         raise ConfigError("--study: starts its own processes (--jobs); run it without torchrun")
     if generator is not None or run is None:
         raise ConfigError("--study: trains all generators, into a folder of its own: --run NAME, no --generator")
+    if is_own_base:
+        raise ConfigError("--study: trains in processes of its own, which base models of your own do not reach")
     for text in assignments:
         key = text.partition("=")[0].strip()
         if key in ("pseudo.generator", "pseudo.beta"):
@@ -265,6 +278,8 @@ def main() -> NoReturn:
         {
             "allow_leaks": "--allow-leaks",
             "allow_missing": "--allow-missing",
+            "base": "--base FILE",
+            "generator": "--generator FILE",
             "betas": "--betas B,B,...",
             "device": "--device NAME",
             "folder": "--run NAME",

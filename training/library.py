@@ -67,7 +67,8 @@ def train(
         val_seed: of which videos these are.
         subset, val_subset: of labels with subsets, those that train and validate; else those whose names say it.
         preset: settings to begin with; "auto" where neither it nor `base` is given.
-        base, generator: the base model and the pseudo-label generator.
+        base, generator: the base model and the pseudo-label generator, by name; or a file of one's own, which is run
+            (docs/base-models.md, docs/training.md).
         iterations: models to train, M_0 to M_(iterations - 1).
         epochs: an iteration.
         seed: of everything that is drawn.

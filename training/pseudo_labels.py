@@ -12,6 +12,7 @@ from refineloc.runtime.segments.rules import ManyThresholds, Rules, changed
 from refineloc.runtime.segments.values import Scores, Segments
 from refineloc.training.losses import UNLABELLED
 from refineloc.training.settings.config import PseudoConfig
+from refineloc.training.settings.own_files import own_file, plain_name
 
 __all__ = ["Labels", "PseudoLabels", "generate", "precision_and_recall", "sample"]
 
@@ -59,7 +60,8 @@ def generate(
         known: the labels of each video, bool [V, N]; the generator fused needs them.
 
     Raises:
-        ConfigError: the oracle without known times, or distribution-aware without a share.
+        ConfigError: the oracle without known times, or distribution-aware without a share; or a generator of the
+            user's own that was not named, or gives something else than bool [S].
     """
     total = int(lengths.sum())
     classes = None
@@ -86,12 +88,32 @@ def generate(
             if truth is None:
                 raise ConfigError("pseudo.generator: oracle needs segments with times in the labels of every video")
             foreground = truth
+        case name:
+            foreground = _own(name, scores, lengths, known, rng)
     targets = None
     if config.softness and config.generator == "fused":
         # Hard labels alone would teach nothing of how sure the teacher was near an action's ends.
         own = np.float32(config.softness) * scores.foreground
         targets = np.float32(1 - config.softness) * foreground.astype(np.float32) + own
     return PseudoLabels(foreground.astype(np.int64), _one_kind(config, detection, foreground), classes, targets)
+
+
+def _own(
+    name: str,
+    scores: Scores,
+    lengths: npt.NDArray[np.int64],
+    known: npt.NDArray[np.bool_] | None,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.bool_]:
+    """What a generator of the user's own says."""
+    total = int(lengths.sum())
+    foreground = np.asarray(own_file(name, "generator").module.generate(scores, lengths, known, rng))
+    if foreground.shape != (total,) or foreground.dtype != np.bool_:
+        raise ConfigError(
+            f"{plain_name(name)}: generate gave {foreground.dtype} {list(foreground.shape)}, expected which snippets "
+            f"are foreground, bool [{total}]"
+        )
+    return foreground
 
 
 def _inside_segments(
@@ -156,7 +178,7 @@ def _one_kind(config: PseudoConfig, detection: Rules, foreground: npt.NDArray[np
         "class-activation": f"pseudo.max_class_activation = {config.max_class_activation:g}",
         "attention": f"pseudo.attention = {config.attention:g}",
         "distribution-aware": f"pseudo.foreground_share = {config.foreground_share or 0:g}",
-    }.get(config.generator, f"pseudo.generator = {config.generator}")
+    }.get(config.generator, f"pseudo.generator = {plain_name(config.generator)}")
     if share in (0.0, 1.0):
         return f"all pseudo labels are {kind}: {cause} separates nothing; training goes on with what they can teach"
     if config.generator == "oracle":

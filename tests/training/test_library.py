@@ -44,7 +44,7 @@ TRAIN = """
 preset=None, base=None, generator=None, iterations=None, epochs=None, seed=None, settings=None, fps=None,
 allow_missing=False, allow_leaks=False, device='auto', memory_gib=None, run=None, resume=False, show=True)
 """
-EXPORT = "(run, path, *, iteration='best', precision='fp32', single=False, allow_loss=False)"
+EXPORT = "(run, path, *, iteration='best', precision='fp32', single=False, allow_loss=False, base=None)"
 RUN = ["best", "classes", "config", "data", "detections", "epochs", "folder", "iterations", "records", "scores"]
 
 

@@ -9,6 +9,7 @@ from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.data.split import Split
 from refineloc.training.settings.config import Config
+from refineloc.training.settings.own_files import is_own, own_file
 
 __all__ = ["Truth", "settled", "true_foreground", "true_share", "with_snippet_frames"]
 
@@ -73,6 +74,8 @@ def settled(config: Config, train: Split, val: Split, truth: Truth) -> Config:
     """
     config = with_snippet_frames(config, train)
     pseudo = config.pseudo
+    if is_own(pseudo.generator):
+        own_file(pseudo.generator, "generator")
     if pseudo.generator == "oracle":
         for split, annotations in ((train, truth.train), (val, truth.val)):
             if true_foreground(split, annotations) is None:

@@ -15,9 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from refineloc.runtime.errors import ConfigError
 from refineloc.training.models import bases
 from refineloc.training.models.layers.activations import Activations
 from refineloc.training.settings.model import ModelConfig
+from refineloc.training.settings.own_files import is_own, own_file, plain_name
 
 __all__ = ["BaseModel", "Outputs", "build_model", "labels_of"]
 
@@ -102,7 +104,15 @@ def build_model(settings: ModelConfig, width: int, classes: int) -> BaseModel:
         settings: which base model, and its options.
         width: D, values a snippet.
         classes: N.
+
+    Raises:
+        ConfigError: a file of the user's own that was not named, or that builds something else.
     """
-    module = importlib.import_module(f"{bases.__name__}.{settings.base}")
+    own = is_own(settings.base)
+    module = (
+        own_file(settings.base, "base").module if own else importlib.import_module(f"{bases.__name__}.{settings.base}")
+    )
     model: BaseModel = module.build(settings.options, width, classes)
+    if not isinstance(model, BaseModel):
+        raise ConfigError(f"{plain_name(settings.base)}: build gave {type(model).__name__}, expected a BaseModel")
     return model

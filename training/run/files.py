@@ -33,6 +33,7 @@ from refineloc.training.models.ensemble import build_models, build_network
 from refineloc.training.run.checkpoint import Checkpoint, NetworkKey
 from refineloc.training.run.folder import RunFolder
 from refineloc.training.settings.config import Config, validated
+from refineloc.training.settings.own_files import is_own, own_file, same_file
 
 __all__ = [
     "LoadedIteration",
@@ -266,6 +267,7 @@ def load_iteration(folder: Path, iteration: int) -> LoadedIteration:
 
     Raises:
         ModelError: not a run, no such iteration (the message says which there are), or damaged weights.
+        ConfigError: its base model is a file that the user has not named (`own_file`).
     """
     files = RunFolder(folder)
     if not files.is_run:
@@ -328,6 +330,8 @@ def _document(config: Config, data: DataRecord) -> dict[str, Any]:
 def _read_settings(path: Path) -> tuple[Config, DataRecord]:
     with _reading(path):
         document = tomllib.loads(path.read_text(encoding="utf-8"))
+    if isinstance(model := document.get("model"), dict) and is_own(model.get("base")):
+        own_file(model["base"], "base")
     try:
         data = document.pop("data")
         return validated(document), DataRecord(**{**data, "classes": tuple(data["classes"])})
@@ -340,6 +344,11 @@ def _refuse_others(folder: Path, config: Config, data: DataRecord) -> None:
     old, new = _flat(_document(*_read_settings(RunFolder(folder).settings))), _flat(_document(config, data))
     if config.pseudo.generator != "distribution-aware":
         old["pseudo.foreground_share"] = new["pseudo.foreground_share"]  # the share of no generator in use
+    for key in ("model.base", "pseudo.generator"):
+        if same_file(old[key], new[key]):
+            old[key] = new[key]  # it may lie elsewhere
+        elif is_own(old[key]) and is_own(new[key]):
+            own_file(old[key], "base" if key == "model.base" else "generator")  # says that its contents have changed
     # Digests come last: other classes or another width say more.
     for key in sorted(old.keys() | new.keys(), key=lambda key: (key.endswith("_digest"), key)):
         if key in _FREE or old.get(key) == new.get(key):

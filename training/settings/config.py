@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.features.streams import Stream, StreamOrder
@@ -16,14 +16,15 @@ from refineloc.runtime.segments.rules import OneThreshold, Rules, settings_of
 from refineloc.runtime.text import read_text
 from refineloc.training.settings.detection import Detection, replaced
 from refineloc.training.settings.model import ModelConfig, find_base
+from refineloc.training.settings.own_files import is_own
 from refineloc.training.settings.presets import find_preset
 from refineloc.training.settings.section import OF_A_KEY, Layer, Section
 
 __all__ = [
+    "GENERATORS",
     "SNIPPET_FRAMES",
     "Arithmetic",
     "Config",
-    "Generator",
     "described_toml",
     "parse_assignment",
     "read_toml",
@@ -31,7 +32,16 @@ __all__ = [
     "validated",
 ]
 
-Generator = Literal["uniform", "distribution-aware", "class-activation", "attention", "segment", "fused", "oracle"]
+# The pseudo-label generators (section 3.2), each with what is foreground.
+GENERATORS: Mapping[str, str] = {
+    "uniform": "half of the snippets, drawn by chance; a reference",
+    "distribution-aware": "the true share of the snippets, drawn by chance; a reference, not weakly supervised",
+    "class-activation": "snippets whose highest class activation reaches a threshold",
+    "attention": "snippets whose attention over time reaches a threshold",
+    "segment": "snippets inside segments, which have thresholds of their own; the paper's",
+    "fused": "snippets inside the run's own detections of the video's labels; the preset auto's",
+    "oracle": "the true times; a reference, not weakly supervised",
+}
 Arithmetic = Literal["float32", "bf16", "tf32"]
 SNIPPET_FRAMES = 16  # of I3D, where nothing states it
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -72,7 +82,9 @@ class FeatureConfig(Section):
 class PseudoConfig(Section):
     """How an iteration's scores become the next one's pseudo labels (section 3.2)."""
 
-    generator: Generator = Field("segment", description="of the five of section 3.2; oracle: from the true times")
+    generator: str = Field(
+        "segment", description="of the five of section 3.2; oracle: from the true times; or a file of one's own"
+    )
     beta: float = Field(4.0, ge=0, description="β, weight of the pseudo loss (section 3.2; paper: 4)")
     sampled: Share = Field(
         0.8, description="S, share of each video's snippets that keep their pseudo label (section 3.2; paper: 0.8)"
@@ -117,6 +129,13 @@ class PseudoConfig(Section):
         description='distribution-aware: share of foreground, a reference only; "none": the true one, which needs '
         "times in the training labels",
     )
+
+    @field_validator("generator")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in GENERATORS and not is_own(name):
+            raise ValueError(f"expected one of {', '.join(GENERATORS)}, got {name!r}")
+        return name
 
 
 class TrainingConfig(Section):

@@ -7,6 +7,7 @@ from typing import Any
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.settings.config import read_toml
+from refineloc.training.settings.own_files import is_own, name_own
 from refineloc.training.settings.presets import default_preset
 from refineloc.training.settings.section import Layer
 
@@ -40,7 +41,17 @@ def keyword_settings(
     epochs: int | None = None,
     seed: int | None = None,
 ) -> dict[str, Any]:
-    """The settings that have an option and a keyword of their own, by section; those that are None are left out."""
+    """The settings that have an option and a keyword of their own, by section; those that are None are left out.
+
+    A file that is given as base model or generator is run: here the user names it.
+
+    Raises:
+        ConfigError: it cannot be (`name_own`).
+    """
+    if is_own(base):
+        base = name_own(str(base), "base")
+    if is_own(generator):
+        generator = name_own(str(generator), "generator")
     # Whoever says how many epochs means so many, whatever the preset's least number of steps.
     training = {"iterations": iterations, "epochs": epochs, "min_steps": None if epochs is None else 0, "seed": seed}
     given = _given({"preset": preset, "profile": profile})

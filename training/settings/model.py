@@ -10,6 +10,7 @@ from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.settings import bases
+from refineloc.training.settings.own_files import is_own, own_file
 from refineloc.training.settings.section import Section
 
 __all__ = ["Base", "ModelConfig", "base_names", "find_base"]
@@ -17,7 +18,7 @@ __all__ = ["Base", "ModelConfig", "base_names", "find_base"]
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The settings of one base model: a file of training/settings/bases/.
+    """The settings of one base model: a file of training/settings/bases/, or one of the user's own.
 
     Attributes:
         name: of the file, and for `--base`.
@@ -35,12 +36,24 @@ def base_names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(bases.__path__)))
 
 
+def base_lines() -> dict[str, str]:
+    """All base models by name, each with a line that says what it is."""
+    modules = {name: importlib.import_module(f"{bases.__name__}.{name}") for name in base_names()}
+    return {
+        name: (module.__doc__ or "").splitlines()[0].removeprefix("Settings of ") for name, module in modules.items()
+    }
+
+
 def find_base(name: str) -> Base:
     """The settings of a base model by name.
 
     Raises:
-        ConfigError: no such base model. The message lists those that there are.
+        ConfigError: no such base model. The message lists those that there are. Or a file that the user has not named
+            itself (`own_file`).
     """
+    if is_own(name):
+        module = own_file(name, "base").module
+        return Base(name, getattr(module, "Options", Section), getattr(module, "DEFAULTS", {}))
     if name not in base_names():
         raise ConfigError(f"base model {name!r}: not known; there are {', '.join(base_names())}")
     module = importlib.import_module(f"{bases.__name__}.{name}")
@@ -51,7 +64,8 @@ class ModelConfig(Section):
     """The base model."""
 
     base: str = Field(
-        "refineloc", description="base model (section 3.1; Table 5), by the name of its file in training/models/bases/"
+        "refineloc",
+        description="base model (section 3.1; Table 5), by the name of its file, or a file of one's own",
     )
     options: SerializeAsAny[Section] = Field(Section(), description="of the base model (docs/base-models.md)")
 

@@ -4,15 +4,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from refineloc.runtime.errors import ConfigError
-from refineloc.training.settings.config import Generator
+from refineloc.training.settings import config
 
 __all__ = ["BETAS", "GENERATORS", "Cell", "Grid"]
 
 # The five of the paper's section 3.2; the oracle is not one of them.
-GENERATORS: tuple[str, ...] = tuple(name for name in get_args(Generator) if name not in ("fused", "oracle"))
+GENERATORS: tuple[str, ...] = tuple(name for name in config.GENERATORS if name not in ("fused", "oracle"))
 BETAS = "1,2,4,8,16"  # of the paper's Table 1
 
 
