@@ -16,6 +16,7 @@ from refineloc.evaluation.formats.database import write_activitynet
 from refineloc.evaluation.formats.tracks import tracks_of_annotations
 from refineloc.runtime.cli.common import note
 from refineloc.runtime.errors import ConfigError, InputError
+from refineloc.runtime.features.streams import described_columns
 from refineloc.training.data.inputs import Files, Inputs, read_inputs
 from refineloc.training.data.split import Split
 from refineloc.training.data.truth import Truth, settled
@@ -34,6 +35,7 @@ from refineloc.training.run.picture import draw_run
 from refineloc.training.run.trained import TrainedRun
 from refineloc.training.scoring import detect, quality
 from refineloc.training.settings.config import Config
+from refineloc.training.settings.presets import sets_stream
 
 __all__ = ["enough_memory", "print_iterations", "train_into", "train_run"]
 
@@ -211,12 +213,20 @@ def _tell(run: Run | RunInMemory, inputs: Inputs, chosen: torch.device) -> None:
             f"warning: {files.val_labels or 'val_labels'}: video {without!r}: its fps is not known, so no detections "
             "and no mAP; give fps, or a column fps in the labels"
         )
+    features = run.config.features
+    columns = described_columns(train.file_width, train.columns, features.stream)
+    if columns and not train.two_streams and sets_stream(run.config.preset):
+        note(
+            f"warning: {files.train_features}: features of width {train.file_width} are not known to hold two streams, "
+            f"of which the preset {run.config.preset} takes the {columns}; features.stream=both takes all "
+            "(--set features.stream=both)"
+        )
     processes = f" in {parallel.size()} processes" if parallel.size() > 1 else ""
     stored = [split.source.name for split in (train, val) if not split.bytes_held]
     read = f"; read from disk: {', '.join(stored)}" if stored else ""
     note(
         f"{run.folder or 'training'}: {len(train)} + {len(val)} videos, {train.snippets} + {val.snippets} snippets x "
-        f"{train.width}, {len(train.classes)} classes, on {chosen}{processes}{read}"
+        f"{train.width}{f' ({columns})' if columns else ''}, {len(train.classes)} classes, on {chosen}{processes}{read}"
     )
 
 

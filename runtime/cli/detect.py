@@ -23,6 +23,7 @@ from refineloc.runtime.errors import ConfigError, EngineError, FeatureError, Inp
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
+from refineloc.runtime.features.streams import described_columns
 from refineloc.runtime.files import check_writable, is_stream, make_folder
 from refineloc.runtime.jobs.blocks import MAX_PARTS, Block, plan_blocks
 from refineloc.runtime.jobs.detection import DetectionWork, MergedDetections
@@ -226,6 +227,7 @@ def detect(
         if shard:
             new = [name for block in blocks(out) if not block.part.exists() for name in block.names]
             planned = _good(detector, store, new, stated_times)
+        _tell_columns(detector, store, next(iter(planned.values()), None))
         reopen = partial(open_features, features, untrusted=untrusted)
         work = DetectionWork(detector, store, reopen, options, planned)
         if shard:
@@ -316,6 +318,14 @@ def _partial(out: Path, resume: bool) -> Iterator[_Run]:
         finally:
             if fresh and not run.done:
                 remove_parts(folder)
+
+
+def _tell_columns(detector: "Detector", store: FeatureStore, planned: "Planned | None") -> None:
+    """Say which columns are taken of a video, where the model takes one stream."""
+    if planned is not None and planned.timed is not None:
+        width = planned.timed.features.width
+        if line := described_columns(width, planned.columns, detector.metadata.stream):
+            note(f"{store.path}: {line}")
 
 
 def _why_none(detector: "Detector", store: FeatureStore, name: str) -> str:

@@ -50,6 +50,7 @@ class NpyFolder(FeatureStore):
         self._max_video_bytes = max_video_bytes
         streams = [path / "flow", path / "rgb"]
         self._folders = streams if all(is_folder(folder, FeatureError) for folder in streams) else [path]
+        self.two_streams = len(self._folders) == 2
         names = [set(_names_in(folder)) for folder in self._folders]
         if len(names) == 2 and names[0] != names[1]:
             unpaired = sorted(names[0] ^ names[1])

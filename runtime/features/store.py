@@ -46,10 +46,12 @@ class FeatureStore(ABC):
     Attributes:
         path: where they are.
         names: the videos, sorted.
+        two_streams: whether the features are known to hold two streams, half of the columns each.
     """
 
     path: Path
     names: tuple[str, ...]
+    two_streams: bool = False
     _max_video_bytes: int
 
     @abstractmethod

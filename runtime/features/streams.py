@@ -4,7 +4,7 @@ from typing import Literal
 
 from refineloc.runtime.errors import InputError
 
-__all__ = ["Stream", "StreamOrder", "stream_slice"]
+__all__ = ["Stream", "StreamOrder", "described_columns", "stream_slice"]
 
 Stream = Literal["both", "temporal", "spatial"]
 
@@ -30,3 +30,18 @@ def stream_slice(width: int, stream: Stream, order: StreamOrder) -> slice:
         raise InputError(f"width: expected an even number (two streams), got {width}")
     first_half = (stream == "temporal") == (order == "temporal-spatial")
     return slice(0, width // 2) if first_half else slice(width // 2, width)
+
+
+def described_columns(width: int, columns: slice, stream: Stream) -> str:
+    """Which columns are taken, for people: "spatial half, columns 1024 to 2047 of 2048"; "" for both streams.
+
+    Args:
+        width: D of the file.
+        columns: those that are taken.
+        stream: which they are.
+    """
+    if stream == "both":
+        return ""
+    if columns.stop - columns.start == width:
+        return f"{stream} stream, all {width} columns"
+    return f"{stream} half, columns {columns.start} to {columns.stop - 1} of {width}"

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from refineloc.training.settings.config import SNIPPET_FRAMES, Config
 __all__ = ["Batch", "OnDisk", "Split", "load_split", "refuse_same_features"]
 
 _CPU = torch.device("cpu")
+_TWO_STREAMS = 2048  # the width of RGB and flow features of I3D and TSN, joined
 _SNIPPETS_A_CALL = 16_384  # bounds the memory, and fills the matrix products
 
 
@@ -95,6 +96,8 @@ class Split:
         device: where batches go.
         snippet_frames: H, frames a snippet.
         stride_frames: S, frames from one snippet to the next.
+        columns: those of the file that are taken.
+        two_streams: whether the file is known to hold two streams.
     """
 
     names: tuple[str, ...]
@@ -109,6 +112,8 @@ class Split:
     device: torch.device = _CPU
     snippet_frames: int = SNIPPET_FRAMES
     stride_frames: int = SNIPPET_FRAMES
+    columns: slice = field(default_factory=lambda: slice(None))
+    two_streams: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -243,6 +248,8 @@ def load_split(
             source=store.path,
             snippet_frames=frames,
             stride_frames=stride,
+            columns=columns,
+            two_streams=store.two_streams or width == _TWO_STREAMS,
         )
         if isinstance(split.features, OnDisk):
             until_read.pop_all()

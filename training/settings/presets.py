@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.settings.section import Layer
 
-__all__ = ["PRESETS", "default_preset", "find_preset"]
+__all__ = ["PRESETS", "default_preset", "find_preset", "sets_stream"]
 
 
 def _paper(snippet_frames: int, alpha_c: float, learning_rate: float, batch_videos: int) -> list[Layer]:
@@ -183,3 +183,9 @@ def find_preset(name: str) -> Sequence[Layer]:
     if name not in list(PRESETS):  # not `in PRESETS`: TOML may have a value here that has no hash
         raise ConfigError(f"preset {name!r}: not known; there are {', '.join(PRESETS)}")
     return [Layer(f"preset {name}: {source}", settings) for source, settings in PRESETS[name]]
+
+
+def sets_stream(name: str) -> bool:
+    """Whether it is a preset that takes one stream of features."""
+    streams = [settings.get("features", {}).get("stream", "both") for _, settings in PRESETS.get(name, [])]
+    return any(stream != "both" for stream in streams)

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import programs
 import pytest
-from small_model import write_features
+from small_model import write_features, write_model
 
 from refineloc.runtime import (
     Detector,
@@ -116,6 +116,16 @@ def test_memory_does_not_grow_with_the_file(folder: Path, rng: np.random.Generat
     assert size > 90e6
     assert found > 12e6
     assert peaks[1] - peaks[0] < 15e6
+
+
+def test_the_columns_of_a_one_stream_model_are_said_first(folder: Path) -> None:
+    write_model(folder / "spatial.onnx", stream="spatial")
+    wide = {"v": np.ones((9, 48), np.float32)}
+    write_features(folder / "wide.h5", wide, fps=25.0)
+    done = run("wide.h5", "--model", "spatial.onnx", "--provider", "cpu", cwd=folder)
+    assert done.stderr.splitlines()[0] == "wide.h5: spatial half, columns 24 to 47 of 48"
+    done = run("features.h5", "--model", "spatial.onnx", "--provider", "cpu", cwd=folder)
+    assert done.stderr.splitlines()[0] == "features.h5: spatial stream, all 24 columns"
 
 
 def test_videos_give_fps_and_durations(folder: Path) -> None:
