@@ -19,10 +19,10 @@ from refineloc.runtime.features.checks import CHANGED, DAMAGED, check_array, che
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.files import is_folder, reason
 
-__all__ = ["NpyFolder"]
+__all__ = ["UNREADABLE", "NpyArray", "NpyFolder"]
 
 # What NumPy raises on headers, which it reads with Python's parser.
-_UNREADABLE = (*DAMAGED, EOFError, SyntaxError, MemoryError, tokenize.TokenError)
+UNREADABLE = (*DAMAGED, EOFError, SyntaxError, MemoryError, tokenize.TokenError)
 # Versions 2 and 3 differ in the encoding of names, which arrays of numbers do not have.
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -85,7 +85,7 @@ class NpyFolder(FeatureStore):
                 raise FeatureError(f"{self.path}: video {name!r}: {CHANGED}")
 
     @contextlib.contextmanager
-    def _opened(self, name: str) -> Iterator[list["_NpyFile"]]:
+    def _opened(self, name: str) -> Iterator[list["NpyArray"]]:
         """The files of a video, flow before rgb, of one length."""
         where = f"{self.path}: video {name!r}"
         if name not in self:
@@ -97,8 +97,8 @@ class NpyFolder(FeatureStore):
                 try:
                     if not path.is_file():  # opening a pipe could wait forever
                         raise ValueError("not a file")
-                    file = _NpyFile(closing.enter_context(path.open("rb")))
-                except _UNREADABLE as error:
+                    file = NpyArray.opened(closing.enter_context(path.open("rb")))
+                except UNREADABLE as error:
                     raise FeatureError(f"{where}: not a readable .npy file of numbers: {first_line(error)}") from error
                 check_array(file.shape, file.dtype, where)
                 files.append(file)
@@ -108,30 +108,43 @@ class NpyFolder(FeatureStore):
             yield files
 
 
-class _NpyFile:
-    """An open .npy file of numbers, with all bytes that its header states.
+class NpyArray:
+    """An array of numbers in an open file, all of which the file has.
+
+    Args:
+        file: open for as long as the array is read.
+        offset: of the first number.
+        shape, dtype: of the array.
+        by_columns: whether it lies in Fortran's order.
 
     Raises:
-        ValueError, or another of `_UNREADABLE`: it is none.
+        ValueError, or another of `UNREADABLE`: it is none.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(
+        self, file: BinaryIO, offset: int, shape: tuple[int, ...], by_columns: bool, dtype: np.dtype[Any]
+    ) -> None:
         self._file = file
         self._state = file_state(file.fileno())
+        self.offset, self.shape, self.by_columns, self.dtype = offset, shape, by_columns, dtype
+        if not all(type(size) is int and 0 <= size < _LARGEST for size in self.shape):
+            raise ValueError("its shape is none")
+        if not dtype.hasobject and offset + math.prod(self.shape) * dtype.itemsize > self._state[0]:
+            raise ValueError("it is shorter than its header says")
+
+    @classmethod
+    def opened(cls, file: BinaryIO, *, objects: bool = False) -> "NpyArray":
+        """The array of a .npy file; with `objects` also one of pickled objects, which are not read."""
         if file.read(2) == b"PK":
             raise ValueError("an archive of several arrays (.npz)")
         file.seek(0)
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:
             raise ValueError(f"version {version} of the format")
-        self.shape, self._by_columns, self.dtype = _HEADERS[version](file)
-        self._offset = file.tell()
-        if self.dtype.hasobject:
-            raise ValueError("pickled objects, which are not loaded")
-        if not all(type(size) is int and 0 <= size < _LARGEST for size in self.shape):
-            raise ValueError("its shape is none")
-        if self._offset + math.prod(self.shape) * self.dtype.itemsize > self._state[0]:
-            raise ValueError("it is shorter than its header says")
+        shape, by_columns, dtype = _HEADERS[version](file)
+        if dtype.hasobject and not objects:
+            raise ValueError("pickled objects, which are not loaded; of W-TALC's features, give the file itself")
+        return cls(file, file.tell(), shape, by_columns, dtype)
 
     def read_into(self, out: npt.NDArray[Any], columns: slice) -> None:
         """Fill `out` [T, columns], converted to its dtype.
@@ -140,14 +153,14 @@ class _NpyFile:
             ValueError: the file ends before its last number.
         """
         rows, width = self.shape
-        if self._by_columns:
+        if self.by_columns:
             room = np.empty(rows, self.dtype)
             for index, column in enumerate(range(*columns.indices(width))):
-                self._file.seek(self._offset + column * room.nbytes)
+                self._file.seek(self.offset + column * room.nbytes)
                 self._fill(room)
                 np.copyto(out[:, index], room, casting="same_kind")
             return
-        self._file.seek(self._offset)
+        self._file.seek(self.offset)
         if out.dtype == self.dtype and out.shape == self.shape and out.flags.c_contiguous:
             self._fill(out)
             return

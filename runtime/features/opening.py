@@ -5,6 +5,7 @@ Accepted layouts:
     FILE.h5     one dataset a video at the root, T x D; or a group a video with a dataset `features` inside;
                 optional attributes on either: fps, duration, snippet_frames, stride_frames
     DIR/        one VIDEO.npy a video, T x D
+    FILE.npy    an array of all videos' T x D, or V x T x D, with their names in FILE.txt or W-TALC's videoname.npy
     DIR/        rgb/VIDEO.npy and flow/VIDEO.npy; joined as flow (temporal) first, rgb (spatial) second
 """
 
@@ -46,6 +47,10 @@ def open_features(
         raise FeatureError(f"{source}: no such file or folder; give an HDF5 file or a folder of .npy files")
     if stat.S_ISDIR(status.st_mode):
         store: FeatureStore = NpyFolder(source, max_video_bytes)
+    elif stat.S_ISREG(status.st_mode) and source.suffix.lower() == ".npy":
+        from refineloc.runtime.features.npy_list import NpyList
+
+        store = NpyList(source, max_video_bytes)
     elif stat.S_ISREG(status.st_mode):
         from refineloc.runtime.features.hdf5 import HDF5File  # HDF5 takes 0.1 s to load
 

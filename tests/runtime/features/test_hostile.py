@@ -269,13 +269,13 @@ def test_an_npy_file_that_changes_while_it_is_read_is_refused(
     (tmp_path / "f").mkdir()
     path = tmp_path / "f" / "v.npy"
     np.save(path, np.asarray(np.ones((3000, 50), np.float32), order=order))  # type: ignore[call-overload]
-    read = npy._NpyFile.read_into
+    read = npy.NpyArray.read_into
 
     def late(*arguments: Any) -> None:
         change(path)
         read(*arguments)
 
-    monkeypatch.setattr(npy._NpyFile, "read_into", late)
+    monkeypatch.setattr(npy.NpyArray, "read_into", late)
     with open_features(tmp_path / "f") as store, pytest.raises(FeatureError, match=message):
         store.read("v")
 
