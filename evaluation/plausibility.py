@@ -5,8 +5,8 @@ what they seem, and the figure would be wrong in silence, that is an error.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,76 +14,14 @@ import numpy.typing as npt
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import AnnotationError, DetectionError, InputError
+from refineloc.runtime.segments.odd import Timed, after_the_end, by_row, odd_segments, rows_of
 
-__all__ = ["Doubt", "OddSegments", "check_plausible", "odd_segments"]
+__all__ = ["Doubt", "check_plausible"]
 
 Array = npt.NDArray[np.float64]
-Kind = Literal["reversed", "empty", "negative", "beyond"]
 
-_WORDS: dict[Kind, tuple[str, str]] = {
-    "reversed": ("ends before its start", "end before their start"),
-    "empty": ("has length 0", "have length 0"),
-    "negative": ("begins before 0 s", "begin before 0 s"),
-    "beyond": ("ends past its video's end", "end past their video's end"),
-}
-# A stated duration may be rounded, or a little short: real files have segments that end a second later.
-_SLACK_S, _SLACK = 1.0, 0.01
 _LONG_S = 10.0  # videos in which no detector finds actions in the first second alone
 _LEAST = 3  # segments that are enough to tell their unit
-
-
-class Timed(Protocol):
-    """Segments of a video: `Detections`, `VideoAnnotation` and `Track`."""
-
-    @property
-    def start(self) -> Array: ...
-    @property
-    def end(self) -> Array: ...
-
-
-class OddSegments(NamedTuple):
-    """Segments that are odd in the same way.
-
-    Attributes:
-        kind: "reversed", "empty", "negative" (begin before 0), "beyond" (end more than 1 s, and more than 1 % of the
-            duration, after the video). A segment is of the first kind that it fits.
-        number: how many.
-        video, start, end: of the first.
-    """
-
-    kind: Kind
-    number: int
-    video: str
-    start: float
-    end: float
-
-    def line(self, noun: str, total: int, then: str) -> str:
-        """ "2 of 9 annotations end before their start, the first in video 'v' (20 to 10 s); left out"."""
-        words = _WORDS[self.kind][self.number != 1]
-        return (
-            f"{self.number} of {total} {noun}s {words}, the first in video {self.video!r:.80} "
-            f"({self.start:.10g} to {self.end:.10g} s); {then}"
-        )
-
-
-def odd_segments(videos: Mapping[str, Timed], durations: Mapping[str, float | None]) -> list[OddSegments]:
-    """The odd segments of videos, by kind; in those without a duration none is beyond it."""
-    start, end, video = _rows(videos)
-    duration = _by_row(videos, durations, video)
-    kinds: dict[Kind, npt.NDArray[np.bool_]] = {
-        "reversed": end < start,
-        "empty": end == start,
-        "negative": start < 0,
-        "beyond": _beyond(end, duration),
-    }
-    names, seen, odd = list(videos), np.zeros(len(start), dtype=np.bool_), []
-    for kind, rows in kinds.items():
-        rows = rows & ~seen
-        seen |= rows
-        if rows.any():
-            first = int(np.argmax(rows))
-            odd.append(OddSegments(kind, int(rows.sum()), names[video[first]], float(start[first]), float(end[first])))
-    return odd
 
 
 class Doubt(NamedTuple):
@@ -207,24 +145,24 @@ def _check_units(
     Frames and milliseconds: most segments end after their video, and as far as such a unit would have it. Shares: all
     lie within the first second of long videos, and most do not begin at 0, as the first snippet does.
     """
-    start, end, video = _rows(videos)
+    start, end, video = rows_of(videos)
     if len(start) < _LEAST:
         return
-    duration = _by_row(videos, durations, video)
+    duration = by_row(videos, durations, video)
     known = np.isfinite(duration)
     cure = "give seconds from the start of the video"
-    if known.any() and _beyond(end, duration)[known].mean() > 0.5:
-        rate = _by_row(videos, rates, video)
+    if known.any() and after_the_end(end, duration)[known].mean() > 0.5:
+        rate = by_row(videos, rates, video)
         frames = np.where(np.isfinite(rate), rate, 25.0)
         for unit, factors in (("frames", frames), ("frames", 60.0), ("milliseconds", 1e3)):
             furthest = np.quantile((end / (duration * factors))[known], 0.95)
             if 0.3 <= furthest <= 1.1:
-                row = int(np.argmax(known & _beyond(end, duration)))
+                row = int(np.argmax(known & after_the_end(end, duration)))
                 raise error(
                     f"{what} seem to be in {unit}: most end past their video's end, such as {end[row]:.10g} s of "
                     f"{duration[row]:.10g} s in video {list(videos)[video[row]]!r:.80}; {cure}"
                 )
-    lengths = duration[known] if known.any() else _rows(others)[1]
+    lengths = duration[known] if known.any() else rows_of(others)[1]
     if (
         len(lengths)
         and np.median(lengths) >= _LONG_S
@@ -233,24 +171,3 @@ def _check_units(
         and np.mean(start > 0) > 0.5
     ):
         raise error(f"{what} seem to be in shares of their video: none ends after 1 s; {cure}")
-
-
-def _rows(videos: Mapping[str, Timed]) -> tuple[Array, Array, npt.NDArray[np.int64]]:
-    """Start and end of all segments, and the index of the video of each."""
-    start = np.concatenate([np.empty(0), *(video.start for video in videos.values())])
-    end = np.concatenate([np.empty(0), *(video.end for video in videos.values())])
-    return start, end, np.repeat(np.arange(len(videos)), [len(video.start) for video in videos.values()])
-
-
-def _by_row(names: Collection[str], values: Mapping[str, float | None], video: npt.NDArray[np.int64]) -> Array:
-    """The value of each segment's video, inf where it is not known."""
-    by_video = [np.inf if (value := values.get(name)) is None else value for name in names]
-    rows: Array = np.array(by_video, dtype=np.float64)[video]
-    return rows
-
-
-def _beyond(end: Array, duration: Array) -> npt.NDArray[np.bool_]:
-    """Which segments end after their video, by more than a duration may be inexact."""
-    with np.errstate(invalid="ignore"):
-        beyond: npt.NDArray[np.bool_] = end > duration + np.maximum(_SLACK_S, _SLACK * duration)
-    return beyond

@@ -17,7 +17,6 @@ from refineloc.evaluation.formats.parquet import write_parquet
 from refineloc.evaluation.formats.reading import read_source
 from refineloc.evaluation.formats.subtitles import write_subtitles
 from refineloc.evaluation.formats.tracks import Track, to_annotations, to_detections, tracks_of_annotations
-from refineloc.evaluation.plausibility import odd_segments
 from refineloc.runtime.annotations import Annotations, read_annotations, write_annotations_csv
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.detections import write_detections
@@ -26,6 +25,7 @@ from refineloc.runtime.files import check_writable, is_folder, is_stream, make_f
 from refineloc.runtime.jobs.detection import MergedDetections
 from refineloc.runtime.jobs.parts import holds_parts
 from refineloc.runtime.names import first_names, why_unmatched
+from refineloc.runtime.segments.odd import odd_segments
 from refineloc.runtime.text import plain_label, read_names, trimmed
 
 __all__ = ["main"]

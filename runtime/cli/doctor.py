@@ -1,21 +1,20 @@
-"""`refineloc-doctor`: what detection would run on here, and the cure of each thing that is wrong."""
+"""`refineloc-doctor`: what detection would run on here, or a data set; and the cure of each thing that is wrong."""
 
 import os
 import platform
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from refineloc import __version__
 from refineloc.runtime.cli.common import VersionOption, new_app, run_app
-from refineloc.runtime.cli.streams import visible
-from refineloc.runtime.errors import RefineLocError
+from refineloc.runtime.cli.findings import Finding, show
+from refineloc.runtime.errors import InputError, RefineLocError
 from refineloc.runtime.model.gpu import gpu_problem
 from refineloc.runtime.model.half import CAST_MODEL
 from refineloc.runtime.model.metadata import ModelMetadata
@@ -29,9 +28,7 @@ from refineloc.runtime.model.session import (
 )
 from refineloc.runtime.segments.rules import OneThreshold, settings_of
 
-__all__ = ["Finding", "examine", "main"]
-
-Level = Literal["ok", "warn", "fail"]
+__all__ = ["examine", "main"]
 
 # The distributions that install ONNX Runtime; all of them into the one folder `onnxruntime`.
 _ENGINES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
@@ -40,24 +37,9 @@ _REINSTALL = f"pip uninstall -y {' '.join(_ENGINES[:2])}; then pip install 'refi
 _TO_GPU = f"pip uninstall -y {_ENGINES[0]}; then pip install 'refineloc[gpu]'"
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # of a Linux control group: microseconds of CPU a period
 
+_FEATURES = (".h5", ".hdf5", ".hdf", ".npy", ".npz")
+
 app = new_app("refineloc-doctor")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check.
-
-    Attributes:
-        level: "ok"; "warn", detection runs, though not as it could; "fail", detection cannot run.
-        subject: what was checked.
-        result: one line.
-        cure: what to do, "" where nothing is to be done.
-    """
-
-    level: Level
-    subject: str
-    result: str
-    cure: str = ""
 
 
 def examine(model: Path | None = None) -> Iterator[Finding]:
@@ -216,43 +198,52 @@ def _facts(metadata: ModelMetadata) -> Iterator[tuple[str, str]]:
 
 @app.command()
 def doctor(
-    model: Annotated[
-        Path | None, typer.Argument(help="ONNX file that refineloc-export wrote: shows what it says of itself.")
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL|FEATURES]",
+            help="ONNX file that refineloc-export wrote: shows what it says of itself. Or features (an HDF5 file, a "
+            "folder, a .npy file of many videos): looks the data set through, and nothing else.",
+        ),
+    ] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(help="Of FEATURES: their labels, CSV or JSON; may be given again, for each split."),
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Of FEATURES that do not state it: frames a second.")] = None,
+    snippet_frames: Annotated[
+        int | None, typer.Option(min=1, help="Of FEATURES that do not state it: frames a snippet; 16 if left out.")
+    ] = None,
+    stride_frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of FEATURES that do not state it: frames from one snippet to the next."),
     ] = None,
     _version: VersionOption = False,
 ) -> None:
-    """Look at what detection needs here: engine, providers that really start, GPU, kernels, a model file.
+    """Look at what detection needs here (engine, providers that really start, GPU, kernels, a model file), or at data.
 
-    Exit code 0 where detection can run, on the CPU or better; 2 where it cannot.
+    Exit code 0 where detection can run, on the CPU or better, or where training and detection would take the data; 2
+    where not.
     """
-    findings = list(examine(model))
-    if sys.stdout.isatty():
-        _print_rich(findings)
+    if path is not None and (labels or _holds_features(path)):
+        from refineloc.runtime.cli.dataset import Stated, examine_data
+
+        findings = examine_data(path, labels or [], Stated(fps, snippet_frames, stride_frames))
+    elif labels or fps is not None or snippet_frames or stride_frames:
+        raise InputError("--labels, --fps, --snippet-frames and --stride-frames: of FEATURES, which are not given")
     else:
-        for finding in findings:
-            print(f"{finding.level:<4}  {finding.subject:<22}  {' '.join(finding.result.split())}")
-            if finding.cure:
-                print(f"{'':<4}  {'':<22}  cure: {finding.cure}")
-    if any(finding.level == "fail" for finding in findings):
+        findings = examine(path)
+    if not show(findings):
         raise typer.Exit(2)
 
 
-def _print_rich(findings: list[Finding]) -> None:
-    # Imported here: a program in a pipe does not pay for it.
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for finding in findings:
-        result = Text(
-            visible(" ".join(finding.result.split()))
-        )  # Text, so that a bracket in a file's name is not markup
-        if finding.cure:
-            result.append(f"\ncure: {finding.cure}", style="bold")
-        table.add_row(Text(finding.level, style=colours[finding.level]), Text(finding.subject), result)
-    Console().print(table)
+def _holds_features(path: Path) -> bool:
+    if path.is_dir() or path.suffix.lower() in _FEATURES:
+        return True
+    if path.suffix.lower() == ".onnx" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"\x89HDF"
 
 
 def main() -> NoReturn:

@@ -13,9 +13,9 @@ from by_hand import Row, Span, annotations_of, detections_of
 
 from refineloc.evaluation import average_recall, bootstrap, check_plausible, diagnose, evaluate, match_detections
 from refineloc.evaluation.cli.evaluate import main
-from refineloc.evaluation.plausibility import odd_segments
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import AnnotationError, DetectionError
+from refineloc.runtime.segments.odd import odd_segments
 
 TRUTH: list[Span] = [("a", 10, 20, "run"), ("a", 30, 40, "jump"), ("b", 5, 15, "run")]
 FOUND: list[Row] = [("a", 10, 20, "run", 0.9), ("a", 30, 40, "jump", 0.8), ("b", 5, 15, "run", 0.7)]

@@ -12,7 +12,8 @@ import programs
 import pytest
 
 from refineloc.runtime.cli import doctor as module
-from refineloc.runtime.cli.doctor import Finding, examine
+from refineloc.runtime.cli.doctor import examine
+from refineloc.runtime.cli.findings import Finding
 from refineloc.runtime.errors import MissingExtraError
 from refineloc.runtime.segments.rules import OneThreshold
 
