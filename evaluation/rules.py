@@ -15,7 +15,7 @@ from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.rules import Rules
 from refineloc.runtime.segments.values import Scores, Segments
 
-__all__ = ["RuleComparison", "compare_rules"]
+__all__ = ["RuleComparison", "compare_rules", "detect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,7 @@ def compare_rules(
         annotations: ground truth with times of these videos, None if not known.
         tious: of average mAP.
     """
-    detections, others = (
-        {name: Detections.from_segments(grids[name], _segments(each, which), classes) for name, each in scores.items()}
-        for which in (rules, other)
-    )
+    detections, others = (detect(scores, grids, classes, which) for which in (rules, other))
     best = [_best_tious(detections[name], others[name]) for name in scores]
     every = np.concatenate([*best, np.empty(0)])
     maps: list[float | None] = [None, None]
@@ -71,6 +68,15 @@ def compare_rules(
         float(every.mean()) if len(every) else 1.0,
         *maps,
     )
+
+
+def detect(
+    scores: Mapping[str, Scores], grids: Mapping[str, SnippetGrid], classes: tuple[str, ...], rules: Rules
+) -> dict[str, Detections]:
+    """The detections of a rule, of videos whose scores are known (see `compare_rules`)."""
+    return {
+        name: Detections.from_segments(grids[name], _segments(each, rules), classes) for name, each in scores.items()
+    }
 
 
 def _segments(scores: Scores, rules: Rules) -> Segments:

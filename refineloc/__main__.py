@@ -12,6 +12,10 @@ import sys
 PROGRAMS = {
     "train": ("refineloc.training.cli", "features and video labels -> a run of trained models"),
     "export": ("refineloc.export.cli", "an iteration of a run -> one ONNX file"),
+    "tune": (
+        "refineloc.export.tune",
+        "a model, or a run, and a few annotated videos -> a rule of detection that suits",
+    ),
     "detect": ("refineloc.runtime.cli.detect", "features and a model -> detections"),
     "eval": ("refineloc.evaluation.cli.evaluate", "detections and ground truth -> mAP"),
     "report": ("refineloc.evaluation.cli.report", "detections, with or without ground truth -> an HTML page, pictures"),
@@ -41,6 +45,10 @@ def train() -> None:
 
 def export() -> None:
     run("export")
+
+
+def tune() -> None:
+    run("tune")
 
 
 def detect() -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,9 @@ class Detector:
         tiou: tIoU above which segments overlap, 0 to 1 ("hard", "vote", "fuse").
         soft_sigma: width of the Gaussian that lowers scores ("soft").
         fuse_temperature: the lower, the more the best of those that are fused counts ("fuse").
-        min_score: least score of a segment, after suppression. None keeps all; left out, it is the model file's.
+        min_score: least score of a segment, after suppression. None keeps all; left out, it is the model file's. A text
+            such as "precision 0.9" takes an operating point of the file, which was chosen for the file's rule, so that
+            no setting but `max_detections` can be given beside it.
         max_detections: how many segments of a video are kept, the best first, after suppression; 0 keeps all.
         thresholds: of the normalised curve, 1 to 1,000 numbers from 0 to 1 ("multi-threshold").
         curve: whose runs are segments: "class" activation, "foreground", or "both" ("multi-threshold").
@@ -120,7 +122,7 @@ class Detector:
         tiou: float | None = None,
         soft_sigma: float | None = None,
         fuse_temperature: float | None = None,
-        min_score: float | EllipsisType | None = ...,
+        min_score: float | str | EllipsisType | None = ...,
         max_detections: int | None = None,
         thresholds: Sequence[float] | None = None,
         curve: Curve | None = None,
@@ -155,8 +157,6 @@ class Detector:
             "class_threshold": class_threshold,
         }
         changes = {name: value for name, value in settings.items() if value is not None}
-        if min_score is not ...:
-            changes["min_score"] = min_score
         options: dict[str, Any] = {"batch_snippets": batch_snippets, "engine_cache": engine_cache, "spin": spin}
         given: Any = model  # a str and bytes are sequences too, which types cannot tell apart
         self._session: Session | SeveralSessions
@@ -167,9 +167,21 @@ class Detector:
         self._half: HalfToFloat | None = None
         self._buffers = PinnedBuffers()
         self._batch_snippets = batch_snippets
+        if isinstance(min_score, str):
+            changes["min_score"] = self._operating_score(min_score, changes.keys() - {"max_detections"})
+        elif min_score is not ...:
+            changes["min_score"] = min_score
         self._settings = changed(self.metadata.detection, changes)
         if problem := unused(self._settings, changes):
             raise ConfigError(problem)
+
+    def _operating_score(self, name: str, others: Collection[str]) -> float:
+        """The score of an operating point, where the scores are those for which it was chosen."""
+        score = self.metadata.score_of(name)
+        if others or isinstance(self._session, SeveralSessions):
+            what = f"{min(others)}: scores by another rule" if others else "several models: their mean scores"
+            raise ConfigError(f"min_score: {name!r} was chosen for the model file alone, not for {what}; give a number")
+        return score
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -358,9 +370,37 @@ class Detector:
         """Like `detect_batches`, for videos that `plan` has checked with the same labels."""
         settings = self._with(min_score)
         with contextlib.ExitStack() as stack:
-            empty = _empty if self.provider == "cpu" else stack.enter_context(self._buffers.lent())
-            read = read_batches(store, planned, self.metadata.width, self._batch_snippets, self._half_to_float, empty)
-            yield from self._detected(ahead(self._scored(ahead(read), f"{store.path}: ")), labels, settings)
+            yield from self._detected(self._scored_planned(store, planned, stack), labels, settings)
+
+    def scores_planned(
+        self, store: FeatureStore, planned: Sequence[Planned]
+    ) -> Iterator[tuple[str, SnippetGrid, Scores]]:
+        """Name, snippets in seconds, and scores before any threshold of videos that `plan` has checked."""
+        with (
+            contextlib.ExitStack() as stack,
+            contextlib.closing(self._scored_planned(store, planned, stack)) as scored,
+        ):
+            for batch, scores in scored:
+                begin = 0
+                lengths = batch.lengths.tolist()
+                for index, (name, grid, length) in enumerate(zip(batch.names, batch.grids, lengths, strict=True)):
+                    rows = slice(begin, begin := begin + length)
+                    # Copies: those of a GPU lie in memory that the next call takes.
+                    alone = Scores(
+                        class_scores=scores.class_scores[rows].copy(),
+                        foreground=scores.foreground[rows].copy(),
+                        attention=scores.attention[rows].copy(),
+                        video_scores=scores.video_scores[index : index + 1].copy(),
+                    )
+                    yield name, grid, alone
+
+    def _scored_planned(
+        self, store: FeatureStore, planned: Sequence[Planned], stack: contextlib.ExitStack
+    ) -> Generator[tuple[FeatureBatch, Scores]]:
+        """Each call of the model, its scores in memory that the stack gives back."""
+        empty = _empty if self.provider == "cpu" else stack.enter_context(self._buffers.lent())
+        read = read_batches(store, planned, self.metadata.width, self._batch_snippets, self._half_to_float, empty)
+        return ahead(self._scored(ahead(read), f"{store.path}: "))
 
     def _detected(
         self,

@@ -179,6 +179,7 @@ def test_console_scripts_answer() -> None:
         "refineloc-report",
         "refineloc-synth",
         "refineloc-train",
+        "refineloc-tune",
     }
     ascii_alone = {"PYTHONIOENCODING": "ascii"}
     for path in scripts:

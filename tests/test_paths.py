@@ -41,6 +41,10 @@ LINES = [
     "refineloc-train f t.csv --val-features f --val-labels t.csv --allow-leaks --run LONG",
     "refineloc-train f t.csv --val-features f --val-labels t.csv --allow-leaks --run LONG --resume",
     "refineloc-train f t.csv --val-features f --val-labels t.csv --allow-leaks --run LONG --study generators-beta",
+    "refineloc-tune LONG f t.csv",
+    "refineloc-tune m.onnx LONG t.csv",
+    "refineloc-tune m.onnx f LONG",
+    "refineloc-tune m.onnx f t.csv -o LONG.onnx",
 ]
 
 

@@ -46,8 +46,9 @@ app = new_app("refineloc-detect")
 _BLOCK_SNIPPETS = 2**18
 _SHOWN = 20  # errors of videos, before the last line
 
-# Typer has no options of these types: their values are texts, which `_parsed` reads.
-_METAVARS = {float | None: "NUMBER|none", tuple[float, ...]: "FIRST:LAST:STEP|LIST"}
+# Typer has no options of these types: their values are texts, which `_parsed` reads. The least score may be an
+# operating point of the model, which the detector looks up.
+_METAVARS = {float | None: "NUMBER|none|'precision P'", tuple[float, ...]: "FIRST:LAST:STEP|LIST"}
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:

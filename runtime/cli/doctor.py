@@ -175,7 +175,7 @@ def _model(path: Path, engine: Any) -> Iterator[Finding]:
 
 
 def _facts(metadata: ModelMetadata) -> Iterator[tuple[str, str]]:
-    """The metadata, a line each; an empty text is not worth a line."""
+    """The metadata, a line each; what is empty is not worth a line."""
     for field in fields(metadata):
         value = getattr(metadata, field.name)
         if field.name == "classes":
@@ -192,7 +192,19 @@ def _facts(metadata: ModelMetadata) -> Iterator[tuple[str, str]]:
                 yield f"parity.{part.name}", str(getattr(value, part.name))
             if value is None:
                 yield "parity", "not measured"
-        elif value != "":
+        elif field.name == "tuning" and value is not None:
+            yield (
+                "tuning",
+                f"on {len(value.videos)} videos of {value.labels}, {value.date}: "
+                + ("; ".join(value.changed) or "the rule stayed as it was"),
+            )
+        elif field.name == "operating_points":
+            for point in value or ():
+                yield (
+                    point.name,
+                    f"min_score {point.min_score:.7g} at tIoU {point.tiou:g} ({point.labels}, {point.date})",
+                )
+        elif value not in ("", None):
             yield field.name, str(value)
 
 

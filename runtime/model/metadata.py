@@ -1,8 +1,8 @@
 """What a model file says of itself: the ONNX `metadata_props`, read strictly.
 
 They hold all that detection needs beside the graph, so that one file is enough. Keys begin with `refineloc.`; other
-keys are ignored. Values are strings, as in ONNX: decimal numbers, JSON for `classes`, `thresholds`, `streaming` and
-`parity`, and "none" for a `min_score` that is off. docs/onnx.md lists the keys.
+keys are ignored. Values are strings, as in ONNX: decimal numbers, JSON for `classes`, `thresholds`, `streaming`,
+`parity`, `tuning` and `operating_points`, and "none" for a `min_score` that is off. docs/onnx.md lists the keys.
 """
 
 import json
@@ -21,8 +21,10 @@ __all__ = [
     "KEY_PREFIX",
     "SUMMED_BASE",
     "ModelMetadata",
+    "OperatingScore",
     "Parity",
     "Precision",
+    "Tuning",
     "as_text",
     "read_value",
 ]
@@ -36,7 +38,13 @@ SUMMED_BASE = "refineloc"  # the base model whose ŷ is the sum of attention tim
 
 Precision = Literal["fp32", "fp16", "int8"]
 
-_OPTIONAL = ("stride_frames", "streaming", "parity")  # keys that a file has where they are known, or not the default
+_OPTIONAL = (
+    "stride_frames",
+    "streaming",
+    "parity",
+    "tuning",
+    "operating_points",
+)  # keys that a file has where they are known, or not the default
 _MAX_SIZE = 2**24  # of D, H, N: far above any real one, far below what would exhaust memory
 
 
@@ -69,16 +77,71 @@ class Parity:
     map: float | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            where = f"parity.{field.name}: expected"
-            if field.type is str:
-                _need(isinstance(value, str), f"{where} a text, got {value!r}")
-            elif field.type is int:
-                _need(type(value) is int and value >= 0, f"{where} a count, got {value!r}")
-            elif value is not None or field.type is float:
-                good = type(value) in (int, float) and math.isfinite(value) and value >= 0
-                _need(good, f"{where} a number of at least 0, got {value!r}")
+        _check_record("parity", self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """What the rule of detection was chosen on, by refineloc-tune (docs/evaluation.md).
+
+    Attributes:
+        labels: the name of the file of annotations.
+        date: of the day, ISO 8601.
+        videos: names of the videos.
+        folds: of the cross-validation.
+        changed: what was changed, each "setting: value before -> value now"; empty where the own rule stayed.
+        tious: thresholds of average mAP, as text.
+        own_map, map: average mAP on these videos before and now, fractions of 1; the latter is too high, as they chose.
+        gain, noise: cross-validated gain of the best change in average mAP, and its standard error.
+    """
+
+    labels: str
+    date: str
+    videos: tuple[str, ...]
+    folds: int
+    changed: tuple[str, ...]
+    tious: str
+    own_map: float
+    map: float
+    gain: float
+    noise: float
+
+    def __post_init__(self) -> None:
+        _check_record("tuning", self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatingScore:
+    """A least score for applications, and what it gave where it was chosen (docs/evaluation.md).
+
+    Attributes:
+        precision: the one that was wanted, fraction of 1.
+        min_score: the lowest score that gives it.
+        tiou: at which a detection is right.
+        recall: of the annotations, fraction of 1.
+        false_alarms_an_hour: None where the durations were not known.
+        true_positives, false_positives: how many detections had at least this score.
+        labels, date, videos: as of `Tuning`, but how many videos.
+    """
+
+    precision: float
+    min_score: float
+    tiou: float
+    recall: float
+    false_alarms_an_hour: float | None
+    true_positives: int
+    false_positives: int
+    labels: str
+    date: str
+    videos: int
+
+    def __post_init__(self) -> None:
+        _check_record("operating_points", self)
+
+    @property
+    def name(self) -> str:
+        """What a detector takes as `min_score`: "precision 0.9"."""
+        return f"precision {self.precision:g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +169,8 @@ class ModelMetadata:
             was frozen for it.
         parity: how far the file is from the trained model; None if it was not measured.
         stride_frames: S, frames from one snippet to the next; None in a file and here: H.
+        tuning: what `detection` was chosen on after training; None if it was not.
+        operating_points: least scores for applications, which `detection` does not use; None where there are none.
 
     Raises:
         ModelError: a value out of range.
@@ -130,6 +195,8 @@ class ModelMetadata:
     streaming: OneThreshold | None = None
     parity: Parity | None = None
     stride_frames: int | None = None
+    tuning: Tuning | None = None
+    operating_points: tuple[OperatingScore, ...] | None = None
 
     def __post_init__(self) -> None:
         _need(0 < len(self.classes) <= _MAX_SIZE, "classes: expected at least one name")
@@ -180,6 +247,21 @@ class ModelMetadata:
         exchanged = "; they seem to be saved as D x T: save them transposed" if rows == self.width else ""
         raise FeatureError(f"{where}: features have width {width}, the model expects {self.width}{both}{exchanged}")
 
+    def score_of(self, name: str) -> float:
+        """The least score of an operating point, such as "precision 0.9".
+
+        Raises:
+            ConfigError: the file has no such point; the message says which it has.
+        """
+        points = {point.name: point.min_score for point in self.operating_points or ()}
+        if name in points:
+            return points[name]
+        known = f"it has {', '.join(map(repr, points))}" if points else "it has none; refineloc-tune writes them"
+        raise ConfigError(
+            f"min_score: expected a finite number, or none, got {name!r:.40}, which is no operating point of the model "
+            f"file: {known}"
+        )
+
     def to_props(self) -> dict[str, str]:
         """The `metadata_props` of the ONNX file."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -213,6 +295,26 @@ class ModelMetadata:
         return cls(**values, detection=_read_detection(props))
 
 
+def _check_record(what: str, record: Any) -> None:
+    """Check the types of a record's fields; numbers are finite, and all but `gain` and `min_score` at least 0."""
+    for field in fields(record):
+        value = getattr(record, field.name)
+        where = f"{what}.{field.name}: expected"
+        if field.type is str:
+            _need(isinstance(value, str), f"{where} a text, got {value!r}")
+        elif field.type is int:
+            _need(type(value) is int and value >= 0, f"{where} a count, got {value!r}")
+        elif field.type == tuple[str, ...]:
+            texts = isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value)
+            _need(texts, f"{where} a list of texts, got {value!r:.40}")
+            object.__setattr__(record, field.name, tuple(value))
+        elif value is not None or field.type is float:
+            good = type(value) in (int, float) and math.isfinite(value)
+            if field.name not in ("gain", "min_score"):
+                _need(good and value >= 0, f"{where} a number of at least 0, got {value!r}")
+            _need(good, f"{where} a number, got {value!r}")
+
+
 def _need(condition: bool, message: str) -> None:
     if not condition:
         raise ModelError(f"metadata: {message}")
@@ -220,9 +322,11 @@ def _need(condition: bool, message: str) -> None:
 
 def as_text(value: Any) -> str:
     """The text of a value in the file."""
+    if isinstance(value, tuple) and value and isinstance(value[0], OperatingScore):
+        return json.dumps([asdict(each) for each in value], ensure_ascii=False, allow_nan=False)
     if isinstance(value, tuple):
         return json.dumps(list(value), ensure_ascii=False)
-    if isinstance(value, (Parity, OneThreshold)):
+    if isinstance(value, (Parity, OneThreshold, Tuning)):
         return json.dumps(asdict(value), ensure_ascii=False, allow_nan=False)
     # str() of a float gives the shortest text that reads as the same float.
     return "none" if value is None else str(value)
@@ -296,6 +400,17 @@ def _parity(text: str) -> Parity:
     return Parity(**record)  # unknown or missing keys: TypeError
 
 
+def _tuning(text: str) -> Tuning:
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise ValueError("not an object")
+    return Tuning(**record)
+
+
+def _operating_points(text: str) -> tuple[OperatingScore, ...]:
+    return tuple(OperatingScore(**record) for record in _list(text))  # what is no object: TypeError
+
+
 def _streaming(text: str) -> OneThreshold:
     record = json.loads(text)
     names = {setting.name for setting in settings_of(OneThreshold)}
@@ -319,4 +434,6 @@ _FORMS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
     tuple[int, ...]: (_list, "a JSON list of numbers"),
     OneThreshold | None: (_streaming, "a JSON object of the settings of one threshold"),
     Parity | None: (_parity, "a JSON object"),
+    Tuning | None: (_tuning, "a JSON object"),
+    tuple[OperatingScore, ...] | None: (_operating_points, "a JSON list of objects"),
 }

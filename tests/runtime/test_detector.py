@@ -122,6 +122,19 @@ def test_packing_does_not_change_detections(model_path: Path, rng: np.random.Gen
         assert same(found[name], detector.detect(features, fps=25.0))
 
 
+def test_scores_of_many_are_those_of_each(detector: Detector, rng: np.random.Generator, tmp_path: Path) -> None:
+    videos = videos_of(rng, [30, 1, 200])
+    path = write_features(tmp_path / "f.h5", videos, fps=25.0)
+    with open_features(path) as store:
+        planned = detector.plan(store, ["v002", "v000", "v001"])
+        of_many = list(detector.scores_planned(store, planned))
+    assert [name for name, _, _ in of_many] == ["v002", "v000", "v001"]
+    for name, grid, scores in of_many:
+        assert grid == SnippetGrid(25.0, 16)
+        for part, expected in zip(scores, detector.scores(videos[name]), strict=True):
+            assert np.array_equal(part, expected)
+
+
 def test_many_threads_give_what_one_gives(model_path: Path, rng: np.random.Generator) -> None:
     detector = Detector(model_path, provider="cpu", threads=1)
     videos = videos_of(rng, rng.integers(1, 120, 200).tolist())

@@ -6,11 +6,35 @@ import json
 import pytest
 from small_model import metadata_with
 
-from refineloc.runtime.errors import FeatureError, ModelError
-from refineloc.runtime.model.metadata import ModelMetadata, Parity
+from refineloc.runtime.errors import ConfigError, FeatureError, ModelError
+from refineloc.runtime.model.metadata import ModelMetadata, OperatingScore, Parity, Tuning
 from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold
 
 PARITY = Parity("val.h5", 3, 100, 1e-7, 2e-7, 3e-9, 0.0, 12, 1, 2, 0.25, 0.2375)
+TUNING = Tuning(
+    labels="five.csv",
+    date="2026-11-26",
+    videos=("a", "Läufer"),
+    folds=2,
+    changed=("widen: 2 -> 0",),
+    tious="0.5",
+    own_map=0.25,
+    map=0.3,
+    gain=-0.01,
+    noise=0.02,
+)
+POINT = OperatingScore(
+    precision=0.9,
+    min_score=-0.1,
+    tiou=0.5,
+    recall=0.25,
+    false_alarms_an_hour=None,
+    true_positives=9,
+    false_positives=1,
+    labels="five.csv",
+    date="2026-11-26",
+    videos=2,
+)
 GOOD = metadata_with(
     classes=("Long jump", "Anstoß", "跳"),
     width=2048,
@@ -52,6 +76,7 @@ MANY = dataclasses.replace(
         ),
         dataclasses.replace(GOOD, parity=None, preset="", training_data=""),
         dataclasses.replace(GOOD, stride_frames=4),
+        dataclasses.replace(GOOD, tuning=TUNING, operating_points=(POINT, dataclasses.replace(POINT, precision=0.5))),
         dataclasses.replace(MANY, networks=5, streaming=OneThreshold(profile="release", alpha_a=0.1 + 0.2, top_k=1)),
         dataclasses.replace(
             GOOD, detection=OneThreshold(alpha_c=1e-7), parity=dataclasses.replace(PARITY, reference_map=None, map=None)
@@ -171,3 +196,31 @@ def test_parity_is_checked_too(change: dict[str, object]) -> None:
     record = json.dumps({**dataclasses.asdict(PARITY), **change})
     with pytest.raises(ModelError, match="parity"):
         ModelMetadata.from_props({**GOOD.to_props(), "refineloc.parity": record})
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("tuning", "[]", "tuning: expected a JSON object"),
+        ("tuning", json.dumps(dataclasses.asdict(TUNING) | {"folds": -1}), "tuning.folds: expected a count, got -1"),
+        ("tuning", json.dumps(dataclasses.asdict(TUNING) | {"videos": [1]}), "tuning.videos: expected a list of texts"),
+        ("tuning", json.dumps(dataclasses.asdict(TUNING) | {"noise": -1.0}), "tuning.noise: expected a number of at"),
+        ("operating_points", "{}", "operating_points: expected a JSON list of objects"),
+        ("operating_points", "[1]", "operating_points: expected a JSON list of objects"),
+        (
+            "operating_points",
+            json.dumps([dataclasses.asdict(POINT) | {"min_score": "x"}]),
+            "operating_points.min_score: expected a number, got 'x'",
+        ),
+    ],
+)
+def test_what_was_chosen_later_is_read_strictly(key: str, text: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        ModelMetadata.from_props(GOOD.to_props() | {f"refineloc.{key}": text})
+
+
+def test_an_operating_point_has_a_name() -> None:
+    metadata = dataclasses.replace(GOOD, operating_points=(POINT,))
+    assert metadata.score_of("precision 0.9") == POINT.min_score
+    with pytest.raises(ConfigError, match=r"no operating point of the model file: it has 'precision 0\.9'"):
+        metadata.score_of("precision 0.90001")
