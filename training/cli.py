@@ -106,6 +106,12 @@ def train(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Go on with the videos that have both features and labels.")
     ] = False,
+    leave_out_unlabelled: Annotated[
+        bool, typer.Option("--leave-out-unlabelled", help="Go on without the videos that have no label.")
+    ] = False,
+    negatives: Annotated[
+        bool, typer.Option("--negatives", help="Videos without a label have no action: train them as background.")
+    ] = False,
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print the resolved settings as TOML, and end.")
     ] = False,
@@ -154,6 +160,8 @@ def train(
         if features is None or labels is None:
             raise InputError("give training features and labels (see --help)")
         _check(run, resume, fps, memory, several)
+        if negatives and leave_out_unlabelled:
+            raise ConfigError("--negatives: goes without --leave-out-unlabelled")
         if study is not None:
             _check_study(run, generator, assignments or [], several, is_own_base=(base or "").endswith(".py"))
         elif name := next((name for name, value in of_a_study.items() if value is not None), None):
@@ -182,6 +190,7 @@ def train(
         val_seed=val_seed,
         val_subset=val_subset,
         allow_leaks=allow_leaks,
+        unlabelled="negatives" if negatives else "leave-out" if leave_out_unlabelled else "refuse",
     )
     folder = None if run is None else Path(run)
     with _interrupted(folder), one_voice():
@@ -289,6 +298,7 @@ def main() -> NoReturn:
             "seeds": "--seeds S,S,...",
             "setting": "--set KEY=VALUE",
             "subset": "--subset NAME",
+            "unlabelled": "--leave-out-unlabelled, --negatives",
             "val_features": "--val-features FILE --val-labels FILE",
             "val_labels": "--val-labels FILE",
             "val_subset": "--val-subset NAME",

@@ -22,30 +22,29 @@ def attention_order(scores: Scores, lengths: Lengths, targets: npt.NDArray[np.fl
 
     The cross-entropy of the labels with the mean C̄ of the half of a video's snippets with the lowest foreground, less
     that of the tenth with the highest; at least one snippet each, rounded down; of equal foreground the earlier snippet
-    is the lower. The mean over the videos; one whose foreground is the same everywhere adds 0.
+    is the lower. The mean over the videos that have a label; one whose foreground is the same everywhere adds 0.
 
     Args:
         scores: of S snippets. The mean C̄ is divided by its sum, as the C̄ of some base models sum to less than 1.
         lengths: int64 [V].
-        targets: labels [V, N], each row sums to 1.
+        targets: labels [V, N], each row sums to 1, or to 0 where a video has none.
     """
     ends = np.cumsum(lengths)
     total = 0.0
     for target, first, end in zip(targets, (ends - lengths).tolist(), ends.tolist(), strict=True):
         foreground = scores.foreground[first:end]
-        if not len(foreground) or foreground.min() == foreground.max():
+        if not target.any() or not len(foreground) or foreground.min() == foreground.max():
             continue
         ranked = scores.class_scores[first:end][np.argsort(foreground, kind="stable")].astype(np.float64)
         low, high = ranked[: max(len(ranked) // 2, 1)], ranked[-max(len(ranked) // 10, 1) :]
         total += _cross_entropy(low.mean(axis=0), target) - _cross_entropy(high.mean(axis=0), target)
-    return total / max(len(lengths), 1)
+    return total / max(int(targets.any(axis=1).sum()), 1)
 
 
 def video_loss(scores: Scores, targets: npt.NDArray[np.float32]) -> float:
-    """Cross-entropy of the videos' labels [V, N] with ŷ, a mean."""
-    return float(
-        np.mean([_cross_entropy(row, target) for row, target in zip(scores.video_scores, targets, strict=True)])
-    )
+    """Cross-entropy of the videos' labels [V, N] with ŷ, a mean over the videos that have a label."""
+    pairs = zip(scores.video_scores, targets, strict=True)
+    return float(np.mean([_cross_entropy(row, target) for row, target in pairs if target.any()]))
 
 
 def contrast(scores: Scores, lengths: Lengths, segments: Segments) -> float:

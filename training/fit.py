@@ -206,7 +206,7 @@ def _windows(lengths: Tensor, longest: int | None, generator: torch.Generator) -
 
 
 def _validate(config: Config, model: BaseModel, val: Labelled, scored: bool) -> tuple[dict[str, float], Scores | None]:
-    """The mean losses of a validation video, and from the same pass the scores where they are wanted."""
+    """The mean losses of a validation video that is judged, and from the same pass the scores where they are wanted."""
     model.eval()
     total = torch.zeros(4, dtype=torch.float64, device=val.split.device)
     gathered = Gathered(val.split) if scored else None
@@ -214,43 +214,53 @@ def _validate(config: Config, model: BaseModel, val: Labelled, scored: bool) -> 
         for batch in val.split.batches(parallel.share(val.split.chunks())):
             outputs = outputs_of(model, batch, config.training.precision)
             loss, activations = _loss(config, model, outputs, batch, val)
-            total += loss * len(batch.videos)
+            total += loss * (len(batch.videos) if batch.judged is None else batch.judged.sum())
             if gathered:
                 gathered.put(batch.videos, batch.rows, activations)
-    losses = _named("validation", parallel.add(total) / len(val.split), val)
+    videos = len(val.split) if val.split.judged is None else int(val.split.judged.sum())
+    losses = _named("validation", parallel.add(total) / videos, val)
     return losses, gathered.scores() if gathered else None
 
 
 def _loss(
     config: Config, model: BaseModel, outputs: Outputs, batch: Batch, data: Labelled
 ) -> tuple[Tensor, Activations]:
-    """Means over the videos of a batch, and the activations on the way.
+    """Means over the videos of a batch that are judged, and the activations on the way.
 
     [4]: video loss + β · pseudo loss + γ · class loss, and the three.
     """
     activations = model.activations(outputs, batch.lengths)
     targets = _smoothed(batch.targets, config.training.label_smoothing)
-    video = model.video_losses(outputs, activations, targets, batch.lengths).mean()
+    video = _mean(model.video_losses(outputs, activations, targets, batch.lengths), batch.judged)
     if data.pseudo is None:
         nothing = torch.zeros_like(video)
         return torch.stack([video, video.detach(), nothing, nothing]), activations
     labels = data.pseudo[batch.rows].to(batch.features.device)
     release = config.training.pseudo_loss == "release"
     soft = None if data.targets is None else data.targets[batch.rows].to(batch.features.device)
-    pseudo = pseudo_losses(
-        outputs.attention_logits, labels, batch.lengths, data.weights, release=release, targets=soft
-    ).mean()
+    pseudo = _mean(
+        pseudo_losses(outputs.attention_logits, labels, batch.lengths, data.weights, release=release, targets=soft),
+        batch.judged,
+    )
     loss, classes = video + config.pseudo.beta * pseudo, torch.zeros_like(video)
     if data.classes is not None:
         targets = _smoothed(data.classes[batch.rows].to(batch.features.device), config.pseudo.class_smoothing)
-        classes = class_losses(outputs.class_logits, targets, labels, batch.lengths).mean()
+        classes = _mean(class_losses(outputs.class_logits, targets, labels, batch.lengths), batch.judged)
         loss = loss + config.pseudo.class_weight * classes
     return torch.stack([loss, video.detach(), pseudo.detach(), classes.detach()]), activations
 
 
+def _mean(losses: Tensor, judged: Tensor | None) -> Tensor:
+    """Of the videos that are judged; 0 where there is none."""
+    return losses.mean() if judged is None else (losses * judged).sum() / judged.sum().clamp_min(1)
+
+
 def _smoothed(targets: Tensor, smoothing: float) -> Tensor:
-    """Targets [.., N] whose rows sum to 1, moved towards 1/N by this share."""
-    return (1 - smoothing) * targets + smoothing / targets.shape[1] if smoothing else targets
+    """Targets [.., N] moved towards 1/N by this share, where a row has a label."""
+    if not smoothing:
+        return targets
+    labelled = targets.any(dim=1, keepdim=True).to(targets.dtype)
+    return (1 - smoothing) * targets + smoothing / targets.shape[1] * labelled
 
 
 def seed_of(config: Config, iteration: int, use: int, *further: int, network: NetworkKey = _ONLY) -> int:

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy.typing as npt
 
@@ -45,6 +45,7 @@ def train(
     fps: float | None = None,
     allow_missing: bool = False,
     allow_leaks: bool = False,
+    unlabelled: Literal["refuse", "leave-out", "negatives"] = "refuse",
     device: str = "auto",
     memory_gib: float | None = None,
     run: str | os.PathLike[str] | None = None,
@@ -78,6 +79,8 @@ def train(
             no detections and no mAP.
         allow_missing: go on with the videos that have both features and labels.
         allow_leaks: go on with videos that are in both splits.
+        unlabelled: what becomes of videos without any label (an empty list): refused, left out, or trained as background
+            throughout.
         device: "auto", "cpu", "cuda" or "cuda:N".
         memory_gib: memory for features; those of a file that take more are read for each batch. Half of what is free.
         run: a folder for all that refineloc-train leaves there. Without it nothing is written.
@@ -112,6 +115,7 @@ def train(
         val_share=val_share,
         val_seed=val_seed,
         allow_leaks=allow_leaks,
+        unlabelled=unlabelled,
     )
     folder = None if run is None else Path(run)
     with _words(show):

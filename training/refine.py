@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from refineloc.runtime.annotations import Annotations
@@ -16,7 +17,7 @@ from refineloc.training.criterion import agreement, attention_order, contrast, v
 from refineloc.training.data.split import Split
 from refineloc.training.data.truth import Truth, true_foreground
 from refineloc.training.fit import Epoch, Labelled, seed_of
-from refineloc.training.losses import class_weights
+from refineloc.training.losses import UNLABELLED, class_weights
 from refineloc.training.members import Network, train_members
 from refineloc.training.models.base_model import BaseModel
 from refineloc.training.pseudo_labels import PseudoLabels, generate, precision_and_recall, sample
@@ -147,7 +148,26 @@ def _label(
     foreground = true_foreground(split, annotations) if config.pseudo.generator == "oracle" else None
     rng = np.random.default_rng(seed_of(config, iteration, 4 + which))
     known = split.targets.numpy() > 0
-    return generate(config.pseudo, config.detection, scores, split.lengths.numpy(), rng, foreground, known)
+    made = generate(config.pseudo, config.detection, scores, split.lengths.numpy(), rng, foreground, known)
+    return _with_background(made, split)
+
+
+def _with_background(made: PseudoLabels, split: Split) -> PseudoLabels:
+    """Videos without a label are background throughout; those of a class that is not trained have no pseudo labels."""
+    if split.background is not None:
+        rows = _rows(split, split.background)
+        for part in (made.labels, made.classes, made.targets):
+            if part is not None:
+                part[rows] = 0
+    if split.judged is not None:
+        made.labels[_rows(split, ~split.judged)] = UNLABELLED
+    return made
+
+
+def _rows(split: Split, videos: torch.Tensor) -> npt.NDArray[np.bool_]:
+    """The snippets of some videos, bool [V], as bool [S]."""
+    rows: npt.NDArray[np.bool_] = torch.repeat_interleave(videos, split.lengths).numpy()
+    return rows
 
 
 def _orders(config: Config, train: Split, val: Split, model: BaseModel) -> dict[str, float]:
@@ -195,6 +215,7 @@ def _sampled(
 ) -> Labelled:
     """The pseudo labels that a network sees: a share of each video's snippets, drawn anew (S of section 3.2)."""
     if taught is None:
+        # Nor of videos without a label: with nothing to say what is foreground, background alone would end attention.
         return Labelled(split, None, torch.ones(2, device=split.device))
     weights = class_weights(torch.from_numpy(taught.labels), config.pseudo.weighted).to(split.device)
     rng = np.random.default_rng(seed_of(config, iteration, 6 + which, network=network))

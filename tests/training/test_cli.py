@@ -142,10 +142,11 @@ def test_without_validation_files_a_share_is_held_out_and_the_run_says_which(dat
 
 
 def test_labels_that_cannot_be_used(data: Path) -> None:
-    val = (data / "val.csv").read_text()
-    (data / "val.csv").write_text(val.replace(",jump,", ",fly,"))
-    fails(*FILES, *SHORT, cwd=data, message="label 'fly' does not occur in the training labels")
-    (data / "val.csv").write_text(val)
+    database = {f"val{index:02}": {"annotations": []} for index in range(6)}
+    (data / "val.json").write_text(json.dumps({"database": database}))
+    message = "6 of 6 videos have no label, the first is 'val00'; label them, or say what they are"
+    fails(*FILES[:5], "val.json", *SHORT, cwd=data, message=message)
+    fails(*FILES, *SHORT, "--negatives", "--leave-out-unlabelled", cwd=data, message="--negatives: goes without")
     (data / "train.csv").write_text(
         (data / "train.csv").read_text().replace(",jump,", ",run,").replace(",dive,", ",run,")
     )

@@ -13,7 +13,14 @@ from refineloc.runtime.cli.common import progress
 from refineloc.runtime.errors import ConfigError, InputError, InputWarning
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.store import FeatureStore
-from refineloc.training.data.labels import Labels, choose_subsets, has_validation, hold_out_share, refuse_leaks
+from refineloc.training.data.labels import (
+    Labels,
+    Unlabelled,
+    choose_subsets,
+    has_validation,
+    hold_out_share,
+    refuse_leaks,
+)
 from refineloc.training.data.record import DataRecord
 from refineloc.training.data.split import Split, load_split, refuse_same_features
 from refineloc.training.data.truth import Truth, with_snippet_frames
@@ -35,6 +42,7 @@ class Files:
             a subset for it are given. The seed is not that of training, so that runs of several seeds compare.
         subset, val_subset: of the label files; None where none is named (`choose_subsets`).
         allow_leaks: go on with videos that are in both splits.
+        unlabelled: what becomes of videos without any label (`choose_subsets`).
     """
 
     features: Path | FeatureStore
@@ -48,6 +56,7 @@ class Files:
     val_share: float | None = None
     val_seed: int = 0
     allow_leaks: bool = False
+    unlabelled: Unlabelled = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +142,12 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
             f"warning: {whole.path}: no video with features has the label {', '.join(map(repr, dropped))}; trained "
             f"without {'them' if len(dropped) > 1 else 'it'}"
         )
+    if unknown := sorted({label for name in val.names for label in labels.val[name].labels} - set(train.classes)):
+        videos = sum(not set(labels.val[name].labels).isdisjoint(unknown) for name in val.names)
+        notes.append(
+            f"warning: {val_whole.path}: {len(unknown)} labels of {videos} videos do not occur in the training labels, "
+            f"the first is {unknown[0]!r}; left out of the validation loss, and never detected: their AP is 0"
+        )
     return Inputs(train, val, labels, truth, record, tuple(notes))
 
 
@@ -142,7 +157,7 @@ def _choose(files: Files, labels: Annotations, val_labels: Annotations) -> Label
     if given or (files.val_share is None and has_validation(labels, files.subset)):
         if files.val_share is not None:
             raise ConfigError("val_share: of the training videos, goes without val_features, val_labels and val_subset")
-        return choose_subsets(labels, val_labels, files.subset, files.val_subset)
+        return choose_subsets(labels, val_labels, files.subset, files.val_subset, files.unlabelled)
     if files.val_features is not None:
         where = files.val_features if isinstance(files.val_features, Path) else files.val_features.path
         raise InputError(
@@ -158,7 +173,13 @@ def _choose(files: Files, labels: Annotations, val_labels: Annotations) -> Label
     )
     with opened as store:
         return hold_out_share(
-            labels, store, share, files.val_seed, subset=files.subset, allow_missing=files.allow_missing
+            labels,
+            store,
+            share,
+            files.val_seed,
+            subset=files.subset,
+            allow_missing=files.allow_missing,
+            unlabelled=files.unlabelled,
         )
 
 

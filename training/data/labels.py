@@ -9,9 +9,10 @@ from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.training.data.held_out import hold_out
 
-__all__ = ["Labels", "choose_subsets", "has_validation", "hold_out_share", "leak", "refuse_leaks"]
+__all__ = ["Labels", "Unlabelled", "choose_subsets", "has_validation", "hold_out_share", "leak", "refuse_leaks"]
 
 Which = Literal["subset", "val_subset"]
+Unlabelled = Literal["refuse", "leave-out", "negatives"]
 _USUAL = {"subset": ("training", "train"), "val_subset": ("validation", "val")}  # in any case
 
 
@@ -35,7 +36,11 @@ class Labels:
 
 
 def choose_subsets(
-    labels: Annotations, val_labels: Annotations, subset: str | None = None, val_subset: str | None = None
+    labels: Annotations,
+    val_labels: Annotations,
+    subset: str | None = None,
+    val_subset: str | None = None,
+    unlabelled: Unlabelled = "refuse",
 ) -> Labels:
     """The videos of the subsets that are named.
 
@@ -45,13 +50,15 @@ def choose_subsets(
     Args:
         labels, val_labels: whole files, which may be the same.
         subset, val_subset: names; None where none is given.
+        unlabelled: what becomes of videos without any label: refused, left out, or background throughout.
 
     Raises:
-        AnnotationError: no such subset, or several and no usual name; the message says which there are.
+        AnnotationError: no such subset, or several and no usual name; the message says which there are. Or videos
+            without a label.
     """
     (train, name, notes), (val, val_name, val_notes) = (
-        _part(labels, subset, "subset"),
-        _part(val_labels, val_subset, "val_subset"),
+        _part(labels, subset, "subset", unlabelled),
+        _part(val_labels, val_subset, "val_subset", unlabelled),
     )
     return Labels(train, val, name, val_name, notes=notes + val_notes)
 
@@ -62,7 +69,14 @@ def has_validation(labels: Annotations, subset: str | None) -> bool:
 
 
 def hold_out_share(
-    labels: Annotations, store: FeatureStore, share: float, seed: int, *, subset: str | None, allow_missing: bool
+    labels: Annotations,
+    store: FeatureStore,
+    share: float,
+    seed: int,
+    *,
+    subset: str | None,
+    allow_missing: bool,
+    unlabelled: Unlabelled,
 ) -> Labels:
     """A share of the training videos held out for validation.
 
@@ -71,13 +85,13 @@ def hold_out_share(
         store: its features; a video without any is never held out.
         share: of the videos, above 0 and below 1.
         seed: of the draw.
-        subset: of the file; None where none is named (`choose_subsets`).
+        subset, unlabelled: as `choose_subsets` takes them.
         allow_missing: as `load_split` takes it.
 
     Raises:
         InputError: as `load_split`, or no video can be held out.
     """
-    part, name, notes = _part(labels, subset, "subset")
+    part, name, notes = _part(labels, subset, "subset", unlabelled)
     videos = shared_videos(store, part, allow_missing=allow_missing, elsewhere=labels)
     held = hold_out({video: part[video].labels for video in videos}, share, seed)
     line = f"no validation files: {len(held.names)} of {len(videos)} videos (a share of {share:g}) are held out for it"
@@ -88,23 +102,37 @@ def hold_out_share(
     return Labels(train, val, name, share=share, notes=(*notes, line))
 
 
-def _part(labels: Annotations, wanted: str | None, which: Which) -> tuple[Annotations, str, tuple[str, ...]]:
-    """A subset, its name, and a note where it was not named."""
-    if wanted is not None:
-        return labels.of_subset(wanted), wanted, ()
+def _part(
+    labels: Annotations, wanted: str | None, which: Which, unlabelled: Unlabelled
+) -> tuple[Annotations, str, tuple[str, ...]]:
+    """The videos of a subset that are used, its name, and what to say of them."""
+    part, name, notes = labels, wanted or "", list[str]()
     subsets = labels.subsets
-    if len(subsets) < 2:
-        return labels, "", ()
-    usual = [name for name in subsets if name.lower() in _USUAL[which]]
-    if len(usual) != 1:
+    if wanted is None and len(subsets) > 1:
+        usual = [each for each in subsets if each.lower() in _USUAL[which]]
+        if len(usual) != 1:
+            raise AnnotationError(
+                f"{labels.path}: has several subsets, {listed_subsets(subsets)}; name the one for "
+                f"{'training' if which == 'subset' else 'validation'}",
+                parameter=which,
+            )
+        name = usual[0]
+        use = "trained on" if which == "subset" else "validated on"
+        notes.append(f"{labels.path}: {use} the subset {name!r}; there are {listed_subsets(subsets)}")
+    if name:
+        part = labels.of_subset(name)
+    without = [video for video in part if not part[video].labels]
+    if not without:
+        return part, name, tuple(notes)
+    what = f"{labels.path}: {len(without)} of {len(part)} videos have no label, the first is {without[0]!r}"
+    if unlabelled == "refuse":
         raise AnnotationError(
-            f"{labels.path}: has several subsets, {listed_subsets(subsets)}; name the one for "
-            f"{'training' if which == 'subset' else 'validation'}",
-            parameter=which,
+            f"{what}; label them, or say what they are: left out, or without any action", parameter="unlabelled"
         )
-    use = "trained on" if which == "subset" else "validated on"
-    note = f"{labels.path}: {use} the subset {usual[0]!r}; there are {listed_subsets(subsets)}"
-    return labels.of_subset(usual[0]), usual[0], (note,)
+    if len(without) == len(part):
+        raise AnnotationError(f"{labels.path}: no video has a label")
+    notes.append(f"{what}; {'left out' if unlabelled == 'leave-out' else 'background throughout'}")
+    return (part.only(part.keys() - set(without)) if unlabelled == "leave-out" else part), name, tuple(notes)
 
 
 def refuse_leaks(train: Annotations, val: Annotations) -> None:

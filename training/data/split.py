@@ -41,8 +41,9 @@ class Batch:
         videos: their indices in the split, int64 [V].
         features: float32 [S, D].
         lengths: snippets of each video, int64 [V].
-        targets: labels, float32 [V, N], each row sums to 1.
+        targets: labels, float32 [V, N], each row sums to 1, or to 0 as in the split.
         rows: the snippets' indices in the split, int64 [S].
+        judged: which videos have a loss, bool [V]; None: all.
     """
 
     videos: Tensor
@@ -50,6 +51,7 @@ class Batch:
     lengths: Tensor
     targets: Tensor
     rows: Tensor
+    judged: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +89,15 @@ class Split:
         names: the videos, sorted.
         features: [S, D], float32 or as stored in float16, snippets of all videos one after another; or their file.
         lengths: int64 [V], on the CPU.
-        targets: labels, float32 [V, N], each row sums to 1.
+        targets: labels, float32 [V, N], each row sums to 1, or to 0 where a video has no label that is trained.
         classes: names, N of them.
         grids: snippets to seconds for each video, None where its fps is not known.
         file_width: of the feature file, before the choice of a stream.
         width: D, after it.
         source: the feature file.
         device: where batches go.
+        background: videos without any label, which are background throughout, bool [V]; None: there is none.
+        judged: videos that have a loss, bool [V]: not those of a class that is not trained; None: all.
         snippet_frames: H, frames a snippet.
         stride_frames: S, frames from one snippet to the next.
         columns: those of the file that are taken.
@@ -110,6 +114,8 @@ class Split:
     width: int
     source: Path
     device: torch.device = _CPU
+    background: Tensor | None = None
+    judged: Tensor | None = None
     snippet_frames: int = SNIPPET_FRAMES
     stride_frames: int = SNIPPET_FRAMES
     columns: slice = field(default_factory=lambda: slice(None))
@@ -127,6 +133,8 @@ class Split:
     def digest(self) -> str:
         """SHA-256 of the videos' names, lengths and labels: tells data sets apart without reading features."""
         text = json.dumps([self.names, self.lengths.tolist(), self.classes])
+        if self.judged is not None:  # of two rows without a label one may be of background, the other of a class
+            text += json.dumps(self.judged.tolist())
         return hashlib.sha256(text.encode() + self.targets.numpy().tobytes()).hexdigest()
 
     @property
@@ -170,7 +178,8 @@ class Split:
             features = self.features.index_select(0, rows.to(self.features.device))
         # Moved as stored: half the bytes where that is float16.
         features = features.to(self.device).float()
-        return Batch(videos, features, lengths.to(self.device), self.targets[videos].to(self.device), rows)
+        judged = None if self.judged is None else self.judged[videos].to(self.device)
+        return Batch(videos, features, lengths.to(self.device), self.targets[videos].to(self.device), rows, judged)
 
     def to(self, device: torch.device, room: int | None = None) -> "Split":
         """The same split for training on a device; features go there where they fit into `room` bytes."""
@@ -204,7 +213,8 @@ def load_split(
         features: HDF5 file or folder, or a store, which stays open.
         labels: of the split, read without times, so that nothing in training can depend on them.
         config: stream, snippet length and which labels of a video count.
-        classes: those of training; those of the videos that are read if left out.
+        classes: those of training, without which labels of other classes are left; those of the videos that are read
+            if left out.
         fps: of videos for which neither file states it.
         allow_missing: go on with the videos that both have, instead of refusing.
         elsewhere: videos with labels of another split, whose features the file may have as well.
@@ -214,7 +224,7 @@ def load_split(
 
     Raises:
         FeatureError: features that cannot be used; a video without snippets; videos of several widths.
-        AnnotationError: a label that training does not know, or labels that leave a single class.
+        AnnotationError: no label that training knows, or labels that leave a single class.
         InputError: videos in only one of the two files.
     """
     with contextlib.ExitStack() as until_read:
@@ -236,16 +246,23 @@ def load_split(
         file = OnDisk(store, columns, dtype)
         size = sum(lengths) * (columns.stop - columns.start) * np.dtype(dtype).itemsize
         grids = _grids(infos, labels, config, frames, stride, store.path, fps)
+        targets = torch.from_numpy(_targets(labels, names, known, config))
+        no_label = torch.tensor([not labels[name].labels for name in names])
+        judged = targets.any(dim=1) | no_label
+        if not judged.any():
+            raise AnnotationError(f"{labels.path}: no video has a label that occurs in the training labels")
         split = Split(
             names=names,
             features=file if memory is not None and size > memory else file.read(names, lengths, advance),
             lengths=torch.tensor(lengths, dtype=torch.int64),
-            targets=torch.from_numpy(_targets(labels, names, known, config)),
+            targets=targets,
             classes=known,
             grids=grids,
             file_width=width,
             width=columns.stop - columns.start,
             source=store.path,
+            background=no_label if no_label.any() else None,
+            judged=None if judged.all() else judged,
             snippet_frames=frames,
             stride_frames=stride,
             columns=columns,
@@ -342,7 +359,7 @@ def _classes(labels: Annotations, config: Config) -> tuple[str, ...]:
             f"{labels.path}: has {len(labels.classes)} class; video labels teach nothing with fewer than 2 classes"
         )
     if config.training.labels == "first":
-        unused = sorted(set(labels.classes) - {video.labels[0] for video in labels.values()})
+        unused = sorted(set(labels.classes) - {label for video in labels.values() for label in video.labels[:1]})
         if unused:
             raise AnnotationError(
                 f"{labels.path}: {len(unused)} classes are never a video's first label, the first is {unused[0]!r}; "
@@ -359,11 +376,7 @@ def _targets(
     targets = np.zeros((len(names), len(classes)), dtype=np.float32)
     for row, name in enumerate(names):
         wanted = labels[name].labels if config.training.labels == "all" else labels[name].labels[:1]
-        for label in wanted:
-            if label not in index:
-                raise AnnotationError(
-                    f"{labels.path}: video {name!r}: label {label!r} does not occur in the training labels; "
-                    "correct it, leave it out, or add training videos of it"
-                )
-            targets[row, index[label]] = 1.0 / len(wanted)
+        trained = [label for label in wanted if label in index]
+        for label in trained:
+            targets[row, index[label]] = 1.0 / len(trained)
     return targets

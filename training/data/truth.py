@@ -41,7 +41,7 @@ def true_foreground(split: Split, annotations: Annotations | None) -> npt.NDArra
     masks = []
     for name, grid, length in zip(split.names, split.grids, split.lengths.tolist(), strict=True):
         video = annotations[name]
-        if grid is None or not len(video.start):
+        if grid is None or (video.labels and not len(video.start)):
             return None
         masks.append(grid.foreground(video.start, video.end, length))
     return np.concatenate(masks)

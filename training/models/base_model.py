@@ -75,7 +75,9 @@ class BaseModel(nn.Module, ABC):
 
     @abstractmethod
     def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
-        """The loss of each video against its labels, [V]; `targets` is float [V, N], and each row sums to 1.
+        """The loss of each video against its labels, [V]; `targets` is float [V, N].
+
+        Each row sums to 1, or to 0 where a video has no label: then nothing in it is an action.
 
         Targets may be smoothed (`training.label_smoothing`): `labels_of` tells which classes are labels.
 
@@ -94,7 +96,7 @@ class BaseModel(nn.Module, ABC):
 def labels_of(targets: Tensor) -> Tensor:
     """Which classes are a video's labels, bool [V, N], of targets [V, N] that may be smoothed."""
     middle = (targets.amin(dim=1, keepdim=True) + targets.amax(dim=1, keepdim=True)) / 2
-    return targets >= middle
+    return (targets >= middle) & (targets > 0)
 
 
 def build_model(settings: ModelConfig, width: int, classes: int) -> BaseModel:

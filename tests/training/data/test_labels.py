@@ -141,3 +141,62 @@ def test_the_same_features_under_two_names_are_refused_unless_allowed(data: Path
     assert raised.value.parameter == "allow_leaks"
     read(replace(given, allow_leaks=True))
     read(given, memory=0)  # those that stay on the disk are not compared
+
+
+def forget(path: Path, *names: str) -> None:
+    """Leave videos of a JSON without a label."""
+    document = json.loads(path.read_text())
+    for name in names:
+        document["database"][name]["annotations"] = []
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("names", [("train03", "train04"), ("val01",)])
+def test_videos_without_a_label_are_refused_left_out_or_background(whole: Files, names: tuple[str, ...]) -> None:
+    forget(whole.labels, *names)
+    of_which = 12 if names[0].startswith("train") else 6
+    what = rf"all.json: {len(names)} of {of_which} videos have no label, the first is '{names[0]}'; "
+    with pytest.raises(AnnotationError, match=f"{what}label them") as raised:
+        read(whole)
+    assert raised.value.parameter == "unlabelled"
+    left = read(replace(whole, unlabelled="leave-out"))
+    assert not set(names) & {*left.train.names, *left.val.names}
+    assert sum(note.endswith("; left out") for note in left.notes) == 1
+    assert left.train.background is None
+    assert left.val.background is None
+    inputs = read(replace(whole, unlabelled="negatives"))
+    split = inputs.train if names[0].startswith("train") else inputs.val
+    assert sum(note.endswith("; background throughout") for note in inputs.notes) == 1
+    assert split.background is not None
+    assert [name for name, background in zip(split.names, split.background, strict=True) if background] == list(names)
+    assert split.judged is None
+    assert split.targets.sum(dim=1).tolist() == pytest.approx([float(name not in names) for name in split.names])
+
+
+def test_videos_without_a_label_are_shared_out_among_both_parts(whole: Files) -> None:
+    rename(whole.labels, validation="held back")
+    forget(whole.labels, "train01", "train02", "train04", "train05")
+    inputs = read(replace(whole, unlabelled="negatives"))
+    assert inputs.val.background is not None
+    assert inputs.val.background.sum() == 1
+    forget(whole.labels, *(f"train{index:02}" for index in range(12)))
+    with pytest.raises(AnnotationError, match="no video has a label"):
+        read(replace(whole, unlabelled="leave-out"))
+
+
+def test_classes_of_the_validation_labels_alone_are_warned_of(data: Path) -> None:
+    text = (data / "val.csv").read_text().replace(",jump,", ",leap,", 1)
+    (data / "val.csv").write_text(text)
+    inputs = read(files(data))
+    assert inputs.notes == (
+        f"warning: {data / 'val.csv'}: 1 labels of 1 videos do not occur in the training labels, the first is 'leap'; "
+        "left out of the validation loss, and never detected: their AP is 0",
+    )
+    assert inputs.val.classes == ("dive", "jump", "run")
+    assert inputs.val.judged is not None
+    assert inputs.val.judged.tolist() == [True, False, True, True, True, True]
+    assert inputs.val.background is None
+    (data / "val.csv").write_text((data / "val.csv").read_text().replace(",jump,", ",leap,").replace(",run,", ",go,"))
+    (data / "val.csv").write_text((data / "val.csv").read_text().replace(",dive,", ",fall,"))
+    with pytest.raises(AnnotationError, match=r"val.csv: no video has a label that occurs in the training labels"):
+        read(files(data))
