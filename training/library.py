@@ -79,8 +79,8 @@ def train(
             no detections and no mAP.
         allow_missing: go on with the videos that have both features and labels.
         allow_leaks: go on with videos that are in both splits.
-        unlabelled: what becomes of videos without any label (an empty list): refused, left out, or trained as background
-            throughout.
+        unlabelled: what becomes of videos without any label (an empty list): refused, left out, or trained as
+            background throughout.
         device: "auto", "cpu", "cuda" or "cuda:N".
         memory_gib: memory for features; those of a file that take more are read for each batch. Half of what is free.
         run: a folder for all that refineloc-train leaves there. Without it nothing is written.
