@@ -175,7 +175,8 @@ def _times(
         try:
             check_times(videos, store.path, path)
         except InputError as error:
-            cures = {"stride_frames": "--stride-frames N", "fps": "--fps X"}
+            apart = "" if window else ", or --snippet-frames N where snippets do not overlap"
+            cures = {"stride_frames": f"--stride-frames N{apart}", "fps": "--fps X"}
             yield Finding("fail", "times", str(error), cures.get(error.parameter, ""))
             return
     if odd:

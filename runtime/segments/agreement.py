@@ -134,7 +134,10 @@ def _cure(
         question = f"is the stride {stride} frames{', or are the features cut short' if stride > grid.stride else ''}?"
         if info.stride_frames is not None:
             return f"{question} Correct the stride_frames that they state", ""
-        return f"{question} Give {settings}stride_frames={stride}", "stride_frames"
+        apart = ""  # detection has its model's window
+        if settings and info.snippet_frames is None and stride < grid.stride:
+            apart = f", or {settings}snippet_frames={stride} where snippets do not overlap"
+        return f"{question} Give {settings}stride_frames={stride}{apart}", "stride_frames"
     return "correct its fps or its duration, or leave the video out", ""
 
 

@@ -213,6 +213,19 @@ def test_nothing_comes_of_nothing(model_path: Path) -> None:
     assert len(stream.detections()) == 0
 
 
+def test_snippets_may_overlap(make_model: Callable[..., Path], rng: np.random.Generator) -> None:
+    """By the call or by the model, the times are those offline."""
+    features = video(rng, 120)
+    detectors = [Detector(make_model(**stride), provider="cpu") for stride in ({}, {"stride_frames": 4})]
+    offline = times(detectors[0].detect(features, fps=FPS, stride_frames=4))
+    assert len(offline) > 3
+    for detector, given in zip(detectors, ({"stride_frames": 4}, {}), strict=True):
+        stream = StreamingDetector(detector, fps=FPS, **given)
+        stream.push(features)
+        stream.finish()
+        assert sorted(times(stream.detections())) == sorted(offline)
+
+
 def test_half_floats_may_come_between(model_path: Path, rng: np.random.Generator) -> None:
     detector = Detector(model_path, provider="cpu")
     half = video(rng, 100).astype(np.float16)
@@ -328,6 +341,8 @@ def test_what_cannot_be_streamed_is_refused(make_model: Callable[..., Path], mod
         StreamingDetector(detector, fps=0.0)
     with pytest.raises(InputError, match="snippet_frames"):
         StreamingDetector(detector, fps=FPS, snippet_frames=0)
+    with pytest.raises(InputError, match="stride_frames"):
+        StreamingDetector(detector, fps=FPS, stride_frames=0)
     stream = StreamingDetector(detector, fps=FPS)
     with pytest.raises(FeatureError, match="width 23"):
         stream.push(np.zeros((3, 23), np.float32))

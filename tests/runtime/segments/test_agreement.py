@@ -60,7 +60,8 @@ def test_the_message_has_the_arithmetic() -> None:
 
 
 def test_training_names_its_setting() -> None:
-    with pytest.raises(InputError, match=r"Give features\.stride_frames=4$") as caught:
+    message = r"Give features\.stride_frames=4, or features\.snippet_frames=4 where snippets do not overlap$"
+    with pytest.raises(InputError, match=message) as caught:
         check_times(of_stride(4), PATH, settings="features.")
     assert caught.value.parameter == "setting"
 
