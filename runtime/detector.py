@@ -13,7 +13,7 @@ import numpy.typing as npt
 from refineloc.runtime.batches import FeatureBatch, Planned, ahead, read_batches
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
-from refineloc.runtime.features.checks import as_array, check_array, check_finite
+from refineloc.runtime.features.checks import as_array, check_finite, two_dimensional
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.model.gpu import PinnedBuffers
 from refineloc.runtime.model.limits import BATCH_SNIPPETS
@@ -525,8 +525,7 @@ class Detector:
 
     def _checked(self, features: npt.ArrayLike, where: str, *, least: int = 1) -> npt.NDArray[np.float32]:
         """What the model takes of features [T, D], T >= `least`: its columns, float32 and finite."""
-        array = as_array(features, where)
-        check_array(array.shape, array.dtype, where)
+        array = two_dimensional(as_array(features, where), where)
         if len(array) < least:
             raise FeatureError(f"{where}: has no snippets")
         columns = np.ascontiguousarray(array[:, self.metadata.columns(array.shape[1], where, len(array))])

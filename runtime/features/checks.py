@@ -12,7 +12,16 @@ import numpy.typing as npt
 from refineloc.runtime.errors import FeatureError, first_line
 from refineloc.runtime.text import is_text
 
-__all__ = ["CHANGED", "DAMAGED", "as_array", "check_array", "check_finite", "check_names", "file_state"]
+__all__ = [
+    "CHANGED",
+    "DAMAGED",
+    "as_array",
+    "check_array",
+    "check_finite",
+    "check_names",
+    "file_state",
+    "two_dimensional",
+]
 
 # What h5py raises on files that are damaged inside; a FeatureError is a ValueError too, and is let through first.
 DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError)
@@ -101,10 +110,40 @@ def check_names(names: Iterable[str], path: Path) -> tuple[str, ...]:
     return checked
 
 
-def check_array(shape: tuple[int, ...] | None, dtype: np.dtype[Any], where: str) -> None:
-    if shape is None or len(shape) != 2:
-        raise FeatureError(f"{where}: expected features of shape T x D, got shape {shape}")
+def check_array(shape: tuple[int, ...] | None, dtype: np.dtype[Any], where: str) -> tuple[int, int]:
+    """The axes of snippets and of columns: axes of length 1 beside them, which pooling leaves, do not count."""
+    axes = _two_axes(shape)
+    if shape is None or axes is None:
+        raise FeatureError(f"{where}: expected features of shape T x D, got shape {shape}{_how_to_save(shape)}")
     if dtype.kind != "f":
         raise FeatureError(f"{where}: expected float32 or float16 features, got dtype {dtype}")
-    if shape[1] == 0:
+    if shape[axes[1]] == 0:
         raise FeatureError(f"{where}: features have width 0")
+    return axes
+
+
+def two_dimensional(array: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+    """Features of T x D that passed `check_array`, without the axes of length 1."""
+    axes = check_array(array.shape, array.dtype, where)
+    return array.reshape([array.shape[axis] for axis in axes])
+
+
+def _two_axes(shape: tuple[int, ...] | None) -> tuple[int, int] | None:
+    if shape is None or len(shape) < 2:
+        return None
+    if len(shape) == 2:
+        return 0, 1
+    long = [axis for axis, size in enumerate(shape) if size != 1]
+    if len(long) == 2:
+        return long[0], long[1]
+    last = len(shape) - 1
+    return (last - 1, last) if long == [last] else None  # one snippet
+
+
+def _how_to_save(shape: tuple[int, ...] | None) -> str:
+    """The cure for features of another shape."""
+    long = [axis for axis, size in enumerate(shape or ()) if size != 1]
+    crops = next((axis for axis in long[:-1] if shape and shape[axis] in (5, 10)), None)
+    if len(long) == 3 and crops is not None and shape:
+        return f": {shape[crops]} crops? save their mean, features.mean(axis={crops})"
+    return ": save one array of T x D for each video"

@@ -1,10 +1,15 @@
 """Features in an HDF5 file: a dataset for each video at the root, or a group for each with a dataset `features` inside.
 
+A dataset of another name is read where it is the only one of a group that can hold features, and so is a file whose
+videos all lie in one group (keys with slashes).
+
 Links and storage that lead out of the file (external links, external storage, virtual datasets) are refused before they
 are followed, and object dtypes before they are read. HDF5 unpacks compressed chunks. Those of an untrusted file are
 unpacked by `runtime/features/hdf5_chunks.py`, each to its size and no further.
 """
 
+import contextlib
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -15,9 +20,17 @@ import numpy.typing as npt
 
 from refineloc.runtime.errors import FeatureError, MissingExtraError, first_line
 from refineloc.runtime.features.checks import CHANGED, DAMAGED, check_array, check_names, file_state
-from refineloc.runtime.features.hdf5_chunks import REPACK, check_chunks, check_filters, filters_of, read_packed
+from refineloc.runtime.features.hdf5_chunks import (
+    REPACK,
+    check_chunks,
+    check_filters,
+    filters_of,
+    read_packed,
+    selection,
+)
 from refineloc.runtime.features.hdf5_virtual import is_virtual
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
+from refineloc.runtime.kinds import kind_of_file
 
 __all__ = ["HDF5File"]
 
@@ -29,17 +42,23 @@ _TIMES: dict[str, tuple[float, float]] = {
     "stride_frames": (1, 2**24),
 }
 
+_DEEPEST, _MOST_MEMBERS = 8, 64  # groups in groups, and members of a video's group, that are looked at
+
 
 class HDF5File(FeatureStore):
     def __init__(self, path: Path, max_video_bytes: int, untrusted: bool) -> None:
         self.path = path
         self._max_video_bytes = max_video_bytes
         self._untrusted = untrusted
-        self._checked: dict[str, str] = {}  # video -> path of its dataset, once it was checked
+        # video -> path of its dataset, and the axes of snippets and columns, once it was checked
+        self._checked: dict[str, tuple[str, tuple[int, int]]] = {}
+        self.names = ()
         self._file = _open(path)
         self._state = self._state_now()
         try:
-            self.names = check_names(map(_text, self._file), path)
+            self._within = self._group_of_videos()
+            self.names = check_names(map(_text, self._entered(self._within, "")), path)
+            self._known = frozenset(self.names)
         except FeatureError:
             self._file.close()
             raise
@@ -51,12 +70,12 @@ class HDF5File(FeatureStore):
         self._file.close()
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and "/" not in name and name in self._file
+        return name in self._known
 
     def info(self, name: str) -> FeatureInfo:
         dataset, attributes = self._dataset(name)
         self._check_unchanged(name)
-        snippets, width = dataset.shape
+        snippets, width = (dataset.shape[axis] for axis in self._checked[name][1])
         return FeatureInfo(
             name=name,
             snippets=snippets,
@@ -71,11 +90,12 @@ class HDF5File(FeatureStore):
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
         if name not in self._checked:
             self._dataset(name)
-        dataset = self._file[self._checked[name]]
+        path, axes = self._checked[name]
+        dataset = self._file[path]
         if self._untrusted and filters_of(dataset):
-            read_packed(dataset, out, columns, f"{self.path}: video {name!r}")
+            read_packed(dataset, axes, out, columns, f"{self.path}: video {name!r}")
         else:
-            dataset.read_direct(out, source_sel=np.s_[:, columns])
+            dataset.read_direct(out, source_sel=selection(dataset, axes, columns))
         self._check_unchanged(name)
 
     def _state_now(self) -> tuple[int, int]:
@@ -93,7 +113,7 @@ class HDF5File(FeatureStore):
             item, attributes = self._look(name, where)
             if item.is_virtual or item.external:
                 raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
-            check_array(item.shape, item.dtype, where)
+            axes = check_array(item.shape, item.dtype, where)
             stored = item.id.get_storage_size()
             if name not in self._checked:
                 check_chunks(item, where, self._max_video_bytes)
@@ -106,22 +126,68 @@ class HDF5File(FeatureStore):
         except DAMAGED as error:
             raise FeatureError(f"{where}: damaged: {first_line(error)}") from error
         # HDF5 fills in values that were never written; written ones take some bytes, even compressed.
-        if item.shape[0] and not stored:
-            raise FeatureError(f"{where}: has a shape, {item.shape[0]} x {item.shape[1]}, and nothing is stored in it")
-        self._checked[name] = item.name
+        if 0 not in item.shape and not stored:
+            shape = " x ".join(map(str, item.shape))
+            raise FeatureError(f"{where}: has a shape, {shape}, and nothing is stored in it")
+        self._checked[name] = item.name, axes
         return item, attributes
 
     def _look(self, name: str, where: str) -> tuple[Any, dict[str, Any]]:
-        item = self._inside(self._file, name, where)
+        item = self._inside(self._entered(self._within, where), name, where)
         attributes = _attributes(item, where)
         if isinstance(item, h5py.Group):
-            if "features" not in item:
-                raise FeatureError(f"{where}: expected a dataset, or a group with a dataset 'features' inside")
-            item = self._inside(item, "features", where)
+            item = self._inside(item, "features" if "features" in item else self._only_dataset(item, where), where)
             attributes |= _attributes(item, where)
         if not isinstance(item, h5py.Dataset):
             raise FeatureError(f"{where}: expected a dataset, got a {type(item).__name__.lower()}")
         return item, attributes
+
+    def _only_dataset(self, group: Any, where: str) -> str:
+        """The name of the only dataset of a group that can hold features."""
+        members = self._members(group)
+        fitting = [name for name, member in members.items() if _can_hold_features(member)]
+        if len(fitting) == 1:
+            return fitting[0]
+        shown = [
+            f"{name!r} ({' x '.join(map(str, member.shape or ())) if isinstance(member, h5py.Dataset) else 'a group'})"
+            for name, member in itertools.islice(members.items(), 3)
+        ]
+        raise FeatureError(
+            f"{where}: expected a dataset, or a group with a dataset 'features' inside; got a group with "
+            f"{', '.join([*shown, *(['...'] if len(members) > 3 else [])]) or 'nothing'}"
+        )
+
+    def _members(self, group: Any) -> dict[str, Any]:
+        """The first members of a group; those that lead out of the file are none."""
+        members = {}
+        for name in itertools.islice(group, _MOST_MEMBERS):
+            with contextlib.suppress(FeatureError):
+                members[name] = self._inside(group, name, "")
+        return members
+
+    def _group_of_videos(self) -> tuple[str, ...]:
+        """The path of the group of the videos: the root, unless it holds nothing but one group of them."""
+        path: tuple[str, ...] = ()
+        group = self._file
+        while len(path) < _DEEPEST and len(group) == 1:
+            try:
+                ((name, item),) = self._members(group).items()
+                members = self._members(item) if isinstance(item, h5py.Group) else {}
+            except DAMAGED:  # who reads the video is told
+                break
+            groups = [member for member in members.values() if isinstance(member, h5py.Group)]
+            videos = len(groups) + sum(map(_can_hold_features, members.values()))
+            # A group with one dataset is a video, and so is one with its streams.
+            if {"features", "rgb", "flow"} & set(members) or not (videos > 1 or groups):
+                break
+            path, group = (*path, name), item
+        return path
+
+    def _entered(self, path: tuple[str, ...], where: str) -> Any:
+        group = self._file
+        for name in path:
+            group = self._inside(group, name, where)
+        return group
 
     def _inside(self, group: Any, name: str, where: str) -> Any:
         plain = bool(name) and name != "." and "/" not in name  # no path, which could lead through a link
@@ -159,9 +225,16 @@ def _open(path: Path) -> h5py.File:
                 f"{path}: another program is writing it, or ended without closing it; wait for that program, and if "
                 f"there is none any more: h5clear -s {path}"
             ) from error
+        kind = kind_of_file(path)
+        if kind and not kind.startswith("an HDF5"):
+            raise FeatureError(f"{path}: is {kind}; expected an HDF5 file of features (arguments swapped?)") from error
         raise FeatureError(
             f"{path}: not an HDF5 file, or cut short while it was copied: {first_line(error)}"
         ) from error
+
+
+def _can_hold_features(item: Any) -> bool:
+    return isinstance(item, h5py.Dataset) and item.dtype.kind == "f" and len(item.shape or ()) > 1
 
 
 def _text(name: str | bytes) -> str:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from refineloc.runtime.errors import FeatureError
 
-__all__ = ["REPACK", "check_chunks", "check_filters", "filters_of", "read_packed"]
+__all__ = ["REPACK", "check_chunks", "check_filters", "filters_of", "read_packed", "selection"]
 
 REPACK = "h5repack -f GZIP=4 IN.h5 OUT.h5 packs it with gzip"
 
@@ -52,7 +52,7 @@ def check_chunks(dataset: Any, where: str, limit: int) -> None:
     size = math.prod(dataset.chunks) * dataset.dtype.itemsize
     if size > limit:
         raise FeatureError(
-            f"{where}: its chunks, {dataset.chunks[0]} x {dataset.chunks[1]}, are too large to be read; use h5repack"
+            f"{where}: its chunks, {' x '.join(map(str, dataset.chunks))}, are too large to be read; use h5repack"
         )
     # HDF5 would read past the end of a plain chunk that is stored too short, and before the start of one that is
     # shorter than its checksum. A chunk that a filter cannot shrink grows little.
@@ -91,23 +91,32 @@ def check_filters(dataset: Any, where: str) -> None:
         raise FeatureError(f"{where}: its numbers have a form that NumPy lacks; write it as float32 or float16")
 
 
-def read_packed(dataset: Any, out: npt.NDArray[Any], columns: slice, where: str) -> None:
-    """Fill `out` [T, columns] from a dataset [T, D] that passed `check_chunks` and `check_filters`.
+def read_packed(dataset: Any, axes: tuple[int, int], out: npt.NDArray[Any], columns: slice, where: str) -> None:
+    """Fill `out` [T, columns] from a dataset that passed `check_chunks` and `check_filters`.
+
+    Args:
+        dataset: of T x D, with any axes of length 1 beside them.
+        axes: that of T and that of D.
+        out: where to.
+        columns: which of D.
+        where: file and video, for messages.
 
     Raises:
         FeatureError: a chunk does not unpack to exactly its size.
     """
     filters = [(number, values) for number, values, _ in filters_of(dataset)]
-    masks: dict[tuple[int, int], int] = {}  # first row and column of each stored chunk -> bits of filters not applied
+    masks: dict[tuple[int, ...], int] = {}  # where each stored chunk begins -> bits of filters not applied
     dataset.id.chunk_iter(lambda chunk: masks.__setitem__(chunk.chunk_offset, chunk.filter_mask))
-    height, width = dataset.chunks
-    size = height * width * dataset.dtype.itemsize
+    height, width = (dataset.chunks[axis] for axis in axes)
+    inside = tuple(slice(None) if axis in axes else 0 for axis in range(len(dataset.chunks)))
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
     lzf = any(number == _LZF for number, _ in filters)
-    start, stop, step = columns.indices(dataset.shape[1])
+    start, stop, step = columns.indices(dataset.shape[axes[1]])
     grid = math.prod(-(-whole // part) for whole, part in zip(dataset.shape, dataset.chunks, strict=True))
     if len(masks) < grid:
         out[...] = dataset.fillvalue
-    for (row, column), mask in masks.items():
+    for offset, mask in masks.items():
+        row, column = (offset[axis] for axis in axes)
         rows = min(height, len(out) - row)
         # Columns k = first..last - 1 of `out` are in this chunk: column <= start + k * step < column + width.
         first = max(0, -(-(column - start) // step))
@@ -115,14 +124,21 @@ def read_packed(dataset: Any, out: npt.NDArray[Any], columns: slice, where: str)
         if rows <= 0 or first >= last:
             continue
         try:
-            raw = _unpacked(dataset.id.read_direct_chunk((row, column))[1], filters, mask, size)
+            raw = _unpacked(dataset.id.read_direct_chunk(offset)[1], filters, mask, size)
         except (ValueError, IndexError, zlib.error) as error:
             raise FeatureError(f"{where}: damaged: the chunk of snippet {row}: {error}; copy the file again") from error
         if raw is not None and not lzf:
-            chunk = np.frombuffer(raw, dataset.dtype).reshape(height, width)
+            chunk = np.frombuffer(raw, dataset.dtype).reshape(dataset.chunks)[inside]
             out[row : row + rows, first:last] = chunk[:rows, start + first * step - column :: step][:, : last - first]
     if lzf:
-        dataset.read_direct(out, source_sel=np.s_[:, columns])
+        dataset.read_direct(out, source_sel=selection(dataset, axes, columns))
+
+
+def selection(dataset: Any, axes: tuple[int, int], columns: slice) -> tuple[Any, ...]:
+    """All snippets and these columns of a dataset, without the axes of length 1 beside `axes`."""
+    return tuple(
+        columns if axis == axes[1] else slice(None) if axis == axes[0] else 0 for axis in range(len(dataset.shape))
+    )
 
 
 def _unpacked(data: bytes, filters: _Filters, mask: int, size: int) -> bytes | None:

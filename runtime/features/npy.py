@@ -4,9 +4,11 @@ Files are read, not mapped into memory: a program that maps a file which another
 """
 
 import contextlib
+import itertools
 import math
 import os
 import tokenize
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,12 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError, first_line
+from refineloc.runtime.errors import FeatureError, InputWarning, first_line
 from refineloc.runtime.features.checks import CHANGED, DAMAGED, check_array, check_names, file_state
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.files import is_folder, reason
 
-__all__ = ["UNREADABLE", "NpyArray", "NpyFolder"]
+__all__ = ["UNREADABLE", "NpyArray", "NpyFolder", "is_one_video"]
 
 # What NumPy raises on headers, which it reads with Python's parser.
 UNREADABLE = (*DAMAGED, EOFError, SyntaxError, MemoryError, tokenize.TokenError)
@@ -29,12 +31,14 @@ _HEADERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
     (3, 0): np.lib.format.read_array_header_2_0,
 }
+_STREAMS = ("_flow", "_rgb")
+_BESIDE = ("_fps", "_timestamps_ms")
 _LARGEST = 2**48  # numbers along an axis: keeps products small and prints short
 _BLOCK = 1 << 19  # bytes at a time of what is converted while it is read
 
 
 def _names_in(folder: Path) -> Iterator[str]:
-    """The videos of a folder: names of files without the ending."""
+    """The arrays of a folder: names of files without the ending."""
     try:
         # Not glob, to which a folder that cannot be read is an empty one.
         yield from (name.removesuffix(".npy") for name in os.listdir(folder) if name.endswith(".npy"))
@@ -42,12 +46,57 @@ def _names_in(folder: Path) -> Iterator[str]:
         raise FeatureError(f"{folder}: cannot be read: {reason(error)}") from error
 
 
+def _videos_in(names: set[str], path: Path) -> tuple[set[str], tuple[str, ...]]:
+    """The videos of a folder, and what its files have after their names: nothing, or the pair of streams."""
+    # Extractors put a video's rate and times beside its features.
+    names = {
+        name
+        for name in names
+        if not any(name.endswith(end) and {name.removesuffix(end) + s for s in _STREAMS} & names for end in _BESIDE)
+    }
+    pairs = {end: {name.removesuffix(end) for name in names if name.endswith(end)} for end in _STREAMS}
+    flow, rgb = pairs.values()
+    if flow and flow == rgb and 2 * len(flow) == len(names):
+        warnings.warn(
+            f"{path}: NAME_flow.npy and NAME_rgb.npy are joined, flow first, to the features of NAME",
+            InputWarning,
+            stacklevel=4,
+        )
+        return flow, _STREAMS
+    if flow & rgb:
+        alone = min(names - {name + end for name in flow & rgb for end in _STREAMS})
+        raise FeatureError(
+            f"{path}: holds pairs NAME_rgb.npy and NAME_flow.npy, and {alone!r} without such a pair; move it elsewhere"
+        )
+    return names, ("",)
+
+
+def is_one_video(path: Path) -> bool:
+    """Whether a .npy file holds T x D numbers."""
+    try:
+        with path.open("rb") as file:
+            array = NpyArray.opened(file, objects=True)
+    except UNREADABLE:
+        return False
+    return not array.dtype.hasobject and len(array.shape) == 2
+
+
 class NpyFolder(FeatureStore):
-    """A folder of VIDEO.npy, or of rgb/VIDEO.npy and flow/VIDEO.npy (joined flow first, as in RefineLoc's files)."""
+    """A folder of VIDEO.npy, or of rgb/VIDEO.npy and flow/VIDEO.npy (joined flow first, as in RefineLoc's files).
+
+    Pairs VIDEO_flow.npy and VIDEO_rgb.npy are joined in the same order. One file VIDEO.npy is one video.
+    """
 
     def __init__(self, path: Path, max_video_bytes: int) -> None:
         self.path = path
         self._max_video_bytes = max_video_bytes
+        self._ends: tuple[str, ...] = ("",)
+        if path.suffix == ".npy" and not is_folder(path, FeatureError):
+            self._folders = [path.parent]
+            self.names = check_names([path.stem], path)
+            self._known = frozenset(self.names)
+            self.two_streams = False
+            return
         streams = [path / "flow", path / "rgb"]
         self._folders = streams if all(is_folder(folder, FeatureError) for folder in streams) else [path]
         self.two_streams = len(self._folders) == 2
@@ -57,6 +106,9 @@ class NpyFolder(FeatureStore):
             raise FeatureError(
                 f"{path}: {len(unpaired)} videos have only one of rgb/ and flow/, the first is {unpaired[0]!r}"
             )
+        if len(names) == 1:
+            names[0], self._ends = _videos_in(names[0], path)
+            self.two_streams = len(self._ends) == 2
         self.names = check_names(names[0], path)
         self._known = frozenset(self.names)  # for fast lookup among a hundred thousand files
 
@@ -92,15 +144,16 @@ class NpyFolder(FeatureStore):
             raise FeatureError(f"{where}: not in the folder, which holds {len(self.names)} videos")
         with contextlib.ExitStack() as closing:
             files = []
-            for folder in self._folders:
-                path = folder / f"{name}.npy"
+            for folder, end in itertools.product(self._folders, self._ends):
+                path = folder / f"{name}{end}.npy"
                 try:
                     if not path.is_file():  # opening a pipe could wait forever
                         raise ValueError("not a file")
                     file = NpyArray.opened(closing.enter_context(path.open("rb")))
                 except UNREADABLE as error:
                     raise FeatureError(f"{where}: not a readable .npy file of numbers: {first_line(error)}") from error
-                check_array(file.shape, file.dtype, where)
+                axes = check_array(file.shape, file.dtype, where)
+                file.shape = tuple(file.shape[axis] for axis in axes)  # the same numbers in the same order
                 files.append(file)
             if len({file.shape[0] for file in files}) > 1:
                 lengths = [file.shape[0] for file in files]
@@ -136,14 +189,16 @@ class NpyArray:
     def opened(cls, file: BinaryIO, *, objects: bool = False) -> "NpyArray":
         """The array of a .npy file; with `objects` also one of pickled objects, which are not read."""
         if file.read(2) == b"PK":
-            raise ValueError("an archive of several arrays (.npz)")
+            raise ValueError("an archive of several arrays (.npz); save each with numpy.save")
         file.seek(0)
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:
             raise ValueError(f"version {version} of the format")
         shape, by_columns, dtype = _HEADERS[version](file)
         if dtype.hasobject and not objects:
-            raise ValueError("pickled objects, which are not loaded; of W-TALC's features, give the file itself")
+            raise ValueError(
+                "pickled objects, which are not loaded (save each array alone; of W-TALC's, give the file itself)"
+            )
         return cls(file, file.tell(), shape, by_columns, dtype)
 
     def read_into(self, out: npt.NDArray[Any], columns: slice) -> None:

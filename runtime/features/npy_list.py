@@ -69,8 +69,8 @@ class NpyList(FeatureStore):
         array = self._arrays[name]
         if not isinstance(array, PickledArray):
             raise FeatureError(f"{where}: expected an array of T x D numbers, got {type(array).__name__}")
-        check_array(array.shape, array.dtype, where)
-        return array
+        axes = check_array(array.shape, array.dtype, where)
+        return PickledArray(tuple(array.shape[axis] for axis in axes), array.dtype, array.by_columns, array.offset)
 
 
 def _arrays(file: Any) -> list[Any]:

@@ -5,20 +5,29 @@ Accepted layouts:
     FILE.h5     one dataset a video at the root, T x D; or a group a video with a dataset `features` inside;
                 optional attributes on either: fps, duration, snippet_frames, stride_frames
     DIR/        one VIDEO.npy a video, T x D
-    FILE.npy    an array of all videos' T x D, or V x T x D, with their names in FILE.txt or W-TALC's videoname.npy
-    DIR/        rgb/VIDEO.npy and flow/VIDEO.npy; joined as flow (temporal) first, rgb (spatial) second
+    FILE.npy    T x D of one video, called as the file is; or an array of all videos' T x D, or V x T x D, with their
+                names in FILE.txt or W-TALC's videoname.npy
+    DIR/        rgb/VIDEO.npy and flow/VIDEO.npy, or VIDEO_rgb.npy and VIDEO_flow.npy; joined as flow (temporal) first,
+                rgb (spatial) second
+
+Axes of length 1 beside T and D do not count. Other layouts are refused with a line that says how to save them.
 """
 
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 
 from refineloc.runtime.errors import FeatureError
-from refineloc.runtime.features.npy import NpyFolder
+from refineloc.runtime.features.npy import NpyFolder, is_one_video
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.files import status_of
+from refineloc.runtime.kinds import FILMS
 
 __all__ = ["MAX_VIDEO_BYTES", "open_features"]
+
+_OTHERS = (".npz", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".onnx")
+_SAVE = "expected an HDF5 file with one dataset (T x D) a video, or a folder with one VIDEO.npy (T x D) a video"
 
 # One video may take this much memory unless the caller says otherwise. A compressed file may state any shape in a few
 # bytes, and its size says nothing of what it unpacks to, so only a limit on the result can be right for real files.
@@ -50,8 +59,12 @@ def open_features(
     elif stat.S_ISREG(status.st_mode) and source.suffix.lower() == ".npy":
         from refineloc.runtime.features.npy_list import NpyList
 
-        store = NpyList(source, max_video_bytes)
+        store = NpyFolder(source, max_video_bytes) if is_one_video(source) else NpyList(source, max_video_bytes)
     elif stat.S_ISREG(status.st_mode):
+        if source.suffix.lower() in FILMS:
+            raise FeatureError(f"{source}: is a film; extract its features first, and give these ({_SAVE})")
+        if source.suffix.lower() in _OTHERS:
+            raise FeatureError(f"{source}: {source.suffix} files are not read; {_SAVE}")
         from refineloc.runtime.features.hdf5 import HDF5File  # HDF5 takes 0.1 s to load
 
         store = HDF5File(source, max_video_bytes, untrusted)
@@ -59,5 +72,20 @@ def open_features(
         raise FeatureError(f"{source}: neither a file nor a folder")
     if not store.names:
         store.close()
-        raise FeatureError(f"{source}: holds no video; expected one dataset (T x D) a video")
+        raise FeatureError(f"{source}: holds no video; {_instead(source)}{_SAVE}")
     return store
+
+
+def _instead(source: Path) -> str:
+    """What a folder without features holds."""
+    if not source.is_dir():
+        return ""
+    kinds = Counter(path.suffix.lower() or path.name for path in sorted(source.iterdir()))
+    folders = [path for path in sorted(source.iterdir()) if path.is_dir()]
+    within = next((folder for folder in folders if any(folder.glob("*.npy"))), None)
+    if within is not None:
+        return f"its folder {within} does: give that; else: "
+    kind, count = kinds.most_common(1)[0] if kinds else ("", 0)
+    if kind in FILMS:
+        return f"it holds films ({count} {kind}), whose features are to be extracted first; "
+    return f"it holds {count} {kind} files, which are not read; " if kind.startswith(".") else ""

@@ -193,3 +193,11 @@ def test_arguments_of_other_kinds_are_one_error(
     with pytest.raises(InputError, match=message) as caught:
         call(detector)
     assert "\n" not in str(caught.value)
+
+
+def test_axes_of_length_1_do_not_count(detector: Detector, features: npt.NDArray[np.float32]) -> None:
+    expected = list(detector.detect(features, fps=25.0))
+    for shape in ((1, 40, WIDTH), (40, 1, WIDTH), (40, 1, 1, WIDTH)):
+        assert list(detector.detect(features.reshape(shape), fps=25.0)) == expected
+    with pytest.raises(FeatureError, match=r"10 crops\? save their mean, features.mean\(axis=1\)"):
+        detector.detect(np.repeat(features[:, None], 10, 1), fps=25.0)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import AnnotationError, FeatureError, InputError
-from refineloc.runtime.features.checks import as_array, check_array, check_names
+from refineloc.runtime.features.checks import as_array, check_names, two_dimensional
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 
 __all__ = ["ArrayStore", "LabelMapping", "as_features", "as_labels"]
@@ -54,9 +54,7 @@ class ArrayStore(FeatureStore):
         if name not in self._videos:
             raise FeatureError(f"{self.path}: has no video {name!r}")
         where = f"{self.path}: video {name!r}"
-        array = as_array(self._videos[name], where)
-        check_array(array.shape, array.dtype, where)
-        return array
+        return two_dimensional(as_array(self._videos[name], where), where)
 
     def room(self, name: str, shape: tuple[int, int], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
         """An empty array; what is in memory already has no limit."""
