@@ -43,7 +43,10 @@ PRESETS: Mapping[str, Sequence[Layer]] = {
             "ours, for data that nobody tuned for; docs/method.md has the measured effect",
             {
                 "features": {"stream": "both", "standardise": True},
-                "model": {"base": "refineloc", "options": {"layers": 2, "attention_values": 2}},
+                "model": {
+                    "base": "refineloc",
+                    "options": {"layers": 2, "attention_values": 2, "exchanged_means": 0.5},
+                },
                 "detection": {
                     "profile": "multi-threshold",
                     "thresholds": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],

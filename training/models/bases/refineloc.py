@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from refineloc.training.machine.products import for_products
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, activations
+from refineloc.training.models.layers.mean_exchange import with_exchanged_means
 from refineloc.training.models.layers.packing import membership
 from refineloc.training.settings.bases.refineloc import Options
 
@@ -28,6 +29,7 @@ class RefineLoc(BaseModel):
         layers: L, at least 1.
         attention_values: 2 (background, foreground: the paper) or 1 (a foreground logit: the released code's option).
         video_loss: of the paper or of the released code.
+        exchanged_means: in training, see `with_exchanged_means`; 0 leaves the features as they are.
     """
 
     def __init__(
@@ -37,17 +39,22 @@ class RefineLoc(BaseModel):
         layers: int = 2,
         attention_values: int = 2,
         video_loss: Literal["paper", "release"] = "paper",
+        exchanged_means: float = 0.0,
     ) -> None:
         super().__init__()
         self.layers, self.attention_values = layers, attention_values
         self._video_loss = video_loss
+        self._exchanged_means = exchanged_means
         self.classifier = _perceptron(width, classes, layers)
         self.attention = _perceptron(width, attention_values, layers)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
-        """Each snippet is scored by itself, so `lengths` does not matter."""
-        features = for_products(features)
-        return Outputs(self.classifier(features).to_dense(), self.attention(features).to_dense())
+        """Each snippet is scored by itself; `lengths` matters in training alone, where means are exchanged."""
+        prepared = for_products(features)
+        classified = prepared
+        if self.training and self._exchanged_means:
+            classified = for_products(with_exchanged_means(features, lengths, self._exchanged_means))
+        return Outputs(self.classifier(classified).to_dense(), self.attention(prepared).to_dense())
 
     def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
         """The activations of section 3.1."""
@@ -88,7 +95,9 @@ def video_losses_release(activations: Activations, class_logits: Tensor, targets
 
 def build(options: Options, width: int, classes: int) -> RefineLoc:
     """A fresh network, drawn from torch's global generator."""
-    return RefineLoc(width, classes, options.layers, options.attention_values, options.video_loss)
+    return RefineLoc(
+        width, classes, options.layers, options.attention_values, options.video_loss, options.exchanged_means
+    )
 
 
 def _perceptron(width: int, outputs: int, layers: int) -> nn.Sequential:

@@ -21,3 +21,10 @@ class Options(Section):
     video_loss: Literal["paper", "release"] = Field(
         "paper", description="paper: -log ŷ_y; release: -sum_t Ā^time_t log C̄_(t,y)"
     )
+    exchanged_means: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="in training the class branch sees videos with the mean features of another one of the batch, by a "
+        "share drawn from 0 to this (docs/method.md, Auto); 0: as they are",
+    )
