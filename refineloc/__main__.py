@@ -11,9 +11,9 @@ import sys
 # A program's name after `refineloc-`, the module that has its `main`, and what it does.
 PROGRAMS = {
     "train": ("refineloc.training.cli", "features and video labels -> a run of trained models"),
-    "export": ("refineloc.export.cli", "an iteration of a run -> one ONNX file"),
+    "export": ("refineloc.export.cli.export", "an iteration of a run -> one ONNX file"),
     "tune": (
-        "refineloc.export.tune",
+        "refineloc.export.cli.tune",
         "a model, or a run, and a few annotated videos -> a rule of detection that suits",
     ),
     "detect": ("refineloc.runtime.cli.detect", "features and a model -> detections"),

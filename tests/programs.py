@@ -30,7 +30,7 @@ PRELOADED = [
     "h5py",
     "rich.console",
     "refineloc.training.refine",
-    "refineloc.export.cli",
+    "refineloc.export.cli.export",
     "torch.utils.tensorboard",
     "torch.onnx",
     "onnxscript",

@@ -101,7 +101,7 @@ class BackboneMetadata:
         """
         if KEY_PREFIX + _PREFIX + "version" not in props:
             other = "a detection model" if KEY_PREFIX + "format_version" in props else "not of refineloc"
-            raise ModelError(f"is no backbone ({other}); refineloc-export --backbone writes one")
+            raise ModelError(f"is no backbone ({other}); refineloc-export writes one of a torch module")
         version = read_value(props, _PREFIX + "version", int)
         _need(
             version == BACKBONE_VERSION,

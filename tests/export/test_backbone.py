@@ -171,7 +171,7 @@ def mine(tmp_path):
 
 
 def test_the_program(call_program, mine, tmp_path):
-    from refineloc.export.cli import main
+    from refineloc.export.cli.export import main
 
     done = call_program(
         main,
@@ -203,7 +203,7 @@ def test_the_program(call_program, mine, tmp_path):
 
 
 def test_weights(call_program, mine, tmp_path):
-    from refineloc.export.cli import main
+    from refineloc.export.cli.export import main
 
     network = nn.Sequential(nn.Conv3d(3, 4, 2), nn.ReLU())
     torch.save({"state_dict": network.state_dict()}, tmp_path / "w.pth")
@@ -236,7 +236,7 @@ def test_weights(call_program, mine, tmp_path):
     ],
 )
 def test_what_the_program_refuses(call_program, mine, tmp_path, arguments, words):
-    from refineloc.export.cli import main
+    from refineloc.export.cli.export import main
 
     done = call_program(main, *arguments, "-o", "b.onnx")
     assert done.returncode == 2

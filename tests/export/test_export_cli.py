@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from refineloc.export.cli import main
+from refineloc.export.cli.export import main
 from refineloc.runtime.model.session import Session
 from refineloc.training.data.record import DataRecord
 from refineloc.training.models.ensemble import build_models, members_of
@@ -239,7 +239,7 @@ def test_mistakes_end_in_one_line(export: Export, tmp_path: Path, arguments: lis
 
 def test_without_the_train_extra(export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
-    monkeypatch.setattr("refineloc.export.cli.find_spec", lambda name: None if name == "onnx" else real(name))
+    monkeypatch.setattr("refineloc.export.cli.export.find_spec", lambda name: None if name == "onnx" else real(name))
     done = export("anything")
     assert done.returncode == 2
     assert done.stderr == "error: refineloc-export needs onnx: pip install 'refineloc[train,cpu]'\n"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from refineloc.evaluation.rules import RuleComparison
-from refineloc.export.cli import _table
+from refineloc.export.cli.export import _table
 from refineloc.export.graph import build_graph, model_bytes
 from refineloc.export.parity import (
     TOLERANCES,

@@ -12,7 +12,7 @@ import pytest
 from small_data import files, train, write_data
 from small_model import WIDTH, write_features, write_model
 
-from refineloc.export.tune import main
+from refineloc.export.cli.tune import main
 from refineloc.runtime import Detector, open_features, write_detections
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.settings.config import resolve

@@ -12,7 +12,7 @@ import pytest
 import small_data
 from small_data import assert_same_run
 
-from refineloc.export.cli import main
+from refineloc.export.cli.export import main
 from refineloc.export.sources import from_run
 from refineloc.runtime import Detector, ModelError, StreamingDetector
 from refineloc.runtime.segments.postprocess import segments

@@ -27,7 +27,7 @@ PROGRAMS = {
     "refineloc.evaluation.cli.convert": ("a.json b.csv", "a.json b.csv --cap 3 --min-score 0.25 --fps 25"),
     "refineloc.training.cli": ("f.h5 l.csv --val-features v.h5 --iterations 4 --preset auto --run runs/x --resume", ""),
     "refineloc.training.sample.cli": ("data", "data --videos 30 --classes 3 --dtype float16 --force"),
-    "refineloc.export.cli": ("", "runs/x --iter 3 -o m.onnx --precision int8"),
+    "refineloc.export.cli.export": ("", "runs/x --iter 3 -o m.onnx --precision int8"),
 }
 # What typer reads, or refuses, itself.
 LEFT_TO_TYPER = [

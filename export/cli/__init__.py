@@ -1,0 +1,1 @@
+"""The programs refineloc-export and refineloc-tune."""
