@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,13 +12,13 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.features.streams import Stream, StreamOrder
 from refineloc.runtime.files import status_of
-from refineloc.runtime.segments.rules import OneThreshold, Rules, settings_of
+from refineloc.runtime.segments.rules import OneThreshold, Rules, every_setting, settings_of
 from refineloc.runtime.text import read_text
 from refineloc.training.settings.detection import Detection, replaced
-from refineloc.training.settings.model import ModelConfig, find_base
+from refineloc.training.settings.model import ModelConfig, base_names, find_base
 from refineloc.training.settings.own_files import is_own
 from refineloc.training.settings.presets import find_preset
-from refineloc.training.settings.section import OF_A_KEY, Layer, Section
+from refineloc.training.settings.section import OF_A_KEY, Layer, Section, meant
 
 __all__ = [
     "GENERATORS",
@@ -393,8 +393,29 @@ def validated(settings: Mapping[str, Any]) -> Config:
         key = [context["key"]] if first["type"] == OF_A_KEY else []
         where = ".".join(map(str, [*first["loc"], *key]))
         if first["type"] in (OF_A_KEY, "value_error"):  # our own checks, whose messages are complete
-            raise ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
-        raise ConfigError(f"{where}: {first['msg']}, got {first['input']!r}") from error
+            what, listed, known = first["msg"].removeprefix("Value error, ").partition("; known: ")
+            near = _meant(where, settings) if listed else ""
+            raise ConfigError(f"{where}: {what}{near}{listed}{known}") from error
+        expected = first["msg"].replace("Input should be", "expected")  # the library's words
+        raise ConfigError(f"{where}: {expected}, got {first['input']!r}") from error
+
+
+def _meant(where: str, settings: Mapping[str, Any]) -> str:
+    """Which setting an unknown one may stand for: one of its name in another section, or one of nearly its name."""
+    sections: dict[str, Iterable[str]] = {
+        name: field.annotation.model_fields
+        for name, field in Config.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+    sections["detection"] = [setting.name for setting in every_setting()]
+    if isinstance(base := _base_of([Layer("", settings)]), str) and base in base_names():
+        sections["model.options"] = find_base(base).options.model_fields
+    paths = [f"{section}.{key}" for section, keys in sections.items() for key in keys]
+    section, _, key = where.rpartition(".")
+    if same := [path for path in paths if path.rpartition(".")[2] == key]:
+        return f"; did you mean {' or '.join(same)}?"
+    # A section that is known is meant; its name alone would make all of its settings look alike.
+    return meant(key, sections[section]) if section in sections else meant(where, [*sections, *paths])
 
 
 def read_toml(path: Path) -> dict[str, Any]:

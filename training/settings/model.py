@@ -11,7 +11,7 @@ from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.settings import bases
 from refineloc.training.settings.own_files import is_own, own_file
-from refineloc.training.settings.section import Section
+from refineloc.training.settings.section import Section, meant
 
 __all__ = ["Base", "ModelConfig", "base_names", "find_base"]
 
@@ -55,7 +55,8 @@ def find_base(name: str) -> Base:
         module = own_file(name, "base").module
         return Base(name, getattr(module, "Options", Section), getattr(module, "DEFAULTS", {}))
     if name not in base_names():
-        raise ConfigError(f"base model {name!r}: not known; there are {', '.join(base_names())}")
+        near = meant(str(name), base_names())
+        raise ConfigError(f"base model {name!r}: not known{near}; there are {', '.join(base_names())}")
     module = importlib.import_module(f"{bases.__name__}.{name}")
     return Base(name, module.Options, module.DEFAULTS)
 

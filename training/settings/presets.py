@@ -6,7 +6,7 @@ A source that begins with "paper" is a value that the paper states. "open in the
 from collections.abc import Mapping, Sequence
 
 from refineloc.runtime.errors import ConfigError
-from refineloc.training.settings.section import Layer
+from refineloc.training.settings.section import Layer, meant
 
 __all__ = ["PRESETS", "default_preset", "find_preset", "sets_stream"]
 
@@ -184,7 +184,7 @@ def find_preset(name: str) -> Sequence[Layer]:
         ConfigError: no such preset. The message lists those that there are.
     """
     if name not in list(PRESETS):  # not `in PRESETS`: TOML may have a value here that has no hash
-        raise ConfigError(f"preset {name!r}: not known; there are {', '.join(PRESETS)}")
+        raise ConfigError(f"preset {name!r}: not known{meant(str(name), PRESETS)}; there are {', '.join(PRESETS)}")
     return [Layer(f"preset {name}: {source}", settings) for source, settings in PRESETS[name]]
 
 

@@ -83,8 +83,8 @@ def test_basnet_has_the_numbers_of_its_paper() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": {"options": {"layers": 3}}}, r"model\.options\.layers: not known; known: dropout, one_of"),
-        ({"model": {"options": {"video_loss": "release"}}}, r"model\.options\.video_loss: not known"),
+        ({"model": {"options": {"layers": 3}}}, r"model\.options\.layers: unknown setting; known: dropout, one_of"),
+        ({"model": {"options": {"video_loss": "release"}}}, r"model\.options\.video_loss: unknown setting"),
         ({"profile": "release"}, "what RefineLoc's released code does, not wtalc"),
     ],
 )
