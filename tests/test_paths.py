@@ -65,7 +65,7 @@ def test_a_name_that_is_too_long_is_one_line(folder: Path, line: str) -> None:
     program, *arguments = line.replace("LONG", LONG).split()
     done = programs.run(program, *arguments, cwd=folder)
     assert done.returncode == 2
-    said = done.stdout if program == "refineloc-doctor" else done.stderr
+    said = done.stdout + done.stderr
     (error,) = (text for text in said.splitlines() if "too long" in text)
     assert program == "refineloc-doctor" or error.startswith("error: xxx")
     assert sorted(folder.rglob("*")) == before
@@ -79,5 +79,5 @@ def test_a_folder_that_may_not_be_entered_is_one_line(folder: Path, line: str) -
     before = "import os, refineloc.evaluation.cli.convert; os.seteuid(65534)"
     done = programs.run(program, *arguments, cwd=folder, before=before)
     assert done.returncode == 2
-    said = done.stdout if program == "refineloc-doctor" else done.stderr
+    said = done.stdout + done.stderr
     assert [text for text in said.splitlines() if "ermission denied" in text]

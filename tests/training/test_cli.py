@@ -91,7 +91,7 @@ def test_a_video_of_one_snippet_is_no_problem(data: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "features", "message"),
     [
-        ("train03", None, "1 videos of train.csv have no features in train.h5, the first is 'train03'"),
+        ("train03", None, "1 videos of train.csv have no features in train.h5, the first: 'train03'"),
         (
             "extra",
             np.ones((3, 16), np.float32),
@@ -99,7 +99,7 @@ def test_a_video_of_one_snippet_is_no_problem(data: Path) -> None:
         ),
         ("train02", np.ones((3, 17), np.float32), "video 'train02': features have width 17"),
         ("train02", np.ones((0, 16), np.float32), "video 'train02': has no snippets"),
-        ("train02", np.full((3, 16), np.nan, np.float32), "video 'train02': snippet 0 holds nan"),
+        ("train02", np.full((14, 16), np.nan, np.float32), "video 'train02': snippet 0 holds nan"),
     ],
 )
 def test_features_that_cannot_be_used(data: Path, name: str, features: np.ndarray | None, message: str) -> None:

@@ -212,7 +212,7 @@ def test_export_takes_a_folder_and_refuses_the_rest(data: Path, run: TrainedRun,
         ),
         ({"features": {3: np.ones((3, 4))}}, "features: expected names of videos as keys, got 3"),
         ({"train00": np.ones(4)}, "features: video 'train00': expected features of shape T x D"),
-        ({"train00": np.full((3, 16), np.nan, np.float32)}, "features: video 'train00': snippet 0 holds nan"),
+        ({"train00": np.full((15, 16), np.nan, np.float32)}, "features: video 'train00': snippet 0 holds nan"),
         ({"train00": np.ones((3, 7))}, "features: video 'train01': features have width 16, those of 'train00' have 7"),
         ({"labels": {"train00": 3}}, r"labels: video 'train00': expected its classes, such as \['run'\], got 3"),
         ({"labels": {"train00": ["a", ""]}}, "labels: video 'train00': expected its classes"),
@@ -283,7 +283,7 @@ def test_progress_in_a_notebook_is_one_line_that_changes(
     # What a page shows: of each line what stands after the last carriage return that something follows.
     shown = [[part for part in line.split("\r") if part.strip()] for line in out.split("\n")]
     assert [len(parts) for parts in shown if parts and "loss" in parts[0] and "left" in parts[0]] == [4, 4], out
-    assert shown[1][0].startswith("it 0/1  ep 0/2  loss ")
+    assert shown[1][0].startswith("iteration 0/1 epoch 0/2  train loss ")
     assert all("left" not in parts[-1] for parts in shown if parts)
     assert any(parts[-1].startswith("iteration 1: validation loss") for parts in shown if parts)
 

@@ -140,7 +140,7 @@ def test_a_run_is_bit_equal_to_one_trained_alone(killed: Path) -> None:
     assert_same_run(alone, run)
     for name in ("config.toml", *(f"iter_{k}/detections.json" for k in range(3))):
         assert (run / name).read_bytes() == (alone / name).read_bytes(), name
-    assert (run / "log.txt").read_text().splitlines()[-1].endswith("time line of a validation video")
+    assert "time line of a validation video" in (run / "log.txt").read_text()
 
 
 def test_iteration_0_is_trained_once(killed: Path) -> None:
