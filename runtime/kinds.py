@@ -4,39 +4,62 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["FILMS", "kind_of_bytes", "kind_of_file"]
+__all__ = ["FILMS", "first_bytes", "mistaken"]
 
 FILMS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".ogv", ".3gp")
 
 _FIRST = 512  # bytes
-_KINDS = (
-    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, as of features"),
-    (rb"\x93NUMPY", "a NumPy array (.npy), as of features"),
-    (rb"PK\x03\x04", "a zip archive, as .npz, .xlsx and .pt are"),
-    (rb"\x1f\x8b", "compressed with gzip"),
-    (rb"\x80[\x02-\x05]", "a pickle, which is not read"),
-    (rb"\xd0\xcf\x11\xe0", "an old Excel or Word file"),
-    (rb"%PDF", "a PDF"),
-    (rb"(?s).{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", "a film"),
-    (rb"\x08[\x01-\x20](?:\x12|:)", "an ONNX model"),
-    (rb"\s*(?:\xef\xbb\xbf)?\s*\{\s*\"(?:version|database|taxonomy)\"", "a JSON of labels or detections"),
-    (rb"(?i)(?:\xef\xbb\xbf)?[^\n]*\bvideo[-_ ]?name\b", "a table of labels or detections"),
-    (rb"(?:\xef\xbb\xbf)?\s*[\[{]", "a JSON"),
+_SWAPPED = "arguments swapped?"
+_AS_CSV = "save the table as CSV"
+_TEXTS = (  # what a file is, by its first bytes, and a cure where another kind was expected
+    (rb"\{\s*\"(?:version|database|taxonomy|results|external_data)\"", "a JSON of labels or detections", _SWAPPED),
+    (rb"(?i)[^\n]*\bvideo[-_ ]?name\b", "a table of labels or detections", _SWAPPED),
+    (rb"[\[{]", "a JSON", _SWAPPED),
+    (rb"version https://git-lfs", "a pointer of Git LFS, without the file itself", "git lfs pull"),
+    (rb"(?i)<!doctype html|<html", "a web page", "download the file itself"),
+)
+_BINARIES = (
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, as of features", _SWAPPED),
+    (rb"\x93NUMPY", "a NumPy array (.npy), as of features", _SWAPPED),
+    (rb"PK\x03\x04.{26}[^\0]{0,400}?\.npy", "NumPy arrays (.npz), as of features", _SWAPPED),
+    (rb"PK\x03\x04.{26}(?:\[Content_Types\]|_rels/|docProps/|xl/)", "a file of Excel or Word", _AS_CSV),
+    (rb"PK\x03\x04.{26}[^\0]{0,400}?/(?:data\.pkl|\.data/|\.format)", "PyTorch's (.pt), which is not read", ""),
+    (rb"PK\x03\x04", "a zip archive", "unpack it"),
+    (rb"\x1f\x8b", "compressed with gzip", "unpack it"),
+    (rb"\x80[\x02-\x05]", "a pickle, which is not read", ""),
+    (rb"\xd0\xcf\x11\xe0", "an old file of Excel or Word", _AS_CSV),
+    (rb"%PDF", "a PDF", ""),
+    (rb"\0.{3}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", "a film", ""),
+    (rb"\x08[\x01-\x20](?:\x12|:)", "an ONNX model", _SWAPPED),
+    (rb".{7}\0\{\"", "the weights of a run (.safetensors)", "refineloc-export writes a model of them"),
 )
 
 
-def kind_of_bytes(content: bytes) -> str:
-    """What a file is that begins so, such as "an HDF5 file, as of features"; "" where that is not known."""
-    return next((kind for pattern, kind in _KINDS if re.match(pattern, content[:_FIRST])), "")
+def mistaken(content: bytes, expected: str, *, own: str = "", texts: bool = True) -> str:
+    """What a file is that begins so, such as "is an ONNX model; give labels (arguments swapped?)".
+
+    Args:
+        content: the file's first bytes.
+        expected: what to give instead.
+        own: how the kind begins that was expected: such a file is damaged.
+        texts: look for kinds of text, too.
+
+    Returns:
+        The end of a message; "" where nothing is known.
+    """
+    begin = content[:_FIRST]
+    text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for kinds, part in ((_BINARIES, begin), (_TEXTS if texts else (), text)):
+        for pattern, kind, cure in kinds:
+            if re.match(pattern, part, re.DOTALL):
+                return "" if own and kind.startswith(own) else f"is {kind}; {expected}{cure and f' ({cure})'}"
+    return ""
 
 
-def kind_of_file(path: str | os.PathLike[str]) -> str:
-    """What a file is, by its first bytes and by the ending of a film; "" where that is not known."""
-    source = Path(path)
-    if source.suffix.lower() in FILMS:
-        return "a film"
+def first_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Enough of a file to know its kind; nothing where it cannot be read."""
     try:
-        with source.open("rb") as file:
-            return kind_of_bytes(file.read(_FIRST))
+        with Path(path).open("rb") as file:
+            return file.read(_FIRST)
     except OSError:
-        return ""
+        return b""

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from refineloc.runtime.errors import InputError, InputWarning, RefineLocError
 from refineloc.runtime.files import read_content
+from refineloc.runtime.kinds import mistaken
 
 __all__ = [
     "FURTHEST_S",
@@ -78,11 +79,13 @@ def read_text(path: str | os.PathLike[str], error: type[RefineLocError], hint: s
     encoding is likely: where each letter that is not ASCII stands alone.
 
     Raises:
-        RefineLocError: of the type `error`: the file is missing (the message ends with `hint`), cannot be read, or has
-            another encoding.
+        RefineLocError: of the type `error`: the file is missing or no text (the message ends with `hint`), cannot be
+            read, or has another encoding.
     """
     source = Path(path)
     content = read_content(path, error, hint)
+    if other := mistaken(content, hint, texts=False):
+        raise error(f"{source}: {other}")
     encoding = _encoding(content)
     try:
         return content.decode(encoding)
@@ -194,7 +197,8 @@ def csv_rows(
         header, separator, rows, line = _open_csv(text, columns)
         if not set(columns) <= set(header):
             got = next((line for _, line in numbered_lines(text)), "an empty file")
-            raise error(f"{source}: expected a header with the columns {', '.join(columns)}, got {got:.200}")
+            labels = "; labels have no scores (arguments swapped?)" if set(columns) - set(header) == {"score"} else ""
+            raise error(f"{source}: expected a header with the columns {', '.join(columns)}, got {got:.200}{labels}")
         twice = [name for name in columns if header.count(name) > 1]
         if twice:
             raise error(f"{source}: the column {twice[0]!r} is there twice; give each value a row of its own")

@@ -30,7 +30,7 @@ from refineloc.runtime.features.hdf5_chunks import (
 )
 from refineloc.runtime.features.hdf5_virtual import is_virtual
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
-from refineloc.runtime.kinds import kind_of_file
+from refineloc.runtime.kinds import first_bytes, mistaken
 
 __all__ = ["HDF5File"]
 
@@ -225,9 +225,8 @@ def _open(path: Path) -> h5py.File:
                 f"{path}: another program is writing it, or ended without closing it; wait for that program, and if "
                 f"there is none any more: h5clear -s {path}"
             ) from error
-        kind = kind_of_file(path)
-        if kind and not kind.startswith("an HDF5"):
-            raise FeatureError(f"{path}: is {kind}; expected an HDF5 file of features (arguments swapped?)") from error
+        if other := mistaken(first_bytes(path), "expected an HDF5 file of features", own="an HDF5"):
+            raise FeatureError(f"{path}: {other}") from error
         raise FeatureError(
             f"{path}: not an HDF5 file, or cut short while it was copied: {first_line(error)}"
         ) from error

@@ -22,7 +22,7 @@ from refineloc.runtime.errors import FeatureError
 from refineloc.runtime.features.npy import NpyFolder, is_one_video
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.files import status_of
-from refineloc.runtime.kinds import FILMS
+from refineloc.runtime.kinds import FILMS, first_bytes, mistaken
 
 __all__ = ["MAX_VIDEO_BYTES", "open_features"]
 
@@ -64,7 +64,8 @@ def open_features(
         if source.suffix.lower() in FILMS:
             raise FeatureError(f"{source}: is a film; extract its features first, and give these ({_SAVE})")
         if source.suffix.lower() in _OTHERS:
-            raise FeatureError(f"{source}: {source.suffix} files are not read; {_SAVE}")
+            other = mistaken(first_bytes(source), _SAVE, own="NumPy arrays")
+            raise FeatureError(f"{source}: {other or f'{source.suffix} files are not read; {_SAVE}'}")
         from refineloc.runtime.features.hdf5 import HDF5File  # HDF5 takes 0.1 s to load
 
         store = HDF5File(source, max_video_bytes, untrusted)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
 from refineloc.runtime.errors import ConfigError, ModelError, first_line
+from refineloc.runtime.kinds import mistaken
 
 __all__ = ["ModelSource", "read_model"]
 
@@ -138,6 +139,8 @@ def _check(content: bytes, source: str) -> None:
             raise ValueError("ONNX Runtime's own format")
         problems = set(_problems(memoryview(content), "model", 0))
     except (IndexError, ValueError) as error:
+        if other := mistaken(content, "give the .onnx file that refineloc-export wrote", own="an ONNX"):
+            raise ModelError(f"{source}: {other}") from error
         detail = "it ends in the middle" if isinstance(error, IndexError) else error
         raise ModelError(f"{source}: not an ONNX file, or cut short: {detail}") from error
     if not content:

@@ -142,7 +142,11 @@ def test_files_of_other_kinds_say_what_they_are(tmp_path: Path) -> None:
     for name, content, message in (
         ("v.mp4", b"", "is a film; extract its features first"),
         ("v.npz", b"PK", r"\.npz files are not read; expected an HDF5 file"),
-        ("labels.csv", b"video-name,label\n", r"\.csv files are not read; expected an HDF5 file"),
+        ("features.csv", b"0.5,0.5\n", r"\.csv files are not read; expected an HDF5 file"),
+        ("labels.csv", b"video-name,label\n", r"is a table of labels or detections; expected an HDF5 .*swapped\?"),
+        ("labels.json", b'{"database": {}}', r"is a JSON of labels or detections; expected an HDF5 .*swapped\?"),
+        ("model.onnx", b"\x08\x08\x12\x09refineloc", r"is an ONNX model; expected an HDF5 .*arguments swapped\?"),
+        ("f.h5", b"version https://git-lfs.github.com/spec/v1\n", r"is a pointer of Git LFS.*git lfs pull"),
         ("features", b"video-name,label\n", "is a table of labels or detections; expected an HDF5 file of features"),
         ("model", b"\x08\x08\x12\x09refineloc", "is an ONNX model; expected an HDF5 file of features"),
     ):

@@ -189,11 +189,17 @@ def test_a_file_that_is_cut_short(tmp_path: Path, model_path: Path, size: int) -
 
 
 @pytest.mark.parametrize(
-    "content", [b"hello", b"\x89HDF\r\n\x1a\n" + bytes(500), b"PK\x03\x04" + bytes(500), bytes(64)]
+    ("content", "message"),
+    [
+        (b"hello", "not an ONNX file|cannot load it"),
+        (bytes(64), "not an ONNX file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(500), "is an HDF5 file"),
+        (b"PK\x03\x04" + bytes(500), "is a zip archive"),
+    ],
 )
-def test_a_file_of_another_kind(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_another_kind(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
-    refuse(tmp_path / "model.onnx", "not an ONNX file|cannot load it")
+    refuse(tmp_path / "model.onnx", message)
 
 
 def test_no_file(tmp_path: Path) -> None:
