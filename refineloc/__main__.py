@@ -10,6 +10,7 @@ import sys
 
 # A program's name after `refineloc-`, the module that has its `main`, and what it does.
 PROGRAMS = {
+    "extract": ("refineloc.runtime.cli.extract", "films and a backbone -> features"),
     "train": ("refineloc.training.cli", "features and video labels -> a run of trained models"),
     "export": ("refineloc.export.cli.export", "an iteration of a run -> one ONNX file"),
     "tune": (
@@ -37,6 +38,10 @@ def run(name: str) -> None:
 
 
 # What the scripts call.
+
+
+def extract() -> None:
+    run("extract")
 
 
 def train() -> None:

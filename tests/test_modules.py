@@ -41,8 +41,8 @@ def test_every_program_runs_as_a_module(
 @pytest.mark.parametrize(
     ("arguments", "code", "out", "err"),
     [
-        ([], 2, "", "error: no program named; there are train, export, "),
-        (["x.h5"], 2, "", "error: no program 'x.h5'; there are train, export, "),
+        ([], 2, "", "error: no program named; there are extract, train, export, "),
+        (["x.h5"], 2, "", "error: no program 'x.h5'; there are extract, train, export, "),
         (["--help"], 0, "  detect   features and a model -> detections\n", ""),
         (["-h"], 0, "Usage: refineloc PROGRAM", ""),
         (["--version"], 0, f"refineloc {refineloc.__version__}\n", ""),

@@ -133,20 +133,31 @@ def notes_to(take: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar with rate and time left on a terminal, nothing in a pipe; gives the function that advances it."""
+def progress(
+    what: str, total: int, unit: str, *, also: Callable[[], str] = lambda: ""
+) -> Iterator[Callable[[int], None]]:
+    """A progress bar with rate and time left on a terminal, nothing in a pipe; gives the function that advances it.
+
+    `also` gives a text that is shown too, and is asked again and again: what is done within a long step.
+    """
     if not sys.stderr.isatty():
         yield lambda steps: None
         return
     # Imported here, as a program without a terminal does not need it.
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
+    from rich.text import Text
+
+    class Also(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(also())
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(f"{unit}  {{task.fields[rate]}}"),
+        Also(),
         *time_left(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -131,9 +131,13 @@ def damaged(where: str) -> InputError:
     return InputError(f"{where}: is damaged; remove the file, and run what it was of again")
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove all parts, what a kill left of one, and the folder; what else lies in it stays, and the folder with it."""
-    for path in (*_parts(folder), *folder.glob(f"{TEMPORARY}*"), folder / _LOCK):
+def remove_parts(folder: Path, beside: str = "") -> None:
+    """Remove all parts, what a kill left of one, and the folder; what else lies in it stays, and the folder with it.
+
+    `beside` ends the names of what the work wrote beside its parts, such as ".npy".
+    """
+    payloads = folder.glob(f"part-*{beside}") if beside else ()
+    for path in (*_parts(folder), *payloads, *folder.glob(f"{TEMPORARY}*"), folder / _LOCK):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()

@@ -21,13 +21,14 @@ import numpy.typing as npt
 from refineloc.runtime.errors import ConfigError, MissingExtraError, VideoError, first_line
 from refineloc.runtime.files import status_of
 
-__all__ = ["FILM_SUFFIXES", "Film", "FilmInfo"]
+__all__ = ["FILM_SUFFIXES", "SOUND_SUFFIXES", "Film", "FilmInfo"]
 
 # What a file of a film is called, for folders of films; any file that is named is tried.
 FILM_SUFFIXES = (
     *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf"),
     *(".ogv", ".ts", ".vob", ".webm", ".wmv"),
 )
+SOUND_SUFFIXES = (".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma")
 
 _DAMAGED_SHARE = 0.05  # of the packets: above it, too much of the film is missing
 _LONG_GAP_S = 5.0  # longer ones are told of

@@ -1,0 +1,97 @@
+"""Which films are meant: files, folders, patterns and lists -> the name of each video and its file."""
+
+import glob
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from refineloc.runtime.errors import VideoError
+from refineloc.runtime.files import is_folder, reason, status_of
+from refineloc.runtime.text import is_text, numbered_lines, read_text
+from refineloc.runtime.video.decode import FILM_SUFFIXES, SOUND_SUFFIXES
+
+__all__ = ["find_films", "is_film", "listed_films"]
+
+_WILD = frozenset("*?[")
+
+
+def is_film(path: str | os.PathLike[str], *, sound: bool = False) -> bool:
+    """Whether a name ends like that of a film, or with `sound` like that of a recording, whatever the file is."""
+    return Path(path).suffix.lower() in FILM_SUFFIXES + (SOUND_SUFFIXES if sound else ())
+
+
+def listed_films(path: str | os.PathLike[str]) -> list[Path]:
+    """The films, folders and patterns in a text file, one a line, as on a command line.
+
+    Raises:
+        VideoError: it cannot be read, or has none.
+    """
+    hint = "give a text file with the path of a film in each line"
+    sources = [Path(line) for _, line in numbered_lines(read_text(path, VideoError, hint))]
+    if not sources:
+        raise VideoError(f"{path}: is empty; {hint}")
+    return sources
+
+
+def find_films(sources: Sequence[str | os.PathLike[str]], *, sound: bool = False) -> dict[str, Path]:
+    """The films that `sources` name, by the name of the video, in the order of names. Opens no film.
+
+    The name of a video is that of its file without the ending.
+
+    Args:
+        sources: files, whatever their ending; folders, of which all files with the ending of a film are taken, at any
+            depth, and hidden ones are not; patterns such as `day*/cam?.mp4`, for what names no file itself.
+        sound: take files with the ending of a recording (`SOUND_SUFFIXES`) too.
+
+    Raises:
+        VideoError: nothing has such a name, a folder or pattern has no film, or two films would be one video.
+    """
+    films: dict[str, Path] = {}
+    for source in sources:
+        for path in _films_of(Path(source), sound):
+            name = path.stem
+            if not name.strip(". ") or not is_text(name):
+                raise VideoError(f"{str(path)!r}: cannot be the name of a video; rename the file")
+            other = films.setdefault(name, path)
+            if other is not path and os.path.abspath(other) != os.path.abspath(path):
+                raise VideoError(
+                    f"{other} and {path}: would both be video {name!r}; rename one, or give them to two runs"
+                )
+    return dict(sorted(films.items()))
+
+
+def _films_of(source: Path, sound: bool) -> Iterable[Path]:
+    status = status_of(source, VideoError)
+    if status is None:
+        if not _WILD & set(str(source)):
+            raise VideoError(f"{source}: no such film or folder")
+        matches = sorted(map(Path, glob.glob(str(source), recursive=True)))
+        films = [
+            path
+            for match in matches
+            for path in ([match] if not is_folder(match, VideoError) else _below(match, sound))
+        ]
+        films = [path for path in films if is_film(path, sound=sound)]
+    elif stat.S_ISDIR(status.st_mode):
+        films = list(_below(source, sound))
+    else:
+        return [source]
+    if not films:
+        what = "films or recordings" if sound else "films"
+        raise VideoError(f"{source}: there are no {what}, files that end in .mp4, .mkv, ...; give the files themselves")
+    return films
+
+
+def _below(folder: Path, sound: bool) -> Iterator[Path]:
+    """The films in a folder and in those that it holds, in the order of names."""
+
+    def unreadable(error: OSError) -> None:
+        raise VideoError(f"{error.filename}: cannot be read: {reason(error)}") from error
+
+    for root, folders, files in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # macOS leaves a hidden `._NAME.mp4` beside each film on foreign disks, which is none.
+        yield from (
+            Path(root, name) for name in sorted(files) if not name.startswith(".") and is_film(name, sound=sound)
+        )
