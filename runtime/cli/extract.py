@@ -153,13 +153,13 @@ def _counter(workers: int) -> Any:
 
 @contextlib.contextmanager
 def _partial(out: Path) -> Iterator[Path]:
-    """The folder OUT.partial, which this process alone writes; it goes where it would stay empty."""
+    """The folder OUT.partial, which this process alone writes; it goes where it would stay without features."""
     folder = make_folder(out.with_name(out.name + ".partial"), parents=False)
     with locked(folder):
         try:
             yield folder
         finally:
-            if folder.is_dir() and not any(folder.glob("part-*")):
+            if folder.is_dir() and not any(folder.glob(f"part-*{PAYLOAD}")):
                 remove_parts(folder)
 
 
