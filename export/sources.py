@@ -113,6 +113,7 @@ def _of_iteration(loaded: LoadedIteration, single: bool, folder: RunFolder | Non
             loaded.iteration,
             Path(data.train_features).name,
             _streaming("run" if folder is None else folder.records, loaded.record),
+            data.backbone,
         ),
         Path(data.val_features) if data.val_features else None,
         folder.split if folder and data.val_share else Path(data.val_labels) if data.val_labels else None,
@@ -161,6 +162,7 @@ def _metadata(
     iteration: int,
     training_data: str = "",
     streaming: OneThreshold | None = None,
+    backbone: str = "",
 ) -> ModelMetadata:
     return ModelMetadata(
         classes=classes,
@@ -179,6 +181,7 @@ def _metadata(
         networks=len(members_of(model)),
         precision="fp32",
         training_data=training_data,
+        backbone=backbone,
         producer=f"refineloc {__version__}",
         streaming=streaming,
     )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from refineloc.runtime.batches import FeatureBatch, Planned, ahead, read_batches
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
-from refineloc.runtime.features.checks import as_array, check_finite, two_dimensional
+from refineloc.runtime.features.checks import as_array, check_backbone, check_finite, two_dimensional
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.model.gpu import PinnedBuffers
 from refineloc.runtime.model.limits import BATCH_SNIPPETS
@@ -434,6 +434,7 @@ class Detector:
         where = f"{store.path}: video {name!r}"
         if not info.snippets:
             raise FeatureError(f"{where}: has no snippets; leave it out or extract its features again")
+        check_backbone(info.backbone, self.metadata.backbone, where, "the model is")
         frames = info.snippet_frames
         if frames is not None and frames != self.metadata.snippet_frames:
             raise FeatureError(

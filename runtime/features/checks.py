@@ -17,6 +17,7 @@ __all__ = [
     "DAMAGED",
     "as_array",
     "check_array",
+    "check_backbone",
     "check_finite",
     "check_names",
     "file_state",
@@ -94,6 +95,17 @@ def check_finite(features: npt.NDArray[Any], where: str) -> None:
         raise FeatureError(
             f"{where}: snippet {first} holds {value} ({int(bad.sum())} of {len(bad)} snippets do); "
             "extract this video's features again or leave it out"
+        )
+
+
+def check_backbone(stated: str, known: str, where: str, whose: str) -> None:
+    """Refuse features of another backbone than others, such as those that `whose` model learnt from.
+
+    What states none, "", is taken.
+    """
+    if stated and known and stated != known:
+        raise FeatureError(
+            f"{where}: features of the backbone {stated}, {whose} of {known}; extract them again with that one"
         )
 
 

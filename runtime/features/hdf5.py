@@ -42,6 +42,8 @@ _TIMES: dict[str, tuple[float, float]] = {
     "stride_frames": (1, 2**24),
 }
 
+_LONGEST_NAME = 200  # of a backbone
+
 _DEEPEST, _MOST_MEMBERS = 8, 64  # groups in groups, and members of a video's group, that are looked at
 
 
@@ -85,6 +87,7 @@ class HDF5File(FeatureStore):
             duration_s=attributes.get("duration"),
             snippet_frames=attributes.get("snippet_frames"),
             stride_frames=attributes.get("stride_frames"),
+            backbone=attributes.get("backbone", ""),
         )
 
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
@@ -242,7 +245,7 @@ def _text(name: str | bytes) -> str:
 
 
 def _attributes(item: Any, where: str) -> dict[str, Any]:
-    """The attributes in `_TIMES`; no others are read."""
+    """The attributes in `_TIMES`, and `backbone`; no others are read."""
     values: dict[str, Any] = {}
     for key, (low, high) in _TIMES.items():
         if key not in item.attrs:
@@ -258,7 +261,18 @@ def _attributes(item: Any, where: str) -> dict[str, Any]:
                 f"{'whole ' if whole else ''}number from {low:g} to {high:,.0f}"
             )
         values[key] = int(value) if whole else value
+    if "backbone" in item.attrs:
+        values["backbone"] = _backbone(item, where)
     return values
+
+
+def _backbone(item: Any, where: str) -> str:
+    attribute = item.attrs.get_id("backbone")
+    value = item.attrs["backbone"] if attribute.shape == () and h5py.check_string_dtype(attribute.dtype) else None
+    name = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME or not name.isprintable():
+        raise FeatureError(f"{where}: attribute 'backbone' is no text of at most {_LONGEST_NAME} printable characters")
+    return name
 
 
 def _load_filters(dataset: Any, where: str) -> None:

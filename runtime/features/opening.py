@@ -3,7 +3,7 @@
 Accepted layouts:
 
     FILE.h5     one dataset a video at the root, T x D; or a group a video with a dataset `features` inside;
-                optional attributes on either: fps, duration, snippet_frames, stride_frames
+                optional attributes on either: fps, duration, snippet_frames, stride_frames, backbone
     DIR/        one VIDEO.npy a video, T x D
     FILE.npy    T x D of one video, called as the file is; or an array of all videos' T x D, or V x T x D, with their
                 names in FILE.txt or W-TALC's videoname.npy

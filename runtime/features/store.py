@@ -28,6 +28,7 @@ class FeatureInfo:
         width: D.
         dtype: as stored.
         fps, duration_s, snippet_frames, stride_frames: where the file states them (`SnippetGrid`).
+        backbone: what they were extracted with, by its identity or any other name; "" where the file does not state it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class FeatureInfo:
     duration_s: float | None = None
     snippet_frames: int | None = None
     stride_frames: int | None = None
+    backbone: str = ""
 
 
 class FeatureStore(ABC):

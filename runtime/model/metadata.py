@@ -39,6 +39,7 @@ SUMMED_BASE = "refineloc"  # the base model whose ŷ is the sum of attention tim
 Precision = Literal["fp32", "fp16", "int8"]
 
 _OPTIONAL = (
+    "backbone",
     "stride_frames",
     "streaming",
     "parity",
@@ -169,6 +170,7 @@ class ModelMetadata:
             was frozen for it.
         parity: how far the file is from the trained model; None if it was not measured.
         stride_frames: S, frames from one snippet to the next; None in a file and here: H.
+        backbone: what the training features were extracted with (`FeatureInfo.backbone`); "" if not known.
         tuning: what `detection` was chosen on after training; None if it was not.
         operating_points: least scores for applications, which `detection` does not use; None where there are none.
 
@@ -195,6 +197,7 @@ class ModelMetadata:
     streaming: OneThreshold | None = None
     parity: Parity | None = None
     stride_frames: int | None = None
+    backbone: str = ""
     tuning: Tuning | None = None
     operating_points: tuple[OperatingScore, ...] | None = None
 
@@ -267,7 +270,7 @@ class ModelMetadata:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         detection = values.pop("detection")
         for name in _OPTIONAL:
-            if values[name] is None:
+            if values[name] in (None, ""):
                 del values[name]
         version = _LEAST_VERSION if self.stride_frames is None else FORMAT_VERSION
         values |= {"format_version": version} | asdict(detection)

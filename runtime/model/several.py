@@ -63,6 +63,15 @@ class SeveralSessions:
                         f"{other.name}: its {name} differ from those of {first.name}; give models of the same classes "
                         "and features"
                     )
+        known = {each.name: each.metadata.backbone for each in self.sessions if each.metadata.backbone}
+        if len(set(known.values())) > 1:
+            (one, its), *_ = known.items()
+            other = next(name for name, backbone in known.items() if backbone != its)
+            raise ModelError(
+                f"{other}: learnt from features of the backbone {known[other]}, {one} of {its}; give models of "
+                "the same features"
+            )
+        self.metadata = replace(self.metadata, backbone=next(iter(known.values()), ""))
         bases = list(dict.fromkeys(each.metadata.base for each in self.sessions))
         context = max(each.metadata.context_snippets for each in self.sessions)
         networks = sum(each.metadata.networks for each in self.sessions)

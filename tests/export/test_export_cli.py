@@ -52,7 +52,7 @@ def make_run(
     (parent / "val.csv").write_text(ROWS + rows)
     training = {"training": {"iterations": iterations, "models": models}}
     config = resolve({"detection": {"alpha_c": 0.3}, **settings}, training)
-    data = DataRecord("train.h5", "train.csv", str(parent / "val.h5"), str(parent / "val.csv"), CLASSES, 16)
+    data = DataRecord("train.h5", "train.csv", str(parent / "val.h5"), str(parent / "val.csv"), CLASSES, 16, "ab12")
     run = Run(folder, config, data)
     run.begin()
     for iteration in range(iterations):
@@ -78,6 +78,7 @@ def test_an_iteration_of_a_run(export: Export, tmp_path: Path) -> None:
     metadata = Session(tmp_path / "zero.onnx", provider="cpu").metadata
     assert metadata.classes == CLASSES
     assert (metadata.iteration, metadata.training_data, metadata.detection.alpha_c) == (0, "train.h5", 0.3)
+    assert metadata.backbone == "ab12"
     assert metadata.parity is not None
     assert metadata.parity.map is not None
 

@@ -11,6 +11,7 @@ import numpy as np
 from refineloc.runtime.annotations import Annotations, annotation_text, parse_annotations
 from refineloc.runtime.cli.common import progress
 from refineloc.runtime.errors import ConfigError, InputError, InputWarning
+from refineloc.runtime.features.checks import check_backbone
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.training.data.labels import (
@@ -118,6 +119,7 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
         raise InputError(
             f"{val.source}: features have width {val.file_width}, those of {train.source} {train.file_width}"
         )
+    check_backbone(val.backbone, train.backbone, str(val.source), f"those of {train.source} are")
     if not files.allow_leaks:
         refuse_same_features(train, val, labels.val)
     record = DataRecord(
@@ -127,6 +129,7 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
         val_labels=_path_text(files.labels if files.val_labels is None else files.val_labels),
         classes=train.classes,
         width=train.width,
+        backbone=train.backbone,
         fps=files.fps or 0.0,
         subset=labels.subset,
         val_subset=labels.val_subset,

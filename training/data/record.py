@@ -13,6 +13,7 @@ class DataRecord:
         train_features, train_labels, val_features, val_labels: paths as given; "" of what was in memory.
         classes: names, in the order of the outputs.
         width: D, after the choice of a stream.
+        backbone: of the training features, "" if not known.
         fps: given for videos that do not state it; 0 where none was.
         subset, val_subset: of the label files; "" where all of their videos were taken.
         val_share, val_seed: how validation videos were held out of the training files; split.json of the run has which.
@@ -26,6 +27,7 @@ class DataRecord:
     val_labels: str
     classes: tuple[str, ...]
     width: int
+    backbone: str = ""
     fps: float = 0.0
     subset: str = ""
     val_subset: str = ""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import AnnotationError, FeatureError
+from refineloc.runtime.features.checks import check_backbone
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
@@ -100,6 +101,7 @@ class Split:
         judged: videos that have a loss, bool [V]: not those of a class that is not trained; None: all.
         snippet_frames: H, frames a snippet.
         stride_frames: S, frames from one snippet to the next.
+        backbone: what the features were extracted with, "" if no video states it.
         columns: those of the file that are taken.
         two_streams: whether the file is known to hold two streams.
     """
@@ -118,6 +120,7 @@ class Split:
     judged: Tensor | None = None
     snippet_frames: int = SNIPPET_FRAMES
     stride_frames: int = SNIPPET_FRAMES
+    backbone: str = ""
     columns: slice = field(default_factory=lambda: slice(None))
     two_streams: bool = False
 
@@ -265,6 +268,7 @@ def load_split(
             judged=None if judged.all() else judged,
             snippet_frames=frames,
             stride_frames=stride,
+            backbone=next((info.backbone for info in infos if info.backbone), ""),
             columns=columns,
             two_streams=store.two_streams or width == _TWO_STREAMS,
         )
@@ -329,8 +333,10 @@ def _grids(
 
 def _check(infos: Sequence[FeatureInfo], features: Path, frames: int, stride: int) -> None:
     first = infos[0]
+    stated = next((info for info in infos if info.backbone), first)
     for info in infos:
         where = f"{features}: video {info.name!r}"
+        check_backbone(info.backbone, stated.backbone, where, f"those of {stated.name!r} are")
         if not info.snippets:
             raise FeatureError(f"{where}: has no snippets; leave it out or extract its features again")
         if info.width != first.width:
