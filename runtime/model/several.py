@@ -66,9 +66,9 @@ class SeveralSessions:
         known = {each.name: each.metadata.backbone for each in self.sessions if each.metadata.backbone}
         if len(set(known.values())) > 1:
             (one, its), *_ = known.items()
-            other = next(name for name, backbone in known.items() if backbone != its)
+            second = next(name for name, backbone in known.items() if backbone != its)
             raise ModelError(
-                f"{other}: learnt from features of the backbone {known[other]}, {one} of {its}; give models of "
+                f"{second}: learnt from features of the backbone {known[second]}, {one} of {its}; give models of "
                 "the same features"
             )
         self.metadata = replace(self.metadata, backbone=next(iter(known.values()), ""))
