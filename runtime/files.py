@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -25,6 +25,7 @@ __all__ = [
     "atomic_path",
     "atomic_write",
     "check_writable",
+    "claim_folder",
     "is_file",
     "is_folder",
     "is_stdout",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 TEMPORARY = ".refineloc-"  # begins the names of what is not whole yet; eight characters of mkstemp's follow
+_LOGS = (".log", ".out", ".err")  # what shells and queues are told to write beside the outputs
 _SUFFIX = 12  # the longest suffix that a temporary file keeps; longer ones are no file type
 _STANDARD = "-"  # standard output, in the place of a file's name
 _WAIT_S = 10.0  # how long a pipe may be without a program at its other end
@@ -148,6 +150,28 @@ def make_folder(path: str | os.PathLike[str], *, parents: bool = True) -> Path:
         folder.mkdir(parents=parents, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made a folder: {reason(error)}") from error
+    return folder
+
+
+def claim_folder(path: str | os.PathLike[str], is_ours: Callable[[str], bool], what: str) -> Path:
+    """Make a folder for outputs, or take one that is empty or holds such outputs alone.
+
+    Hidden files do not count, which systems and editors leave, and neither do logs of the program that writes there.
+
+    Args:
+        path: of the folder.
+        is_ours: whether a file or folder in it, by its name, is an output of the same kind.
+        what: the outputs are, for the message ("a run").
+
+    Raises:
+        OutputError: it cannot be made, a file has its name, or it holds something else, which stays as it is.
+    """
+    folder = make_folder(path)
+    with writing(folder):
+        names = sorted(entry.name for entry in folder.iterdir())
+    others = [name for name in names if not name.startswith(".") and not name.endswith(_LOGS) and not is_ours(name)]
+    if others:
+        raise OutputError(f"{folder}: holds {others[0]!r:.80}, which is not of {what}; give a new or an empty folder")
     return folder
 
 

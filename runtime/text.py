@@ -30,6 +30,7 @@ __all__ = [
     "finite_number",
     "finite_seconds",
     "is_text",
+    "no_formula",
     "not_a_text",
     "numbered_lines",
     "parse_json",
@@ -316,10 +317,15 @@ def write_csv_rows(handle: IO[str], texts: Iterable[str], rows: Iterable[Iterabl
     A text that a spreadsheet would run as a formula gets an apostrophe before it, which says that it is text.
     Everything is quoted if a text has a carriage return: Python would not quote it, and readers take it for a line end.
     """
-    written = {text: f"'{text}" if _FORMULA.match(text) else text for text in texts}
+    written = {text: no_formula(text) for text in texts}
     ends = any("\r" in text for text in written)
     writer = csv.writer(handle, lineterminator="\n", quoting=csv.QUOTE_ALL if ends else csv.QUOTE_MINIMAL)
     writer.writerows([written.get(cell, cell) for cell in row] for row in rows)
+
+
+def no_formula(text: str) -> str:
+    """A text for a cell of a table, with an apostrophe before it where a spreadsheet would run it as a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def is_text(value: str) -> bool:

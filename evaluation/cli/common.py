@@ -1,5 +1,8 @@
 """What the programs that compare detections with ground truth share: their options, and what they warn of."""
 
+import contextlib
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +18,7 @@ from refineloc.runtime.detections import Detections, read_detections
 from refineloc.runtime.errors import ConfigError, DetectionError, InputError
 from refineloc.runtime.files import status_of
 from refineloc.runtime.names import first_names, nothing_shared, why_unmatched
+from refineloc.runtime.text import no_formula
 
 __all__ = [
     "DropRepeated",
@@ -44,6 +48,17 @@ def parse_tious(text: str) -> list[float]:
     if not tious or not all(0 < value <= 1 for value in tious):
         raise ConfigError(f"--tiou {text!r}: expected FIRST:LAST:STEP or a list, of numbers above 0 and at most 1")
     return tious
+
+
+def print_row(cells: Sequence[str]) -> None:
+    """Print a row of a table whose cells are apart by tabs; a name does not become a formula or another cell."""
+    print("\t".join(cell if _is_number(cell) else no_formula(re.sub(r"[\t\r\n]", " ", cell)) for cell in cells))
+
+
+def _is_number(cell: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return math.isfinite(float(cell))
+    return False
 
 
 def warn_of_odd(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from refineloc.evaluation.average_precision import Evaluation
 from refineloc.evaluation.bootstrap import Difference
+from refineloc.evaluation.cli.common import print_row
 from refineloc.runtime.cli.streams import visible
 
 __all__ = ["Compared", "print_comparison"]
@@ -29,14 +30,14 @@ def print_comparison(compared: Sequence[Compared]) -> None:
     """A table in percent for each on a terminal; in a pipe tab-separated fractions of 1, a line a threshold."""
     on_terminal = sys.stdout.isatty()
     if not on_terminal:
-        print("\t".join(["compared with", "measure", "its mAP", "difference", "95 % low", "95 % high"]))
+        print_row(["compared with", "measure", "its mAP", "difference", "95 % low", "95 % high"])
     for each in compared:
         rows = _rows(each)
         if on_terminal:
             _print_table(each, rows)
             continue
         for measure, *values in rows:
-            print("\t".join([each.name, measure, *(f"{value:.6f}" for value in values)]))
+            print_row([each.name, measure, *(f"{value:.6f}" for value in values)])
 
 
 def _rows(compared: Compared) -> list[tuple[str, float, float, float, float]]:

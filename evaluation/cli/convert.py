@@ -12,7 +12,7 @@ import typer
 from refineloc.evaluation.formats.database import write_activitynet, write_training_data
 from refineloc.evaluation.formats.elan import write_elan
 from refineloc.evaluation.formats.label_studio import write_label_studio
-from refineloc.evaluation.formats.media import media_address
+from refineloc.evaluation.formats.media import MEDIA_ENDINGS, media_address
 from refineloc.evaluation.formats.parquet import write_parquet
 from refineloc.evaluation.formats.reading import read_source
 from refineloc.evaluation.formats.subtitles import write_subtitles
@@ -21,7 +21,7 @@ from refineloc.runtime.annotations import Annotations, read_annotations, write_a
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.detections import write_detections
 from refineloc.runtime.errors import ConfigError, InputError, OutputError
-from refineloc.runtime.files import check_writable, is_folder, is_stream, make_folder
+from refineloc.runtime.files import check_writable, claim_folder, is_folder, is_stream
 from refineloc.runtime.jobs.detection import MergedDetections
 from refineloc.runtime.jobs.parts import holds_parts
 from refineloc.runtime.names import first_names, why_unmatched
@@ -298,8 +298,9 @@ def _write_each(form: Form, out: Path, tracks: list[Track], media: str) -> str:
         return str(out)
     if out.suffix and not is_folder(out, OutputError):
         raise InputError(f"{out}: expected a name that ends in {ending}, or a folder")
+    beside = {ending, *MEDIA_ENDINGS, *((".pfsx",) if form == "elan" else ())}  # ELAN's own settings of a file
     names = _file_names(out, tracks, ending)  # before the first file is written, as this can fail
-    make_folder(out)
+    claim_folder(out, lambda name: Path(name).suffix.lower() in beside, f"{form} files, nor a film")
     for track, name in zip(tracks, names, strict=True):
         write(out / name, track)
     return f"{out}/*{ending}"

@@ -27,6 +27,7 @@ from refineloc.evaluation.cli.common import (
     Tiou,
     check_regions,
     parse_tious,
+    print_row,
     read_named,
     warn_of_odd,
     warn_of_unknown,
@@ -249,9 +250,9 @@ def _print(evaluation: Evaluation, per_class: bool) -> None:
             (label, evaluation.ap[:, k], int(evaluation.instances[k])) for k, label in enumerate(evaluation.classes)
         ]
     if not sys.stdout.isatty():
-        print("\t".join(["class", "instances", "average", *(f"{tiou:.2f}" for tiou in evaluation.tious)]))
+        print_row(["class", "instances", "average", *(f"{tiou:.2f}" for tiou in evaluation.tious)])
         for label, values, instances in rows:
-            print("\t".join([label, str(instances), f"{values.mean():.6f}", *(f"{value:.6f}" for value in values)]))
+            print_row([label, str(instances), *(f"{value:.6f}" for value in (values.mean(), *values))])
         return
     from rich.console import Console
     from rich.table import Table

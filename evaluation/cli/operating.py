@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from refineloc.evaluation.cli.common import print_row
 from refineloc.evaluation.operating import Calibration, OperatingPoint, OperatingPoints
 from refineloc.runtime.cli.common import note
 from refineloc.runtime.cli.streams import visible
@@ -81,9 +82,9 @@ def _fraction(value: float) -> str:
 
 def _print(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if not sys.stdout.isatty():
-        print("\t".join(names))
+        print_row(names)
         for row in rows:
-            print("\t".join(row))
+            print_row(row)
         return
     from rich.console import Console
     from rich.table import Table

@@ -23,14 +23,14 @@ from refineloc.evaluation.cli.common import (
     warn_of_unknown,
 )
 from refineloc.evaluation.diagnosis import Bins
-from refineloc.evaluation.pictures.diagnosis import write_diagnosis
+from refineloc.evaluation.pictures.diagnosis import is_of_diagnosis, write_diagnosis
 from refineloc.evaluation.pictures.timeline import FORMATS, Curves, draw_timeline, score_curves, videos_of_detections
 from refineloc.evaluation.report import detections_data, film_addresses, report_data, write_report
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.cli.common import VersionOption, new_app, note, progress, run_app
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError
-from refineloc.runtime.files import check_writable, is_folder, make_folder
+from refineloc.runtime.files import check_writable, claim_folder, is_folder
 from refineloc.runtime.names import why_unmatched
 from refineloc.runtime.segments.agreement import TimedVideo, check_times
 from refineloc.runtime.segments.times import video_times
@@ -157,8 +157,7 @@ def report_command(
         data = detections_data(named, videos, title=f"{main_set}: what was found", **shown)
     else:
         warn_of_odd(named, annotations)
-        if diagnosis is not None:
-            make_folder(diagnosis)
+        targets = {} if diagnosis is None else _diagnosis_folders(diagnosis, list(named))
         matchings = {
             name: match_detections(by_video, videos, tious, drop_repeated=drop_repeated)
             for name, by_video in named.items()
@@ -168,7 +167,7 @@ def report_command(
         groups: Bins | None = None if bins == "auto" else bins
         diagnoses = {name: diagnose(matching, bins=groups) for name, matching in matchings.items()}
         if diagnosis is not None:
-            _write_diagnoses(diagnosis, diagnoses)
+            _write_diagnoses(targets, diagnoses)
         if out is None:
             return
         title = f"{main_set} on {annotations.path.stem}"
@@ -200,12 +199,34 @@ def _footer(
     return [*lines, *((name, str(path)) for name, path in files.items() if path is not None)]
 
 
-def _write_diagnoses(folder: Path, diagnoses: Mapping[str, Diagnosis]) -> None:
-    """The diagnosis of each set of detections: in the folder where there is one, else in a folder of its name."""
+def _diagnosis_folders(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Where the diagnosis of each set of detections goes: into the folder where there is one, else one of its name.
+
+    Made before the work, which can take minutes.
+
+    Raises:
+        ConfigError: two sets would have one folder.
+        OutputError: a folder cannot be made, or holds something else.
+    """
+    if len(names) == 1:
+        return {names[0]: claim_folder(folder, is_of_diagnosis, "a diagnosis")}
+    targets: dict[str, Path] = {}
+    for name in names:
+        target = folder / _file_name(name)
+        if target in targets.values():
+            other = next(known for known, path in targets.items() if path == target)
+            raise ConfigError(f"--diagnose: {other!r:.80} and {name!r:.80} would both be {target}; give NAME=FILE")
+        targets[name] = target
+    claim_folder(
+        folder, lambda name: is_of_diagnosis(name) or (folder / name / "diagnosis.json").is_file(), "a diagnosis"
+    )
+    return {name: claim_folder(target, is_of_diagnosis, "a diagnosis") for name, target in targets.items()}
+
+
+def _write_diagnoses(targets: Mapping[str, Path], diagnoses: Mapping[str, Diagnosis]) -> None:
     for name, diagnosis in diagnoses.items():
-        target = folder if len(diagnoses) == 1 else folder / _file_name(name)
-        written = write_diagnosis(target, diagnosis, title=name)
-        note(f"{target}: {', '.join(path.name for path in written)}")
+        written = write_diagnosis(targets[name], diagnosis, title=name)
+        note(f"{targets[name]}: {', '.join(path.name for path in written)}")
 
 
 def _write_timeline(

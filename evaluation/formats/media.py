@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-__all__ = ["media_address", "media_type", "video_of_file"]
+__all__ = ["MEDIA_ENDINGS", "media_address", "media_type", "video_of_file"]
 
 # A name is a file name only if it has one of these endings: "v_1.2" is a name with a dot.
 _TYPES = {
@@ -20,6 +20,7 @@ _TYPES = {
     ".mp3": "audio/mpeg",
 }
 
+MEDIA_ENDINGS = tuple(_TYPES)
 _URL = "/:?#[]@!$&'()*+,;=%~"  # characters with a meaning in an address, and % of escapes
 
 

@@ -14,13 +14,20 @@ import numpy.typing as npt
 
 from refineloc.evaluation.diagnosis import ERROR_TYPES, Diagnosis
 from refineloc.evaluation.pictures.common import inline_svg, new_figure, pictures, save_picture
-from refineloc.runtime.files import atomic_path, atomic_write, make_folder
+from refineloc.runtime.files import atomic_path, atomic_write, claim_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["diagnosis_svg", "draw_false_negatives", "draw_false_positives", "draw_sensitivity", "write_diagnosis"]
+__all__ = [
+    "diagnosis_svg",
+    "draw_false_negatives",
+    "draw_false_positives",
+    "draw_sensitivity",
+    "is_of_diagnosis",
+    "write_diagnosis",
+]
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; background in grey, as it is the rest.
 TYPE_COLOURS = dict(zip(ERROR_TYPES, ("#009E73", "#56B4E9", "#CC79A7", "#E69F00", "#D55E00", "#BBBBBB"), strict=True))
@@ -31,14 +38,21 @@ _NUMBER = 0.1  # height of a number and its distance from the bar, as a share of
 _ON_COLOUR = "#111111"  # numbers on a bar: dark on a dark page too, as its colours are the same there
 
 
+def is_of_diagnosis(name: str) -> bool:
+    """Whether `write_diagnosis` writes a file of this name."""
+    return name == "diagnosis.json" or name.rpartition(".")[::2] in [
+        (each, kind) for each in _FIGURES for kind in _FORMATS
+    ]
+
+
 def write_diagnosis(folder: str | os.PathLike[str], diagnosis: Diagnosis, *, title: str = "") -> list[Path]:
     """Write diagnosis.json and false_positives, sensitivity and false_negatives as .png and .svg; makes the folder.
 
     Raises:
-        OutputError: the folder or a file cannot be written.
+        OutputError: the folder holds something else, or it or a file cannot be written.
         MissingExtraError: Matplotlib is not installed.
     """
-    target = make_folder(folder)
+    target = claim_folder(folder, is_of_diagnosis, "a diagnosis")
     written = [target / "diagnosis.json"]
     with pictures(math=True):
         drawn = {name: draw(diagnosis, title=title) for name, draw in _FIGURES.items()}

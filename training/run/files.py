@@ -24,7 +24,7 @@ from torch import nn
 
 from refineloc.runtime.detections import Detections, read_detections, write_detections
 from refineloc.runtime.errors import ConfigError, ModelError
-from refineloc.runtime.files import atomic_write, make_folder, writing
+from refineloc.runtime.files import atomic_write, claim_folder, make_folder, writing
 from refineloc.training.data.record import DataRecord
 from refineloc.training.machine import parallel
 from refineloc.training.members import Network
@@ -111,11 +111,12 @@ class Run:
         """Write the settings into the folder, which is made where it is not there.
 
         Raises:
-            OutputError: it cannot be written; so do all methods that write.
+            OutputError: it holds files that are not of a run, or cannot be written; so do all methods that write.
         """
         if parallel.rank():
             return
-        make_folder(self.folder)
+        if not self.files.is_run:
+            claim_folder(self.folder, self.files.has, "a run")
         self._write(self.files.settings, tomli_w.dumps(_document(self.config, self.data)))
         lines = "".join(json.dumps(line) + "\n" for line in self._epochs)
         if self.files.metrics.exists() and self.files.metrics.read_bytes() != lines.encode():

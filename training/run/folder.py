@@ -12,12 +12,16 @@ runs/NAME/
     timeline.png             of one validation video, over the iterations, where times are known
     tensorboard/             scalars
     lock                     while a process trains
+    log.txt                  what a run of a study printed
 """
 
 import re
 from pathlib import Path
 
 __all__ = ["RunFolder", "runs_in"]
+
+
+LOG = "log.txt"
 
 
 class RunFolder:
@@ -33,6 +37,11 @@ class RunFolder:
         self.picture = path / "timeline.png"
         self.tensorboard = path / "tensorboard"
         self.lock = path / "lock"
+
+    def has(self, name: str) -> bool:
+        """Whether a file or folder of this name belongs to a run."""
+        files = {path.name for key, path in vars(self).items() if key != "path"}
+        return name in files or name == LOG or re.fullmatch(r"iter_\d+", name) is not None
 
     @property
     def is_run(self) -> bool:

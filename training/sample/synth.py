@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from refineloc.runtime.annotations import VideoAnnotation, write_annotations_csv
 from refineloc.runtime.errors import InputError, OutputError
-from refineloc.runtime.files import atomic_path, make_folder, status_of
+from refineloc.runtime.files import atomic_path, claim_folder, status_of
 
 __all__ = ["Recipe", "SampleVideo", "SplitName", "World", "sample_files", "write_sample"]
 
@@ -330,7 +330,8 @@ def write_sample(
     existing = [path for pair in files.values() for path in pair if status_of(path, OutputError) is not None]
     if existing and not overwrite:
         raise InputError(f"{existing[0]}: exists already; give overwrite to replace it", parameter="overwrite")
-    make_folder(folder)
+    names = {path.name for pair in files.values() for path in pair}
+    claim_folder(folder, names.__contains__, "sample data")
     for split, (features, labels) in files.items():
         annotations: dict[str, VideoAnnotation] = {}
         # No lock, which some file systems refuse: nobody else knows the temporary file.

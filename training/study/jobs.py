@@ -19,13 +19,13 @@ from refineloc.runtime.jobs.processes import start_process
 from refineloc.training.data.inputs import Files
 from refineloc.training.machine.malloc import keep_freed_memory
 from refineloc.training.run.files import read_records
+from refineloc.training.run.folder import LOG
 from refineloc.training.settings.config import Config
 from refineloc.training.train_run import print_iterations, train_run
 
 __all__ = ["Ended", "Job", "run_jobs", "share_of_cores"]
 
 _STEP_S = 1.0
-_LOG = "log.txt"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,13 +121,13 @@ def share_of_cores(at_a_time: int | None) -> tuple[int, int]:
 def _start(job: Job, threads: int) -> SpawnProcess:
     make_folder(job.folder)
     with writing(job.folder):
-        (job.folder / _LOG).write_bytes(b"")
+        (job.folder / LOG).write_bytes(b"")
     return start_process(_train, job, threads, name=job.name)
 
 
 def _train(job: Job, threads: int) -> None:
     """What the process of a job does."""
-    log = os.open(job.folder / _LOG, os.O_WRONLY | os.O_APPEND)
+    log = os.open(job.folder / LOG, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
     keep_freed_memory()
@@ -148,6 +148,6 @@ def _error(job: Job, exit_code: int) -> str:
         return ""
     if exit_code < 0:
         return f"ended by signal {signal.Signals(-exit_code).name} (out of memory?)"
-    lines = (job.folder / _LOG).read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = (job.folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), f"exit code {exit_code}")
     return last.removeprefix("error: ")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from refineloc.runtime.cli.common import note
 from refineloc.runtime.errors import ConfigError
-from refineloc.runtime.files import atomic_write
+from refineloc.runtime.files import atomic_write, claim_folder
 from refineloc.training.data.inputs import Files, read_inputs
 from refineloc.training.data.record import DataRecord
 from refineloc.training.data.truth import settled, true_share, with_snippet_frames
@@ -50,10 +50,10 @@ def run_study(
         resume: go on with the study in `folder`.
 
     Raises:
-        ConfigError: fewer than 2 iterations; a folder that holds something else; other settings than the study's.
+        ConfigError: fewer than 2 iterations; a folder that holds a run; other settings than the study's.
         InputError: data that cannot be used.
         TrainingError: runs failed; the table has the others.
-        OutputError: a file cannot be written.
+        OutputError: the folder holds something else, or a file cannot be written.
     """
     # 1. What no run could use is refused before anything is written.
     iterations = config.training.iterations
@@ -78,6 +78,9 @@ def run_study(
     if resume and not settings_file(folder).exists():
         note(f"{folder}: holds no study to resume; one begins")
     with locked(folder):
+        if not settings_file(folder).exists():
+            lock, stem = RunFolder(folder).lock.name, first_name("")
+            claim_folder(folder, lambda name: name == lock or name.startswith(stem), "a study")
         with atomic_write(settings_file(folder)) as file:
             file.write(config.to_toml())
         # 2. What there is to train: iteration 0 once for each seed, and all cells of the grid.
