@@ -300,7 +300,7 @@ def _write_each(form: Form, out: Path, tracks: list[Track], media: str) -> str:
         raise InputError(f"{out}: expected a name that ends in {ending}, or a folder")
     beside = {ending, *MEDIA_ENDINGS, *((".pfsx",) if form == "elan" else ())}  # ELAN's own settings of a file
     names = _file_names(out, tracks, ending)  # before the first file is written, as this can fail
-    claim_folder(out, lambda name: Path(name).suffix.lower() in beside, f"{form} files, nor a film")
+    claim_folder(out, lambda name: Path(name).suffix.lower() in beside, f"{form} files or films")
     for track, name in zip(tracks, names, strict=True):
         write(out / name, track)
     return f"{out}/*{ending}"

@@ -217,9 +217,12 @@ def _diagnosis_folders(folder: Path, names: Sequence[str]) -> dict[str, Path]:
             other = next(known for known, path in targets.items() if path == target)
             raise ConfigError(f"--diagnose: {other!r:.80} and {name!r:.80} would both be {target}; give NAME=FILE")
         targets[name] = target
-    claim_folder(
-        folder, lambda name: is_of_diagnosis(name) or (folder / name / "diagnosis.json").is_file(), "a diagnosis"
-    )
+    own = {path.name for path in targets.values()}
+
+    def is_ours(name: str) -> bool:
+        return is_of_diagnosis(name) or name in own or (folder / name / "diagnosis.json").is_file()
+
+    claim_folder(folder, is_ours, "a diagnosis")
     return {name: claim_folder(target, is_of_diagnosis, "a diagnosis") for name, target in targets.items()}
 
 

@@ -84,13 +84,12 @@ def tune_command(
         scores: list[dict[str, Scores]] = []
         grids: dict[str, SnippetGrid] = {}
         read: list[ModelMetadata] = []
-        times = {name: (video.fps, video.duration_s) for name, video in annotations.items()}
         with progress("scoring", len(sources) * len(annotations), "videos") as advance:
             for source in sources:
                 detector = Detector(source, provider="cpu")
                 read.append(detector.metadata)
                 scores.append({})
-                planned = detector.plan(store, list(annotations), fps=fps, times=times)
+                planned = detector.plan(store, list(annotations), fps=fps, times=annotations)
                 for name, grid, video_scores in detector.scores_planned(store, planned):
                     scores[-1][name], grids[name] = video_scores, grid
                     advance(1)

@@ -24,10 +24,10 @@ from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.features.streams import described_columns
-from refineloc.runtime.files import check_writable, is_stream, make_folder
+from refineloc.runtime.files import check_writable, claim_folder, is_stream, make_folder
 from refineloc.runtime.jobs.blocks import MAX_PARTS, Block, plan_blocks
 from refineloc.runtime.jobs.detection import DetectionWork, MergedDetections
-from refineloc.runtime.jobs.parts import check_job, done, holds_parts, locked, remove_parts
+from refineloc.runtime.jobs.parts import check_job, done, holds_parts, is_part, locked, remove_parts
 from refineloc.runtime.jobs.run import run_blocks
 from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
 from refineloc.runtime.names import why_unmatched
@@ -232,7 +232,7 @@ def detect(
         reopen = partial(open_features, features, untrusted=untrusted)
         work = DetectionWork(detector, store, reopen, options, planned)
         if shard:
-            make_folder(out)
+            claim_folder(out, is_part, "a run in shards")
             run = _Run(out)
             _detect(run, work, blocks(out), workers)
             if run.errors:

@@ -22,7 +22,18 @@ from refineloc.runtime.files import TEMPORARY, atomic_write, reason
 from refineloc.runtime.jobs.blocks import MAX_PARTS, Block, Outcome, Row, Step, Work, part_name
 from refineloc.runtime.locks import try_lock
 
-__all__ = ["Merged", "check_job", "damaged", "done", "holds_parts", "locked", "merge", "remove_parts", "write_part"]
+__all__ = [
+    "Merged",
+    "check_job",
+    "damaged",
+    "done",
+    "holds_parts",
+    "is_part",
+    "locked",
+    "merge",
+    "remove_parts",
+    "write_part",
+]
 
 _NAME = re.compile(r"part-[0-9]{5,}\.jsonl")
 _LOCK = ".lock"
@@ -93,6 +104,11 @@ def check_job(folder: Path, block: Block) -> None:
             raise InputError(
                 f"{path}: is of a run that was given something else ({other}); remove {folder} to begin anew"
             )
+
+
+def is_part(name: str) -> bool:
+    """Whether a file of this name is a part."""
+    return _NAME.fullmatch(name) is not None
 
 
 def holds_parts(folder: Path) -> bool:
@@ -175,7 +191,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _parts(folder: Path) -> list[Path]:
     """The files with a part's name, in the order of the parts; others in the folder are of no concern."""
-    paths = [path for path in folder.glob("part-*.jsonl") if _NAME.fullmatch(path.name) and path.is_file()]
+    paths = [path for path in folder.glob("part-*.jsonl") if is_part(path.name) and path.is_file()]
     return sorted(paths, key=lambda path: (len(path.name), path.name))
 
 

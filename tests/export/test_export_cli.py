@@ -66,6 +66,9 @@ def make_run(
 
 def test_an_iteration_of_a_run(export: Export, tmp_path: Path) -> None:
     make_run(tmp_path / "here")
+    (tmp_path / "zero.onnx").write_text("what somebody wrote before")
+    assert export("here", "--iter", "7", "-o", "zero.onnx").returncode == 2
+    assert (tmp_path / "zero.onnx").read_text() == "what somebody wrote before"
     done = export("here", "--iter", "0", "-o", "zero.onnx")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
