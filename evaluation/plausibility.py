@@ -21,6 +21,7 @@ __all__ = ["Doubt", "check_plausible"]
 Array = npt.NDArray[np.float64]
 
 _LONG_S = 10.0  # videos in which no detector finds actions in the first second alone
+_MOST_PERCENT = 101  # rounded up, or with half of a snippet after the end
 _LEAST = 3  # segments that are enough to tell their unit
 
 
@@ -142,8 +143,9 @@ def _check_units(
 ) -> None:
     """Raise an error where times are no seconds.
 
-    Frames and milliseconds: most segments end after their video, and as far as such a unit would have it. Shares: all
-    lie within the first second of long videos, and most do not begin at 0, as the first snippet does.
+    Frames, milliseconds and percent: most segments end after their video, and as far as such a unit would have it; as
+    many frames as videos of a few seconds have could be percent, too. Shares: all lie within the first second of long
+    videos, and most do not begin at 0, as the first snippet does.
     """
     start, end, video = rows_of(videos)
     if len(start) < _LEAST:
@@ -154,7 +156,16 @@ def _check_units(
     if known.any() and after_the_end(end, duration)[known].mean() > 0.5:
         rate = by_row(videos, rates, video)
         frames = np.where(np.isfinite(rate), rate, 25.0)
-        for unit, factors in (("frames", frames), ("frames", 60.0), ("milliseconds", 1e3)):
+        furthest_end = np.quantile(end[known], 0.95)
+        percent = (
+            furthest_end >= 0.9 * _MOST_PERCENT
+            and end.max() <= _MOST_PERCENT
+            and np.median((duration * frames)[known]) > 2 * _MOST_PERCENT
+        )
+        units: list[tuple[str, Array | float]] = [("frames", frames), ("frames", 60.0), ("milliseconds", 1e3)]
+        if percent:
+            units.insert(0, ("percent of their video", 100 / duration))
+        for unit, factors in units:
             furthest = np.quantile((end / (duration * factors))[known], 0.95)
             if 0.3 <= furthest <= 1.1:
                 row = int(np.argmax(known & after_the_end(end, duration)))

@@ -117,6 +117,18 @@ def test_frames_and_milliseconds_are_errors(factor: float, fps: float | None, un
         lines(FOUND, truth_of([row[:4] for row in wrong], fps=fps))
 
 
+def test_percent_is_an_error_where_most_end_after_their_video() -> None:
+    rows: list[Row] = [("a", 10 * k, 10 * k + 9, "run", 0.5) for k in range(10)]
+    truth = truth_of([("a", 1, 5, "run")], 20.0)
+    with pytest.raises(DetectionError, match="found: the detections seem to be in percent of their video: most end"):
+        lines(rows, truth)
+    # As many frames as a video of three seconds has, and a file that states a duration too short.
+    with pytest.raises(DetectionError, match="seem to be in frames"):
+        lines(rows, truth_of([("a", 1, 2, "run")], 3.0))
+    (doubt,) = lines(rows[:5], truth)
+    assert "end past their video" in doubt
+
+
 def test_shares_are_errors() -> None:
     wrong = scaled(1 / 60)
     for duration_s in (60.0, None):

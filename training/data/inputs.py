@@ -140,6 +140,12 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
     )
     truth = Truth(source.times_of(labels.train), val_source.times_of(labels.val))
     notes = list(labels.notes)
+    for label in train.classes:
+        if label.casefold() == "ambiguous":
+            notes.append(
+                f"warning: {whole.path}: {label!r} is trained as a class; if it marks what nobody is sure of, as in "
+                "THUMOS14, take it out of the file"
+            )
     if dropped := sorted(set(labels.train.classes) - set(train.classes)):
         notes.append(
             f"warning: {whole.path}: no video with features has the label {', '.join(map(repr, dropped))}; trained "

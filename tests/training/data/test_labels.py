@@ -184,6 +184,15 @@ def test_videos_without_a_label_are_shared_out_among_both_parts(whole: Files) ->
         read(replace(whole, unlabelled="leave-out"))
 
 
+def test_ambiguous_among_the_classes_is_warned_of(data: Path) -> None:
+    for name in ("train.csv", "val.csv"):
+        (data / name).write_text((data / name).read_text().replace(",jump,", ",Ambiguous,"))
+    assert read(files(data)).notes == (
+        f"warning: {data / 'train.csv'}: 'Ambiguous' is trained as a class; if it marks what nobody is sure of, as in "
+        "THUMOS14, take it out of the file",
+    )
+
+
 def test_classes_of_the_validation_labels_alone_are_warned_of(data: Path) -> None:
     text = (data / "val.csv").read_text().replace(",jump,", ",leap,", 1)
     (data / "val.csv").write_text(text)
