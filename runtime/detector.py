@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from refineloc.runtime.batches import FeatureBatch, Planned, ahead, read_batches
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.errors import ConfigError, FeatureError, InputError
+from refineloc.runtime.errors import ConfigError, FeatureError, InputError, InputWarning
 from refineloc.runtime.features.checks import as_array, check_backbone, check_finite, two_dimensional
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.model.gpu import PinnedBuffers
@@ -40,6 +41,7 @@ from refineloc.runtime.segments.values import Scores
 
 if TYPE_CHECKING:
     from refineloc.runtime.model.half import HalfToFloat
+    from refineloc.runtime.video.backbone import Backbone
 
 __all__ = ["Detector"]
 
@@ -263,6 +265,40 @@ class Detector:
         lengths = np.array([len(packed)], dtype=np.int64)
         detected = segments(self._session.run(packed, lengths, ["features"]), lengths, settings, known)
         return Detections.from_segments(grid, detected, self.classes, self.provider)
+
+    def detect_video(
+        self,
+        path: str | os.PathLike[str],
+        backbone: "Backbone | str | os.PathLike[str]",
+        *,
+        labels: Sequence[str] | None = None,
+    ) -> Detections:
+        """The actions of a film, best first. Decoding and the backbone overlap; features are not written.
+
+        What a user should know of the film, such as damaged parts, is an `InputWarning`.
+
+        Args:
+            path: of the film.
+            backbone: what turns films into features (docs/videos.md): its ONNX file, or, for many films, the loaded
+                `refineloc.runtime.video.backbone.Backbone`.
+            labels: see `detect`.
+
+        Raises:
+            VideoError: the film cannot be decoded.
+            ModelError, FeatureError: the model learnt from features of another backbone.
+            MissingExtraError: PyAV is not installed.
+        """
+        # Imported here, as detection from features needs none of it.
+        from refineloc.runtime.video.backbone import Backbone
+        from refineloc.runtime.video.detection import check_fits, detect_film
+        from refineloc.runtime.video.features import film_features
+
+        loaded = backbone if isinstance(backbone, Backbone) else Backbone(backbone)
+        check_fits(self.metadata, loaded)
+        film = film_features(path, loaded)
+        for line in film.notes:
+            warnings.warn(line, InputWarning, stacklevel=2)
+        return detect_film(self, film, labels)
 
     def detect_many(
         self,

@@ -16,6 +16,7 @@ offline result have been yielded, and `detections()` gives the offline result wi
 """
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,10 @@ from refineloc.runtime.scalars import as_whole
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.rules import OneThreshold, needs_whole_video
 from refineloc.runtime.segments.values import Scores, Segments
+
+if TYPE_CHECKING:
+    from refineloc.runtime.video.backbone import Backbone
+    from refineloc.runtime.video.frames import FrameSnippets
 
 __all__ = ["StreamingDetector"]
 
@@ -98,6 +103,7 @@ class StreamingDetector:
         # By class: settled but not yielded, as the class was not in the top k.
         self._waiting: dict[int, list[_Run]] = {}
         self._finished = False
+        self._frames: FrameSnippets | None = None
 
     @property
     def settings(self) -> OneThreshold:
@@ -137,12 +143,37 @@ class StreamingDetector:
             self._settle(longest=self._max_open)
         return self._yield()
 
+    def push_frames(self, frames: npt.NDArray[Any], backbone: "Backbone") -> list[Detection]:
+        """Add the next frames of the video instead of its snippets; a backbone makes snippets of them.
+
+        All of a video is pushed either as frames or as snippets. The last snippet, which the video's end cuts, comes
+        with `finish`.
+
+        Args:
+            frames: RGB, uint8 [k, H, W, 3] of any k, at the backbone's rate (`backbone.metadata.fps`), scaled as its
+                `size` says; for a backbone of sound samples, float32 [k]. They are copied: a buffer may be used again.
+            backbone: of the features that the model learnt from.
+
+        Raises:
+            ModelError, FeatureError: the model learnt from features of another backbone.
+            ConfigError: another backbone or rate than before, or `finish` was called.
+            VideoError: frames of another shape.
+        """
+        if self._frames is None:
+            from refineloc.runtime.video.frames import FrameSnippets  # features need none of it
+
+            self._frames = FrameSnippets(self._detector.metadata, backbone, self._grid)
+        return self.push(self._frames.push(frames, backbone))
+
     def finish(self) -> list[Detection]:
         """End the video; gives the segments that were not yielded yet."""
+        last: list[Detection] = []
+        if self._frames is not None and not self._finished:
+            last = self.push(self._frames.finish())
         if not self._finished:
             self._settle(longest=0)
             self._finished = True
-        return self._yield()
+        return last + self._yield()
 
     def detections(self) -> Detections:
         """All detections so far, best first, with their current scores; after `finish`, the offline ones by `settings`.

@@ -9,7 +9,10 @@ from refineloc.runtime.video.backbone import BackboneMetadata
 
 
 def write_backbone(path: Path, **changes: Any) -> Path:
-    """A backbone whose features are the means of R, G and B, from 0 to 1; or of sound its mean, energy and 1."""
+    """A backbone whose features are the means of R, G and B, from 0 to 1; or of sound its mean, energy and 0.
+
+    Of frames they are repeated where `width` is a multiple of 3.
+    """
     values: dict[str, Any] = {
         "kind": "video",
         "width": 3,
@@ -28,11 +31,13 @@ def write_backbone(path: Path, **changes: Any) -> Path:
         nodes = [
             helper.make_node("Cast", ["frames"], ["values"], to=TensorProto.FLOAT),
             helper.make_node("ReduceMean", ["values", "axes"], ["mean"], keepdims=0),
-            helper.make_node("Div", ["mean", "white"], ["features"]),
+            helper.make_node("Div", ["mean", "white"], ["means"]),
+            helper.make_node("Tile", ["means", "repeats"], ["features"]),
         ]
         constants = [
             helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3]),
             helper.make_tensor("white", TensorProto.FLOAT, [], [255.0]),
+            helper.make_tensor("repeats", TensorProto.INT64, [2], [1, max(metadata.width // 3, 1)]),
         ]
     else:
         taken = helper.make_tensor_value_info("samples", TensorProto.FLOAT, ["snippets", "F"])

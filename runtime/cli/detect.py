@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NoReturn, get_args
 
 import typer
 
@@ -19,13 +19,21 @@ from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.cli.common import VersionOption, new_app, note, parse_numbers, progress, run_app
 from refineloc.runtime.cores import physical_cores
 from refineloc.runtime.detections import DETECTION_ENDINGS, write_detections
-from refineloc.runtime.errors import ConfigError, EngineError, FeatureError, InputError, ModelError, RefineLocError
+from refineloc.runtime.errors import (
+    ConfigError,
+    EngineError,
+    FeatureError,
+    InputError,
+    ModelError,
+    RefineLocError,
+    VideoError,
+)
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.features.streams import described_columns
 from refineloc.runtime.files import check_writable, claim_folder, is_stream, make_folder
-from refineloc.runtime.jobs.blocks import MAX_PARTS, Block, plan_blocks
+from refineloc.runtime.jobs.blocks import MAX_PARTS, Block, Work, plan_blocks
 from refineloc.runtime.jobs.detection import DetectionWork, MergedDetections
 from refineloc.runtime.jobs.parts import check_job, done, holds_parts, is_part, locked, remove_parts
 from refineloc.runtime.jobs.run import run_blocks
@@ -87,7 +95,7 @@ def _parsed(setting: Setting, value: Any) -> Any:
 # Of the options in the help.
 GROUPS = {
     "Videos": ("fps", "stride_frames", "videos", "video_labels", "allow_missing", "leave_out", "untrusted"),
-    "The run": ("model", "out", "resume", "provider", "threads", "batch_snippets", "engine_cache"),
+    "The run": ("model", "backbone", "out", "resume", "provider", "threads", "batch_snippets", "engine_cache"),
     "Rules of detection": (),
 }
 
@@ -95,12 +103,29 @@ GROUPS = {
 @app.command()
 @_with_settings
 def detect(
-    features: Annotated[Path, typer.Argument(help="HDF5 file, or folder of .npy files, with snippet features.")],
+    features: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FEATURES|FILM",
+            help="HDF5 file, or folder of .npy files, with snippet features. With --backbone: a film, a folder of "
+            "films or a pattern.",
+        ),
+    ],
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILM]...", help="With --backbone: more films, folders and patterns."),
+    ] = None,
     model: Annotated[
         list[Path] | None,
         typer.Option(
             help="ONNX file that refineloc-export wrote; given again, the mean scores of several decide.",
             show_default="model.onnx",
+        ),
+    ] = None,
+    backbone: Annotated[
+        Path | None,
+        typer.Option(
+            help="Detect in films: ONNX file that `refineloc-export --backbone` wrote, of the training features."
         ),
     ] = None,
     out: Annotated[
@@ -173,6 +198,18 @@ def detect(
     """
     from refineloc.runtime.detector import Detector
 
+    sources = _film_sources([features, *(more or [])], backbone is not None)
+    if sources:
+        given: dict[str, Any] = {
+            "--fps": fps,
+            "--stride-frames": stride_frames,
+            "--videos": videos,
+            "--allow-missing": allow_missing,
+        }
+        given |= {"--leave-out": leave_out, "--untrusted": untrusted, "--shard": shard}
+        for option, value in given.items():
+            if value:
+                raise ConfigError(f"{option}: is for features, and films were given; leave it out")
     number, shards = _shard(shard) if shard is not None else (1, 1)
     if shard is None:
         check_writable(out, suffixes=DETECTION_ENDINGS)
@@ -194,6 +231,11 @@ def detect(
         engine_cache=engine_cache,
         **stated,
     )
+    if backbone is not None:
+        labels = None if video_labels is None else _labels(video_labels)
+        films = _Films(sources, backbone, provider, threads, workers, labels, video_labels)
+        _detect_in_films(films, detector, models, out, resume)
+        return
     with open_features(features, untrusted=untrusted) as store:
         times: dict[str, tuple[float | None, float | None]] | None = None
         stated_by: Times | None = None
@@ -268,7 +310,91 @@ class _Run:
     rate: str = ""
 
 
-def _detect(run: _Run, work: DetectionWork, blocks: list[Block], workers: int) -> None:
+class _Films(NamedTuple):
+    """Films as they were given, and how they are decoded; `labels` and their file where the classes are known."""
+
+    sources: list[Path]
+    backbone: Path
+    provider: Literal["auto", "cuda", "tensorrt", "cpu"]
+    threads: int
+    workers: int
+    labels: Mapping[str, Sequence[str]] | None
+    labels_path: Path | None
+
+
+def _film_sources(sources: list[Path], backbone: bool) -> list[Path]:
+    """What films are to be found in; none where features were given."""
+    from refineloc.runtime.video.films import is_film
+
+    if backbone:
+        return sources
+    film = next((source for source in sources if is_film(source)), None)
+    if film is not None:
+        raise ConfigError(f"{film}: is a film; give --backbone, the ONNX file that turns films into features")
+    if len(sources) > 1:
+        raise ConfigError(f"{sources[1]}: several are for films, with --backbone; give one file or folder of features")
+    return []
+
+
+def _detect_in_films(given: _Films, detector: "Detector", models: Sequence[Path], out: Path, resume: bool) -> None:
+    """Detect in films; one that cannot be decoded does not stop the others."""
+    # Imported here, as detection from features needs none of it.
+    from refineloc.runtime.video.backbone import Backbone
+    from refineloc.runtime.video.detection import FilmDetectionWork, check_fits
+    from refineloc.runtime.video.extract import film_blocks, film_state, seconds_counter
+    from refineloc.runtime.video.films import find_films
+
+    threads = given.threads or (max(physical_cores() // given.workers, 1) if given.workers > 1 else 0)
+    backbone = Backbone(given.backbone, given.provider, threads)
+    check_fits(detector.metadata, backbone)
+    films = find_films(given.sources, sound=backbone.metadata.kind == "audio")
+    if given.labels is not None and given.labels_path is not None:
+        _check_labelled(given.labels, list(films), given.labels_path)
+    states = {name: film_state(path) for name, path in films.items()}
+    job = {
+        "model": " ".join(hashlib.sha256(model.read_bytes()).hexdigest() for model in models),
+        "backbone": backbone.metadata.identity,
+        "films": hashlib.sha256(json.dumps(states).encode()).hexdigest(),
+        "provider": f"{detector.provider} {backbone.provider}",
+        "settings": repr(detector.settings),
+        "labels": hashlib.sha256(repr(given.labels).encode()).hexdigest(),
+    }
+    about = {"classes": detector.classes, "external_data": _external_data(detector, models)}
+    seconds = seconds_counter(given.workers)
+    work = FilmDetectionWork(
+        detector,
+        films,
+        backbone,
+        given.backbone,
+        provider=backbone.provider,
+        threads=threads,
+        labels=given.labels,
+        seconds=seconds,
+    )
+    detections = None
+    with _partial(out, resume) as run:
+        began = time.perf_counter()
+        blocks = film_blocks(run.folder, films, job, about)
+        _detect(run, work, blocks, given.workers, also=lambda: f"{seconds.value:,.0f} s of film")
+        rate = seconds.value / (time.perf_counter() - began)
+        if run.done:
+            detections = MergedDetections(run.folder)
+            write_detections(out, detections, detections.external_data)
+            remove_parts(run.folder)
+    if detections is None:
+        raise VideoError(_errors(run))
+    for line in detections.notes[:_SHOWN]:
+        note(f"warning: {line}")
+    if not detections.count:
+        note("warning: no detections in any film; does it show what the model knows?")
+    note(
+        f"{out}: {detections.count} detections in {run.done} films ({detector.provider}, {rate:.1f} s of film a second)"
+    )
+    if run.errors:
+        raise VideoError(f"{_errors(run)}; {out} has the other {run.done}")
+
+
+def _detect(run: _Run, work: Work, blocks: list[Block], workers: int, also: Callable[[], str] = lambda: "") -> None:
     """Do the blocks that are not done yet."""
     check_job(run.folder, blocks[0])
     remaining = [block for block in blocks if not done(block, work)]
@@ -278,7 +404,7 @@ def _detect(run: _Run, work: DetectionWork, blocks: list[Block], workers: int) -
         note(f"{run.folder}: goes on after {run.done} of {total} videos")
     began = time.perf_counter()
     steps = run_blocks(work, remaining, workers=workers)
-    with progress("detecting", count, "videos") as advance, contextlib.closing(steps):
+    with progress("detecting", count, "videos", also=also) as advance, contextlib.closing(steps):
         for step in steps:
             advance(step.videos)
             errors = {name: error for name, error in step.written if error}

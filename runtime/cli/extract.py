@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
-from types import SimpleNamespace
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -20,7 +19,7 @@ from refineloc.runtime.jobs.parts import check_job, done, locked, remove_parts
 from refineloc.runtime.jobs.run import run_blocks
 from refineloc.runtime.model.limits import MAX_THREADS
 from refineloc.runtime.video.backbone import Backbone
-from refineloc.runtime.video.extract import PAYLOAD, ExtractionWork, Merging, film_blocks
+from refineloc.runtime.video.extract import PAYLOAD, ExtractionWork, Merging, film_blocks, seconds_counter
 from refineloc.runtime.video.films import find_films, listed_films
 
 __all__ = ["main"]
@@ -98,7 +97,7 @@ def extract(
             provider=loaded.provider,
             threads=threads,
             dtype=dtype,
-            seconds=_counter(workers),
+            seconds=seconds_counter(workers),
         )
         began = perf_counter()
         new = _extract(work, blocks, workers, paths)
@@ -140,15 +139,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _counter(workers: int) -> Any:
-    """A number `.value`, which processes share. Without a lock: that two write at once costs a display a second."""
-    if workers == 1:
-        return SimpleNamespace(value=0.0)
-    import multiprocessing  # one process needs none, and it takes time to load
-
-    return multiprocessing.get_context("spawn").Value("d", 0.0, lock=False)
 
 
 @contextlib.contextmanager

@@ -17,9 +17,20 @@ if TYPE_CHECKING:
     from refineloc.runtime.batches import Planned
     from refineloc.runtime.detector import Detector
 
-__all__ = ["DetectionWork", "MergedDetections"]
+__all__ = ["DetectionWork", "MergedDetections", "check_row", "row_of"]
 
 _COLUMNS = ("start", "end", "score", "label_index")
+
+
+def row_of(name: str, video: Detections) -> Row:
+    """The row of a video's detections."""
+    short = as_written(video)  # so that a folder of parts is what the merged file is
+    return {"video": name, **{key: getattr(short, key).tolist() for key in _COLUMNS}}
+
+
+def check_row(row: Row, where: str, classes: tuple[str, ...]) -> None:
+    """Raise an InputError that begins with `where` if a row is none that `row_of` gives."""
+    _detections(row, where, classes)
 
 
 class DetectionWork:
@@ -58,7 +69,7 @@ class DetectionWork:
 
     def check(self, row: Row, where: str) -> None:
         """See `Work`."""
-        _detections(row, where, self._detector.classes)
+        check_row(row, where, self._detector.classes)
 
     def _rows(self, store: FeatureStore, names: Sequence[str]) -> Iterator[Row]:
         count = 0
@@ -66,8 +77,7 @@ class DetectionWork:
             planned = [self._planned.get(name) or self._plan(store, name) for name in names]
             for batch in self._detector.detect_planned(store, planned, labels=self._options["labels"]):
                 for name, video in batch:
-                    short = as_written(video)  # so that a folder of parts is what the merged file is
-                    yield {"video": name, **{key: getattr(short, key).tolist() for key in _COLUMNS}}
+                    yield row_of(name, video)
                     count += 1
         except FeatureError as error:
             rest = names[count:]
@@ -92,6 +102,7 @@ class MergedDetections:
         external_data: ActivityNet's field of that name.
         count: number of the detections so far.
         errors: of the videos so far that have no detections, why.
+        notes: of the films so far, what a user should know.
 
     Raises:
         InputError: a part is missing, damaged or of another job, also while it is iterated over.
@@ -107,6 +118,7 @@ class MergedDetections:
         self.external_data: dict[str, Any] = external_data if isinstance(external_data, dict) else {}
         self.count = 0
         self.errors: dict[str, str] = {}
+        self.notes: list[str] = []
 
     def __iter__(self) -> Iterator[tuple[str, Detections]]:
         for where, row in self._rows:
@@ -115,6 +127,7 @@ class MergedDetections:
                 continue
             video = _detections(row, where, self.classes)
             self.count += len(video)
+            self.notes += [note for note in row.get("notes", ()) if isinstance(note, str)]
             yield row["video"], video
 
     def without(self) -> str:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -23,7 +24,7 @@ from refineloc.runtime.model.session import Provider
 from refineloc.runtime.video.backbone import Backbone
 from refineloc.runtime.video.features import FilmFeatures, film_features
 
-__all__ = ["PAYLOAD", "ExtractionWork", "Merging", "features_of", "film_blocks"]
+__all__ = ["PAYLOAD", "ExtractionWork", "Merging", "features_of", "film_blocks", "film_state", "seconds_counter"]
 
 PAYLOAD = ".npy"  # ends the name of what lies beside a part
 _PAYLOAD_NAME = re.compile(r"part-[0-9]{5,}\.npy")
@@ -36,6 +37,18 @@ _PAGE = 2**16
 _ATTRIBUTES = 2**11  # bytes of a dataset's name and attributes
 
 
+def seconds_counter(workers: int) -> Any:
+    """A number, `.value`, which processes share where several work; it is for display.
+
+    Without a lock: where two write at once it misses some seconds.
+    """
+    if workers == 1:
+        return SimpleNamespace(value=0.0)
+    import multiprocessing  # one process needs none, and it takes time to load
+
+    return multiprocessing.get_context("spawn").Value("d", 0.0, lock=False)
+
+
 def film_blocks(
     folder: Path, films: Mapping[str, Path], job: Mapping[str, Any], about: Mapping[str, Any]
 ) -> list[Block]:
@@ -43,10 +56,20 @@ def film_blocks(
     return plan_blocks(folder, dict.fromkeys(films, 1), job, about, limit=1)
 
 
-def features_of(path: Path, backbone: Backbone, *, threads: int, progress: Any = None) -> FilmFeatures | str:
-    """The features of a film (`film_features`), or why it has none, where that is the film's fault."""
+def features_of(path: Path, backbone: Backbone, *, threads: int, seconds: Any) -> FilmFeatures | str:
+    """The features of a film (`film_features`), or why it has none, where that is the film's fault.
+
+    `seconds.value` goes up by the seconds of film that were decoded.
+    """
+    decoded = 0.0
+
+    def advance(now: float) -> None:
+        nonlocal decoded
+        seconds.value += now - decoded
+        decoded = now
+
     try:
-        return film_features(path, backbone, threads=threads, progress=progress)
+        return film_features(path, backbone, threads=threads, progress=advance)
     except VideoError as error:
         return str(error)
     except OSError as error:
@@ -103,20 +126,13 @@ class ExtractionWork:
     def check(self, row: Row, where: str) -> None:
         """See `Work`. The features must be there, and the film the one that they are of."""
         _check_row(row, where)
-        state = _state(self._films[row["video"]]) if row["video"] in self._films else {}
+        state = film_state(self._films[row["video"]]) if row["video"] in self._films else {}
         if any(row[key] != value for key, value in state.items()) or not (self._folder / row["file"]).is_file():
             raise damaged(where)
 
     def _row(self, path: Path, backbone: Backbone, payload: Path) -> Row:
-        decoded = 0.0
-
-        def advance(seconds: float) -> None:
-            nonlocal decoded
-            self.seconds.value += seconds - decoded
-            decoded = seconds
-
-        before = _state(path)  # a film that is replaced meanwhile is done again
-        found = features_of(path, backbone, threads=self._threads, progress=advance)
+        before = film_state(path)  # a film that is replaced meanwhile is done again
+        found = features_of(path, backbone, threads=self._threads, seconds=self.seconds)
         if isinstance(found, str):
             return {"error": found}
         with np.errstate(over="ignore"):
@@ -228,7 +244,7 @@ def _check_row(row: Row, where: str) -> None:
         raise damaged(where)
 
 
-def _state(path: Path) -> dict[str, int]:
+def film_state(path: Path) -> dict[str, int]:
     """Size and time of change of a film; zeros where it cannot be looked at."""
     try:
         status = os.stat(path)

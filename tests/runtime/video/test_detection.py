@@ -1,0 +1,184 @@
+"""From films to detections: the same as from features that were extracted before, in files and in running video."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av")
+
+from films import write_film
+from programs import run
+from small_backbone import write_backbone
+from small_model import WIDTH, write_model
+
+from refineloc.runtime.detections import read_detections
+from refineloc.runtime.detector import Detector
+from refineloc.runtime.errors import ConfigError, FeatureError, InputWarning, ModelError, RefineLocError, VideoError
+from refineloc.runtime.streaming import StreamingDetector
+from refineloc.runtime.video.backbone import Backbone
+from refineloc.runtime.video.decode import Film
+from refineloc.runtime.video.features import film_features
+
+OF_MODEL: dict[str, Any] = {"width": WIDTH, "snippet_frames": 16, "stride_frames": 16, "fps": 16.0}
+SETTINGS: dict[str, Any] = {"alpha_a": 0.5, "alpha_c": 0.1, "top_k": 5, "max_gap": 0, "widen": 0}
+
+
+def film(path: Path, seed: int, ticks: range | list[int] = range(0, 40_000, 500)) -> Path:
+    """Forty seconds of colours that change twice a second."""
+    colours = np.random.default_rng(seed).integers(0, 256, (len(ticks), 1, 1, 3), dtype=np.uint8)
+    frames: Iterator[np.ndarray] = (np.broadcast_to(colour, (32, 48, 3)).copy() for colour in colours)
+    return write_film(path, ticks, codec="ffv1", size=(32, 48), rate=Fraction(2), frames=frames)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "films").mkdir()
+    write_backbone(tmp_path / "b.onnx", **OF_MODEL)
+    write_model(tmp_path / "model.onnx", **SETTINGS)
+    film(tmp_path / "films/a.mkv", 1)
+    film(tmp_path / "films/b c.mkv", 2)
+    return tmp_path
+
+
+def test_a_film_is_detected_in_as_its_features_are(folder: Path) -> None:
+    detector = Detector(folder / "model.onnx", provider="cpu")
+    backbone = Backbone(folder / "b.onnx", provider="cpu")
+    found = film_features(folder / "films/a.mkv", backbone)
+    expected = detector.detect(found.features, fps=16.0, duration_s=found.grid.duration_s)
+    assert len(expected) > 2
+    assert len(set(expected.start)) > 2
+    assert list(detector.detect_video(folder / "films/a.mkv", backbone)) == list(expected)
+    one = detector.detect_video(folder / "films/a.mkv", backbone, labels=["walk"])
+    assert {each.label for each in one} == {"walk"}
+
+
+def test_what_is_odd_in_a_film_is_a_warning(folder: Path) -> None:
+    late = film(folder / "late.mkv", 1, [*range(0, 20_000, 500), *range(40_000, 60_000, 500)])
+    detector = Detector(folder / "model.onnx", provider="cpu")
+    with pytest.warns(InputWarning, match=r"late\.mkv: nothing was recorded for 20\.\d s"):
+        detector.detect_video(late, Backbone(folder / "b.onnx", provider="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "model", "kind", "message"),
+    [
+        ({"width": 3}, {}, FeatureError, r"b\.onnx: features have width 3, the model expects 24"),
+        ({"stride_frames": 8}, {}, ModelError, r"b\.onnx: its snippets are 16 frames every 8, .* 16 every 16"),
+        (
+            {},
+            {"backbone": "ab12"},
+            ModelError,
+            r"is the backbone [0-9a-f]{32} \(mean colour\), and .* of ab12",
+        ),
+    ],
+)
+def test_a_backbone_of_other_features_is_refused(
+    tmp_path: Path, backbone: dict[str, Any], model: dict[str, Any], kind: type[RefineLocError], message: str
+) -> None:
+    path = write_backbone(tmp_path / "b.onnx", **{**OF_MODEL, **backbone})
+    detector = Detector(write_model(tmp_path / "m.onnx", **model), provider="cpu")
+    with pytest.raises(kind, match=message):
+        detector.detect_video(tmp_path / "film.mkv", Backbone(path, provider="cpu"))
+
+
+ARGUMENTS = ("films", "--backbone", "b.onnx", "--provider", "cpu")
+
+
+def test_the_program_takes_films(folder: Path) -> None:
+    done = run("refineloc-detect", *ARGUMENTS, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["b.onnx", "detections.json", "films", "model.onnx"]
+    both = read_detections(folder / "detections.json")
+    assert list(both) == ["a", "b c"]
+    assert f"detections.json: {sum(map(len, both.values()))} detections in 2 films (cpu, " in done.stderr
+    # The same by way of a file of features.
+    assert run("refineloc-extract", *ARGUMENTS, "--float32", cwd=folder).returncode == 0
+    assert run("refineloc-detect", "features.h5", "--provider", "cpu", "-o", "f.json", cwd=folder).returncode == 0
+    for name, detections in read_detections(folder / "f.json").items():
+        assert list(detections) == list(both[name])
+        assert len(detections) > 2
+
+
+def test_a_bad_film_does_not_stop_the_others(folder: Path) -> None:
+    (folder / "none.mp4").touch()
+    done = run("refineloc-detect", "none.mp4", *ARGUMENTS, "-o", "d.csv", cwd=folder)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "error: none.mp4: is empty (0 bytes); its recording or download failed; d.csv has the other 2"
+    )
+    assert list(read_detections(folder / "d.csv")) == ["a", "b c"]
+    done = run("refineloc-detect", "none.mp4", *ARGUMENTS[1:], "-o", "e.csv", cwd=folder)
+    assert done.returncode == 2
+    assert not list(folder.glob("e.csv*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["films/a.mkv"], "films/a.mkv: is a film; give --backbone, the ONNX file that turns films into features"),
+        (["f.h5", "g.h5"], "g.h5: several are for films, with --backbone"),
+        ([*ARGUMENTS, "--fps", "25"], "--fps: is for features, and films were given; leave it out"),
+        ([*ARGUMENTS, "--shard", "1/2"], "--shard: is for features"),
+        (["films", "gone.mkv", *ARGUMENTS[1:]], "gone.mkv: no such film or folder"),
+        (["films", "--backbone", "model.onnx"], "model.onnx: is no backbone (a detection model)"),
+    ],
+)
+def test_wrong_calls(folder: Path, arguments: list[str], message: str) -> None:
+    done = run("refineloc-detect", *arguments, cwd=folder)
+    assert done.returncode == 2
+    assert f"error: {message}" in done.stderr
+    assert not list(folder.glob("detections*"))
+
+
+@pytest.mark.parametrize("portion", [1, 5, 100])
+def test_frames_of_a_running_video(folder: Path, portion: int) -> None:
+    """In any portions: the detections of the whole film; a buffer that is filled again does no harm."""
+    detector = Detector(folder / "model.onnx", provider="cpu")
+    backbone = Backbone(folder / "b.onnx", provider="cpu")
+    with Film(folder / "films/a.mkv") as opened:
+        frames = np.stack(list(opened.frames(16.0, short_side=16)))[:-4]  # the last snippet is cut
+    expected = detector.detect_video(folder / "films/a.mkv", backbone)
+    stream = StreamingDetector(detector, fps=16.0)
+    yielded = []
+    buffer = np.empty((portion, *frames.shape[1:]), dtype=np.uint8)
+    for begin in range(0, len(frames), portion):
+        part = frames[begin : begin + portion]
+        buffer[: len(part)] = part
+        yielded += stream.push_frames(buffer[: len(part)], backbone)
+        buffer[:] = 0
+    yielded += stream.finish()
+    assert stream.snippets == 40
+    got = stream.detections()
+    np.testing.assert_allclose(got.start, expected.start)
+    np.testing.assert_allclose(got.end, expected.end)
+    np.testing.assert_allclose(got.score, expected.score, atol=1e-5)
+    assert len(yielded) == len(got) > 2
+
+
+def test_frames_that_do_not_fit(folder: Path) -> None:
+    detector = Detector(folder / "model.onnx", provider="cpu")
+    backbone = Backbone(folder / "b.onnx", provider="cpu")
+    frames = np.zeros((2, 16, 24, 3), dtype=np.uint8)
+    with pytest.raises(ConfigError, match=r"fps: .*b\.onnx takes 16 a second, got 25"):
+        StreamingDetector(detector, fps=25.0).push_frames(frames, backbone)
+    with pytest.raises(ConfigError, match=r"makes a snippet of 16 frames every 16, got 16 and 4"):
+        StreamingDetector(detector, fps=16.0, stride_frames=4).push_frames(frames, backbone)
+    stream = StreamingDetector(detector, fps=16.0)
+    assert stream.push_frames(frames, backbone) == []
+    for wrong, message in (
+        (frames.astype(np.float32), r"expected uint8 \[k, H, W, 3\], got float32 \[2, 16, 24, 3\]"),
+        (frames[0], r"got uint8 \[16, 24, 3\]"),
+        (frames[:, :8], r"takes a shorter side of 16 pixels, got 8 x 24; scale them"),
+        (frames[:, :, :20], r"expected \[16, 24, 3\] as before, got \[16, 20, 3\]"),
+    ):
+        with pytest.raises(VideoError, match=message):
+            stream.push_frames(wrong, backbone)
+    with pytest.raises(ConfigError, match="another than before"):
+        stream.push_frames(frames, Backbone(folder / "b.onnx", provider="cpu"))
+    stream.finish()
+    with pytest.raises(ConfigError, match="the video was finished"):
+        stream.push_frames(frames, backbone)
