@@ -35,6 +35,7 @@ SETTINGS = {"spoken": ["features.snippet_frames=8"]}
 ABLATED = {
     "all of auto": [],
     "features as they are": ["features.standardise=false"],
+    "means not exchanged": ["model.options.exchanged_means=0"],
     "one network": ["training.models=1"],
     "no label smoothing": ["training.label_smoothing=0"],
     "no weight decay": ["training.weight_decay=0"],
