@@ -15,6 +15,7 @@ def detect_proposals(
     curve: str = "class",
     scored_on: str = "class",
     outer: float = 0.25,
+    length_power: float = 0.0,
     video_term: str = "add",
     video_weight: float = 0.2,
     max_gap: int = 0,

@@ -7,7 +7,7 @@ that are open, one a threshold; a snippet costs one look, and one step for each 
 past. Sums come from prefix sums, so a score costs the same for every length.
 """
 
-from libc.math cimport INFINITY, ceil, fmin, isfinite
+from libc.math cimport INFINITY, ceil, fmin, isfinite, pow
 
 include "packed.pxi"
 
@@ -34,6 +34,7 @@ cdef struct Rules:
     bint contrast
     bint multiply  # ŷ multiplies the score
     double outer
+    double length_power
     double video_weight
     Py_ssize_t max_gap
     Py_ssize_t widen
@@ -47,7 +48,7 @@ cdef enum:
 
 def detect_proposals(
     class_scores, foreground, video_scores, lengths, *,
-    thresholds, top_k, scoring, curve="class", scored_on="class", outer=0.25,
+    thresholds, top_k, scoring, curve="class", scored_on="class", outer=0.25, length_power=0.0,
     video_term="add", video_weight=0.2, max_gap=0, widen=0,
 ):
     """Detect the proposals of a packed batch: S snippets of V videos one after another, N classes.
@@ -70,6 +71,8 @@ def detect_proposals(
         scored_on: what is inside and outside: "class" (normalised C̄_n for the contrast, C̄_n for the peak), or "product"
             (foreground * C̄_n in float32, not normalised).
         outer: width of the ring outside, as a share of the proposal's length.
+        length_power: contrast or peak is multiplied by the proposal's length in snippets, before it is widened, to this
+            power; 0 leaves it.
         video_term: how ŷ enters the score s: "add": s + `video_weight` * ŷ_n (BaS-Net, W-TALC); "multiply": max(s, 0) * ŷ_n.
         video_weight: of ŷ where it is added.
         max_gap: removed snippets that may separate kept ones of a proposal.
@@ -112,13 +115,15 @@ def detect_proposals(
     for name, value in (("outer", outer), ("video_weight", video_weight)):
         if not 0.0 <= value < INFINITY:
             raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
+    if not 0.0 <= length_power <= 1.0:
+        raise ValueError(f"length_power: expected a number from 0 to 1, got {length_power}")
     cdef const float[::1] levels = _levels(thresholds)
 
     cdef Rules rules
     rules.of_class, rules.of_foreground = curve != "foreground", curve != "class"
     rules.product = scored_on == "product"
     rules.contrast, rules.multiply = scoring == "contrast", video_term == "multiply"
-    rules.outer, rules.video_weight = outer, video_weight
+    rules.outer, rules.video_weight, rules.length_power = outer, video_weight, length_power
     # No gap or widening goes beyond the snippets there are: so that sums of them cannot overflow.
     rules.max_gap, rules.widen = min(max_gap, snippets), min(widen, snippets)
 
@@ -126,7 +131,7 @@ def detect_proposals(
     # fewer than snippets, and for few thresholds (T + 1) // 2 a threshold. Each video writes into its own part of a table
     # of that size; pages that nobody writes cost nothing.
     cdef Py_ssize_t chosen = min(top_k, classes), curves = rules.of_class + rules.of_foreground
-    cdef Py_ssize_t v, begin = 0, capacity = 0, most_runs = 0, runs, total = 0, at, i
+    cdef Py_ssize_t v, begin = 0, capacity = 0, most_runs = 0, most_length = 0, runs, total = 0, at, i
     cdef i64[:, ::1] video = _empty((VIDEO_ROWS, videos), _int64)
     for v in range(videos):
         # Compared with what is left, so that lengths whose sum overflows cannot pass.
@@ -134,6 +139,7 @@ def detect_proposals(
             raise ValueError(f"lengths: expected lengths of at least 0 that sum to {snippets}, got {lengths.tolist()}")
         runs = min(length[v], (length[v] + 1) // 2 * levels.shape[0])
         most_runs = max(most_runs, runs)
+        most_length = max(most_length, length[v])
         video[BEGIN, v], video[OFFSET, v] = begin, capacity
         begin += length[v]
         capacity += runs * curves * chosen
@@ -153,6 +159,10 @@ def detect_proposals(
     # Level k is the k-th lowest threshold, from 1 on; level 0 holds what nobody reads.
     cdef i64[:, ::1] open_ = _empty((RUN_ROWS, levels.shape[0] + 1), _int64)
     cdef float[::1] open_peak = _empty(levels.shape[0] + 1, _float32)
+    # Powers of lengths, each found when it is first wanted; 0 until then.
+    cdef double[::1] powers = _empty(most_length + 1 if length_power > 0.0 else 0, _float64)
+    for i in range(powers.shape[0]):
+        powers[i] = 0.0
     cdef i64[:, :, ::1] run = _empty((CURVES, RUN_ROWS, most_runs), _int64)
     cdef float[:, ::1] peak = _empty((CURVES, most_runs), _float32)
     with nogil:
@@ -160,7 +170,7 @@ def detect_proposals(
             video[COUNT, v] = _video(
                 c, f, y, ranked, levels, v, video[BEGIN, v], length[v], video[OFFSET, v], x[:, video[BEGIN, v]:],
                 scored[video[BEGIN, v]:], sums[video[BEGIN, v] + v:], open_, open_peak, run, peak, proposal, score,
-                rules,
+                powers, rules,
             )
     for v in range(videos):
         if video[COUNT, v] == BAD_CLASS:
@@ -189,7 +199,7 @@ cdef i64 _video(
     const float[:, ::1] c, const float[::1] f, const float[:, ::1] y, const i64[:, ::1] ranked,
     const float[::1] levels, Py_ssize_t v, Py_ssize_t begin, Py_ssize_t length, Py_ssize_t offset, float[:, ::1] x,
     float[::1] scored, double[::1] sums, i64[:, ::1] open_, float[::1] open_peak, i64[:, :, ::1] run,
-    float[:, ::1] peak, i64[:, ::1] proposal, double[::1] score, Rules rules,
+    float[:, ::1] peak, i64[:, ::1] proposal, double[::1] score, double[::1] powers, Rules rules,
 ) noexcept nogil:
     """Write the proposals of one video from `offset` on; how many, or BAD_CLASS or BAD_FOREGROUND."""
     cdef Py_ssize_t rank, n, t, at = offset, end = run.shape[2]
@@ -243,6 +253,8 @@ cdef i64 _video(
             proposal[FIRST, at] = max(first - rules.widen, 0)
             proposal[LAST, at] = min(last + rules.widen, length - 1)
             own = _contrast(sums, length, first, last, rules.outer) if rules.contrast else highest
+            if rules.length_power > 0.0:
+                own *= _power(powers, last - first + 1, rules.length_power)
             score[at] = max(own, 0.0) * y[v, n] if rules.multiply else own + rules.video_weight * y[v, n]
             at += 1
     return at - offset
@@ -341,6 +353,12 @@ cdef inline double _contrast(
         return inside / size
     outside = (sums[first] - sums[left]) + (sums[right + 1] - sums[last + 1])
     return inside / size - outside / (right - left + 1 - size)
+
+
+cdef inline double _power(double[::1] powers, Py_ssize_t size, double power) noexcept nogil:
+    if powers[size] == 0.0:
+        powers[size] = pow(<double>size, power)
+    return powers[size]
 
 
 cdef _levels(thresholds):

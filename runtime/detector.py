@@ -93,6 +93,8 @@ class Detector:
         scored_on: what is inside and outside: "class" activation, or its "product" with the foreground
             ("multi-threshold").
         outer: width of the outside at each side, as a share of the segment's length ("multi-threshold").
+        length_power: contrast or peak is multiplied by the segment's length in snippets to this power, 0 to 1; 0 leaves
+            it ("multi-threshold").
         video_term: how ŷ enters a segment's score: "add" or "multiply" ("multi-threshold").
         video_weight: of ŷ in a segment's score, where it is added ("multi-threshold").
         video_share: ŷ is the mean over this share of a video's snippets, those of the highest foreground; 0 takes the
@@ -131,6 +133,7 @@ class Detector:
         scoring: Scoring | None = None,
         scored_on: ScoredOn | None = None,
         outer: float | None = None,
+        length_power: float | None = None,
         video_term: VideoTerm | None = None,
         video_weight: float | None = None,
         video_share: float | None = None,
@@ -153,6 +156,7 @@ class Detector:
             "scoring": scoring,
             "scored_on": scored_on,
             "outer": outer,
+            "length_power": length_power,
             "video_term": video_term,
             "video_weight": video_weight,
             "video_share": video_share,

@@ -144,8 +144,11 @@ def _cover(
 ) -> npt.NDArray[np.float32]:
     """For each snippet and class the score of the best detection that covers it, over the best score of its video.
 
-    The detections are those of the run's own rules, of the video's own labels alone. float32 [S, N], in [0, 1].
+    The detections are those of the run's own rules, without `length_power`, of the video's own labels alone.
+    float32 [S, N], in [0, 1].
     """
+    if isinstance(detection, ManyThresholds) and detection.length_power:
+        detection = changed(detection, {"length_power": 0.0})  # long segments have more background at their ends
     detected = segments(scores, lengths, detection, known)
     best = np.zeros(len(lengths))
     np.maximum.at(best, detected.video, detected.score)

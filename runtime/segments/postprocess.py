@@ -43,6 +43,7 @@ def segments(
             scoring=rules.scoring,
             scored_on=rules.scored_on,
             outer=rules.outer,
+            length_power=rules.length_power,
             video_term=rules.video_term,
             video_weight=rules.video_weight,
             max_gap=rules.max_gap,

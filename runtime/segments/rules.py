@@ -228,6 +228,15 @@ class ManyThresholds(_Shared):
     outer: float = field(
         default=0.25, metadata=_about("contrast: width of the outside at each side, as a share of the segment's length")
     )
+    length_power: float = field(
+        default=0.0,
+        metadata=_about(
+            "contrast or peak is multiplied by the segment's length in snippets to this power, as the contrast alone "
+            "is highest in the middle of a long action; 0 leaves it",
+            0,
+            1,
+        ),
+    )
     video_term: VideoTerm = field(
         default="add",
         metadata=_about(

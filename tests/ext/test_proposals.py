@@ -172,6 +172,7 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "curve": st.sampled_from(["class", "foreground", "both"]),
     "scored_on": st.sampled_from(["class", "product"]),
     "outer": st.sampled_from([0.0, 0.25, 1.0, 7.5]),
+    "length_power": st.sampled_from([0.0, 0.25, 1.0]),
     "video_term": st.sampled_from(["add", "multiply"]),
     "video_weight": st.sampled_from([0.0, 0.2, 1.0]),
     "max_gap": st.integers(0, 4),
@@ -352,6 +353,8 @@ BAD = [np.nan, np.inf, -np.inf]
         ({"thresholds": ["low"]}, TypeError, "number"),
         ({"outer": -0.1}, ValueError, "outer: expected a finite number of at least 0"),
         ({"outer": float("nan")}, ValueError, "outer"),
+        ({"length_power": -0.5}, ValueError, "length_power: expected a number from 0 to 1"),
+        ({"length_power": float("nan")}, ValueError, "length_power"),
         ({"video_weight": float("inf")}, ValueError, "video_weight"),
     ],
 )

@@ -63,6 +63,7 @@ def detect_proposals(
     curve: str = "class",
     scored_on: str = "class",
     outer: float = 0.25,
+    length_power: float = 0.0,
     video_term: str = "add",
     video_weight: float = 0.2,
     max_gap: int = 0,
@@ -87,6 +88,7 @@ def detect_proposals(
                     own = contrast(f * c if scored_on == "product" else normalised(c), first, last, outer)
                 else:
                     own = float((f * c if scored_on == "product" else c)[first : last + 1].max())
+                own *= float(last - first + 1) ** length_power
                 y = float(video_scores[video, n])
                 score = max(own, 0.0) * y if video_term == "multiply" else own + video_weight * y
                 found.append(Found(video, n, max(first - widen, 0), min(last + widen, end - begin - 1), score))

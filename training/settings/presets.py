@@ -52,6 +52,7 @@ PRESETS: Mapping[str, Sequence[Layer]] = {
                     "thresholds": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
                     "curve": "foreground",
                     "scored_on": "product",
+                    "length_power": 0.25,
                     "video_term": "multiply",
                     "video_share": 0.1,
                     "top_k": 10,
