@@ -184,10 +184,8 @@ def _note_losses(form: Form, out: Path, tracks: list[Track], unread_scores: int)
     empty = [(track.video, *bounds) for track in tracks for bounds in track.left_out]
     if empty:
         video, start, end = empty[0]
-        note(
-            f"left out: {len(empty)} segment{'s' * (len(empty) != 1)} that end by their start or by 0 s, the first in "
-            f"video {video!r:.80} ({start:.10g} to {end:.10g} s)"
-        )
+        which = "1 segment that ends by its" if len(empty) == 1 else f"{len(empty)} segments that end by their"
+        note(f"left out: {which} start or by 0 s, the first in video {video!r:.80} ({start:.10g} to {end:.10g} s)")
     durations = {track.video: track.duration_s for track in tracks}
     for odd in odd_segments({track.video: track for track in tracks}, durations):
         clipped = "negative" if form in _FROM_ZERO else odd.kind if form == "training" else None

@@ -154,8 +154,8 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
     if unknown := sorted({label for name in val.names for label in labels.val[name].labels} - set(train.classes)):
         videos = sum(not set(labels.val[name].labels).isdisjoint(unknown) for name in val.names)
         notes.append(
-            f"warning: {val_whole.path}: {len(unknown)} labels of {videos} videos do not occur in the training labels, "
-            f"the first is {unknown[0]!r}; left out of the validation loss, and never detected: their AP is 0"
+            f"warning: {val_whole.path}: labels that no training video has: {len(unknown)} (in videos: {videos}), "
+            f"the first is {unknown[0]!r}; left out of the validation loss, and never detected: AP 0"
         )
     return Inputs(train, val, labels, truth, record, tuple(notes))
 

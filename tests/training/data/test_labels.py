@@ -198,8 +198,8 @@ def test_classes_of_the_validation_labels_alone_are_warned_of(data: Path) -> Non
     (data / "val.csv").write_text(text)
     inputs = read(files(data))
     assert inputs.notes == (
-        f"warning: {data / 'val.csv'}: 1 labels of 1 videos do not occur in the training labels, the first is 'leap'; "
-        "left out of the validation loss, and never detected: their AP is 0",
+        f"warning: {data / 'val.csv'}: labels that no training video has: 1 (in videos: 1), the first is 'leap'; "
+        "left out of the validation loss, and never detected: AP 0",
     )
     assert inputs.val.classes == ("dive", "jump", "run")
     assert inputs.val.judged is not None
