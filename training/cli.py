@@ -5,7 +5,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -83,12 +83,15 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --run.")] = False,
     study: Annotated[
-        Literal["generators-beta"] | None,
-        typer.Option(help="Train a grid of runs into --run: every generator with every β (Tables 1 and 2)."),
+        Literal["generators-beta", "bases"] | None,
+        typer.Option(
+            help="Train many runs into --run: every generator with every β (Tables 1 and 2); every base model, which "
+            "is alone and refined (Table 5)."
+        ),
     ] = None,
     betas: Annotated[
         str | None,
-        typer.Option(metavar="B,B,...", help="Of a study: its values of β; Table 1's 1,2,4,8,16 if left out."),
+        typer.Option(metavar="B,B,...", help="Of generators-beta: its values of β; Table 1's 1,2,4,8,16 if left out."),
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="S,S,...", help="Of a study, instead of --seed: its seeds.")
@@ -163,10 +166,13 @@ def train(
         if negatives and leave_out_unlabelled:
             raise ConfigError("--negatives: goes without --leave-out-unlabelled")
         if study is not None:
-            _check_study(run, generator, assignments or [], several, is_own_base=(base or "").endswith(".py"))
+            _check_study(study, run, base, generator, betas, assignments or [], several)
         elif name := next((name for name, value in of_a_study.items() if value is not None), None):
             raise ConfigError(f"--{name}: of a study alone; give --study generators-beta too, or leave it out")
         return resolve(*(layer.settings for layer in layers()))
+
+    def settings_of(base: str) -> Any:
+        return resolve(*(layer.settings for layer in layers()), {"model": {"base": base}})
 
     if not several:
         # At once: torch takes seconds to load, and most mistakes are found without it.
@@ -195,7 +201,8 @@ def train(
     folder = None if run is None else Path(run)
     with _interrupted(folder), one_voice():
         if study is not None and folder is not None and not several:
-            _study(settings(), files, folder, betas, seeds, jobs, device=device, memory=memory, resume=resume)
+            of_all, of_base = settings(), settings_of if study == "bases" else None
+            _study(of_all, of_base, files, folder, betas, seeds, jobs, device=device, memory=memory, resume=resume)
         else:
             folder = folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
             print_iterations(train_run(settings, files, folder, device=device, resume=resume, memory_gib=memory))
@@ -216,23 +223,39 @@ def _check(run: str | None, resume: bool, fps: float | None, memory: float | Non
 
 
 def _check_study(
-    run: str | None, generator: str | None, assignments: Sequence[str], several: bool, *, is_own_base: bool
+    study: str,
+    run: str | None,
+    base: str | None,
+    generator: str | None,
+    betas: str | None,
+    assignments: Sequence[str],
+    several: bool,
 ) -> None:
     """Refuse what a study has values of its own for. A settings file may have them: it has everything."""
     if several:
         raise ConfigError("--study: starts its own processes (--jobs); run it without torchrun")
-    if generator is not None or run is None:
-        raise ConfigError("--study: trains all generators, into a folder of its own: --run NAME, no --generator")
-    if is_own_base:
-        raise ConfigError("--study: trains in processes of its own, which base models of your own do not reach")
+    if study == "bases":
+        given, all_of, keys = base, "base", {"model.base": "base models"}
+        if betas is not None:
+            raise ConfigError("--betas: of --study generators-beta alone; set pseudo.beta, or leave it out")
+    else:
+        whole = "generators with every β of --betas"
+        given, all_of, keys = generator, "generator", {"pseudo.generator": whole, "pseudo.beta": whole}
+    if given is not None or run is None:
+        what = "base models" if study == "bases" else "generators"
+        raise ConfigError(f"--study: trains all {what}, into a folder of its own: --run NAME, no --{all_of}")
+    for name, kind in ((base, "base models"), (generator, "generators")):
+        if (name or "").endswith(".py"):
+            raise ConfigError(f"--study: trains in processes of its own, which {kind} of your own do not reach")
     for text in assignments:
         key = text.partition("=")[0].strip()
-        if key in ("pseudo.generator", "pseudo.beta"):
-            raise ConfigError(f"--set {key}: a study trains all generators with every β of --betas; leave it out")
+        if key in keys:
+            raise ConfigError(f"--set {key}: a study trains all {keys[key]}; leave it out")
 
 
 def _study(
     config: Any,
+    config_of_base: Callable[[str], Any] | None,
     files: Any,
     folder: Path,
     betas: str | None,
@@ -243,23 +266,26 @@ def _study(
     memory: float | None,
     resume: bool,
 ) -> None:
+    """Of base models with `config_of_base`, otherwise of generators and β."""
     from refineloc.training.machine.device import choose_device, feature_budget
+    from refineloc.training.study.bases import run_bases
     from refineloc.training.study.grid import BETAS, Grid
     from refineloc.training.study.run_study import run_study
     from refineloc.training.train_run import enough_memory
 
     chosen = choose_device(device)
     with enough_memory(chosen):
-        run_study(
-            config,
-            Grid.parse(betas or BETAS, str(config.training.seed) if seeds is None else seeds),
-            files,
-            folder,
-            device=device,
-            at_a_time=jobs if jobs is not None or chosen.type == "cpu" else 1,
-            memory=feature_budget(memory),
-            resume=resume,
-        )
+        grid = Grid.parse(betas or BETAS, str(config.training.seed) if seeds is None else seeds)
+        further: dict[str, Any] = {
+            "device": device,
+            "at_a_time": jobs if jobs is not None or chosen.type == "cpu" else 1,
+            "memory": feature_budget(memory),
+            "resume": resume,
+        }
+        if config_of_base is not None:
+            run_bases(config_of_base, grid.seeds, files, folder, **further)
+        else:
+            run_study(config, grid, files, folder, **further)
 
 
 @contextlib.contextmanager

@@ -6,5 +6,7 @@
         GENERATOR-betaB-seedS/     a run; its iteration 0 is a copy
         table.md, table.csv, curves.png
 
-`run_study.py` is the flow, `grid.py` says what is trained, `jobs.py` trains it in processes.
+The study `bases` (`bases.py`) has a run BASE-seedS for each base model and seed, and the same files beside them.
+
+`run_study.py` is the flow of the other, `grid.py` says what is trained, `jobs.py` trains it in processes.
 """

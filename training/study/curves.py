@@ -1,12 +1,14 @@
 """The study as a picture: by iteration at each generator's best β (Table 2), and by β (Table 1)."""
 
+from collections.abc import Mapping
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from refineloc.training.study.summary import Summary, Values
 
-__all__ = ["draw_curves"]
+__all__ = ["draw_base_curves", "draw_curves"]
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart. Markers and a small shift help in grey.
 _STYLES = (("#999999", "x"), ("#E69F00", "D"), ("#009E73", "^"), ("#56B4E9", "v"), ("#D55E00", "o"))
@@ -47,6 +49,31 @@ def draw_curves(summary: Summary) -> Figure:
         by_beta.text(1.0, summary.first.mean(), "iteration 0", fontsize=8, **place)
     handles, labels = by_iteration.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=3)
+    return figure
+
+
+def draw_base_curves(values: Mapping[str, Values], measure: str, scored: bool) -> Figure:
+    """One panel with one curve a base model, by iteration; bars are the standard deviation of the seeds.
+
+    Args:
+        values: [seeds, iterations] by base model.
+        measure: the name of the values.
+        scored: whether they are an mAP in percent.
+    """
+    figure = Figure(figsize=(6.0, 4.4), dpi=220, layout="constrained")
+    axes = figure.subplots()
+    for index, (name, runs) in enumerate(values.items()):
+        colour, marker = _STYLES[index % len(_STYLES)]
+        shift = 0.03 * (index - (len(values) - 1) / 2)
+        _curve(axes, [k + shift for k in range(runs.shape[1])], list(runs.T), colour, marker, name)
+    axes.set_title("base models: alone (iteration 0) and refined", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("iteration")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel(f"{measure[:1].lower()}{measure[1:]}{', %' if scored else ''}")
+    if scored:
+        axes.set_ylim(0)
+    axes.legend(frameon=False, fontsize=9)
     return figure
 
 

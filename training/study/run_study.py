@@ -3,6 +3,7 @@
 Each run is the one that refineloc-train would train alone, and can go on after a kill as any run can.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,13 @@ from refineloc.training.run.files import Run, copy_first_iteration
 from refineloc.training.run.folder import RunFolder, runs_in
 from refineloc.training.run.lock import locked
 from refineloc.training.settings.config import Config, PseudoConfig
+from refineloc.training.settings.model import base_names
 from refineloc.training.study.display import show
 from refineloc.training.study.grid import Cell, Grid, first_name, settings_file
 from refineloc.training.study.jobs import Job, run_jobs, share_of_cores
 from refineloc.training.study.tables import read_result, write_tables
 
-__all__ = ["run_study"]
+__all__ = ["check_free", "failure", "run_study"]
 
 
 def run_study(
@@ -111,12 +113,23 @@ def run_study(
             write_tables(folder, grid, results, config.training.epochs, str(files.val_labels))
             note(f"{folder}: wrote table.md, table.csv and curves.png")
     if failed:
-        name, error = next(iter(failed.items()))
-        raise TrainingError(
-            f"{folder}: {len(failed)} of {total} runs failed, the first is {name}: {error}; the others are kept, and "
-            "a resumed study trains these again",
-            parameter="resume",
-        )
+        raise failure(folder, failed, total)
+
+
+def failure(folder: Path, failed: Mapping[str, str], total: int) -> TrainingError:
+    """The error of a study whose runs did not all end well.
+
+    Args:
+        folder: of the study.
+        failed: the runs by name, and why.
+        total: runs of the study.
+    """
+    name, error = next(iter(failed.items()))
+    return TrainingError(
+        f"{folder}: {len(failed)} of {total} runs failed, the first is {name}: {error}; the others are kept, and "
+        "a resumed study trains these again",
+        parameter="resume",
+    )
 
 
 def _cell_config(config: Config, cell: Cell) -> Config:
@@ -134,12 +147,21 @@ def _first_config(config: Config, seed: int) -> Config:
     return config.model_copy(update={"training": config.training.model_copy(update={"iterations": 1})})
 
 
-def _check_folder(folder: Path, config: Config, record: DataRecord, resume: bool) -> None:
-    """Refuse the folder of a run, and a study of other settings: its runs of iteration 0 have them all."""
+def check_free(folder: Path, resume: bool) -> None:
+    """Refuse the folder of a run, and one of a study that is not to be resumed."""
     if RunFolder(folder).is_run:
         raise ConfigError(f"{folder}: holds a run; a study needs a folder of its own", parameter="folder")
     if settings_file(folder).exists() and not resume:
         raise ConfigError(f"{folder}: holds a study already; resume it, or give another folder", parameter="resume")
+
+
+def _check_folder(folder: Path, config: Config, record: DataRecord, resume: bool) -> None:
+    """Refuse the folder of a run, and a study of other settings: its runs of iteration 0 have them all."""
+    check_free(folder, resume)
+    if bases := [path.name for path in runs_in(folder) if path.name.rpartition("-seed")[0] in base_names()]:
+        raise ConfigError(
+            f"{folder}: holds another study, with the run {bases[0]}; give another folder", parameter="folder"
+        )
     stem = first_name("")
     for first in runs_in(folder, f"{stem}*"):
         seed = first.name.removeprefix(stem)

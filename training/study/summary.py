@@ -1,7 +1,7 @@
 """The numbers of a study's tables: means over seeds, best iterations, best β."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,36 @@ import numpy.typing as npt
 
 from refineloc.training.study.grid import Cell, Grid
 
-__all__ = ["Results", "Summary"]
+__all__ = ["Results", "Summary", "mean_text", "measure_of", "values_of"]
 
 Values = npt.NDArray[np.float64]
 
 
 # The finished runs, by their place in the grid: records of iterations.json, each with the training loss of its epoch.
 Results = Mapping[Cell, Sequence[Mapping[str, Any]]]
+
+
+def measure_of(results: Iterable[Sequence[Mapping[str, Any]]]) -> tuple[bool, str]:
+    """Whether all records of some runs have an mAP, and what their values are called (`values_of`)."""
+    records = list(itertools.chain.from_iterable(results))
+    if not all("average_mAP" in record for record in records):
+        return False, "Validation loss"
+    thresholds = sorted(records[0]["mAP"])
+    return True, f"Average mAP (tIoU {thresholds[0]}:{thresholds[-1]})"
+
+
+def values_of(records: Sequence[Mapping[str, Any]], scored: bool) -> list[float]:
+    """Of each iteration of a run: average mAP in percent, or validation loss."""
+    if scored:
+        return [100 * float(record["average_mAP"]) for record in records]
+    return [float(record["validation_loss"]) for record in records]
+
+
+def mean_text(values: Values, scored: bool, *, sign: str = "") -> str:
+    """Mean ± standard deviation (of a sample: n - 1) over seeds; the mean alone of one seed."""
+    digits = 2 if scored else 4
+    mean = f"{values.mean():{sign}.{digits}f}"
+    return f"{mean} ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else mean
 
 
 class Summary:
@@ -37,13 +60,10 @@ class Summary:
     """
 
     def __init__(self, grid: Grid, results: Results) -> None:
-        records = list(itertools.chain.from_iterable(results.values()))
         self.grid = grid
-        self.scored = all("average_mAP" in record for record in records)
+        self.scored, self.measure = measure_of(results.values())
         self.iterations = max(map(len, results.values()))
-        thresholds = sorted(records[0]["mAP"]) if self.scored else []
-        self.measure = f"Average mAP (tIoU {thresholds[0]}:{thresholds[-1]})" if self.scored else "Validation loss"
-        by_cell = {cell: self._values(records) for cell, records in results.items()}
+        by_cell = {cell: values_of(records, self.scored) for cell, records in results.items()}
         by_seed = {cell.seed: values[0] for cell, values in by_cell.items()}
         self.first: Values = np.array([by_seed[seed] for seed in grid.seeds if seed in by_seed])
         self.values: dict[tuple[str, float], Values] = {}
@@ -57,11 +77,6 @@ class Summary:
                     self.values[generator, beta] = np.array([values[:reached] for values in runs])
                 if len(runs) < len(cells):
                     self.missing[generator, beta] = [cell.seed for cell in cells if cell not in by_cell]
-
-    def _values(self, records: Sequence[Mapping[str, Any]]) -> list[float]:
-        if self.scored:
-            return [100 * float(record["average_mAP"]) for record in records]
-        return [float(record["validation_loss"]) for record in records]
 
     def best_iteration(self, generator: str, beta: float, *, refined: bool = False) -> int:
         """The iteration with the best mean over seeds; with `refined`, of those after iteration 0.
@@ -91,9 +106,7 @@ class Summary:
 
     def text(self, values: Values) -> str:
         """Mean ± standard deviation (of a sample: n - 1) over seeds; the mean alone of one seed."""
-        digits = 2 if self.scored else 4
-        mean = f"{values.mean():.{digits}f}"
-        return f"{mean} ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else mean
+        return mean_text(values, self.scored)
 
     def best_text(self, generator: str, beta: float) -> str:
         """A cell of the table: the best iteration; where that is iteration 0, the best after it as well."""

@@ -11,7 +11,7 @@ from refineloc.training.study.curves import draw_curves
 from refineloc.training.study.grid import Grid
 from refineloc.training.study.summary import Results, Summary
 
-__all__ = ["read_result", "write_tables"]
+__all__ = ["read_result", "table_lines", "write_csv", "write_tables"]
 
 
 def read_result(run: Path, iterations: int) -> list[dict[str, Any]]:
@@ -54,9 +54,9 @@ def write_tables(folder: Path, grid: Grid, results: Results, epochs: int, data: 
     summary = Summary(grid, results)
     with atomic_write(folder / "table.md") as file:
         file.write(_markdown(summary, epochs, data))
-    with atomic_write(folder / "table.csv") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows(_rows(results))
+    by_place = {(cell.generator, f"{cell.beta:g}", cell.seed): records for cell, records in results.items()}
+    with atomic_path(folder / "table.csv") as aside:
+        write_csv(aside, ("generator", "beta", "seed"), by_place)
     with atomic_path(folder / "curves.png") as aside:
         draw_curves(summary).savefig(aside)
 
@@ -81,7 +81,7 @@ def _markdown(summary: Summary, epochs: int, data: str) -> str:
             + "the run's own pseudo labels: it tells a run that went wrong, but not which generator or β is better."
         )
     lines += ["", f"Iteration 0, before any pseudo label: {summary.text(summary.first)}", ""]
-    lines += _table(
+    lines += table_lines(
         ["generator", *(f"β = {beta:g}" for beta in grid.betas)],
         [[name, *(summary.best_text(name, beta) for beta in grid.betas)] for name in grid.generators],
     )
@@ -93,32 +93,40 @@ def _markdown(summary: Summary, epochs: int, data: str) -> str:
             values = summary.values[name, beta].T
             texts = [summary.text(seeds) for seeds in values]
             rows.append([name, f"{beta:g}", *texts, *["-"] * (summary.iterations - len(texts))])
-    lines += _table(["generator", "β", *(f"iteration {k}" for k in range(summary.iterations))], rows)
+    lines += table_lines(["generator", "β", *(f"iteration {k}" for k in range(summary.iterations))], rows)
     for (name, beta), missing in summary.missing.items():
         lines += ["", f"Failed: {name} with β = {beta:g}, seeds {', '.join(map(str, missing))}."]
     return "\n".join(lines) + "\n"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown; all columns but the first are numbers."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
     return [line(head), "|---|" + "--:|" * (len(head) - 1), *map(line, rows)]
 
 
-def _rows(results: Results) -> list[list[Any]]:
-    """A row for each generator, β, seed and iteration; what is not known is empty."""
+def write_csv(path: Path, names: Sequence[str], results: Mapping[tuple[Any, ...], Sequence[Mapping[str, Any]]]) -> None:
+    """A row for each run and iteration; what is not known is empty.
+
+    Args:
+        path: of the file.
+        names: of the columns that tell the runs apart.
+        results: records of the finished runs, by the values of these columns.
+    """
     thresholds = sorted({key for records in results.values() for record in records for key in record.get("mAP", {})})
     shares = ("foreground", "precision", "recall")
-    head = ["generator", "beta", "seed", "iteration", "best_epoch", "train_loss", "validation_loss", "average_mAP"]
-    rows: list[list[Any]] = [
-        [*head, *(f"mAP@{key}" for key in thresholds), *(f"pseudo_labels_{name}" for name in shares)]
-    ]
-    for cell, records in results.items():
-        for record in records:
-            row: list[Any] = [cell.generator, f"{cell.beta:g}", cell.seed]
-            row += [record.get(name, "") for name in head[3:]]
-            row += [record.get("mAP", {}).get(key, "") for key in thresholds]
-            pseudo = (record.get("pseudo_labels") or {}).get("train", {})
-            rows.append(row + [pseudo.get(name, "") for name in shares])
-    return rows
+    known = ["iteration", "best_epoch", "train_loss", "validation_loss", "average_mAP"]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            [*names, *known, *(f"mAP@{key}" for key in thresholds), *(f"pseudo_labels_{name}" for name in shares)]
+        )
+        for run, records in results.items():
+            for record in records:
+                pseudo = (record.get("pseudo_labels") or {}).get("train", {})
+                row = [*run, *(record.get(name, "") for name in known)]
+                row += [record.get("mAP", {}).get(key, "") for key in thresholds]
+                writer.writerow(row + [pseudo.get(name, "") for name in shares])

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from small_data import arguments, assert_same_run, drop_times, files, write_data
 from typer.testing import CliRunner
 from waiting import wait_until
 
-from refineloc.runtime.errors import ConfigError, RefineLocError
+from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.jobs import processes
 from refineloc.training.cli import app
 from refineloc.training.data.inputs import Files
@@ -29,11 +28,10 @@ from refineloc.training.run.lock import locked
 from refineloc.training.settings.config import resolve
 from refineloc.training.study.curves import draw_curves
 from refineloc.training.study.grid import BETAS, GENERATORS, Cell, Grid
-from refineloc.training.study.jobs import Ended, Job, run_jobs, share_of_cores
+from refineloc.training.study.jobs import Job, run_jobs, share_of_cores
 from refineloc.training.study.run_study import run_study
 from refineloc.training.study.summary import Summary
 from refineloc.training.study.tables import write_tables
-from refineloc.training.train_run import train_run
 
 SETTINGS: dict[str, Any] = {
     "detection": {"alpha_c": 0.4, "widen": 0},
@@ -237,25 +235,6 @@ def test_jobs_that_fail_are_told_apart(data: Path, monkeypatch: pytest.MonkeyPat
     assert errors["trained"] == ""
     assert [job.finished for job in given_jobs] == [False, False, True]
     assert not multiprocessing.active_children()
-
-
-@pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Jobs one after another, without processes. Gives the names of the jobs that fail, to be added to."""
-    names: set[str] = set()
-
-    def run_here(given: Sequence[Job], at_a_time: int, threads: int) -> Iterator[tuple[list[Job], list[Ended]]]:
-        for job in given:
-            error = "refused" if job.name in names else ""
-            try:
-                if not error:
-                    train_run(lambda config=job.config: config, job.files, job.folder, memory_gib=job.memory_gib)
-            except RefineLocError as caught:
-                error = str(caught)
-            yield [], [Ended(job, 0.0, error)]
-
-    monkeypatch.setattr("refineloc.training.study.run_study.run_jobs", run_here)
-    return names
 
 
 @pytest.mark.usefixtures("refused")
