@@ -8,12 +8,11 @@ an inverted one (18 runs on speech in noise). The other figures are candidates f
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.segments.values import Scores, Segments
+from refineloc.runtime.segments.values import WHOLE_VIDEO, Scores, Segments
 
 __all__ = ["agreement", "attention_order", "contrast", "video_loss", "whole_video_share"]
 
 Lengths = npt.NDArray[np.int64]
-_WHOLE = 0.9  # of a video: a segment that covers more of it says nothing of when
 _RING = 0.25  # of a segment's length, at each side
 
 
@@ -84,7 +83,7 @@ def agreement(segments: Segments, others: Segments) -> float:
 
 def whole_video_share(segments: Segments, lengths: Lengths) -> float:
     """The share of the segments that cover more than 90 % of their video; 0 without any."""
-    covered = (segments.last + 1 - segments.first) > _WHOLE * lengths[segments.video]
+    covered = (segments.last + 1 - segments.first) > WHOLE_VIDEO * lengths[segments.video]
     return float(covered.mean()) if len(covered) else 0.0
 
 

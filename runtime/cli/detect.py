@@ -17,6 +17,7 @@ import typer
 
 from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.cli.common import VersionOption, new_app, note, parse_numbers, progress, run_app
+from refineloc.runtime.cli.signs import WholeVideos, why_none
 from refineloc.runtime.cores import physical_cores
 from refineloc.runtime.detections import DETECTION_ENDINGS, write_detections
 from refineloc.runtime.errors import (
@@ -39,7 +40,7 @@ from refineloc.runtime.jobs.parts import check_job, done, holds_parts, is_part, 
 from refineloc.runtime.jobs.run import run_blocks
 from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
 from refineloc.runtime.names import why_unmatched
-from refineloc.runtime.segments.rules import OneThreshold, Profile, Setting, every_setting, profiles_with
+from refineloc.runtime.segments.rules import Profile, Setting, every_setting, profiles_with
 
 if TYPE_CHECKING:
     from refineloc.runtime.batches import Planned
@@ -286,10 +287,13 @@ def detect(
             if run.errors:
                 raise FeatureError(_errors(run))
             detections = MergedDetections(run.folder)
-            write_detections(out, detections, detections.external_data)
+            whole = WholeVideos(planned)
+            write_detections(out, whole.counted(detections), detections.external_data)
             remove_parts(run.folder)
             if not detections.count:
-                note(f"warning: no detections in any video: {_why_none(detector, store, wanted[0])}")
+                note(f"warning: no detections in any video: {why_none(detector, store, wanted[0])}")
+            elif line := whole.line(detector):
+                note(f"warning: {line}")
     note(f"{out}: {detections.count} detections in {len(wanted)} videos ({detector.provider}{run.rate})")
 
 
@@ -453,25 +457,6 @@ def _tell_columns(detector: "Detector", store: FeatureStore, planned: "Planned |
         width = planned.timed.features.width
         if line := described_columns(width, planned.columns, detector.metadata.stream):
             note(f"{store.path}: {line}")
-
-
-def _why_none(detector: "Detector", store: FeatureStore, name: str) -> str:
-    """The likely cause, by one of the videos."""
-    foreground = detector.scores(store.read(name)).foreground
-    least, most = float(foreground.min()), float(foreground.max())
-    if len(foreground) > 1 and least == most:
-        return (
-            f"the foreground is {least:.2g} in every snippet of {name!r}, so the model tells no action from the rest; "
-            "export another iteration (refineloc-export --iter best), or train again"
-        )
-    rules = detector.settings
-    thresholds = (
-        f"--alpha-a {rules.alpha_a:g} with --alpha-c {rules.alpha_c:g}"
-        if isinstance(rules, OneThreshold)
-        else f"--thresholds from {min(rules.thresholds):g}"
-    )
-    least_score = f" and --min-score {rules.min_score:g}" if rules.min_score is not None else ""
-    return f"nothing passes {thresholds}{least_score}; the foreground of {name!r} goes from {least:.2g} to {most:.2g}"
 
 
 def _inputs(

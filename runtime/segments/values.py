@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Scores", "Segments"]
+__all__ = ["WHOLE_VIDEO", "Scores", "Segments"]
+
+WHOLE_VIDEO = 0.9  # of a video: a segment that covers more of it says nothing of when
 
 
 class Scores(NamedTuple):

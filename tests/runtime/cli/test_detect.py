@@ -83,6 +83,19 @@ def test_no_detections_at_all_are_said_with_their_cause(folder: Path) -> None:
     assert "in every snippet of 'a', so the model tells no action from the rest" in done.stderr.splitlines()[0]
 
 
+def test_detections_of_whole_videos_are_warned_of(folder: Path) -> None:
+    """Where everything is kept, each detection is its video."""
+    done = run("features.h5", "--provider", "cpu", "--alpha-a", "1", "--alpha-c", "0", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    warning, summary = done.stderr.splitlines()
+    assert warning.startswith("warning: in 3 of 3 videos the best detection covers more than 90 % of the video, so ")
+    assert "by --alpha-a 1 with --alpha-c 0, so try stricter" in warning
+    assert summary.startswith("detections.json: ")
+    # Video b is one snippet; of the others the model tells parts.
+    done = run("features.h5", "--provider", "cpu", "--alpha-a", "0.5", "--alpha-c", "0.4", cwd=folder)
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
 def test_on_a_terminal_a_progress_bar_comes_and_goes(folder: Path) -> None:
     code, shown = programs.on_terminal("refineloc-detect", "features.h5", "--provider", "cpu", cwd=folder)
     assert code == 0
