@@ -4,9 +4,7 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["FILMS", "first_bytes", "mistaken"]
-
-FILMS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".ogv", ".3gp")
+__all__ = ["first_bytes", "mistaken"]
 
 _FIRST = 512  # bytes
 _SWAPPED = "arguments swapped?"

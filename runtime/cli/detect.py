@@ -97,6 +97,7 @@ def _parsed(setting: Setting, value: Any) -> Any:
 GROUPS = {
     "Videos": ("fps", "stride_frames", "videos", "video_labels", "allow_missing", "leave_out", "untrusted"),
     "The run": ("model", "backbone", "out", "resume", "provider", "threads", "batch_snippets", "engine_cache"),
+    "Many videos": ("shard", "workers"),
     "Rules of detection": (),
 }
 

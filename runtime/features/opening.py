@@ -22,7 +22,8 @@ from refineloc.runtime.errors import FeatureError
 from refineloc.runtime.features.npy import NpyFolder, is_one_video
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.files import status_of
-from refineloc.runtime.kinds import FILMS, first_bytes, mistaken
+from refineloc.runtime.kinds import first_bytes, mistaken
+from refineloc.runtime.video.decode import FILM_SUFFIXES
 
 __all__ = ["MAX_VIDEO_BYTES", "open_features"]
 
@@ -61,8 +62,8 @@ def open_features(
 
         store = NpyFolder(source, max_video_bytes) if is_one_video(source) else NpyList(source, max_video_bytes)
     elif stat.S_ISREG(status.st_mode):
-        if source.suffix.lower() in FILMS:
-            raise FeatureError(f"{source}: is a film; extract its features first, and give these ({_SAVE})")
+        if source.suffix.lower() in FILM_SUFFIXES:
+            raise FeatureError(f"{source}: is a film; refineloc-extract makes its features ({_SAVE})")
         if source.suffix.lower() in _OTHERS:
             other = mistaken(first_bytes(source), _SAVE, own="NumPy arrays")
             raise FeatureError(f"{source}: {other or f'{source.suffix} files are not read; {_SAVE}'}")
@@ -87,6 +88,6 @@ def _instead(source: Path) -> str:
     if within is not None:
         return f"its folder {within} does: give that; else: "
     kind, count = kinds.most_common(1)[0] if kinds else ("", 0)
-    if kind in FILMS:
-        return f"it holds films ({count} {kind}), whose features are to be extracted first; "
+    if kind in FILM_SUFFIXES:
+        return f"it holds films ({count} {kind}), whose features refineloc-extract makes; "
     return f"it holds {count} {kind} files, which are not read; " if kind.startswith(".") else ""

@@ -127,7 +127,8 @@ class MergedDetections:
                 continue
             video = _detections(row, where, self.classes)
             self.count += len(video)
-            self.notes += [note for note in row.get("notes", ()) if isinstance(note, str)]
+            notes = row.get("notes")
+            self.notes += [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
             yield row["video"], video
 
     def without(self) -> str:

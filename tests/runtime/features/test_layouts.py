@@ -127,7 +127,7 @@ def test_folders_of_other_files_say_what_they_hold(tmp_path: Path) -> None:
     for name, message in (
         ("v.npz", r"holds 1 \.npz files, which are not read; expected an HDF5 file"),
         ("v.csv", r"holds 1 \.csv files, which are not read"),
-        ("v.MP4", r"holds films \(1 \.mp4\), whose features are to be extracted first"),
+        ("v.MP4", r"holds films \(1 \.mp4\), whose features refineloc-extract makes"),
         ("val/v.npy", r"its folder .*/val does: give that"),
     ):
         folder = tmp_path / name.replace("/", "_")
@@ -140,7 +140,7 @@ def test_folders_of_other_files_say_what_they_hold(tmp_path: Path) -> None:
 
 def test_files_of_other_kinds_say_what_they_are(tmp_path: Path) -> None:
     for name, content, message in (
-        ("v.mp4", b"", "is a film; extract its features first"),
+        ("v.mp4", b"", "is a film; refineloc-extract makes its features"),
         ("v.npz", b"PK", r"\.npz files are not read; expected an HDF5 file"),
         ("features.csv", b"0.5,0.5\n", r"\.csv files are not read; expected an HDF5 file"),
         ("labels.csv", b"video-name,label\n", r"is a table of labels or detections; expected an HDF5 .*swapped\?"),
