@@ -52,7 +52,11 @@ def parse_tious(text: str) -> list[float]:
 
 def print_row(cells: Sequence[str]) -> None:
     """Print a row of a table whose cells are apart by tabs; a name does not become a formula or another cell."""
-    print("\t".join(cell if _is_number(cell) else no_formula(re.sub(r"[\t\r\n]", " ", cell)) for cell in cells))
+    print(
+        "\t".join(
+            cell if cell == "-" or _is_number(cell) else no_formula(re.sub(r"[\t\r\n]", " ", cell)) for cell in cells
+        )
+    )
 
 
 def _is_number(cell: str) -> bool:

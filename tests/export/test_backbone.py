@@ -74,6 +74,7 @@ def test_what_was_trained_is_left_as_it_is(tmp_path):
     assert module.training
 
 
+@pytest.mark.long
 def test_identity(tmp_path):
     module = Network()
     first = export_backbone(module, tmp_path / "a.onnx", frames=2, size=8, source="x").metadata
