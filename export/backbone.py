@@ -297,7 +297,9 @@ def _difference(wrapped: nn.Module, backbone: Backbone, example: Tensor) -> floa
 
 
 def _hash(module: nn.Module) -> str:
-    digest = hashlib.sha256()
+    # What `_Frames` does before the module, beside its buffers, changes features as weights do.
+    reading = f"{module.crop} {module.layout}\n" if isinstance(module, _Frames) else ""
+    digest = hashlib.sha256(reading.encode())
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
         digest.update(value.detach().contiguous().numpy().tobytes())

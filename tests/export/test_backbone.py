@@ -83,6 +83,8 @@ def test_identity(tmp_path):
     for options in ({"frames": 4}, {"stride": 1}, {"fps": 10.0}, {"mean": (0.1, 0, 0)}, {"short_side": 9}):
         other = export_backbone(module, tmp_path / "c.onnx", **{"frames": 2, "size": 8} | options).metadata
         assert other.identity != first.identity, options
+    crops = [export_backbone(module, tmp_path / "c.onnx", frames=2, size=size, short_side=9) for size in (8, 7)]
+    assert crops[0].metadata.identity != crops[1].metadata.identity
     with torch.no_grad():
         module.layer.weight[0, 0, 0, 0, 0] += 1e-3
     assert export_backbone(module, tmp_path / "d.onnx", frames=2, size=8).metadata.identity != first.identity
