@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ModelError,
         OutputError,
         RefineLocError,
+        StoreError,
     )
     from refineloc.runtime.features.opening import open_features
     from refineloc.runtime.features.store import FeatureStore
@@ -80,6 +81,7 @@ __all__ = [
     "Scores",
     "Segments",
     "SnippetGrid",
+    "StoreError",
     "StreamingDetector",
     "VideoAnnotation",
     "open_features",

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refineloc.runtime.addresses import as_path
 from refineloc.runtime.errors import AnnotationError, InputWarning
 from refineloc.runtime.files import atomic_write
 from refineloc.runtime.text import (
@@ -91,7 +92,7 @@ class Annotations(Mapping[str, VideoAnnotation]):
 
     def __init__(self, videos: Mapping[str, VideoAnnotation], path: str | os.PathLike[str] = "annotations") -> None:
         self._videos = dict(videos)
-        self.path = Path(path)
+        self.path = as_path(path)
         self.classes: tuple[str, ...] = tuple(
             sorted({label for video in self._videos.values() for label in video.labels})
         )
@@ -140,7 +141,7 @@ def read_annotations(path: str | os.PathLike[str], *, times: bool = True, subset
         AnnotationError: the file is missing or of another form, or a value is not a number; the message names the line
             or the video.
     """
-    source = Path(path)
+    source = as_path(path)
     return parse_annotations(source, annotation_text(source), times=times, subset=subset)
 
 
@@ -188,7 +189,7 @@ def read_regions(path: str | os.PathLike[str]) -> dict[str, list[tuple[float, fl
     Raises:
         AnnotationError: the file is missing, or a line has another form.
     """
-    source = Path(path)
+    source = as_path(path)
     regions: dict[str, list[tuple[float, float]]] = {}
     for number, line in numbered_lines(read_text(source, AnnotationError, "give lines VIDEO START END")):
         words = line.split()

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
+from refineloc.runtime.addresses import as_path
 from refineloc.runtime.errors import DetectionError, InputError, MissingExtraError
 from refineloc.runtime.files import atomic_write, is_folder, output_ending
 from refineloc.runtime.segments.grid import SnippetGrid
@@ -176,7 +177,7 @@ def read_detections(path: str | os.PathLike[str]) -> dict[str, Detections]:
         DetectionError: the file or a part is missing or of another form, something is there twice, a time or score is
             not a finite number, or a time is further than 1e9 s from 0.
     """
-    source = Path(path)
+    source = as_path(path)
     if is_folder(source, DetectionError):
         return _read_parts(source)
     return parse_detections(source, read_text(source, DetectionError, "give detections as .json, .csv or .jsonl"))

@@ -9,6 +9,7 @@
     │   ├── ModelError               an ONNX file, a checkpoint or a run
     │   └── ConfigError              a setting, preset or option
     ├── OutputError (OSError)        an output cannot be written; nothing half-written remains
+    ├── StoreError (OSError)         a store of objects does not answer, or refuses
     ├── EngineError (RuntimeError)   ONNX Runtime, or the provider asked for, cannot run
     └── MissingExtraError (ImportError)   an optional dependency is absent; the message has the install line
 
@@ -32,6 +33,7 @@ __all__ = [
     "ModelError",
     "OutputError",
     "RefineLocError",
+    "StoreError",
     "VideoError",
 ]
 
@@ -85,6 +87,20 @@ class ConfigError(InputError):
 
 class OutputError(RefineLocError, OSError):
     """An output cannot be written; nothing half-written remains."""
+
+
+class StoreError(RefineLocError, OSError):
+    """A store of objects does not answer, or refuses what is asked; no fault of what is in it.
+
+    Args:
+        message: see `RefineLocError`.
+        parameter: see `RefineLocError`.
+        why: the message without the address.
+    """
+
+    def __init__(self, message: object = "", *, parameter: str = "", why: str = "") -> None:
+        super().__init__(message, parameter=parameter)
+        self.why = why or str(self)
 
 
 class EngineError(RefineLocError, RuntimeError):

@@ -1,7 +1,7 @@
 """Files: outputs that appear whole or not at all (written aside, flushed, then renamed), and what inputs are.
 
-An output may be a stream: standard output ("-"), an open descriptor (/dev/stdout, /dev/fd/N), a pipe, or a device such
-as /dev/null. A stream is written to and never replaced.
+An output may be an address of a store (`runtime/addresses.py`), or a stream: standard output ("-"), an open descriptor
+(/dev/stdout, /dev/fd/N), a pipe, or a device such as /dev/null. A stream is written to and never replaced.
 """
 
 import contextlib
@@ -14,11 +14,13 @@ import stat
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from refineloc.runtime.errors import InputError, OutputError, RefineLocError
+from refineloc.runtime.addresses import Address, as_path
+from refineloc.runtime.errors import InputError, OutputError, RefineLocError, StoreError
 
 __all__ = [
     "TEMPORARY",
@@ -61,16 +63,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: the folder is missing or cannot be written, the disk is full, `path` is neither a file nor a
             stream, or no program reads the pipe.
     """
+    target = as_path(path)
     stream = is_stream(path)
     aside = _temporary(path, stream)
     try:
         yield aside
         with writing(path):
-            if stream:
+            if isinstance(target, Address):
+                target.upload(aside)
+            elif stream:
                 with aside.open("rb") as source, _opened_stream(path) as sink:
                     shutil.copyfileobj(source, sink)
             else:
-                _replace(Path(os.path.realpath(path)), aside)
+                _replace(Path(os.path.realpath(target)), aside)
     except OSError as error:
         # An error of another file, such as an input that the block reads, keeps its type and message.
         if isinstance(error, OutputError) or (error.filename and Path(str(error.filename)) != aside):
@@ -99,6 +104,13 @@ def check_writable(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ())
         output_ending(path, suffixes)
     stream = is_stream(path)
     _temporary(path, stream).unlink()
+    target = as_path(path)
+    if isinstance(target, Address):
+        attempt = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+        with writing(path):
+            attempt.upload(b"")
+        with contextlib.suppress(OSError):  # where nothing may be removed, an empty object stays
+            attempt.unlink()
     if not stream:
         return
     with writing(path):
@@ -145,7 +157,7 @@ def make_folder(path: str | os.PathLike[str], *, parents: bool = True) -> Path:
     Raises:
         OutputError: it cannot be made, or a file has its name.
     """
-    folder = Path(path)
+    folder = as_path(path)
     try:
         folder.mkdir(parents=parents, exist_ok=True)
     except OSError as error:
@@ -196,7 +208,7 @@ def status_of(path: str | os.PathLike[str], error: type[RefineLocError]) -> os.s
             may not be entered.
     """
     try:
-        return os.stat(path)
+        return as_path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as problem:
@@ -227,7 +239,7 @@ def read_content(path: str | os.PathLike[str], error: type[RefineLocError], hint
         RefineLocError: of the type `error`: the file is missing (the message ends with `hint`) or cannot be read; or no
             program writes the pipe.
     """
-    source = Path(path)
+    source = as_path(path)
     descriptor = _descriptor(path, standard=0)
     regular = False
     if descriptor is None:
@@ -249,7 +261,8 @@ def _temporary(path: str | os.PathLike[str], stream: bool) -> Path:
     Its name is short however long the name of the output is.
     """
     folder = None
-    if not stream:
+    path = as_path(path)
+    if not stream and not isinstance(path, Address):
         try:
             mode = os.stat(path).st_mode
         except FileNotFoundError:
@@ -392,4 +405,6 @@ def _umask() -> int:
 
 def reason(error: OSError) -> str:
     """What the system says of an error, for a message of ours."""
+    if isinstance(error, StoreError):
+        return error.why
     return error.strerror.lower() if error.strerror else str(error)

@@ -2,7 +2,8 @@
 
 import os
 import re
-from pathlib import Path
+
+from refineloc.runtime.addresses import as_path
 
 __all__ = ["first_bytes", "mistaken"]
 
@@ -57,7 +58,7 @@ def mistaken(content: bytes, expected: str, *, own: str = "", texts: bool = True
 def first_bytes(path: str | os.PathLike[str]) -> bytes:
     """Enough of a file to know its kind; nothing where it cannot be read."""
     try:
-        with Path(path).open("rb") as file:
+        with as_path(path).open("rb") as file:
             return file.read(_FIRST)
     except OSError:
         return b""

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from refineloc.runtime.addresses import as_path
 from refineloc.runtime.errors import InputError, InputWarning, RefineLocError
 from refineloc.runtime.files import read_content
 from refineloc.runtime.kinds import mistaken
@@ -83,7 +84,7 @@ def read_text(path: str | os.PathLike[str], error: type[RefineLocError], hint: s
         RefineLocError: of the type `error`: the file is missing or no text (the message ends with `hint`), cannot be
             read, or has another encoding.
     """
-    source = Path(path)
+    source = as_path(path)
     content = read_content(path, error, hint)
     if other := mistaken(content, hint, texts=False):
         raise error(f"{source}: {other}")

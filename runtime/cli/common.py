@@ -6,12 +6,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from functools import partial
+from functools import partial, wraps
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from refineloc.runtime.addresses import as_path
 from refineloc.runtime.cli.plain import plain_arguments
 from refineloc.runtime.cli.streams import end_of_output, prepare_streams, visible
 from refineloc.runtime.errors import RefineLocError
@@ -44,7 +46,7 @@ def run_app(
         groups: of the options in the help, see `runtime/cli/help.py`.
     """
     (declared,) = app.registered_commands
-    command = declared.callback
+    command = declared.callback = _with_addresses(declared.callback) if declared.callback else None
     name = app.info.name or ""
     # A shell that completes a line asks with this variable, and no arguments.
     completing = f"_{name}_complete".replace("-", "_").upper() in os.environ
@@ -57,6 +59,22 @@ def run_app(
     declared.cls = grouped(groups)
     declared.context_settings = {"help_option_names": ["-h", "--help"]}
     run_main(partial(app, standalone_mode=True, prog_name=name), options)
+
+
+def _with_addresses(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with paths that are addresses made such (`as_path`): typer makes plain paths of them."""
+
+    @wraps(command)
+    def called(**arguments: Any) -> None:
+        command(**{name: _with_address(value) for name, value in arguments.items()})
+
+    return called
+
+
+def _with_address(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_address(each) for each in value]
+    return as_path(value) if isinstance(value, Path) else value
 
 
 def run_main(main: Callable[[], None], options: Mapping[str, str] = MappingProxyType({})) -> NoReturn:

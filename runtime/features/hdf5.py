@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError, MissingExtraError, first_line
+from refineloc.runtime.addresses import Address, Ranges
+from refineloc.runtime.errors import FeatureError, MissingExtraError, StoreError, first_line
 from refineloc.runtime.features.checks import CHANGED, DAMAGED, check_array, check_names, file_state
 from refineloc.runtime.features.hdf5_chunks import (
     REPACK,
@@ -55,13 +56,15 @@ class HDF5File(FeatureStore):
         # video -> path of its dataset, and the axes of snippets and columns, once it was checked
         self._checked: dict[str, tuple[str, tuple[int, int]]] = {}
         self.names = ()
-        self._file = _open(path)
+        # The object of an address, read by ranges; of a file, HDF5 has its descriptor.
+        self._ranges = Ranges(path) if isinstance(path, Address) else None
+        self._file = _open(path) if self._ranges is None else _open_ranges(self._ranges)
         self._state = self._state_now()
         try:
             self._within = self._group_of_videos()
             self.names = check_names(map(_text, self._entered(self._within, "")), path)
             self._known = frozenset(self.names)
-        except FeatureError:
+        except (FeatureError, StoreError):
             self._file.close()
             raise
         except DAMAGED as error:
@@ -70,6 +73,8 @@ class HDF5File(FeatureStore):
 
     def close(self) -> None:
         self._file.close()
+        if self._ranges is not None:
+            self._ranges.close()
 
     def __contains__(self, name: object) -> bool:
         return name in self._known
@@ -95,13 +100,21 @@ class HDF5File(FeatureStore):
             self._dataset(name)
         path, axes = self._checked[name]
         dataset = self._file[path]
-        if self._untrusted and filters_of(dataset):
+        place = _place(dataset) if self._ranges is not None else None
+        if self._ranges is not None and place is not None:
+            # One request; HDF5 would make several of values that it converts, and of some columns one a row.
+            data = self._ranges.read_at(place, dataset.nbytes)
+            stored = np.frombuffer(data, dataset.dtype).reshape(dataset.shape)
+            out[...] = stored[selection(dataset, axes, columns)]
+        elif self._untrusted and filters_of(dataset):
             read_packed(dataset, axes, out, columns, f"{self.path}: video {name!r}")
         else:
             dataset.read_direct(out, source_sel=selection(dataset, axes, columns))
         self._check_unchanged(name)
 
     def _state_now(self) -> tuple[int, int]:
+        if self._ranges is not None:  # which notices it itself
+            return self._ranges.size, 0
         return file_state(self._file.id.get_vfd_handle())
 
     def _check_unchanged(self, name: str) -> None:
@@ -124,7 +137,7 @@ class HDF5File(FeatureStore):
                     check_filters(item, where)
                 else:
                     _load_filters(item, where)
-        except FeatureError:
+        except (FeatureError, StoreError):
             raise
         except DAMAGED as error:
             raise FeatureError(f"{where}: damaged: {first_line(error)}") from error
@@ -176,6 +189,8 @@ class HDF5File(FeatureStore):
             try:
                 ((name, item),) = self._members(group).items()
                 members = self._members(item) if isinstance(item, h5py.Group) else {}
+            except StoreError:
+                raise
             except DAMAGED:  # who reads the video is told
                 break
             groups = [member for member in members.values() if isinstance(member, h5py.Group)]
@@ -201,7 +216,8 @@ class HDF5File(FeatureStore):
         if not isinstance(link, h5py.HardLink):
             raise FeatureError(f"{where}: is a link; links are not followed, copy the data into the file (h5repack)")
         address = group.id.links.get_info(name.encode()).u  # of the link, as the object's would open the object
-        if is_virtual(self._file.id.get_vfd_handle(), address, base=self._file.userblock_size):
+        file = self._file.id.get_vfd_handle() if self._ranges is None else self._ranges
+        if is_virtual(file, address, base=self._file.userblock_size):
             raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
         return group[name]
 
@@ -233,6 +249,25 @@ def _open(path: Path) -> h5py.File:
         raise FeatureError(
             f"{path}: not an HDF5 file, or cut short while it was copied: {first_line(error)}"
         ) from error
+
+
+def _open_ranges(ranges: Ranges) -> h5py.File:
+    try:
+        return h5py.File(ranges, "r")
+    except StoreError:
+        raise
+    except DAMAGED as error:
+        where = ranges.address
+        if other := mistaken(first_bytes(where), "expected an HDF5 file of features", own="an HDF5"):
+            raise FeatureError(f"{where}: {other}") from error
+        raise FeatureError(f"{where}: not an HDF5 file, or its upload was cut short: {first_line(error)}") from error
+
+
+def _place(dataset: Any) -> int | None:
+    """Where the values of a dataset lie in the file, if they lie there as they are in memory."""
+    plain = dataset.chunks is None and h5py.h5t.py_create(dataset.dtype) == dataset.id.get_type()
+    place: int | None = dataset.id.get_offset() if plain else None
+    return place
 
 
 def _can_hold_features(item: Any) -> bool:

@@ -8,6 +8,9 @@ its layout message (HDF5 file format specification, IV.A).
 import os
 import struct
 
+from refineloc.runtime.addresses import Ranges
+from refineloc.runtime.errors import StoreError
+
 __all__ = ["is_virtual"]
 
 _CONTINUATION, _LAYOUT = 0x10, 0x08  # types of header messages
@@ -15,8 +18,10 @@ _VIRTUAL = 3  # a layout class
 _MAX_BLOCKS, _MAX_BLOCK = 64, 1 << 20  # headers of features have fewer and smaller blocks
 
 
-def is_virtual(descriptor: int, address: int, base: int = 0) -> bool:
+def is_virtual(file: int | Ranges, address: int, base: int = 0) -> bool:
     """Whether the object with its header at `address` is a virtual dataset.
+
+    `file` is its descriptor, or the ranges of an address.
 
     Only files with addresses and lengths of 8 bytes are understood; h5py writes these. For a header that is damaged or
     not understood the result is False: HDF5 refuses it, or reads it as something else.
@@ -24,13 +29,15 @@ def is_virtual(descriptor: int, address: int, base: int = 0) -> bool:
     HDF5 counts addresses from `base`, the size of the user block at the beginning of the file.
     """
     try:
-        return _walk(descriptor, address, base)
+        return _walk(file, address, base)
+    except StoreError:
+        raise
     except (struct.error, IndexError, OSError, OverflowError):  # the header points outside itself or the file
         return False
 
 
-def _walk(descriptor: int, address: int, base: int) -> bool:
-    start = _read(descriptor, 48, base + address)
+def _walk(file: int | Ranges, address: int, base: int) -> bool:
+    start = _read(file, 48, base + address)
     ordered = False
     version_2 = start[:4] == b"OHDR"  # version 2 of the header; version 1 begins with its number
     if version_2:
@@ -50,7 +57,7 @@ def _walk(descriptor: int, address: int, base: int) -> bool:
         if not blocks:
             break
         where, size = blocks.pop()
-        block = _read(descriptor, min(size, _MAX_BLOCK), base + where)
+        block = _read(file, min(size, _MAX_BLOCK), base + where)
         position = 0
         while position + 4 < len(block):
             if version_2:
@@ -70,16 +77,18 @@ def _walk(descriptor: int, address: int, base: int) -> bool:
     return False
 
 
-def _read(descriptor: int, size: int, offset: int) -> bytes:
+def _read(file: int | Ranges, size: int, offset: int) -> bytes:
+    if isinstance(file, Ranges):
+        return bytes(file.read_at(offset, size))
     if hasattr(os, "pread"):
-        return os.pread(descriptor, size, offset)
+        return os.pread(file, size, offset)
     # Windows: HDF5 remembers where it left the descriptor, so it is put back; h5py's lock keeps HDF5 waiting.
     from h5py._objects import phil
 
     with phil:
-        before = os.lseek(descriptor, 0, os.SEEK_CUR)
+        before = os.lseek(file, 0, os.SEEK_CUR)
         try:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            return os.read(descriptor, size)
+            os.lseek(file, offset, os.SEEK_SET)
+            return os.read(file, size)
         finally:
-            os.lseek(descriptor, before, os.SEEK_SET)
+            os.lseek(file, before, os.SEEK_SET)

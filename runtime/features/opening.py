@@ -18,6 +18,7 @@ import stat
 from collections import Counter
 from pathlib import Path
 
+from refineloc.runtime.addresses import Address, as_path
 from refineloc.runtime.errors import FeatureError
 from refineloc.runtime.features.npy import NpyFolder, is_one_video
 from refineloc.runtime.features.store import FeatureStore
@@ -51,10 +52,12 @@ def open_features(
     Raises:
         FeatureError: missing, not a feature file, cut short, or without any video.
     """
-    source = Path(path)
+    source = as_path(path)
     status = status_of(source, FeatureError)
     if status is None:
         raise FeatureError(f"{source}: no such file or folder; give an HDF5 file or a folder of .npy files")
+    if isinstance(source, Address) and (stat.S_ISDIR(status.st_mode) or source.suffix.lower() == ".npy"):
+        raise FeatureError(f"{source}: at an address, features are one HDF5 file (a request for each .npy is slow)")
     if stat.S_ISDIR(status.st_mode):
         store: FeatureStore = NpyFolder(source, max_video_bytes)
     elif stat.S_ISREG(status.st_mode) and source.suffix.lower() == ".npy":

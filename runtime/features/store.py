@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError, first_line
+from refineloc.runtime.errors import FeatureError, StoreError, first_line
 from refineloc.runtime.features.checks import DAMAGED, check_finite
 
 __all__ = ["FeatureInfo", "FeatureStore"]
@@ -135,7 +135,7 @@ class FeatureStore(ABC):
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite, and is found below
                 self._read(name, out, wanted)
-        except FeatureError:
+        except (FeatureError, StoreError):
             raise
         except DAMAGED as error:
             raise FeatureError(

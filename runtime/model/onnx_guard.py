@@ -19,7 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
+from refineloc.runtime.addresses import as_path
 from refineloc.runtime.errors import ConfigError, ModelError, first_line
+from refineloc.runtime.files import reason
 from refineloc.runtime.kinds import mistaken
 
 __all__ = ["ModelSource", "read_model"]
@@ -70,8 +72,8 @@ def read_model(model: ModelSource) -> tuple[str, bytes]:
         ConfigError: of another kind.
     """
     if isinstance(model, (str, os.PathLike)):
-        source = str(Path(model))
-        content = _read_path(Path(model))
+        path = as_path(model)
+        source, content = str(path), _read_path(path)
     elif isinstance(model, (bytes, bytearray, memoryview)):
         source, content = "model given as bytes", bytes(model)
     elif hasattr(model, "read"):
@@ -102,7 +104,7 @@ def _read_path(path: Path) -> bytes:
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; refineloc-export writes one") from None
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path}: cannot be read: {reason(error)}") from error
     except ValueError as error:  # a null byte
         raise ModelError(f"{str(path)!r}: cannot be read: {error}") from error
     if stat.S_ISREG(status.st_mode):

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from refineloc.runtime.addresses import as_path
 from refineloc.runtime.errors import (
     ConfigError,
     EngineError,
@@ -117,7 +118,7 @@ class Session:
         engine = load_engine()
         self.name, content = read_model(model)
         # What the model is read from again: where there is a path, its bytes need not stay in memory.
-        self._model = os.path.abspath(model) if isinstance(model, (str, os.PathLike)) else content
+        self._model = str(as_path(model).absolute()) if isinstance(model, (str, os.PathLike)) else content
         self._checksum = zlib.crc32(content)
         cache = None if engine_cache is None else make_folder(engine_cache)
         create = functools.partial(

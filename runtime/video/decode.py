@@ -12,13 +12,13 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import ConfigError, MissingExtraError, VideoError, first_line
+from refineloc.runtime.addresses import Ranges, as_path
+from refineloc.runtime.errors import ConfigError, MissingExtraError, StoreError, VideoError, first_line
 from refineloc.runtime.files import status_of
 
 __all__ = ["FILM_SUFFIXES", "SOUND_SUFFIXES", "Film", "FilmInfo"]
@@ -83,7 +83,7 @@ class Film:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 0) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
         self._threads = threads
         self.duration_s = 0.0
         self.packets = 0
@@ -98,13 +98,13 @@ class Film:
             raise VideoError(f"{self.path}: is a folder, pipe or device; give the file of a film")
         if not status.st_size:
             raise VideoError(f"{self.path}: is empty (0 bytes); its recording or download failed")
-        self._file: IO[bytes] = open(self.path, "rb")  # noqa: SIM115 (closed by close)
+        self._file: IO[bytes] = self.path.open("rb")
         try:
             self._container = self._open()
         except BaseException:
             self._file.close()
             raise
-        self._size = os.fstat(self._file.fileno()).st_size
+        self._size = self._size_now()
         self._began = _seconds(self._container.start_time, Fraction(1, self._av.time_base))
 
     def __enter__(self) -> Self:
@@ -263,6 +263,8 @@ class Film:
                 packet = next(packets)
             except StopIteration:
                 return
+            except StoreError:
+                raise
             except (self._av.error.FFmpegError, OSError):  # what follows in the file cannot be found
                 self.damaged += 1
                 return
@@ -286,7 +288,7 @@ class Film:
         )
 
     def _check_end(self) -> None:
-        if os.fstat(self._file.fileno()).st_size != self._size:
+        if self._size_now() != self._size:
             raise VideoError(f"{self.path}: was changed while it was read; is it still being written? Start again then")
         # One packet is lost at every cut; a share says something of long films only.
         if self.damaged > max(1, _DAMAGED_SHARE * self.packets):
@@ -295,12 +297,18 @@ class Film:
                 "times of what was found would be of little use: get the film again, or repair it (ffmpeg -i IN OUT)"
             )
 
+    def _size_now(self) -> int:
+        ranges = getattr(self._file, "raw", None)
+        return ranges.size if isinstance(ranges, Ranges) else os.fstat(self._file.fileno()).st_size
+
     def _open(self) -> Any:
         try:
             # A file object: FFmpeg itself opens nothing, and a list inside cannot name other files or addresses.
             container = self._av.open(
                 self._file, buffer_size=2**18, io_open=_refused, metadata_errors="replace", options=_SAFE
             )
+        except StoreError:
+            raise
         except (self._av.error.FFmpegError, ValueError, OSError) as error:
             raise VideoError(
                 f"{self.path}: not a film that FFmpeg reads, cut short, or still being written: {first_line(error)}"

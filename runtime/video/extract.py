@@ -228,7 +228,8 @@ def _several(errors: list[str]) -> str:
 
 def _read(path: Path, where: str) -> npt.NDArray[Any]:
     try:
-        features: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            features: npt.NDArray[Any] = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
             f"{path}: is missing or damaged ({first_line(error)}); remove {where}, and run again"
@@ -247,7 +248,7 @@ def _check_row(row: Row, where: str) -> None:
 def film_state(path: Path) -> dict[str, int]:
     """Size and time of change of a film; zeros where it cannot be looked at."""
     try:
-        status = os.stat(path)
+        status = path.stat()
     except OSError:
         return {"bytes": 0, "changed_ns": 0}
     return {"bytes": status.st_size, "changed_ns": status.st_mtime_ns}

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from refineloc.runtime.addresses import Address, as_path
 from refineloc.runtime.errors import VideoError
 from refineloc.runtime.files import is_folder, reason, status_of
 from refineloc.runtime.text import is_text, numbered_lines, read_text
@@ -28,7 +29,7 @@ def listed_films(path: str | os.PathLike[str]) -> list[Path]:
         VideoError: it cannot be read, or has none.
     """
     hint = "give a text file with the path of a film in each line"
-    sources = [Path(line) for _, line in numbered_lines(read_text(path, VideoError, hint))]
+    sources = [as_path(line) for _, line in numbered_lines(read_text(path, VideoError, hint))]
     if not sources:
         raise VideoError(f"{path}: is empty; {hint}")
     return sources
@@ -49,12 +50,12 @@ def find_films(sources: Sequence[str | os.PathLike[str]], *, sound: bool = False
     """
     films: dict[str, Path] = {}
     for source in sources:
-        for path in _films_of(Path(source), sound):
+        for path in _films_of(as_path(source), sound):
             name = path.stem
             if not name.strip(". ") or not is_text(name):
                 raise VideoError(f"{str(path)!r}: cannot be the name of a video; rename the file")
             other = films.setdefault(name, path)
-            if other is not path and os.path.abspath(other) != os.path.abspath(path):
+            if other is not path and other.absolute() != path.absolute():
                 raise VideoError(
                     f"{other} and {path}: would both be video {name!r}; rename one, or give them to two runs"
                 )
@@ -85,6 +86,10 @@ def _films_of(source: Path, sound: bool) -> Iterable[Path]:
 
 def _below(folder: Path, sound: bool) -> Iterator[Path]:
     """The films in a folder and in those that it holds, in the order of names."""
+
+    if isinstance(folder, Address):
+        yield from (path for path in folder.rglob("*") if is_film(path, sound=sound))
+        return
 
     def unreadable(error: OSError) -> None:
         raise VideoError(f"{error.filename}: cannot be read: {reason(error)}") from error
