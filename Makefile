@@ -4,6 +4,7 @@
 # make test-bounds   the kernels' tests on a build with bounds checks
 # make test-sanitized   the kernels' tests on a build with AddressSanitizer (GCC)
 # make test-lowest   the tests of runtime and evaluation with the lowest versions that pyproject.toml allows
+# make demo-video   from films to segments: fetches open films and a network (80 MB), trains, detects, plays what was found
 # make fuzz    10,000 damaged or hostile files, each read in a process of its own (minutes)
 # make wheel   sdist and wheel into dist/, and what twine and auditwheel say of them (on Linux)
 # make bench   ratios against named peers     make help    this list
@@ -16,7 +17,7 @@ ENGINE := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),gpu,cpu)
 SOURCES := $(wildcard _ext/*.pyx _ext/*.pxi setup.py)
 TREES := _ext benchmarks evaluation examples export refineloc runtime tests training setup.py
 
-.PHONY: help setup demo test test-all test-bounds test-sanitized test-lowest check typing fuzz wheel bench clean
+.PHONY: help setup demo demo-video test test-all test-bounds test-sanitized test-lowest check typing fuzz wheel bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +41,9 @@ $(VENV)/.kernels: $(VENV)/.packages $(SOURCES)
 
 demo: setup
 	$(BIN)/python examples/demo.py
+
+demo-video: setup
+	$(BIN)/python examples/demo_video.py
 
 test: setup
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not long"
@@ -108,5 +112,5 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf build dist demo .typing .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist demo demo-video .typing .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -path ./$(VENV) -prune -o \( -name '__pycache__' -o -name '*.so' \) -print0 | xargs -0 rm -rf
