@@ -72,7 +72,7 @@ refineloc-report demo-video/detections.json --truth demo-video/films/val.csv --t
 
 
 # The small form has too few films for the default's four models and refinement to be worth their time.
-SETTINGS = {"large": "", "small": " --iterations 1 --set training.models=1"}
+SETTINGS = {"large": "", "small": " --iterations 1 --set training.models=1 --set training.restarts=0"}
 
 
 class DownloadError(Exception):
