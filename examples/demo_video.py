@@ -51,7 +51,7 @@ CLIPS = {"wakes": "bigbuckbunny.mp4", "carphone": "carphone_pristine.mp4", "bike
 
 PLANS = {
     "large": Plan(LARGE, videos=(32, 14)),
-    "small": Plan(SMALL, videos=(16, 8), action_s=(2.0, 4.0), background_s=(1.5, 3.0), actions=(1, 3)),
+    "small": Plan(SMALL, videos=(16, 8), action_s=(2.0, 4.0), background_s=(3.0, 6.0), actions=(1, 3)),
 }
 
 BACKBONE = os.path.relpath(Path(__file__).with_name("film_backbone.py"))
@@ -64,7 +64,8 @@ refineloc-extract demo-video/films/val --backbone demo-video/backbone.onnx -o de
 refineloc-train demo-video/train.h5 demo-video/films/train.csv --val-features demo-video/val.h5 \
 --val-labels demo-video/films/val.csv{{settings}} --run demo-video/run
 refineloc-export demo-video/run --iter best -o demo-video/model.onnx
-refineloc-detect demo-video/val.h5 --model demo-video/model.onnx -o demo-video/detections.json
+refineloc-detect demo-video/films/val --model demo-video/model.onnx --backbone demo-video/backbone.onnx \
+-o demo-video/detections.json
 refineloc-eval demo-video/detections.json demo-video/films/val.csv --tiou 0.3:0.7:0.1
 refineloc-report demo-video/detections.json --truth demo-video/films/val.csv --tiou 0.3:0.7:0.1 \
 --films demo-video/films/val -o demo-video/report.html
@@ -72,7 +73,7 @@ refineloc-report demo-video/detections.json --truth demo-video/films/val.csv --t
 
 
 # The small form has too few films for the default's four models and refinement to be worth their time.
-SETTINGS = {"large": "", "small": " --iterations 1 --set training.models=1 --set training.restarts=0"}
+SETTINGS = {"large": "", "small": " --iterations 1 --set training.models=1"}
 
 
 class DownloadError(Exception):

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, NoReturn
 import numpy as np
 import typer
 
+from refineloc.evaluation.cli.clips import write_clips
 from refineloc.evaluation.formats.database import write_activitynet, write_training_data
 from refineloc.evaluation.formats.elan import write_elan
 from refineloc.evaluation.formats.label_studio import write_label_studio
@@ -97,6 +98,14 @@ def convert(
     validation: Annotated[
         Path | None, typer.Option(help="Annotations that go along as the validation subset (training).")
     ] = None,
+    clips: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILMS",
+            help="Cut the segments out of the films in this folder; OUT is a folder for the clips. They are copied "
+            "where they begin with a key frame, else re-encoded; OUT/clips.csv says which.",
+        ),
+    ] = None,
     media: Annotated[
         str, typer.Option(help="Where the videos are, put before their names (label-studio, elan): file:///videos/")
     ] = "",
@@ -117,6 +126,8 @@ def convert(
         raise ConfigError(f"--fps: expected a positive number, got {fps}")
     if min_score is not None and math.isnan(min_score):
         raise ConfigError("--min-score: expected a number, got nan")
+    if clips is not None and to is not None:
+        raise ConfigError("--clips: OUT is a folder of clips; leave --to out")
     if known_labels and videos is None:
         raise ConfigError("--known-labels: needs --videos LABELS, which has the labels of each video")
     changes = (video, subset, min_score, cap, videos)
@@ -128,7 +139,7 @@ def convert(
     tracks, scored, unread_scores, remarks = read_source(
         source, allow_pickle=allow_pickle, subset=subset, video=video, rates=rates, fps=fps
     )
-    form = to or _form_of(out, scored)
+    form = None if clips is not None else to or _form_of(out, scored)
     if not scored and (min_score is not None or cap is not None):
         raise ConfigError(f"--min-score and --cap: only for detections, and {source} holds annotations")
     if media and form not in ("label-studio", "elan"):
@@ -144,6 +155,12 @@ def convert(
         if not tracks:
             why = why_unmatched([video], names) or f"; the first is {first_names(names, 1)}"
             raise InputError(f"{source}: has no video {video!r}{why}")
+    for remark in remarks:
+        note(remark)
+    if form is None:
+        assert clips is not None
+        note(write_clips(source, out, tracks, clips, _file_name))
+        return
     if form in _ONE_VIDEO:
         written = _write_each(form, out, tracks, media)
     else:
@@ -163,8 +180,6 @@ def convert(
         else:
             write_activitynet(out, tracks)
         written = str(out)
-    for remark in remarks:
-        note(remark)
     _note_losses(form, out, tracks, unread_scores)
     note(f"{written}: {_counted(tracks)} ({form})")
 
@@ -313,11 +328,7 @@ def _file_names(folder: Path, tracks: list[Track], ending: str) -> list[str]:
     names: dict[str, str] = {}
     changed = []
     for track in tracks:
-        safe = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in track.video)
-        if not safe.strip("."):
-            safe = "_" * len(safe)
-        # Cut in bytes, as the limit is in bytes; a letter that the cut would halve is dropped.
-        name = safe.encode()[: _LONGEST_NAME - len(ending)].decode(errors="ignore") + ending
+        name = _file_name(track.video, ending) + ending
         if name in names:
             raise InputError(
                 f"{folder}: videos {names[name]!r:.80} and {track.video!r:.80} would both be {name!r:.80}; "
@@ -332,6 +343,15 @@ def _file_names(folder: Path, tracks: list[Track], ending: str) -> list[str]:
             f"{names[changed[0]]!r:.80} is {changed[0]!r:.80}"
         )
     return list(names)
+
+
+def _file_name(text: str, ending: str) -> str:
+    """A text as the name of a file to which `ending` is added, which is no longer than file systems allow."""
+    safe = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in text)
+    if not safe.strip("."):
+        safe = "_" * len(safe)
+    # Cut in bytes, as the limit is in bytes; a letter that the cut would halve is dropped.
+    return safe.encode()[: _LONGEST_NAME - len(ending)].decode(errors="ignore")
 
 
 def _write_training(

@@ -6,6 +6,7 @@ it. So a variable rate, a gap, a start other than 0 and an odd rate need no case
 The film is read as a stream, and is only decoded forwards: memory does not grow with its length.
 """
 
+import contextlib
 import math
 import os
 import stat
@@ -74,6 +75,7 @@ class Film:
 
     Attributes:
         path: as it was given.
+        began_s: what the file calls time 0.
         duration_s: in seconds: how far it was decoded so far, up to the end of the last frame.
         packets, damaged: how many packets were read, and how many of these could not be decoded, which were skipped.
 
@@ -105,7 +107,7 @@ class Film:
             self._file.close()
             raise
         self._size = self._size_now()
-        self._began = _seconds(self._container.start_time, Fraction(1, self._av.time_base))
+        self.began_s = _seconds(self._container.start_time, Fraction(1, self._av.time_base))
 
     def __enter__(self) -> Self:
         return self
@@ -154,8 +156,7 @@ class Film:
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = self._threads
         scale = _Scaler(self._av, stream, short_side, size)
-        # Times in files are rounded to ticks, to milliseconds in Matroska: half a tick late is in time.
-        slack = float(stream.time_base or 0) / 2 + 1e-6
+        slack = self._slack(stream)
         index = 0
         shown: Any = None  # the frame that lasts until the next one
         picture: npt.NDArray[np.uint8] | None = None  # of it, once it was wanted
@@ -192,7 +193,7 @@ class Film:
         stream = self._checked(self._container.streams.audio[0])
         resampler = self._av.AudioResampler(format="flt", layout="mono", rate=rate)
         given = 0  # samples so far
-        shift = -self._began
+        shift = -self.began_s
         for part in self._decoded(stream):
             time = given / rate if part.pts is None else _seconds(part.pts, part.time_base) + shift
             if time < given / rate - 1.0:  # the clock was set anew
@@ -220,6 +221,93 @@ class Film:
             raise VideoError(f"{self.path}: none of its {self.packets} packets gives a sound; the film is damaged")
         self._check_end()
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there is a video stream; the cover of a recording is none."""
+        return any(not _is_cover(self._av, stream) for stream in self._container.streams.video)
+
+    def pixel_shape(self) -> float:
+        """Width of a pixel through its height."""
+        return _pixel_shape(self._video())
+
+    def near_s(self) -> float:
+        """Seconds that are too few to matter for where a stretch begins or ends: half a frame, at most 20 ms."""
+        return min(0.5 / self._own_rate(self._video()), 0.02)
+
+    def key_before(self, time_s: float) -> float | None:
+        """Go to the last key frame at or before a time, and give its time.
+
+        Without an index, or times in the file, this is the beginning, and None.
+        """
+        stream = self._video()
+        late = time_s + self._slack(stream)
+        for earlier in (0.0, 2.0, 20.0):  # an index is of times of decoding, which are before those of showing
+            if not self._seek(stream, time_s - earlier):
+                break
+            for packet in self._container.demux(stream):
+                if packet.size and packet.pts is None:
+                    break
+                if packet.size and packet.is_keyframe:
+                    key = _seconds(packet.pts, packet.time_base) - self.began_s
+                    if key <= late and self._seek(stream, time_s - earlier):  # again, as packets were taken
+                        return key
+                    break
+        self._container.close()
+        self._file.seek(0)
+        self._container = self._open()
+        return None
+
+    def stretch(self, start_s: float, end_s: float) -> Iterator[tuple[float, Any]]:
+        """The frames that are shown in a stretch, to `near_s`; PyAV's, neither upright nor scaled.
+
+        Each comes with its time; the first one may have begun before `start_s`, and gets that. Call `key_before` first.
+        """
+        stream = self._video()
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = self._threads
+        slack = self.near_s()
+        shown: Any = None  # the last frame before the stretch
+        for time, frame in self._times(stream):
+            if time >= end_s - slack:
+                break
+            if time <= start_s + slack:
+                shown = frame
+                continue
+            if shown is not None:
+                yield start_s, shown
+                shown = None
+            yield time, frame
+        if shown is not None and self.duration_s > start_s + slack:
+            yield start_s, shown
+
+    def sound(self, start_s: float, end_s: float) -> Iterator[tuple[float, Any]]:
+        """The parts of sound that overlap a stretch, each with its time; PyAV's. None where the film has no sound."""
+        if not self._container.streams.audio:
+            return
+        stream = self._container.streams.audio[0]
+        # A little earlier: decoders need some parts to begin.
+        self._seek(stream, start_s - 0.2)
+        for part in self._decoded(stream):
+            if part.pts is None:
+                continue
+            time = _seconds(part.pts, part.time_base) - self.began_s
+            if time >= end_s:
+                break
+            if time + part.samples / part.sample_rate > start_s:
+                yield time, part
+
+    def timed_packets(self) -> tuple[list[Any], Iterator[tuple[float, Any]]]:
+        """Its picture stream, and its sound if it has any; and their packets from here on, each with its time."""
+        streams = [self._video(), *self._container.streams.audio[:1]]
+
+        def timed() -> Iterator[tuple[float, Any]]:
+            with contextlib.suppress(self._av.error.FFmpegError, OSError):  # what follows in the file cannot be found
+                for packet in self._container.demux(streams):
+                    if packet.size and packet.pts is not None:
+                        yield _seconds(packet.pts, packet.time_base) - self.began_s, packet
+
+        return streams, timed()
+
     def notes(self) -> list[str]:
         """What a user should know of a film that was decoded to its end, one line each."""
         notes = []
@@ -235,10 +323,22 @@ class Film:
             )
         return notes
 
+    def _seek(self, stream: Any, time_s: float) -> bool:
+        ticks = math.floor((max(time_s, 0.0) + self.began_s) / (stream.time_base or Fraction(1)))
+        try:
+            self._container.seek(ticks, stream=stream)
+        except (self._av.error.FFmpegError, OSError):  # such as raw streams
+            return False
+        return True
+
+    def _slack(self, stream: Any) -> float:
+        """Times in files are rounded to ticks, to milliseconds in Matroska: half a tick late is in time."""
+        return float(stream.time_base or 0) / 2 + 1e-6
+
     def _times(self, stream: Any) -> Iterator[tuple[float, Any]]:
         """The frames in the order in which they are shown, each with its time, which never falls."""
         step = 1.0 / self._own_rate(stream)
-        last, shift = -math.inf, -self._began
+        last, shift = -math.inf, -self.began_s
         for frame in self._decoded(stream):
             # Raw streams and some AVI files have no times: frames follow at the film's rate.
             time = _seconds(frame.pts, frame.time_base) + shift if frame.pts is not None else max(last + step, 0.0)
@@ -408,6 +508,6 @@ def _load_av() -> Any:
         import av
     except ImportError as error:
         raise MissingExtraError("films need PyAV: pip install 'refineloc[video]'") from error
-    # FFmpeg writes to stderr from its own threads; what fails is raised.
-    av.logging.set_level(av.logging.PANIC)
+    # PyAV drops what FFmpeg logs; what fails is raised. No level is set: FFmpeg's threads would call into Python, and a
+    # film that is closed in the middle could wait for them for ever (PyAV issue 751).
     return av

@@ -3,7 +3,7 @@
 import glob
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from refineloc.runtime.addresses import Address, as_path
@@ -12,7 +12,7 @@ from refineloc.runtime.files import is_folder, reason, status_of
 from refineloc.runtime.text import is_text, numbered_lines, read_text
 from refineloc.runtime.video.decode import FILM_SUFFIXES, SOUND_SUFFIXES
 
-__all__ = ["find_films", "is_film", "listed_films"]
+__all__ = ["films_below", "find_films", "is_film", "listed_films"]
 
 _WILD = frozenset("*?[")
 
@@ -60,6 +60,32 @@ def find_films(sources: Sequence[str | os.PathLike[str]], *, sound: bool = False
                     f"{other} and {path}: would both be video {name!r}; rename one, or give them to two runs"
                 )
     return dict(sorted(films.items()))
+
+
+def films_below(folder: str | os.PathLike[str], videos: Collection[str] | None = None) -> dict[str, Path]:
+    """The films in a folder and in those that it holds, by the name of the video.
+
+    A video `a/b` is the film b in the folder a; one without a folder in its name lies anywhere.
+
+    Args:
+        folder: of the films, and of recordings.
+        videos: those that are meant; None: all.
+
+    Raises:
+        VideoError: a video could be several films.
+    """
+    films: dict[str, list[Path]] = {}
+    for path in _below(Path(folder), sound=True):
+        place = path.relative_to(folder).with_suffix("").as_posix()
+        for name in {place, path.stem}:
+            films.setdefault(name, []).append(path)
+    found = {}
+    for name, paths in films.items():
+        if videos is None or name in videos:
+            if len(paths) > 1:
+                raise VideoError(f"{paths[0]} and {paths[1]}: either could be video {name!r}; take one away")
+            found[name] = paths[0]
+    return found
 
 
 def _films_of(source: Path, sound: bool) -> Iterable[Path]:
