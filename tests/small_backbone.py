@@ -1,4 +1,4 @@
-"""Backbones without torch: the mean colour of a snippet, and the mean and energy of its sound."""
+"""Backbones without torch: the mean colour of a snippet, and the mean, energy and peak of its sound."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,9 @@ from refineloc.runtime.video.backbone import BackboneMetadata
 
 
 def write_backbone(path: Path, **changes: Any) -> Path:
-    """A backbone whose features are the means of R, G and B, from 0 to 1; or of sound its mean, energy and 0.
+    """A backbone whose features are the means of R, G and B, from 0 to 1; or of sound its mean, energy and peak.
 
-    Of frames they are repeated where `width` is a multiple of 3.
+    They are repeated where `width` is a multiple of 3.
     """
     values: dict[str, Any] = {
         "kind": "video",
@@ -44,12 +44,13 @@ def write_backbone(path: Path, **changes: Any) -> Path:
         nodes = [
             helper.make_node("ReduceMean", ["samples", "axes"], ["mean"], keepdims=1),
             helper.make_node("ReduceSumSquare", ["samples", "axes"], ["energy"], keepdims=1),
-            helper.make_node("Mul", ["energy", "zero"], ["nothing"]),
-            helper.make_node("Concat", ["mean", "energy", "nothing"], ["features"], axis=1),
+            helper.make_node("ReduceMax", ["samples", "axes"], ["peak"], keepdims=1),
+            helper.make_node("Concat", ["mean", "energy", "peak"], ["means"], axis=1),
+            helper.make_node("Tile", ["means", "repeats"], ["features"]),
         ]
         constants = [
             helper.make_tensor("axes", TensorProto.INT64, [1], [1]),
-            helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]),
+            helper.make_tensor("repeats", TensorProto.INT64, [2], [1, max(metadata.width // 3, 1)]),
         ]
     given = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["snippets", metadata.width])
     graph = helper.make_graph(nodes, "backbone", [taken], [given], constants)

@@ -68,8 +68,8 @@ def write_clips(source: Path, out: Path, tracks: Sequence[Track], films: Path, s
     how = f"{copied} copied and {len(rows) - copied} re-encoded"
     line = f"{out}: {len(rows)} clip{'s' * (len(rows) != 1)}, {how} ({out / _LIST})"
     if errors:
-        for error in errors[:_SHOWN] if len(errors) > 1 else ():
-            note(f"warning: {error}")
+        for text in errors[:_SHOWN] if len(errors) > 1 else ():
+            note(f"warning: {text}")
         several = f"{len(errors)} clips could not be cut, the first: " if len(errors) > 1 else ""
         raise VideoError(f"{several}{errors[0]}; {line}")
     return line

@@ -36,7 +36,7 @@ from refineloc.runtime.features.streams import described_columns
 from refineloc.runtime.files import check_writable, claim_folder, is_stream, make_folder
 from refineloc.runtime.jobs.blocks import MAX_PARTS, Block, Work, plan_blocks
 from refineloc.runtime.jobs.detection import DetectionWork, MergedDetections
-from refineloc.runtime.jobs.parts import check_job, done, holds_parts, is_part, locked, remove_parts
+from refineloc.runtime.jobs.parts import check_job, done, holds_parts, is_part, locked, remove_parts, take_over
 from refineloc.runtime.jobs.run import run_blocks
 from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
 from refineloc.runtime.names import why_unmatched
@@ -202,14 +202,7 @@ def detect(
 
     sources = _film_sources([features, *(more or [])], backbone is not None)
     if sources:
-        given: dict[str, Any] = {
-            "--fps": fps,
-            "--stride-frames": stride_frames,
-            "--videos": videos,
-            "--allow-missing": allow_missing,
-        }
-        given |= {"--leave-out": leave_out, "--untrusted": untrusted, "--shard": shard}
-        for option, value in given.items():
+        for option, value in {"--fps": fps, "--stride-frames": stride_frames, "--untrusted": untrusted}.items():
             if value:
                 raise ConfigError(f"{option}: is for features, and films were given; leave it out")
     number, shards = _shard(shard) if shard is not None else (1, 1)
@@ -234,9 +227,10 @@ def detect(
         **stated,
     )
     if backbone is not None:
-        labels = None if video_labels is None else _labels(video_labels)
-        films = _Films(sources, backbone, provider, threads, workers, labels, video_labels)
-        _detect_in_films(films, detector, models, out, resume)
+        films = _Films(
+            sources, backbone, provider, threads, workers, video_labels, videos, allow_missing, leave_out or []
+        )
+        _detect_in_films(films, detector, models, out, resume, shard=(number, shards) if shard else None)
         return
     with open_features(features, untrusted=untrusted) as store:
         times: dict[str, tuple[float | None, float | None]] | None = None
@@ -316,15 +310,24 @@ class _Run:
 
 
 class _Films(NamedTuple):
-    """Films as they were given, and how they are decoded; `labels` and their file where the classes are known."""
+    """Films as they were given, which of them are meant, and how they are decoded; options of the command line."""
 
     sources: list[Path]
     backbone: Path
     provider: Literal["auto", "cuda", "tensorrt", "cpu"]
     threads: int
     workers: int
-    labels: Mapping[str, Sequence[str]] | None
-    labels_path: Path | None
+    video_labels: Path | None
+    videos: Path | None
+    allow_missing: bool
+    leave_out: list[str]
+
+
+class _Named(NamedTuple):
+    """Videos, and where they are, for messages."""
+
+    path: str
+    names: tuple[str, ...]
 
 
 def _film_sources(sources: list[Path], backbone: bool) -> list[Path]:
@@ -341,29 +344,44 @@ def _film_sources(sources: list[Path], backbone: bool) -> list[Path]:
     return []
 
 
-def _detect_in_films(given: _Films, detector: "Detector", models: Sequence[Path], out: Path, resume: bool) -> None:
+def _detect_in_films(
+    given: _Films,
+    detector: "Detector",
+    models: Sequence[Path],
+    out: Path,
+    resume: bool,
+    *,
+    shard: tuple[int, int] | None,
+) -> None:
     """Detect in films; one that cannot be decoded does not stop the others."""
     # Imported here, as detection from features needs none of it.
     from refineloc.runtime.video.backbone import Backbone
     from refineloc.runtime.video.detection import FilmDetectionWork, check_fits
-    from refineloc.runtime.video.extract import film_blocks, film_state, seconds_counter
+    from refineloc.runtime.video.extract import film_blocks, seconds_counter
     from refineloc.runtime.video.films import find_films
 
     threads = given.threads or (max(physical_cores() // given.workers, 1) if given.workers > 1 else 0)
     backbone = Backbone(given.backbone, given.provider, threads)
     check_fits(detector.metadata, backbone)
     films = find_films(given.sources, sound=backbone.metadata.kind == "audio")
-    if given.labels is not None and given.labels_path is not None:
-        _check_labelled(given.labels, list(films), given.labels_path)
-    states = {name: film_state(path) for name, path in films.items()}
+    place = _Named(", ".join(map(str, given.sources[:3])), tuple(films))
+    if given.videos is not None:
+        annotations = read_annotations(given.videos, times=False)
+        films = {name: films[name] for name in shared_videos(place, annotations, allow_missing=given.allow_missing)}
+    wanted = _without(tuple(films), given.leave_out, place)
+    labels = None
+    if given.video_labels is not None:
+        labels = _labels(given.video_labels)
+        _check_labelled(labels, wanted, given.video_labels)
+        labels = {name: labels[name] for name in wanted}
     job = {
         "model": " ".join(hashlib.sha256(model.read_bytes()).hexdigest() for model in models),
         "backbone": backbone.metadata.identity,
-        "films": hashlib.sha256(json.dumps(states).encode()).hexdigest(),
         "provider": f"{detector.provider} {backbone.provider}",
         "settings": repr(detector.settings),
-        "labels": hashlib.sha256(repr(given.labels).encode()).hexdigest(),
     }
+    if shard:  # the same films on all machines
+        job["films"] = hashlib.sha256(json.dumps(list(films)).encode()).hexdigest()
     about = {"classes": detector.classes, "external_data": _external_data(detector, models)}
     seconds = seconds_counter(given.workers)
     work = FilmDetectionWork(
@@ -373,14 +391,23 @@ def _detect_in_films(given: _Films, detector: "Detector", models: Sequence[Path]
         given.backbone,
         provider=backbone.provider,
         threads=threads,
-        labels=given.labels,
+        labels=labels,
         seconds=seconds,
     )
+    blocks = partial(film_blocks, films=films, job=job, about=about, left_out=frozenset(given.leave_out))
+    if shard:
+        claim_folder(out, is_part, "a run in shards")
+        run = _Run(out)
+        _detect(run, work, blocks(out, shard=shard[0], shards=shard[1]), given.workers)
+        if run.errors:
+            raise VideoError(f"{out}: {_errors(run)}; the same command tries again")
+        note(f"{out}: shard {shard[0]} of {shard[1]} is done, {run.done} films ({detector.provider})")
+        return
     detections = None
     with _partial(out, resume) as run:
         began = time.perf_counter()
-        blocks = film_blocks(run.folder, films, job, about)
-        _detect(run, work, blocks, given.workers, also=lambda: f"{seconds.value:,.0f} s of film")
+        take_over(run.folder, blocks(run.folder))
+        _detect(run, work, blocks(run.folder), given.workers, also=lambda: f"{seconds.value:,.0f} s of film")
         rate = seconds.value / (time.perf_counter() - began)
         if run.done:
             detections = MergedDetections(run.folder)
@@ -550,7 +577,7 @@ def _check_labelled(labels: Mapping[str, Sequence[str]], names: Sequence[str], p
         raise InputError(f"{path}: video {missing[0]!r}: has no label{why}{cure}")
 
 
-def _without(names: Sequence[str], leave_out: Sequence[str], store: FeatureStore) -> tuple[str, ...]:
+def _without(names: Sequence[str], leave_out: Sequence[str], store: FeatureStore | _Named) -> tuple[str, ...]:
     unknown = [name for name in leave_out if name not in names]
     if unknown:
         why = why_unmatched(unknown, names)

@@ -1,8 +1,6 @@
 """`refineloc-extract`: films and a backbone in, a file of features out."""
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +13,7 @@ from refineloc.runtime.cores import physical_cores
 from refineloc.runtime.errors import ConfigError, RefineLocError, VideoError
 from refineloc.runtime.files import check_writable, is_stream, make_folder
 from refineloc.runtime.jobs.blocks import MAX_PARTS, Block
-from refineloc.runtime.jobs.parts import check_job, done, locked, remove_parts
+from refineloc.runtime.jobs.parts import check_job, done, locked, remove_parts, take_over
 from refineloc.runtime.jobs.run import run_blocks
 from refineloc.runtime.model.limits import MAX_THREADS
 from refineloc.runtime.video.backbone import Backbone
@@ -85,8 +83,7 @@ def extract(
         raise ConfigError(f"{len(paths):,} films are more than {MAX_PARTS:,}; extract them in several runs")
     dtype: Literal["float16", "float32"] = "float32" if float32 else "float16"
     identity = loaded.metadata.identity
-    names = hashlib.sha256(json.dumps(list(paths)).encode()).hexdigest()
-    job = {"backbone": identity, "provider": loaded.provider, "dtype": dtype, "films": names}
+    job = {"backbone": identity, "provider": loaded.provider, "dtype": dtype}
     with _partial(out) as folder:
         blocks = film_blocks(folder, paths, job, {"backbone": identity})
         work = ExtractionWork(
@@ -119,6 +116,7 @@ def extract(
 def _extract(work: ExtractionWork, blocks: list[Block], workers: int, films: Mapping[str, Path]) -> float:
     """Do the blocks that are not done yet; gives the seconds of film that were decoded."""
     folder = blocks[0].part.parent
+    take_over(folder, blocks)
     check_job(folder, blocks[0])
     remaining = [block for block in blocks if not done(block, work)]
     if before := len(blocks) - len(remaining):

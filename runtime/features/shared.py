@@ -1,22 +1,31 @@
 """Which videos a file of features and a file of labels share."""
 
 from collections.abc import Collection
+from typing import Protocol
 
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import InputError
-from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.names import first_names, nothing_shared, why_unmatched
 
 __all__ = ["shared_videos"]
 
 
+class Named(Protocol):
+    """Videos, and where they are, for messages: a file of features, or films."""
+
+    @property
+    def path(self) -> object: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+
 def shared_videos(
-    store: FeatureStore, labels: Annotations, *, allow_missing: bool = False, elsewhere: Collection[str] = ()
+    store: Named, labels: Annotations, *, allow_missing: bool = False, elsewhere: Collection[str] = ()
 ) -> tuple[str, ...]:
     """The videos that both files have, sorted.
 
     Args:
-        store: the features.
+        store: the features, or the films.
         labels: the labels.
         allow_missing: leave out videos that only one has.
         elsewhere: videos with labels of another split: no labels are missing for their features.

@@ -9,11 +9,12 @@ which job it is, so that parts can be moved and copied, and machines that share 
 twice writes the same file twice.
 """
 
+import collections
 import contextlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ __all__ = [
     "locked",
     "merge",
     "remove_parts",
+    "take_over",
     "write_part",
 ]
 
@@ -105,6 +107,30 @@ def check_job(folder: Path, block: Block) -> None:
             raise InputError(
                 f"{path}: is of a run that was given something else ({other}); remove {folder} to begin anew"
             )
+
+
+def take_over(folder: Path, blocks: Sequence[Block]) -> None:
+    """Give the parts of a job that had other videos before their places among its blocks, which have one video each.
+
+    Parts of other jobs and damaged ones stay as they are, for `check_job` and `done`.
+    """
+    places = {name: block for block in blocks for name in block.names}
+    kept: dict[str, tuple[Path, dict[str, Any], list[Row]]] = {}  # by video
+    paths = _parts(folder)
+    for path in paths:
+        with contextlib.suppress(InputError):
+            head, rows = _head(path), [row for _, row in _rows(path)]
+            if head is None or head["job"] != blocks[0].head["job"]:
+                return
+            if len(rows) == 1 and "error" not in rows[0] and rows[0]["video"] in places:
+                kept[rows[0]["video"]] = (path, head, rows)
+    # All were read before the first is written. What a kill loses in between is done again.
+    for video, (path, head, rows) in kept.items():
+        block = places[video]
+        if path != block.part or head != block.head:
+            collections.deque(write_part(block, rows), maxlen=0)
+    for path in set(paths) - {places[video].part for video in kept}:
+        path.unlink()
 
 
 def is_part(name: str) -> bool:

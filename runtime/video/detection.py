@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 from refineloc.runtime.errors import InputError, ModelError
 from refineloc.runtime.jobs.blocks import Block, Row
 from refineloc.runtime.jobs.detection import check_row, row_of
+from refineloc.runtime.jobs.parts import damaged
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.session import Provider
 from refineloc.runtime.video.backbone import Backbone
-from refineloc.runtime.video.extract import features_of
+from refineloc.runtime.video.extract import features_of, film_state
 
 if TYPE_CHECKING:
     from refineloc.runtime.detections import Detections
@@ -96,17 +97,26 @@ class FilmDetectionWork:
         if self._backbone is None:
             self._backbone = Backbone(self._model, cast(Provider, self._provider), self._threads)
         for name in block.names:
+            before = film_state(self._films[name])  # a film that is replaced meanwhile is done again
             film = features_of(self._films[name], self._backbone, threads=self._threads, seconds=self.seconds)
             if isinstance(film, str):
                 yield {"video": name, "error": film}
                 continue
             try:
-                found = detect_film(self._detector, film, None if self._labels is None else self._labels[name])
+                found = detect_film(self._detector, film, self._known(name))
             except InputError as error:
                 yield {"video": name, "error": f"{self._films[name]}: {error}"}
                 continue
-            yield {**row_of(name, found), "notes": list(film.notes)}
+            yield {**row_of(name, found), "notes": list(film.notes), "known": self._known(name), **before}
 
     def check(self, row: Row, where: str) -> None:
-        """See `Work`."""
+        """See `Work`. The film and its classes must be those that the detections are of."""
         check_row(row, where, self._detector.classes)
+        name = row["video"]
+        if name in self._films:
+            state = {**film_state(self._films[name]), "known": self._known(name)}
+            if any(row.get(key) != value for key, value in state.items()):
+                raise damaged(where)
+
+    def _known(self, name: str) -> list[str] | None:
+        return None if self._labels is None else list(self._labels[name])

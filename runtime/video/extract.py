@@ -1,11 +1,13 @@
 """Features of many films as the work of a job (`runtime/jobs`), and the file of features that it ends with.
 
-A block is one film. Its features are a file beside the part, written before it:
+A block is one film. Its features are a file beside the part, written before it, with a name that is the video's own:
+where films are added between two starts, parts change their places (`parts.take_over`), and features stay.
 
-    part-00003.jsonl    {"video": "game", "snippets": 93, "width": 512, "fps": 25.0, "duration": 59.6, ...}
-    part-00003.npy      the features, as they are merged
+    part-00003.jsonl                 {"video": "game", "snippets": 93, "width": 512, "fps": 25.0, "duration": 59.6, ...}
+    part-51a3f0e2b6c9d8e7f001.npy    the features, as they are merged
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +29,7 @@ from refineloc.runtime.video.features import FilmFeatures, film_features
 __all__ = ["PAYLOAD", "ExtractionWork", "Merging", "features_of", "film_blocks", "film_state", "seconds_counter"]
 
 PAYLOAD = ".npy"  # ends the name of what lies beside a part
-_PAYLOAD_NAME = re.compile(r"part-[0-9]{5,}\.npy")
+_PAYLOAD_NAME = re.compile(r"part-[0-9a-f]{20}\.npy")
 _NUMBERS: Mapping[str, type] = {
     **dict.fromkeys(("snippets", "width", "snippet_frames", "stride_frames", "bytes", "changed_ns"), int),
     **dict.fromkeys(("fps", "duration"), float),
@@ -50,10 +52,10 @@ def seconds_counter(workers: int) -> Any:
 
 
 def film_blocks(
-    folder: Path, films: Mapping[str, Path], job: Mapping[str, Any], about: Mapping[str, Any]
+    folder: Path, films: Mapping[str, Path], job: Mapping[str, Any], about: Mapping[str, Any], **more: Any
 ) -> list[Block]:
-    """Blocks of one film each, in the order of `films` (see `plan_blocks`)."""
-    return plan_blocks(folder, dict.fromkeys(films, 1), job, about, limit=1)
+    """Blocks of one film each, in the order of `films`; `more` as for `plan_blocks`."""
+    return plan_blocks(folder, dict.fromkeys(films, 1), job, about, limit=1, **more)
 
 
 def features_of(path: Path, backbone: Backbone, *, threads: int, seconds: Any) -> FilmFeatures | str:
@@ -120,7 +122,8 @@ class ExtractionWork:
         if self._backbone is None:
             self._backbone = Backbone(self._model, cast(Provider, self._provider), self._threads)
         for name in block.names:
-            row = self._row(self._films[name], self._backbone, block.part.with_suffix(PAYLOAD))
+            payload = f"part-{hashlib.sha256(name.encode()).hexdigest()[:20]}{PAYLOAD}"
+            row = self._row(self._films[name], self._backbone, self._folder / payload)
             yield {"video": name, **row}
 
     def check(self, row: Row, where: str) -> None:

@@ -143,12 +143,26 @@ def test_a_run_that_was_stopped_goes_on(folder: Path, stop: signal.Signals) -> N
     other = run("refineloc-extract", *ARGUMENTS, "--float32", cwd=folder)
     assert other.returncode == 2
     assert "is of a run that was given something else (dtype)" in other.stderr
-    (partial / "part-00001.npy").unlink()  # a part without what lies beside it is done again
+    next(partial.glob("part-*.npy")).unlink()  # a part without what lies beside it is done again
     done = run("refineloc-extract", *ARGUMENTS, cwd=folder)
     assert done.returncode == 0
     assert "features.h5.partial: goes on after 1 of 4 films" in done.stderr
     assert len(content(folder / "features.h5")) == 4
     assert not partial.exists()
+
+
+def test_films_that_come_and_go_between_two_starts(folder: Path) -> None:
+    with Program("refineloc-extract", *ARGUMENTS, cwd=folder, before=WAITS) as program:
+        program.wait_until(lambda: len(list(folder.glob("features.h5.partial/part-*.jsonl"))) == 2)
+        program.send_signal(signal.SIGKILL)
+    film(folder / "films/a.mkv", [10, 20])  # before all others
+    film(folder / "films/v11.mkv", [30])
+    (folder / f"films/more/{ODD}.mkv").unlink()  # one of the two that were done
+    done = run("refineloc-extract", *ARGUMENTS, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "features.h5.partial: goes on after 1 of 5 films" in done.stderr
+    assert list(content(folder / "features.h5")) == ["a", "v1", "v11", "v2", "v3"]
+    assert sorted(path.name for path in folder.iterdir()) == ["b.onnx", "features.h5", "films"]
 
 
 FULL = """
@@ -171,7 +185,10 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 @pytest.mark.parametrize(
     ("before", "message"),
     [
-        (FULL.format(count=3), r"part-00002.npy: cannot be written: no space left on device; .* has 1 films; the same"),
+        (
+            FULL.format(count=3),
+            r"part-[0-9a-f]{20}.npy: cannot be written: no space left on device; .* has 1 films; the same",
+        ),
         (FULL.format(count=4), r"part-00002.jsonl: cannot be written: no space left on device; .* has 1 films"),
         (FULL.format(count=9), "error: features.h5: cannot be written: no space left on device"),
         (FULL_AT_THE_END, "error: features.h5: cannot be written: file too large"),

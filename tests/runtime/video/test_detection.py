@@ -1,5 +1,6 @@
 """From films to detections: the same as from features that were extracted before, in files and in running video."""
 
+import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,12 +11,12 @@ import pytest
 
 pytest.importorskip("av")
 
-from films import write_film
-from programs import run
+from films import write_film, write_sound
+from programs import Program, run
 from small_backbone import write_backbone
 from small_model import WIDTH, write_model
 
-from refineloc.runtime.detections import read_detections
+from refineloc.runtime.detections import as_written, read_detections
 from refineloc.runtime.detector import Detector
 from refineloc.runtime.errors import ConfigError, FeatureError, InputWarning, ModelError, RefineLocError, VideoError
 from refineloc.runtime.streaming import StreamingDetector
@@ -122,16 +123,102 @@ def test_a_bad_film_does_not_stop_the_others(folder: Path) -> None:
         (["films/a.mkv"], "films/a.mkv: is a film; give --backbone, the ONNX file that turns films into features"),
         (["f.h5", "g.h5"], "g.h5: several are for films, with --backbone"),
         ([*ARGUMENTS, "--fps", "25"], "--fps: is for features, and films were given; leave it out"),
-        ([*ARGUMENTS, "--shard", "1/2"], "--shard: is for features"),
+        ([*ARGUMENTS, "--untrusted"], "--untrusted: is for features"),
+        ([*ARGUMENTS, "--leave-out", "z"], "--leave-out: video 'z' is not among those of films"),
+        ([*ARGUMENTS, "--videos", "one.csv"], "1 videos of films are not in one.csv, the first: 'b c'"),
+        ([*ARGUMENTS, "--videos", "other.csv"], "3 videos of other.csv have no features in films"),
+        ([*ARGUMENTS, "--video-labels", "one.csv"], "one.csv: video 'b c': has no label"),
+        ([*ARGUMENTS, "--shard", "1/2", "-o", "d.json"], "--shard: writes parts into a folder, and d.json is none"),
         (["films", "gone.mkv", *ARGUMENTS[1:]], "gone.mkv: no such film or folder"),
         (["films", "--backbone", "model.onnx"], "model.onnx: is no backbone (a detection model)"),
     ],
 )
 def test_wrong_calls(folder: Path, arguments: list[str], message: str) -> None:
+    (folder / "one.csv").write_text("video-name,label\na,walk\n")
+    (folder / "other.csv").write_text("video-name,label\na,walk\nb c,run\nx,run\ny,run\nz,run\n")
     done = run("refineloc-detect", *arguments, cwd=folder)
     assert done.returncode == 2
     assert f"error: {message}" in done.stderr
     assert not list(folder.glob("detections*"))
+
+
+def test_some_of_the_films_and_their_classes(folder: Path) -> None:
+    film(folder / "films/d.mkv", 3)
+    (folder / "labels.csv").write_text("video-name,label\na,walk\nd,run\nd,jump\n")
+    options = ("--videos", "labels.csv", "--allow-missing", "--video-labels", "labels.csv")
+    assert run("refineloc-detect", *ARGUMENTS, *options, cwd=folder).returncode == 0
+    some = read_detections(folder / "detections.json")
+    assert list(some) == ["a", "d"]
+    assert {each.label for each in some["a"]} == {"walk"}
+    assert {each.label for each in some["d"]} <= {"run", "jump"}
+    options = ("--leave-out", "b c", "--leave-out", "d", "-o", "o.json")
+    assert run("refineloc-detect", *ARGUMENTS, *options, cwd=folder).returncode == 0
+    assert list(read_detections(folder / "o.json")) == ["a"]
+
+
+@pytest.mark.long
+def test_shards_and_workers_give_what_one_run_gives(folder: Path) -> None:
+    film(folder / "films/d.mkv", 3)
+    assert run("refineloc-detect", *ARGUMENTS, cwd=folder).returncode == 0
+    assert run("refineloc-detect", *ARGUMENTS, "--workers", "2", "-o", "two.json", cwd=folder).returncode == 0
+    for shard in ("1/2", "2/2"):
+        done = run("refineloc-detect", *ARGUMENTS, "--shard", shard, "-o", "parts", cwd=folder)
+        assert done.returncode == 0, done.stderr
+    assert done.stderr == "parts: shard 2 of 2 is done, 2 films (cpu)\n"
+    assert run("refineloc-convert", "parts", "merged.json", cwd=folder).returncode == 0
+    whole = (folder / "detections.json").read_bytes()
+    assert (folder / "two.json").read_bytes() == (folder / "merged.json").read_bytes() == whole
+    film(folder / "films/e.mkv", 4)  # all shards are of the same films
+    done = run("refineloc-detect", *ARGUMENTS, "--shard", "1/2", "-o", "parts", cwd=folder)
+    assert "is of a run that was given something else (films)" in done.stderr
+
+
+WAITS = """
+import signal
+from refineloc.runtime.jobs import run
+write_part = run.write_part
+def waits(block, rows):
+    if block.names == ("b c",): signal.pause()
+    yield from write_part(block, rows)
+run.write_part = waits
+"""
+
+
+def test_a_run_goes_on_with_films_that_came_and_changed_meanwhile(folder: Path) -> None:
+    film(folder / "films/a2.mkv", 5)
+    with Program("refineloc-detect", *ARGUMENTS, cwd=folder, before=WAITS) as program:
+        program.wait_until(lambda: len(list(folder.glob("detections.json.partial/part-*.jsonl"))) == 2)
+        program.send_signal(signal.SIGKILL)
+    film(folder / "films/a1.mkv", 3)
+    film(folder / "films/a2.mkv", 4)  # another film of the same name
+    done = run("refineloc-detect", *ARGUMENTS, "--resume", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "detections.json.partial: goes on after 1 of 4 videos" in done.stderr
+    assert run("refineloc-detect", *ARGUMENTS, "-o", "again.json", cwd=folder).returncode == 0
+    assert (folder / "again.json").read_bytes() == (folder / "detections.json").read_bytes()
+
+
+def test_sound(folder: Path) -> None:
+    """In recordings, by the program and from Python, and as it comes."""
+    rate, of_sound = 64, {"kind": "audio", "width": WIDTH, "size": (), "snippet_frames": 4, "stride_frames": 2}
+    backbone = write_backbone(folder / "s.onnx", **{**of_sound, "fps": float(rate)})
+    model = write_model(folder / "s-model.onnx", **SETTINGS, snippet_frames=4, stride_frames=2)
+    levels = np.random.default_rng(0).uniform(-0.5, 0.5, (80, 2)).astype(np.float32)
+    write_sound(folder / "r.wav", np.tile(levels, (1, 2)).reshape(-1), rate)
+    arguments = ("--model", "s-model.onnx", "--backbone", "s.onnx", "--provider", "cpu")
+    done = run("refineloc-detect", "r.wav", *arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = read_detections(folder / "detections.json")["r"]
+    assert len(found) > 2
+    assert len(set(found.start)) > 2
+    detector, loaded = Detector(model, provider="cpu"), Backbone(backbone, provider="cpu")
+    expected = detector.detect_video(folder / "r.wav", loaded)
+    assert list(found) == list(as_written(expected))
+    stream = StreamingDetector(detector, fps=rate, stride_frames=2)
+    with Film(folder / "r.wav") as opened:
+        yielded = [each for part in opened.samples(rate) for each in stream.push_frames(part, loaded)]
+    assert len(yielded + stream.finish()) == len(expected)
+    np.testing.assert_allclose(stream.detections().start, expected.start)
 
 
 @pytest.mark.parametrize("portion", [1, 5, 100])
