@@ -45,6 +45,7 @@ from refineloc.runtime.segments.rules import Profile, Setting, every_setting, pr
 if TYPE_CHECKING:
     from refineloc.runtime.batches import Planned
     from refineloc.runtime.detector import Detector, Times
+    from refineloc.runtime.jobs.actors import Actors
 
 __all__ = ["main"]
 
@@ -97,7 +98,7 @@ def _parsed(setting: Setting, value: Any) -> Any:
 GROUPS = {
     "Videos": ("fps", "stride_frames", "videos", "video_labels", "allow_missing", "leave_out", "untrusted"),
     "The run": ("model", "backbone", "out", "resume", "provider", "threads", "batch_snippets", "engine_cache"),
-    "Many videos": ("shard", "workers"),
+    "Many videos": ("shard", "workers", "engine", "actors", "gpus_per_actor"),
     "Rules of detection": (),
 }
 
@@ -191,6 +192,19 @@ def detect(
     workers: Annotated[
         int, typer.Option(min=1, max=MAX_THREADS, help="Processes; each takes the model and its share of the cores.")
     ] = 1,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="What gives the work to processes; ray: actors on this machine or a cluster (RAY_ADDRESS)."),
+    ] = "local",
+    actors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|MIN:MAX", help="With --engine ray: actors, each with --threads CPUs.", show_default="one a core"
+        ),
+    ] = None,
+    gpus_per_actor: Annotated[
+        float, typer.Option(min=0.0, help="With --engine ray: GPUs of an actor, such as 0.25.")
+    ] = 0.0,
     _version: VersionOption = False,
     **settings: Any,
 ) -> None:
@@ -218,17 +232,18 @@ def detect(
         if settings[setting.name] is not None
     }
     models = model or [Path("model.onnx")]
+    processes, threads = _processes(engine, workers, actors, gpus_per_actor, threads)
     detector = Detector(
         models if len(models) > 1 else models[0],
         provider=provider,
-        threads=threads or (max(physical_cores() // workers, 1) if workers > 1 else 0),
+        threads=threads,
         batch_snippets=batch_snippets,
         engine_cache=engine_cache,
         **stated,
     )
     if backbone is not None:
         films = _Films(
-            sources, backbone, provider, threads, workers, video_labels, videos, allow_missing, leave_out or []
+            sources, backbone, provider, threads, processes, video_labels, videos, allow_missing, leave_out or []
         )
         _detect_in_films(films, detector, models, out, resume, shard=(number, shards) if shard else None)
         return
@@ -272,13 +287,13 @@ def detect(
         if shard:
             claim_folder(out, is_part, "a run in shards")
             run = _Run(out)
-            _detect(run, work, blocks(out), workers)
+            _detect(run, work, blocks(out), processes)
             if run.errors:
                 raise FeatureError(f"{out}: {_errors(run)}; the same command tries again")
             note(f"{out}: shard {number} of {shards} is done, {run.done} videos ({detector.provider}{run.rate})")
             return
         with _partial(out, resume) as run:
-            _detect(run, work, blocks(run.folder), workers)
+            _detect(run, work, blocks(run.folder), processes)
             if run.errors:
                 raise FeatureError(_errors(run))
             detections = MergedDetections(run.folder)
@@ -316,7 +331,7 @@ class _Films(NamedTuple):
     backbone: Path
     provider: Literal["auto", "cuda", "tensorrt", "cpu"]
     threads: int
-    workers: int
+    workers: "int | Actors"
     video_labels: Path | None
     videos: Path | None
     allow_missing: bool
@@ -360,8 +375,7 @@ def _detect_in_films(
     from refineloc.runtime.video.extract import film_blocks, seconds_counter
     from refineloc.runtime.video.films import find_films
 
-    threads = given.threads or (max(physical_cores() // given.workers, 1) if given.workers > 1 else 0)
-    backbone = Backbone(given.backbone, given.provider, threads)
+    backbone = Backbone(given.backbone, given.provider, given.threads)
     check_fits(detector.metadata, backbone)
     films = find_films(given.sources, sound=backbone.metadata.kind == "audio")
     place = _Named(", ".join(map(str, given.sources[:3])), tuple(films))
@@ -383,14 +397,14 @@ def _detect_in_films(
     if shard:  # the same films on all machines
         job["films"] = hashlib.sha256(json.dumps(list(films)).encode()).hexdigest()
     about = {"classes": detector.classes, "external_data": _external_data(detector, models)}
-    seconds = seconds_counter(given.workers)
+    seconds = seconds_counter(given.workers if isinstance(given.workers, int) else 1)
     work = FilmDetectionWork(
         detector,
         films,
         backbone,
         given.backbone,
         provider=backbone.provider,
-        threads=threads,
+        threads=given.threads,
         labels=labels,
         seconds=seconds,
     )
@@ -426,7 +440,9 @@ def _detect_in_films(
         raise VideoError(f"{_errors(run)}; {out} has the other {run.done}")
 
 
-def _detect(run: _Run, work: Work, blocks: list[Block], workers: int, also: Callable[[], str] = lambda: "") -> None:
+def _detect(
+    run: _Run, work: Work, blocks: list[Block], workers: "int | Actors", also: Callable[[], str] = lambda: ""
+) -> None:
     """Do the blocks that are not done yet."""
     check_job(run.folder, blocks[0])
     remaining = [block for block in blocks if not done(block, work)]
@@ -512,6 +528,24 @@ def _inputs(
         "settings": repr(detector.settings),
         "options": hashlib.sha256(repr(more).encode()).hexdigest(),
     }
+
+
+def _processes(engine: str, workers: int, actors: str | None, gpus: float, threads: int) -> "tuple[int | Actors, int]":
+    """The processes or actors, and the threads of each: its share of the cores, where none are given."""
+    if engine == "local":
+        if actors is not None or gpus:
+            raise ConfigError("--actors and --gpus-per-actor: are for --engine ray; give that too, or --workers N")
+        return workers, threads or (max(physical_cores() // workers, 1) if workers > 1 else 0)
+    if workers > 1:
+        raise ConfigError("--workers: is for --engine local; give --actors N")
+    from refineloc.runtime.jobs.actors import Actors
+
+    match = re.fullmatch(r"([0-9]{1,5})(?::([0-9]{1,5}))?", actors or f"{physical_cores()}")
+    least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= least <= most:
+        raise ConfigError(f"--actors {actors!r}: expected N or MIN:MAX, such as 4 or 2:16")
+    threads = threads or max(physical_cores() // most, 1)
+    return Actors(least, most, threads, gpus), threads
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -15,10 +15,10 @@ from refineloc.runtime.errors import EngineError, RefineLocError
 from refineloc.runtime.jobs.blocks import Block, Outcome, Step, Work
 from refineloc.runtime.jobs.parts import write_part
 
-__all__ = ["in_processes", "start_process"]
+__all__ = ["TRIES", "in_processes", "start_process", "videos_of", "work_on"]
 
 _CONTEXT = multiprocessing.get_context("spawn")
-_TRIES = 3  # of a block whose process ends
+TRIES = 3  # of a block whose process ends
 
 
 def start_process(target: Callable[..., None], *arguments: Any, name: str | None = None) -> SpawnProcess:
@@ -72,8 +72,11 @@ def in_processes(work: Work, blocks: Sequence[Block], workers: int) -> Generator
                     connection.close()
                     process.join()
                     ends[block.part.name] += 1
-                    if ends[block.part.name] == _TRIES:
-                        raise EngineError(_ended(block, process)) from None
+                    if ends[block.part.name] == TRIES:
+                        raise EngineError(
+                            f"{block.part}: the process of its videos, {videos_of(block)}, ended {TRIES} times "
+                            f"(exit code {process.exitcode})"
+                        ) from None
                     waiting.appendleft(block)
                     start()
                     continue
@@ -103,9 +106,18 @@ def _end_with_the_parent() -> None:
     os._exit(1)
 
 
-def _ended(block: Block, process: SpawnProcess) -> str:
-    names = " to ".join(map(repr, dict.fromkeys((*block.names[:1], *block.names[-1:]))))
-    return f"{block.part}: the process of its videos, {names}, ended {_TRIES} times (exit code {process.exitcode})"
+def videos_of(block: Block) -> str:
+    """The first and the last video of a block, for messages."""
+    return " to ".join(map(repr, dict.fromkeys((*block.names[:1], *block.names[-1:]))))
+
+
+def work_on(work: Work, block: Block) -> Sequence[Outcome] | Exception:
+    """Write the part of a block; gives its outcomes, or the error that ends the job."""
+    try:
+        *_, last = write_part(block, work.process(block))
+    except (RefineLocError, MemoryError) as error:
+        return error
+    return last.written
 
 
 def _serve(work: Work, connection: Connection) -> None:
@@ -115,10 +127,6 @@ def _serve(work: Work, connection: Connection) -> None:
             block = connection.recv()
         except (EOFError, OSError):
             return
-        try:
-            *_, last = write_part(block, work.process(block))
-            answer: Sequence[Outcome] | Exception = last.written
-        except (RefineLocError, MemoryError) as error:
-            answer = error
+        answer = work_on(work, block)
         with contextlib.suppress(OSError):  # the parent has ended
             connection.send(answer)
