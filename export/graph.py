@@ -174,7 +174,7 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.name = "refineloc"
 
     names = {value.name: value.name for value in (*graph.input, *graph.output)}
-    counts: dict[str, int] = {}
+    counts = dict.fromkeys(names, 0)  # a layer may be called like an output
 
     def unused(name: str) -> str:
         counts[name] = counts.get(name, -1) + 1
@@ -191,7 +191,7 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
         layer = next((name.removesuffix(".weight") for name in node.input if name.endswith(".weight")), None)
         for index, name in enumerate(node.output):
             if name not in names:
-                names[name] = layer or unused(_snake(node.op_type))
+                names[name] = unused(layer or _snake(node.op_type))
             node.output[index] = names[name]
         node.name = node.output[0]
     return model

@@ -25,7 +25,7 @@ from refineloc._ext.segments import segment_score
 from refineloc.runtime.detections import Detection, Detections
 from refineloc.runtime.detector import Detector
 from refineloc.runtime.errors import ConfigError
-from refineloc.runtime.model.metadata import SUMMED_BASE
+from refineloc.runtime.model.metadata import SUMMED_BASE, WHOLE_CONTEXT
 from refineloc.runtime.scalars import as_whole
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.rules import OneThreshold, needs_whole_video
@@ -270,9 +270,10 @@ def _check_streamable(detector: Detector) -> None:
         raise ConfigError(f"detector: expected a Detector, got {detector!r:.40}; give Detector(MODEL)")
     base, context = detector.metadata.base, detector.metadata.context_snippets
     if context > 0:
+        others = "all others" if context == WHOLE_CONTEXT else f"the {context} before and after it"
         raise ConfigError(
-            f"streaming: with the base model {base!r} the scores of a snippet depend on the {context} before and after "
-            "it; use Detector on the whole video"
+            f"streaming: with the base model {base!r} the scores of a snippet depend on {others}; use Detector on the "
+            "whole video"
         )
     if base != SUMMED_BASE:
         raise ConfigError(

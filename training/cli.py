@@ -15,6 +15,7 @@ from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.errors import ConfigError, InputError, MissingExtraError
 from refineloc.training.machine.malloc import keep_freed_memory
 from refineloc.training.run.folder import RunFolder
+from refineloc.training.settings.bases import base_names
 
 __all__ = ["main"]
 
@@ -65,7 +66,8 @@ def train(
         typer.Option(help="The paper's rules, or the released code's; release-... presets imply release."),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="Base model: refineloc, wtalc, basnet, or FILE.py of your own; list names them.")
+        str | None,
+        typer.Option(help=f"Base model: {', '.join(base_names())}, or FILE.py of your own; list says what they are."),
     ] = None,
     generator: Annotated[
         str | None,

@@ -173,6 +173,9 @@ def _train_epoch(config: Config, state: State, train: Labelled) -> dict[str, flo
     shares = [parallel.share_of_batch(batch, model.unit_videos) for batch in batches]
     coming = train.split.batches([share for share in shares if len(share)], windows)
     model.train()
+    for part in model.modules():
+        if isinstance(part, BaseModel):
+            part.progress = state.epochs / settings.epochs
     total = torch.zeros(4, dtype=torch.float64, device=train.split.device)
     for videos, share in zip(batches, shares, strict=True):
         state.optimizer.zero_grad(set_to_none=True)

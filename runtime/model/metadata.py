@@ -20,6 +20,7 @@ __all__ = [
     "FORMAT_VERSION",
     "KEY_PREFIX",
     "SUMMED_BASE",
+    "WHOLE_CONTEXT",
     "ModelMetadata",
     "OperatingScore",
     "Parity",
@@ -47,6 +48,7 @@ _OPTIONAL = (
     "operating_points",
 )  # keys that a file has where they are known, or not the default
 _MAX_SIZE = 2**24  # of D, H, N: far above any real one, far below what would exhaust memory
+WHOLE_CONTEXT = _MAX_SIZE  # `context_snippets` of a base model whose logits depend on the whole video
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ class ModelMetadata:
         precision: of the weights and products: fp32, fp16 or int8. Inputs and outputs are float32 in all three.
         training_data: name of the training features, "" if not known.
         producer: program and version that wrote the file.
-        context_snippets: on how many snippets to each side the logits of a snippet depend.
+        context_snippets: on how many snippets to each side the logits of a snippet depend; `WHOLE_CONTEXT`: on all.
         networks: K, of the networks whose mean scores the graph gives; 1 for a single one.
         streaming: how segments are found in a running video where `detection` needs the whole one; None where nothing
             was frozen for it.

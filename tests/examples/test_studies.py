@@ -95,3 +95,23 @@ def test_sample_study(study: Callable[[str], ModuleType], tmp_path: Path, capsys
     assert len(rows(text)) == 3 * 4 + 2 * 4
     for name in ("sample-map.png", "sample-boundaries.png"):
         assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_every_base_study(
+    study: Callable[[str], ModuleType],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    module = study("every_base_study.py")
+    vars(module).update(DATA={"sample": "The sample data"}, ITERATIONS=2, COMMON=["training.batch_videos=8"])
+    vars(module).update(make=lambda data, folder: synth(folder, videos=6, classes=2, dim=8) is None)
+    vars(module).update(ONE_OF_AUTO=[*module.ONE_OF_AUTO, "training.min_steps=0"])
+    module.main(tmp_path, 1, ["cmcs", "refineloc"])
+    table = rows(capsys.readouterr().out.split("The sample data, 1 seeds:")[1])
+    assert [row[0].strip() for row in table[2:]] == ["cmcs", "refineloc"]
+    assert {len(row) for row in table} == {5}
+    configs = [module.job(tmp_path, "spoken", base, 3).config for base in ("co2net", "refineloc")]
+    assert [config.training.learning_rate for config in configs] == [5e-4, 1e-3]
+    assert [config.features.snippet_frames for config in configs] == [8, 8]

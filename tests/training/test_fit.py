@@ -13,10 +13,10 @@ from small_data import assert_same_run, files
 
 from refineloc.training.data.inputs import read_inputs
 from refineloc.training.fit import Labelled, fit, with_least_steps
-from refineloc.training.models.base_model import labels_of
+from refineloc.training.models.layers.targets import labels_of
 from refineloc.training.run.display import Silent
+from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.config import Config, resolve
-from refineloc.training.settings.model import base_names
 
 
 def settings(**training: Any) -> Config:

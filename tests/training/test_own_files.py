@@ -10,9 +10,10 @@ import pytest
 from small_data import arguments
 
 from refineloc.runtime.errors import ConfigError
+from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.config import GENERATORS, read_toml, resolve
 from refineloc.training.settings.given import keyword_settings
-from refineloc.training.settings.model import base_lines, base_names
+from refineloc.training.settings.model import base_lines
 from refineloc.training.settings.own_files import is_own, own_file, same_file
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -18,13 +18,14 @@ from refineloc.runtime.segments.values import Scores
 from refineloc.training.criterion import attention_order, video_loss
 from refineloc.training.data.inputs import Files, Inputs, read_inputs
 from refineloc.training.data.truth import settled
-from refineloc.training.models.base_model import labels_of
+from refineloc.training.models.layers.targets import labels_of
 from refineloc.training.pseudo_labels import sample
 from refineloc.training.refine import Iteration, refine
 from refineloc.training.scoring import predict
+from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.config import Config, resolve
 
-BASES = ["refineloc", "wtalc", "basnet"]
+BASES = base_names()
 
 
 def settings(base: str, **training: Any) -> Config:
@@ -76,7 +77,7 @@ def test_from_iteration_1_on_pseudo_labels_of_negatives_are_background(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", ["refineloc", "wtalc", "basnet", "cola", "threecnet"])
 def test_negatives_teach_what_is_no_action(with_negatives: Files, base: str) -> None:
     """Refined, the foreground of what actions and negatives share falls, and that of actions stays."""
     config = settings(base, iterations=2, epochs=80, learning_rate=5e-3)

@@ -21,7 +21,7 @@ from refineloc.training.models.layers.activations import Activations
 from refineloc.training.settings.model import ModelConfig
 from refineloc.training.settings.own_files import is_own, own_file, plain_name
 
-__all__ = ["BaseModel", "Outputs", "build_model", "labels_of"]
+__all__ = ["BaseModel", "Outputs", "build_model"]
 
 
 class Outputs(NamedTuple):
@@ -51,8 +51,9 @@ class BaseModel(nn.Module, ABC):
         attention_values: columns of the attention logits, for the model file's metadata.
         unit_videos: neighbours in `order` that must stay in one batch and in one process; 2 for losses of pairs.
         longest: snippets of a video that training sees at once, a window drawn anew each epoch; None: the whole video.
-        context_snippets: snippets to each side that a snippet's logits depend on. Live video waits for that many.
+        context_snippets: snippets to each side that a snippet's logits depend on; `WHOLE_CONTEXT`: all of its video.
         pools_by_attention: whether ŷ is the sum over time of Ā^time times C̄; else the model has a ŷ of its own.
+        progress: the share of its epochs that are done, 0 to 1, for losses whose weights change; training sets it.
     """
 
     layers: int
@@ -61,6 +62,7 @@ class BaseModel(nn.Module, ABC):
     longest: int | None = None
     context_snippets: int = 0
     pools_by_attention: bool = True
+    progress: float = 0.0
 
     @abstractmethod
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
@@ -91,12 +93,6 @@ class BaseModel(nn.Module, ABC):
     def order(self, targets: Tensor, generator: torch.Generator) -> Tensor:
         """The training videos in the order of an epoch, int64 [V]. Batches are cut from its beginning."""
         return torch.randperm(len(targets), generator=generator)
-
-
-def labels_of(targets: Tensor) -> Tensor:
-    """Which classes are a video's labels, bool [V, N], of targets [V, N] that may be smoothed."""
-    middle = (targets.amin(dim=1, keepdim=True) + targets.amax(dim=1, keepdim=True)) / 2
-    return (targets >= middle) & (targets > 0)
 
 
 def build_model(settings: ModelConfig, width: int, classes: int) -> BaseModel:

@@ -39,20 +39,26 @@ class Ensemble(BaseModel):
         self.context_snippets, self.pools_by_attention = first.context_snippets, first.pools_by_attention
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
-        """The members' logits beside each other: class logits [S, K x columns], attention logits [S, K x values]."""
+        """The members' logits beside each other: class logits [S, K x columns], attention logits [S, K x values].
+
+        Of `other` one member's after another's.
+        """
         outputs: list[Outputs] = [member(features, lengths) for member in self.members]
         return Outputs(
             torch.cat([each.class_logits for each in outputs], dim=1),
             torch.cat([each.attention_logits for each in outputs], dim=1),
+            tuple(part for each in outputs for part in each.other),
         )
 
     def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
         """The means of the members' activations."""
         count = len(self.members)
-        logits = zip(outputs.class_logits.chunk(count, 1), outputs.attention_logits.chunk(count, 1), strict=True)
+        each = len(outputs.other) // count
+        other = [outputs.other[first : first + each] for first in range(0, each * count, each or 1)] or [()] * count
+        logits = zip(outputs.class_logits.chunk(count, 1), outputs.attention_logits.chunk(count, 1), other, strict=True)
         parts = [
-            member.activations(Outputs(class_logits, attention_logits), lengths, exact=exact)  # type: ignore[operator]
-            for member, (class_logits, attention_logits) in zip(self.members, logits, strict=True)
+            member.activations(Outputs(*own), lengths, exact=exact)  # type: ignore[operator]
+            for member, own in zip(self.members, logits, strict=True)
         ]
         means = Activations(*(torch.stack(values).mean(dim=0) for values in zip(*parts, strict=True)))
         if not self.pools_by_attention:

@@ -14,8 +14,9 @@ from refineloc.runtime.features.streams import Stream, StreamOrder
 from refineloc.runtime.files import status_of
 from refineloc.runtime.segments.rules import OneThreshold, Rules, every_setting, settings_of
 from refineloc.runtime.text import read_text
+from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.detection import Detection, replaced
-from refineloc.training.settings.model import ModelConfig, base_names, find_base
+from refineloc.training.settings.model import ModelConfig, find_base
 from refineloc.training.settings.own_files import is_own
 from refineloc.training.settings.presets import find_preset
 from refineloc.training.settings.section import OF_A_KEY, Layer, Section, meant

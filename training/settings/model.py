@@ -1,7 +1,6 @@
 """Which base model a run trains, and the settings of that base model."""
 
 import importlib
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,11 @@ from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.settings import bases
+from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.own_files import is_own, own_file
 from refineloc.training.settings.section import Section, meant
 
-__all__ = ["Base", "ModelConfig", "base_names", "find_base"]
+__all__ = ["Base", "ModelConfig", "base_lines", "find_base"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,6 @@ class Base:
     name: str
     options: type[Section]
     defaults: Mapping[str, Any]
-
-
-def base_names() -> tuple[str, ...]:
-    """The names of all base models."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(bases.__path__)))
 
 
 def base_lines() -> dict[str, str]:

@@ -4,11 +4,12 @@ A source that begins with "paper" is a value that the paper states. "open in the
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.training.settings.section import Layer, meant
 
-__all__ = ["PRESETS", "default_preset", "find_preset", "sets_stream"]
+__all__ = ["AUTO_DETECTION", "AUTO_PSEUDO", "PRESETS", "default_preset", "find_preset", "sets_stream"]
 
 
 def _paper(snippet_frames: int, alpha_c: float, learning_rate: float, batch_videos: int) -> list[Layer]:
@@ -36,6 +37,31 @@ def _paper(snippet_frames: int, alpha_c: float, learning_rate: float, batch_vide
     ]
 
 
+# Of the preset auto, and of base models whose own rules are no better on the sample data (docs/base-models.md).
+AUTO_DETECTION: Mapping[str, Any] = {
+    "profile": "multi-threshold",
+    "thresholds": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+    "curve": "foreground",
+    "scored_on": "product",
+    "length_power": 0.25,
+    "video_term": "multiply",
+    "video_share": 0.1,
+    "top_k": 10,
+    "class_threshold": 0.1,
+    "widen": 0,
+    "suppression": "fuse",
+    "tiou": 0.5,
+    "fuse_temperature": 0.1,
+}
+AUTO_PSEUDO: Mapping[str, Any] = {
+    "generator": "fused",
+    "fused_threshold": 0.6,
+    "softness": 0.5,
+    "beta": 0.3,
+    "class_weight": 1.0,
+    "class_smoothing": 0.1,
+}
+
 # The layers of each preset; each layer has one source, and later layers win. The key `profile` implies a profile.
 PRESETS: Mapping[str, Sequence[Layer]] = {
     "auto": [
@@ -47,29 +73,8 @@ PRESETS: Mapping[str, Sequence[Layer]] = {
                     "base": "refineloc",
                     "options": {"layers": 2, "attention_values": 2, "exchanged_means": 0.5},
                 },
-                "detection": {
-                    "profile": "multi-threshold",
-                    "thresholds": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
-                    "curve": "foreground",
-                    "scored_on": "product",
-                    "length_power": 0.25,
-                    "video_term": "multiply",
-                    "video_share": 0.1,
-                    "top_k": 10,
-                    "class_threshold": 0.1,
-                    "widen": 0,
-                    "suppression": "fuse",
-                    "tiou": 0.5,
-                    "fuse_temperature": 0.1,
-                },
-                "pseudo": {
-                    "generator": "fused",
-                    "fused_threshold": 0.6,
-                    "softness": 0.5,
-                    "beta": 0.3,
-                    "class_weight": 1.0,
-                    "class_smoothing": 0.1,
-                },
+                "detection": AUTO_DETECTION,
+                "pseudo": AUTO_PSEUDO,
                 "training": {
                     "models": 4,
                     "epochs": 20,

@@ -20,8 +20,8 @@ from refineloc.training.fit import with_least_steps
 from refineloc.training.run.files import Run
 from refineloc.training.run.folder import runs_in
 from refineloc.training.run.lock import locked
+from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.config import Config
-from refineloc.training.settings.model import base_names
 from refineloc.training.study.curves import draw_base_curves
 from refineloc.training.study.display import show
 from refineloc.training.study.grid import settings_file

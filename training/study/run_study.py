@@ -18,8 +18,8 @@ from refineloc.training.fit import TrainingError, with_least_steps
 from refineloc.training.run.files import Run, copy_first_iteration
 from refineloc.training.run.folder import RunFolder, runs_in
 from refineloc.training.run.lock import locked
+from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.config import Config, PseudoConfig
-from refineloc.training.settings.model import base_names
 from refineloc.training.study.display import show
 from refineloc.training.study.grid import Cell, Grid, first_name, settings_file
 from refineloc.training.study.jobs import Job, run_jobs, share_of_cores

@@ -23,8 +23,8 @@ from refineloc.training.models.ensemble import Ensemble, as_one, members_of
 from refineloc.training.models.standardised import Standardised
 from refineloc.training.run.display import Silent
 from refineloc.training.run.files import Run, load_iteration
+from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.config import resolve
-from refineloc.training.settings.model import base_names
 
 WIDTH, CLASSES, LENGTHS = 16, 3, [7, 1, 0, 40, 2]
 SETTINGS: dict[str, Any] = {

@@ -12,8 +12,8 @@ import pytest
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold
+from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.config import described_toml, parse_assignment, read_toml, resolve
-from refineloc.training.settings.model import base_names
 from refineloc.training.settings.presets import PRESETS, default_preset, find_preset
 from refineloc.training.settings.section import Layer
 
@@ -220,9 +220,10 @@ def test_assignments_are_typed(text: str, value: object) -> None:
         ("xyz=3", r"xyz: unknown setting; known: preset"),
         ("pseudo.beta=-1", r"pseudo\.beta: expected greater than or equal to 0, got -1"),
         ("preset=thumos-i3d", r"preset 'thumos-i3d': not known; did you mean thumos14-i3d\?; there are auto"),
-        ("model.base=wtalk", r"base model 'wtalk': not known; did you mean wtalc\?; there are basnet"),
+        ("model.base=wtalk", r"base model 'wtalk': not known; did you mean wtalc\?; there are basnet, cmcs"),
         ("model.options=2", r"model\.options: .*valid dictionary"),
-        ("model.base=2", r"base model 2: not known; there are basnet, refineloc, wtalc"),
+        ("model.base=2", r"base model 2: not known; there are basnet, .*, refineloc, threecnet, wtalc"),
+        ("model.base=conet", r"base model 'conet': not known; did you mean co2net\?"),
         ("model=2", r"model: .*valid dictionary"),
         ("pseudo.generator=magic", r"pseudo\.generator: "),
         ("pseudo.sampled=1.5", r"pseudo\.sampled: "),

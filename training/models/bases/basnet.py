@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refineloc.training.models.base_model import BaseModel, Outputs, labels_of
+from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, time_attention
 from refineloc.training.models.layers.packing import membership
+from refineloc.training.models.layers.targets import with_background
 from refineloc.training.models.layers.temporal_conv import TemporalConv
 from refineloc.training.models.layers.top_mean import top_mean
 from refineloc.training.settings.bases.basnet import Options
@@ -88,10 +89,7 @@ class BaSNet(BaseModel):
         if not outputs.other:
             return losses
         (base_logits,) = outputs.other
-        # The labels and the background have equal weights.
-        count = labels_of(targets).sum(dim=1, keepdim=True)
-        labels_and_background = F.pad(targets * count, (0, 1), value=1.0) / (count + 1)
-        return losses + self._cross_entropy(base_logits, labels_and_background, lengths)
+        return losses + self._cross_entropy(base_logits, with_background(targets), lengths)
 
     def _classify(self, features: Tensor, lengths: Tensor) -> Tensor:
         hidden = F.leaky_relu(self.first(features, lengths), _SLOPE)

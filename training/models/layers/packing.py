@@ -6,7 +6,7 @@ Written with operators that the ONNX exporter follows for any number of snippets
 import torch
 from torch import Tensor
 
-__all__ = ["membership", "video_of"]
+__all__ = ["membership", "moved", "video_of"]
 
 
 def membership(lengths: Tensor, snippets: Tensor) -> Tensor:
@@ -30,3 +30,22 @@ def video_of(lengths: Tensor, snippets: Tensor) -> Tensor:
     ends = torch.cumsum(lengths, dim=0)
     index = torch.arange(snippets.shape[0], device=lengths.device)
     return (index[:, None] >= ends).sum(dim=1)
+
+
+def moved(values: Tensor, lengths: Tensor, by: int, beyond: float = 0.0) -> Tensor:
+    """The value of the snippet `by` places later (or earlier, below 0) of the same video, [S, ...].
+
+    Args:
+        values: [S] or [S, K].
+        lengths: int64 [V], which sum to S.
+        by: snippets.
+        beyond: the value where a video has no such snippet.
+    """
+    if not by:
+        return values
+    video = video_of(lengths, values)
+    place = torch.arange(len(values), device=values.device) + by
+    inside = (place >= 0) & (place < len(values))
+    place = place.clamp(0, max(len(values) - 1, 0))
+    inside = inside & (video[place] == video)
+    return torch.where(inside if values.dim() == 1 else inside[:, None], values[place], beyond)

@@ -17,11 +17,12 @@ from refineloc.training.data.inputs import read_inputs
 from refineloc.training.machine import parallel
 from refineloc.training.models.base_model import BaseModel, Outputs, build_model
 from refineloc.training.models.bases.basnet import BaSNet
-from refineloc.training.models.bases.wtalc import WTALC, similarity_losses
+from refineloc.training.models.bases.wtalc import WTALC
+from refineloc.training.models.layers.co_activity import similarity_losses
+from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.bases.basnet import Options as BaSNetOptions
 from refineloc.training.settings.bases.wtalc import Options as WTALCOptions
 from refineloc.training.settings.config import resolve
-from refineloc.training.settings.model import base_names
 
 WIDTH, CLASSES = 16, 3
 F64 = npt.NDArray[np.float64]

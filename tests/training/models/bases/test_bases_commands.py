@@ -1,4 +1,4 @@
-"""`refineloc-train --base wtalc|basnet`, then export, detect and evaluate, as a person runs them."""
+"""`refineloc-train --base NAME`, then export, detect and evaluate, as a person runs them."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,10 @@ import programs
 import pytest
 from small_data import arguments
 
+from refineloc.training.settings.bases import base_names
+
 FILES = arguments()
+OTHERS = [name for name in base_names() if name not in ("basnet", "refineloc")]
 
 
 def run(program: str, *arguments: str, cwd: Path) -> None:
@@ -15,7 +18,7 @@ def run(program: str, *arguments: str, cwd: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("base", ["basnet", pytest.param("wtalc", marks=pytest.mark.long)])
+@pytest.mark.parametrize("base", ["basnet", *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS)])
 def test_from_features_to_scores(base: str, data: Path) -> None:
     settings = ["--set", "training.learning_rate=1e-2", "--set", "training.batch_videos=4"]
     run(

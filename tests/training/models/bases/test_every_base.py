@@ -25,11 +25,16 @@ from refineloc.training.data.split import Batch
 from refineloc.training.fit import Labelled, fit
 from refineloc.training.models.base_model import BaseModel, build_model
 from refineloc.training.run.display import Silent
+from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.config import Config, resolve
-from refineloc.training.settings.model import base_names
 
 WIDTH, CLASSES = 16, 3
 BASES = pytest.mark.parametrize("base", base_names())
+# What takes seconds a base model is a quick test for those with which the others were compared first.
+QUICK = ("basnet", "refineloc", "wtalc")
+QUICK_BASES = pytest.mark.parametrize(
+    "base", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in base_names()]
+)
 
 
 def settings_of(base: str, **training: Any) -> Config:
@@ -51,7 +56,7 @@ def graph_of(base: str, half: bool) -> onnx.ModelProto:
     return build_graph(model_of(base), WIDTH, half=half)
 
 
-@BASES
+@QUICK_BASES
 @pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 0.2)])
 def test_no_leak_between_videos_of_a_file(base: str, precision: Precision, near: float) -> None:
     """The exported graph scores a video as torch does, and the same to the last bit whatever is packed around it."""
@@ -95,7 +100,8 @@ def test_a_snippet_depends_on_no_more_of_its_video_than_is_stated(base: str) -> 
     ]
     reached = torch.nonzero(differs[0] | differs[1]).flatten()
     assert at in reached
-    assert int((reached - at).abs().max()) == model.context_snippets
+    # A model that looks at the whole video sees the farthest snippet, which is 20 away.
+    assert int((reached - at).abs().max()) == min(model.context_snippets, 20)
 
 
 @BASES
@@ -117,8 +123,9 @@ def test_a_video_s_loss_teaches_by_its_own_snippets(base: str) -> None:
         assert not gradient.any()
 
 
-@BASES
-def test_gradients_are_those_of_differences(base: str) -> None:
+@QUICK_BASES
+def test_gradients_are_those_of_differences(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the losses as functions of the features: where a loss stops a gradient, here it flows."""
     model, lengths = model_of(base).eval().double(), torch.tensor([9, 4])
     features = torch.randn(13, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     targets = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0]], dtype=torch.float64)
@@ -128,13 +135,15 @@ def test_gradients_are_those_of_differences(base: str) -> None:
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.eval()
-        outputs = model(values, lengths)
-        return model.video_losses(outputs, model.activations(outputs, lengths), targets, lengths)
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.Tensor, "detach", lambda tensor: tensor)
+            outputs = model(values, lengths)
+            return model.video_losses(outputs, model.activations(outputs, lengths), targets, lengths)
 
     assert torch.autograd.gradcheck(losses, features.requires_grad_(), atol=1e-4)
 
 
-@BASES
+@QUICK_BASES
 def test_a_run_learns_and_is_the_same_again(base: str, data: Path, tmp_path: Path) -> None:
     config = settings_of(base, epochs=15, iterations=2, learning_rate=1e-2, batch_videos=4)
     for name in ("one", "two"):
@@ -146,7 +155,7 @@ def test_a_run_learns_and_is_the_same_again(base: str, data: Path, tmp_path: Pat
         assert losses[-1] < 0.9 * losses[0]
 
 
-@BASES
+@QUICK_BASES
 def test_a_killed_run_goes_on_bit_for_bit(base: str, data: Path, tmp_path: Path) -> None:
     """Dropout, windows and pairs are drawn after a checkpoint as they would have been without it."""
     config = settings_of(base, epochs=6, iterations=1, batch_videos=4, checkpoint_s=0.0)

@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from refineloc.training.models.layers.packing import membership, video_of
+from refineloc.training.models.layers.packing import membership, moved, video_of
+from refineloc.training.models.layers.ranks import highest, ranks
+from refineloc.training.models.layers.sums import video_means, video_sums
 from refineloc.training.models.layers.temporal_conv import TemporalConv
 from refineloc.training.models.layers.top_mean import top_mean
+from refineloc.training.models.layers.two_streams import halves, widths
 
 LENGTHS = st.lists(st.integers(0, 20), min_size=1, max_size=6).filter(any)
 SEEDS = st.integers(0, 2**31)
@@ -81,3 +84,52 @@ def test_convolution_of_the_shortest_videos(lengths: list[int]) -> None:
         conv.product.bias.zero_()
         got = conv(torch.ones(sum(lengths), 2), torch.tensor(lengths)).flatten().tolist()
     assert got == pytest.approx([2.0 if length == 1 else 202.0 for length in lengths for _ in range(length)])
+
+
+@settings(max_examples=40, deadline=None)
+@given(LENGTHS, SEEDS, st.sampled_from([1e-3, 1.0, 300.0]))
+def test_sums_over_time(lengths: list[int], seed: int, scale: float) -> None:
+    values = (np.random.default_rng(seed).standard_normal((sum(lengths), 3)) * scale).astype(np.float32)
+    parts = np.split(values.astype(np.float64), np.cumsum(lengths)[:-1])
+    expected = np.array([rows.sum(axis=0) for rows in parts])
+    packed, lengths_t = torch.from_numpy(values), torch.tensor(lengths)
+    np.testing.assert_allclose(video_sums(packed, lengths_t), expected, rtol=1e-4, atol=1e-4 * scale)
+    exact = video_sums(packed, lengths_t, exact=True)
+    np.testing.assert_allclose(exact, expected, rtol=1e-9, atol=1e-7)
+    order = list(reversed(range(len(lengths))))
+    turned = video_sums(torch.cat([packed.split(lengths)[v] for v in order]), lengths_t.flip(0), exact=True)
+    assert torch.equal(turned.flip(0), exact)
+    means = expected / np.maximum(lengths, 1)[:, None]
+    np.testing.assert_allclose(video_means(packed, lengths_t, exact=True), means, rtol=1e-6, atol=1e-7)
+
+
+@given(LENGTHS, SEEDS, st.integers(1, 9))
+def test_places_in_a_video(lengths: list[int], seed: int, one_of: int) -> None:
+    values = np.random.default_rng(seed).integers(0, 4, sum(lengths)).astype(np.float32)
+    expected, chosen = [], []
+    for rows in np.split(values, np.cumsum(lengths)[:-1]):
+        places = np.empty(len(rows), dtype=np.int64)
+        places[np.argsort(-rows, kind="stable")] = np.arange(len(rows))
+        expected += places.tolist()
+        chosen += (places < math.ceil(len(rows) / one_of)).tolist()
+    assert ranks(torch.from_numpy(values), torch.tensor(lengths)).tolist() == expected
+    assert highest(torch.from_numpy(values), torch.tensor(lengths), one_of).tolist() == chosen
+
+
+@given(LENGTHS, st.integers(-5, 5))
+def test_moved_stays_in_its_video(lengths: list[int], by: int) -> None:
+    values = torch.arange(1.0, sum(lengths) + 1)
+    expected = []
+    for rows in values.split(lengths):
+        inside = range(len(rows))
+        expected += [float(rows[t + by]) if t + by in inside else -1.0 for t in inside]
+    assert moved(values, torch.tensor(lengths), by, beyond=-1.0).tolist() == expected
+    assert moved(values[:, None], torch.tensor(lengths), by, beyond=-1.0).flatten().tolist() == expected
+
+
+@pytest.mark.parametrize(("width", "expected"), [(1, (1, 1)), (2, (1, 1)), (7, (3, 4)), (128, (64, 64))])
+def test_halves(width: int, expected: tuple[int, int]) -> None:
+    columns = torch.arange(float(width))[None].expand(2, width)
+    assert widths(width) == expected
+    assert tuple(part.shape[1] for part in halves(columns)) == expected
+    assert (halves(columns)[0][0, 0], halves(columns)[1][0, -1]) == (0, width - 1)
