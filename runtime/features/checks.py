@@ -15,17 +15,28 @@ from refineloc.runtime.text import is_text
 __all__ = [
     "CHANGED",
     "DAMAGED",
+    "STATED",
     "as_array",
+    "can_be_features",
     "check_array",
     "check_backbone",
     "check_finite",
     "check_names",
+    "check_stated",
     "file_state",
     "two_dimensional",
 ]
 
 # What h5py raises on files that are damaged inside; a FeatureError is a ValueError too, and is let through first.
 DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError)
+
+# What files state of a video, and the bounds of it: wider than real values, and narrow enough for arithmetic.
+STATED: dict[str, tuple[float, float]] = {
+    "fps": (1e-3, 1e6),
+    "duration": (1e-3, 1e9),
+    "snippet_frames": (1, 2**24),
+    "stride_frames": (1, 2**24),
+}
 
 CHANGED = "the file changed while it was read; wait until it is complete, and start again"
 
@@ -120,6 +131,22 @@ def check_names(names: Iterable[str], path: Path) -> tuple[str, ...]:
         if name == before:
             raise FeatureError(f"{path}: video {name!r}: is there twice")
     return checked
+
+
+def check_stated(key: str, value: float, what: str) -> float:
+    """A number of `STATED`; `what` begins the message where it cannot be meant."""
+    low, high = STATED[key]
+    whole = key.endswith("_frames")
+    if not low <= value <= high or (whole and value != round(value)):  # refuses NaN, too
+        raise FeatureError(
+            f"{what} is {value:g}; expected a {'whole ' if whole else ''}number from {low:g} to {high:,.0f}"
+        )
+    return int(value) if whole else value
+
+
+def can_be_features(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether `check_array` takes an array as features."""
+    return dtype.kind == "f" and _two_axes(shape) is not None
 
 
 def check_array(shape: tuple[int, ...] | None, dtype: np.dtype[Any], where: str) -> tuple[int, int]:

@@ -20,7 +20,15 @@ import numpy.typing as npt
 
 from refineloc.runtime.addresses import Address, Ranges
 from refineloc.runtime.errors import FeatureError, MissingExtraError, StoreError, first_line
-from refineloc.runtime.features.checks import CHANGED, DAMAGED, check_array, check_names, file_state
+from refineloc.runtime.features.checks import (
+    CHANGED,
+    DAMAGED,
+    STATED,
+    check_array,
+    check_names,
+    check_stated,
+    file_state,
+)
 from refineloc.runtime.features.hdf5_chunks import (
     REPACK,
     check_chunks,
@@ -34,14 +42,6 @@ from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.kinds import first_bytes, mistaken
 
 __all__ = ["HDF5File"]
-
-# The attributes that are read, and their bounds: wider than real values, and narrow enough for arithmetic.
-_TIMES: dict[str, tuple[float, float]] = {
-    "fps": (1e-3, 1e6),
-    "duration": (1e-3, 1e9),
-    "snippet_frames": (1, 2**24),
-    "stride_frames": (1, 2**24),
-}
 
 _LONGEST_NAME = 200  # of a backbone
 
@@ -83,17 +83,7 @@ class HDF5File(FeatureStore):
         dataset, attributes = self._dataset(name)
         self._check_unchanged(name)
         snippets, width = (dataset.shape[axis] for axis in self._checked[name][1])
-        return FeatureInfo(
-            name=name,
-            snippets=snippets,
-            width=width,
-            dtype=dataset.dtype,
-            fps=attributes.get("fps"),
-            duration_s=attributes.get("duration"),
-            snippet_frames=attributes.get("snippet_frames"),
-            stride_frames=attributes.get("stride_frames"),
-            backbone=attributes.get("backbone", ""),
-        )
+        return FeatureInfo.stating(name, snippets, width, dataset.dtype, attributes)
 
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
         if name not in self._checked:
@@ -280,22 +270,16 @@ def _text(name: str | bytes) -> str:
 
 
 def _attributes(item: Any, where: str) -> dict[str, Any]:
-    """The attributes in `_TIMES`, and `backbone`; no others are read."""
+    """The attributes in `STATED`, and `backbone`; no others are read."""
     values: dict[str, Any] = {}
-    for key, (low, high) in _TIMES.items():
+    for key in STATED:
         if key not in item.attrs:
             continue
         attribute = item.attrs.get_id(key)
         if attribute.dtype.kind not in "iuf" or attribute.shape not in ((), (1,)):
             raise FeatureError(f"{where}: attribute {key!r} is not a number")
         value = float(np.asarray(item.attrs[key]).reshape(()))
-        whole = key.endswith("_frames")
-        if not low <= value <= high or (whole and value != round(value)):  # refuses NaN, too
-            raise FeatureError(
-                f"{where}: attribute {key!r} is {value:g}; expected a "
-                f"{'whole ' if whole else ''}number from {low:g} to {high:,.0f}"
-            )
-        values[key] = int(value) if whole else value
+        values[key] = check_stated(key, value, f"{where}: attribute {key!r}")
     if "backbone" in item.attrs:
         values["backbone"] = _backbone(item, where)
     return values

@@ -4,11 +4,13 @@ Accepted layouts:
 
     FILE.h5     one dataset a video at the root, T x D; or a group a video with a dataset `features` inside;
                 optional attributes on either: fps, duration, snippet_frames, stride_frames, backbone
-    DIR/        one VIDEO.npy a video, T x D
+    DIR/        one VIDEO.npy a video, T x D; VIDEO_fps.npy and VIDEO_duration.npy may state what attributes do
     FILE.npy    T x D of one video, called as the file is; or an array of all videos' T x D, or V x T x D, with their
                 names in FILE.txt or W-TALC's videoname.npy
     DIR/        rgb/VIDEO.npy and flow/VIDEO.npy, or VIDEO_rgb.npy and VIDEO_flow.npy; joined as flow (temporal) first,
                 rgb (spatial) second
+    DIR/        VIDEO.npz instead of VIDEO.npy: the array `features`, or the only one that can be features
+    FILE.npz    such an archive of one video; or an array a video, called as the video
 
 Axes of length 1 beside T and D do not count. Other layouts are refused with a line that says how to save them.
 """
@@ -20,7 +22,9 @@ from pathlib import Path
 
 from refineloc.runtime.addresses import Address, as_path
 from refineloc.runtime.errors import FeatureError
-from refineloc.runtime.features.npy import NpyFolder, is_one_video
+from refineloc.runtime.features.npy import is_one_video
+from refineloc.runtime.features.npy_folder import NpyFolder
+from refineloc.runtime.features.npz import NpzArchive, NpzFile
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.files import status_of
 from refineloc.runtime.kinds import first_bytes, mistaken
@@ -28,7 +32,7 @@ from refineloc.runtime.video.decode import FILM_SUFFIXES
 
 __all__ = ["MAX_VIDEO_BYTES", "open_features"]
 
-_OTHERS = (".npz", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".onnx")
+_OTHERS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".onnx")
 _SAVE = "expected an HDF5 file with one dataset (T x D) a video, or a folder with one VIDEO.npy (T x D) a video"
 
 # One video may take this much memory unless the caller says otherwise. A compressed file may state any shape in a few
@@ -40,7 +44,7 @@ MAX_VIDEO_BYTES = 4 * 2**30
 def open_features(
     path: str | os.PathLike[str], *, max_video_bytes: int = MAX_VIDEO_BYTES, untrusted: bool = False
 ) -> FeatureStore:
-    """Open an HDF5 file, or a folder of .npy files, with snippet features.
+    """Open an HDF5 file, or a folder of .npy or .npz files, with snippet features.
 
     Args:
         path: the file or folder.
@@ -64,6 +68,9 @@ def open_features(
         from refineloc.runtime.features.npy_list import NpyList
 
         store = NpyFolder(source, max_video_bytes) if is_one_video(source) else NpyList(source, max_video_bytes)
+    elif stat.S_ISREG(status.st_mode) and source.suffix.lower() == ".npz":
+        archive = NpzArchive(source)
+        store = NpyFolder(source, max_video_bytes) if archive.of_one_video() else NpzFile(archive, max_video_bytes)
     elif stat.S_ISREG(status.st_mode):
         if source.suffix.lower() in FILM_SUFFIXES:
             raise FeatureError(f"{source}: is a film; refineloc-extract makes its features ({_SAVE})")
@@ -87,7 +94,7 @@ def _instead(source: Path) -> str:
         return ""
     kinds = Counter(path.suffix.lower() or path.name for path in sorted(source.iterdir()))
     folders = [path for path in sorted(source.iterdir()) if path.is_dir()]
-    within = next((folder for folder in folders if any(folder.glob("*.npy"))), None)
+    within = next((folder for folder in folders if any(folder.glob("*.np[yz]"))), None)
     if within is not None:
         return f"its folder {within} does: give that; else: "
     kind, count = kinds.most_common(1)[0] if kinds else ("", 0)

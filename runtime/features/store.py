@@ -5,6 +5,7 @@ Files are not trusted: a shape that would take more memory than `max_video_bytes
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -40,6 +41,21 @@ class FeatureInfo:
     snippet_frames: int | None = None
     stride_frames: int | None = None
     backbone: str = ""
+
+    @classmethod
+    def stating(cls, name: str, snippets: int, width: int, dtype: np.dtype[Any], stated: Mapping[str, Any]) -> Self:
+        """With what a file states, by the keys of `STATED` and `backbone`."""
+        return cls(
+            name,
+            snippets,
+            width,
+            dtype,
+            fps=stated.get("fps"),
+            duration_s=stated.get("duration"),
+            snippet_frames=stated.get("snippet_frames"),
+            stride_frames=stated.get("stride_frames"),
+            backbone=stated.get("backbone", ""),
+        )
 
 
 class FeatureStore(ABC):

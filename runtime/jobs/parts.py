@@ -286,9 +286,16 @@ def _difference(head: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return keys[0] if keys else ""
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)  # NaN and infinity are no JSON, and no output can hold them
+
+
 def _value(line: bytes, where: str) -> Any:
     try:
-        return json.loads(line)
+        return _DECODER.decode(line.decode())
     except (ValueError, RecursionError) as error:
         raise damaged(where) from error
 

@@ -117,6 +117,29 @@ def test_one_stream_alone_keeps_its_name(tmp_path: Path) -> None:
     expect(tmp_path, "v_rgb")
 
 
+def test_numbers_beside_an_array_state_its_times(tmp_path: Path) -> None:
+    for name, beside in (("v", "v"), ("w_rgb", "w"), ("x_rgb", "x_rgb")):
+        np.save(tmp_path / f"{name}.npy", FEATURES)
+        np.save(tmp_path / f"{beside}_fps.npy", np.array([25]))
+        np.save(tmp_path / f"{beside}_duration.npy", np.array(4.5))
+    np.save(tmp_path / "y_fps.npy", FEATURES)  # a video of that name
+    with open_features(tmp_path) as store:
+        assert store.names == ("v", "w_rgb", "x_rgb", "y_fps")
+        for name in store.names[:3]:
+            info = store.info(name)
+            assert (info.fps, info.duration_s) == (25, 4.5)
+        assert store.info("y_fps").fps is None
+    with open_features(tmp_path / "w_rgb.npy") as store:
+        assert store.info("w_rgb").fps == 25
+    for value, message in (
+        (np.array(0), "is 0; expected a number from 0.001"),
+        (np.array([25, 30]), "is not a number"),
+    ):
+        np.save(tmp_path / "v_fps.npy", value)
+        with open_features(tmp_path) as store, pytest.raises(FeatureError, match=rf"v_fps\.npy: fps {message}"):
+            store.info("v")
+
+
 def test_one_npy_file_is_one_video(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", FEATURES)
     np.save(tmp_path / "w.npy", FEATURES)
@@ -125,8 +148,7 @@ def test_one_npy_file_is_one_video(tmp_path: Path) -> None:
 
 def test_folders_of_other_files_say_what_they_hold(tmp_path: Path) -> None:
     for name, message in (
-        ("v.npz", r"holds 1 \.npz files, which are not read; expected an HDF5 file"),
-        ("v.csv", r"holds 1 \.csv files, which are not read"),
+        ("v.csv", r"holds 1 \.csv files, which are not read; expected an HDF5 file"),
         ("v.MP4", r"holds films \(1 \.mp4\), whose features refineloc-extract makes"),
         ("val/v.npy", r"its folder .*/val does: give that"),
     ):
@@ -141,7 +163,6 @@ def test_folders_of_other_files_say_what_they_hold(tmp_path: Path) -> None:
 def test_files_of_other_kinds_say_what_they_are(tmp_path: Path) -> None:
     for name, content, message in (
         ("v.mp4", b"", "is a film; refineloc-extract makes its features"),
-        ("v.npz", b"PK", r"\.npz files are not read; expected an HDF5 file"),
         ("features.csv", b"0.5,0.5\n", r"\.csv files are not read; expected an HDF5 file"),
         ("labels.csv", b"video-name,label\n", r"is a table of labels or detections; expected an HDF5 .*swapped\?"),
         ("labels.json", b'{"database": {}}', r"is a JSON of labels or detections; expected an HDF5 .*swapped\?"),

@@ -5,6 +5,8 @@ Files that point outside point to files that are there and are what they should 
 
 import io
 import json
+import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +48,7 @@ def write_features(folder: Path) -> None:
         file.create_dataset("storage", values.shape, "f4", external=[(OUTSIDE_RAW, 0, values.nbytes)])
         file.create_virtual_dataset("virtual", layout)
     np.save(folder / "array.npy", values)
+    np.savez_compressed(folder / "arrays.npz", a=values, b=-values, fps=25)
 
 
 def write_models(folder: Path, model_path: Path) -> None:
@@ -125,6 +128,33 @@ def header_of_npy(content: bytes, generator: np.random.Generator) -> bytes:
         text = str(generator.choice(["(" * int(generator.integers(9000)), text[:-9], f"  {text}", ""]))
     size = len(text).to_bytes(2 if version == b"\1\0" else 4, "little")
     return _perhaps_changed(b"\x93NUMPY" + version + size + text.encode() + values, generator)
+
+
+def archive(content: bytes, generator: np.random.Generator) -> bytes:
+    """A .npz archive whose members have other names, methods, flags or contents, or unpack to 256 MiB."""
+    names = ["a.npy", "a.npy", "b.npy", "fps.npy", "features.npy", "../a.npy", "a", ".npy", "\u00e9\n.npy", "a\0b.npy"]
+    methods = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+    file = io.BytesIO()
+    with (
+        warnings.catch_warnings(),
+        zipfile.ZipFile(io.BytesIO(content)) as source,
+        zipfile.ZipFile(file, "w") as made,
+    ):
+        warnings.simplefilter("ignore")  # of names that are there twice
+        arrays = [source.read(name) for name in source.namelist()]
+        hostile = generator.integers(3) > 0
+        for index in range(int(generator.integers(1, 4))):
+            array = arrays[generator.integers(2)]
+            if hostile and generator.integers(3) == 0:
+                array = header_of_npy(array, generator)
+            if hostile and generator.integers(6) == 0:
+                array += bytes(2**28)
+            made.writestr(
+                str(generator.choice(names)) if hostile else f"{index}.npy",
+                array,
+                methods[generator.integers(len(methods) if hostile else 3)],
+            )
+    return _perhaps_changed(file.getvalue(), generator) if hostile else file.getvalue()
 
 
 def part(content: bytes, generator: np.random.Generator) -> bytes:

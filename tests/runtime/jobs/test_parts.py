@@ -123,6 +123,7 @@ HEAD = {"part": 1, "parts": 3, "shards": 3, "videos": 3, "job": {"model": "m"}, 
         json.dumps({**HEAD, "part": 4}),
         json.dumps({**HEAD, "part": 2}),  # a copy under another name
         json.dumps({**HEAD, "parts": 4}),
+        *(json.dumps({**HEAD, "about": {"external_data": value}}) for value in (float("inf"), float("nan"))),
     ],
 )
 def test_heads_that_nothing_of_ours_wrote(tmp_path: Path, head: str) -> None:
