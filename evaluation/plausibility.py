@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.errors import AnnotationError, DetectionError, InputError
+from refineloc.runtime.errors import AnnotationError, DetectionError, InputError, counted
 from refineloc.runtime.segments.odd import Timed, after_the_end, by_row, odd_segments, rows_of
 
 __all__ = ["Doubt", "check_plausible"]
@@ -71,12 +71,12 @@ def _in_subsets(detections: Mapping[str, Detections], annotations: Annotations, 
     sizes = Counter(video.subset for video in annotations.values() if video.subset is not None and len(video.start))
     if len(sizes) < 2:
         return
-    counted = ", ".join(f"{subset} ({size} videos)" for subset, size in sizes.items())
+    listed = ", ".join(f"{subset} ({counted(size, 'video')})" for subset, size in sizes.items())
     covered = {annotations[video].subset for video in detections if video in annotations} & sizes.keys()
     if covered and covered != sizes.keys():
         which = " and ".join(repr(subset) for subset in sizes if subset in covered)
         raise AnnotationError(
-            f"{annotations.path}: has annotations of several subsets: {counted}. {name} has videos of {which} alone, "
+            f"{annotations.path}: has annotations of several subsets: {listed}. {name} has videos of {which} alone, "
             "and those of the others would count as missed; choose the subset",
             parameter="subset",
         )

@@ -15,7 +15,7 @@ from refineloc.evaluation.matching import DEFAULT_TIOUS, match_detections
 from refineloc.evaluation.rules import detect
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.errors import InputError
+from refineloc.runtime.errors import InputError, counted
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.rules import Rules, changed, unused
 from refineloc.runtime.segments.values import Scores
@@ -104,7 +104,9 @@ def tune(
     """
     names = tuple(grids)
     if len(names) < LEAST_VIDEOS:
-        raise InputError(f"{len(names)} videos are too few to choose on; annotate at least {LEAST_VIDEOS}")
+        raise InputError(
+            f"{counted(len(names), 'video is', 'videos are')} too few to choose on; annotate at least {LEAST_VIDEOS}"
+        )
     search = _Search(networks, grids, classes, annotations, tious)
     count = min(len(names), _MOST_FOLDS)
     order = np.random.default_rng(seed).permutation(len(names))

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from refineloc.runtime.annotations import read_annotations
-from refineloc.runtime.errors import ModelError
+from refineloc.runtime.errors import ModelError, counted
 from refineloc.runtime.features.streams import Stream
 from refineloc.runtime.files import is_file, status_of
 from refineloc.runtime.text import read_names
@@ -123,7 +123,9 @@ def read_class_names(path: str | os.PathLike[str], count: int) -> tuple[str, ...
     else:
         names = read_names(source, ModelError, "give the classes, one a line, or a labels CSV")
     if len(names) != count:
-        raise ModelError(f"{source}: expected {count} classes, as many as the checkpoint has, got {len(names)}")
+        raise ModelError(
+            f"{source}: expected {counted(count, 'class')}, as many as the checkpoint has, got {len(names)}"
+        )
     return names
 
 

@@ -13,7 +13,7 @@ from refineloc.evaluation import evaluate, match_detections
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.batches import pack
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.errors import InputError, ModelError
+from refineloc.runtime.errors import InputError, ModelError, counted
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.model.limits import BATCH_SNIPPETS
@@ -219,7 +219,8 @@ def problems(parity: Parity, tolerance: Tolerance) -> list[str]:
     moved = parity.lost <= 1 and parity.gained <= 1
     if not moved and changed > tolerance.detections * parity.detections:
         too_far.append(
-            f"{changed} of {parity.detections} detections lost or gained (at most {100 * tolerance.detections:g} %)"
+            f"{changed} of {counted(parity.detections, 'detection')} lost or gained (at most "
+            f"{100 * tolerance.detections:g} %)"
         )
     if parity.reference_map is not None and parity.map is not None:
         fall = parity.reference_map - parity.map

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.addresses import as_path
-from refineloc.runtime.errors import DetectionError, InputError, MissingExtraError
+from refineloc.runtime.errors import DetectionError, InputError, MissingExtraError, counted
 from refineloc.runtime.files import atomic_write, is_folder, output_ending
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.values import Segments
@@ -111,7 +111,7 @@ class Detections:
     def __repr__(self) -> str:
         shown = [f"{d.label} {d.start:.1f} to {d.end:.1f} s ({d.score:.3g})" for d in self[:3]]
         more = ["..."] if len(self) > 3 else []
-        return f"<{len(self)} detections{': ' if len(self) else ''}{', '.join(shown + more)}>"
+        return f"<{counted(len(self), 'detection')}{': ' if len(self) else ''}{', '.join(shown + more)}>"
 
     def to_pandas(self) -> Any:
         """The detections as a pandas DataFrame with the columns start, end (seconds), label and score.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from refineloc.runtime.batches import FeatureBatch, Planned, ahead, read_batches
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.errors import ConfigError, FeatureError, InputError, InputWarning
+from refineloc.runtime.errors import ConfigError, FeatureError, InputError, InputWarning, counted
 from refineloc.runtime.features.checks import as_array, check_backbone, check_finite, two_dimensional
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.model.gpu import PinnedBuffers
@@ -216,7 +216,7 @@ class Detector:
         else:
             what = f"{session.name}: {metadata.base} iteration {metadata.iteration}"
         return (
-            f"<Detector {what}, {len(self.classes)} classes, {metadata.width} features, "
+            f"<Detector {what}, {counted(len(self.classes), 'class')}, {metadata.width} features, "
             f"profile {self.settings.profile}, on {self.provider}>"
         )
 
@@ -478,13 +478,15 @@ class Detector:
         frames = info.snippet_frames
         if frames is not None and frames != self.metadata.snippet_frames:
             raise FeatureError(
-                f"{where}: its snippets have {frames} frames, the model's have {self.metadata.snippet_frames}; "
+                f"{where}: its snippets have {counted(frames, 'frame')}, the model's have "
+                f"{self.metadata.snippet_frames}; "
                 "extract the features as for training"
             )
         stride = info.stride_frames
         if stride is not None and stride_frames not in (None, stride):
             raise FeatureError(
-                f"{where}: states a stride of {stride} frames, and stride_frames={stride_frames} was given; leave "
+                f"{where}: states a stride of {counted(stride, 'frame')}, and stride_frames={stride_frames} was "
+                "given; leave "
                 "stride_frames out, or correct the attribute"
             )
         stated = _stated(times, name)
@@ -624,7 +626,7 @@ def _pairs(
         return videos.items()
     missing = [name for name in names if name not in videos]
     if missing:
-        raise InputError(f"video {missing[0]!r}: is not in the mapping, which holds {len(videos)} videos")
+        raise InputError(f"video {missing[0]!r}: is not in the mapping, which holds {counted(len(videos), 'video')}")
     return ((name, videos[name]) for name in names)
 
 

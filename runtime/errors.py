@@ -114,3 +114,19 @@ class MissingExtraError(RefineLocError, ImportError):
 def first_line(error: BaseException) -> str:
     """What a library's error says, as one line for a message of ours."""
     return (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number of things for a message: "1 video", "2,000 classes", "2 videos are".
+
+    Args:
+        count: how many.
+        one: what one is called.
+        many: what several are called; `one` with an s or es if left out.
+    """
+    return f"{count:,} {one if count == 1 else many or one + ('es' if one.endswith('s') else 's')}"
+
+
+def counted_of(count: int, total: int, noun: str, one: str, many: str) -> str:
+    """How many of a number of things do what: "1 of 12 videos has", "2 of 12 videos have"."""
+    return f"{count:,} of {counted(total, noun)} {one if count == 1 else many}"

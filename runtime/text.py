@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from refineloc.runtime.addresses import as_path
-from refineloc.runtime.errors import InputError, InputWarning, RefineLocError
+from refineloc.runtime.errors import InputError, InputWarning, RefineLocError, counted
 from refineloc.runtime.files import read_content
 from refineloc.runtime.kinds import mistaken
 
@@ -212,7 +212,8 @@ def csv_rows(
             if len(cells) != len(header):
                 if any(cells[len(header) :]) or len(cells) < len(header):
                     raise error(
-                        f"{where}: expected {len(header)} columns, got {len(row)}{_why(row, header, separator)}"
+                        f"{where}: expected {counted(len(header), 'column')}, got "
+                        f"{len(row)}{_why(row, header, separator)}"
                     )
                 del cells[len(header) :]
             values = dict(zip(header, cells, strict=True))

@@ -52,7 +52,7 @@ def train(
             metavar="SHARE", help="Without validation files or subsets: share of the videos that is held out; 0.2."
         ),
     ] = None,
-    val_seed: Annotated[int, typer.Option(min=0, help="Of which videos --val-share holds out.")] = 0,
+    val_seed: Annotated[int | None, typer.Option(min=0, help="Of which videos --val-share holds out; 0.")] = None,
     allow_leaks: Annotated[
         bool, typer.Option("--allow-leaks", help="Go on with videos that are in both splits.")
     ] = False,

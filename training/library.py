@@ -32,7 +32,7 @@ def train(
     val_labels: LabelMapping | Annotations | str | os.PathLike[str] | None = None,
     *,
     val_share: float | None = None,
-    val_seed: int = 0,
+    val_seed: int | None = None,
     subset: str | None = None,
     val_subset: str | None = None,
     preset: str | None = None,
@@ -65,7 +65,7 @@ def train(
         val_features, val_labels: of the validation videos, which choose the epoch, in the same forms. Labels alone are
             of features among the training features.
         val_share: without them, the share of the training videos that is held out for validation; 0.2 if left out.
-        val_seed: of which videos these are.
+        val_seed: of which videos these are; 0 if left out.
         subset, val_subset: of labels with subsets, those that train and validate; else those whose names say it.
         preset: settings to begin with; "auto" where neither it nor `base` is given.
         base, generator: the base model and the pseudo-label generator, by name; or a file of one's own, which is run

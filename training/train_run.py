@@ -223,7 +223,8 @@ def _tell(run: Run | RunInMemory, inputs: Inputs, chosen: torch.device) -> None:
         )
     processes = f" in {parallel.size()} processes" if parallel.size() > 1 else ""
     stored = [split.source.name for split in (train, val) if not split.bytes_held]
-    read = f"; read from disk: {', '.join(stored)}" if stored else ""
+    # Leaks under other names are looked for in memory alone (`refuse_same_features`).
+    read = f"; read from disk: {', '.join(stored)}, so leaks are found by name alone" if stored else ""
     note(
         f"{run.folder or 'training'}: {len(train)} + {len(val)} videos, {train.snippets} + {val.snippets} snippets x "
         f"{train.width}{f' ({columns})' if columns else ''}, {len(train.classes)} classes, on {chosen}{processes}{read}"

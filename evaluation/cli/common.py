@@ -15,7 +15,7 @@ from refineloc.evaluation.plausibility import check_plausible
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.cli.common import note, parse_numbers
 from refineloc.runtime.detections import Detections, read_detections
-from refineloc.runtime.errors import ConfigError, DetectionError, InputError
+from refineloc.runtime.errors import ConfigError, DetectionError, InputError, counted
 from refineloc.runtime.files import status_of
 from refineloc.runtime.names import first_names, nothing_shared, why_unmatched
 from refineloc.runtime.text import no_formula
@@ -100,9 +100,12 @@ def warn_of_unknown(matching: Matching, detections: str | Path) -> None:
         if len(missing) == len(names):
             raise InputError(nothing_shared(kind, detections, names, truth, known))
         if kind == "class":
-            text = f"{matching.unknown_labels} detections have a class that {truth} does not have; left out"
+            text = (
+                f"{counted(matching.unknown_labels, 'detection has', 'detections have')} a class that {truth} does "
+                "not have; left out"
+            )
         else:
-            text = f"{len(missing)} videos are not in {truth}: false positives"
+            text = f"{counted(len(missing), 'video is', 'videos are')} not in {truth}: false positives"
         note(f"warning: {detections}: {text}; the first: {first_names(missing)}{why_unmatched(missing, known)}")
 
 

@@ -21,7 +21,7 @@ from refineloc.evaluation.formats.tracks import Track, to_annotations, to_detect
 from refineloc.runtime.annotations import Annotations, read_annotations, write_annotations_csv
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.detections import write_detections
-from refineloc.runtime.errors import ConfigError, InputError, OutputError
+from refineloc.runtime.errors import ConfigError, InputError, OutputError, counted, counted_of
 from refineloc.runtime.files import check_writable, claim_folder, is_folder, is_stream
 from refineloc.runtime.jobs.detection import MergedDetections
 from refineloc.runtime.jobs.parts import holds_parts
@@ -191,7 +191,7 @@ def _merge(folder: Path, out: Path) -> None:
     write_detections(out, merged, merged.external_data)
     if merged.errors:
         note(f"warning: {merged.without()}")
-    note(f"{out}: {merged.count} detections of all parts")
+    note(f"{out}: {counted(merged.count, 'detection')} of all parts")
 
 
 def _note_losses(form: Form, out: Path, tracks: list[Track], unread_scores: int) -> None:
@@ -199,7 +199,7 @@ def _note_losses(form: Form, out: Path, tracks: list[Track], unread_scores: int)
     empty = [(track.video, *bounds) for track in tracks for bounds in track.left_out]
     if empty:
         video, start, end = empty[0]
-        which = "1 segment that ends by its" if len(empty) == 1 else f"{len(empty)} segments that end by their"
+        which = counted(len(empty), "segment that ends by its", "segments that end by their")
         note(f"left out: {which} start or by 0 s, the first in video {video!r:.80} ({start:.10g} to {end:.10g} s)")
     durations = {track.video: track.duration_s for track in tracks}
     for odd in odd_segments({track.video: track for track in tracks}, durations):
@@ -207,14 +207,14 @@ def _note_losses(form: Form, out: Path, tracks: list[Track], unread_scores: int)
         then = "clipped to the video" if clipped == odd.kind else "kept as in IN"
         note(f"warning: {odd.line('segment', sum(map(len, tracks)), then)}")
     if unread_scores:
-        note(f"left out: the scores of {unread_scores} annotations, which have none here (detections do)")
+        note(f"left out: the scores of {counted(unread_scores, 'annotation')}, which have none here (detections do)")
     is_csv = out.suffix.lower() == ".csv"
     if is_csv or form == "parquet":
         lost = [t.video for t in tracks if not len(t) and not (form == "annotations" and t.known_labels)]
         if lost:
             note(
-                f"left out: {len(lost)} of {len(tracks)} videos without a segment, as the file has a row a segment; "
-                f"the first is {lost[0]!r}"
+                f"left out: {len(lost)} of {counted(len(tracks), 'video')} without a segment, as the file has a row a "
+                f"segment; the first is {lost[0]!r}"
             )
     if is_csv and form == "annotations" and any(track.subset is not None for track in tracks):
         note("left out: the videos' subsets, which the CSV has no column for")
@@ -249,8 +249,8 @@ def _form_of(out: Path, scored: bool) -> Form:
 def _counted(tracks: list[Track]) -> str:
     """How many segments of how many videos, in words."""
     segments, videos, without = sum(map(len, tracks)), len(tracks), sum(not len(track) for track in tracks)
-    counted = f"{segments} segment{'s' * (segments != 1)} of {videos} video{'s' * (videos != 1)}"
-    return f"{counted}, {without} of them without any" if without else counted
+    text = f"{counted(segments, 'segment')} of {counted(videos, 'video')}"
+    return f"{text}, {without} of them without any" if without else text
 
 
 def _with_video_facts(tracks: list[Track], labels: Annotations, known_labels: bool) -> list[Track]:
@@ -259,7 +259,7 @@ def _with_video_facts(tracks: list[Track], labels: Annotations, known_labels: bo
     if missing:
         why = why_unmatched(missing, labels.keys())
         raise InputError(
-            f"{labels.path}: lacks {len(missing)} of {len(tracks)} videos, the first is {missing[0]!r}{why}"
+            f"{labels.path}: lacks {len(missing)} of {counted(len(tracks), 'video')}, the first is {missing[0]!r}{why}"
         )
     filled = []
     for track in tracks:
@@ -339,7 +339,8 @@ def _file_names(folder: Path, tracks: list[Track], ending: str) -> list[str]:
             changed.append(name)
     if changed:
         note(
-            f"{len(changed)} of {len(tracks)} videos have other names as files, the first: "
+            f"{counted_of(len(changed), len(tracks), 'video', 'has another name', 'have other names')} as files, the "
+            "first: "
             f"{names[changed[0]]!r:.80} is {changed[0]!r:.80}"
         )
     return list(names)
@@ -365,7 +366,10 @@ def _write_training(
         ]
         both = {track.video for track in tracks} & {track.video for track in validation_tracks}
         if both:
-            raise InputError(f"{validation}: {len(both)} videos are in both subsets, the first is {min(both)!r}")
+            raise InputError(
+                f"{validation}: {counted(len(both), 'video is', 'videos are')} in both subsets, the first is "
+                f"{min(both)!r}"
+            )
     all_tracks = [replace(track, subset="training") for track in tracks] + validation_tracks
     used = {label for track in all_tracks for label in track.labels}
     # All classes of --videos get a label_id: it must not change when --min-score leaves a class without segments.
@@ -378,12 +382,15 @@ def _write_training(
     if validation_tracks:
         note(f"{validation}: {_counted(validation_tracks)} (validation)")
     if left_out:
-        note(f"left out: {len(left_out)} of {len(tracks)} videos, which have no segment; the first is {left_out[0]!r}")
+        note(
+            f"left out: {len(left_out)} of {counted(len(tracks), 'video')}, without a segment; the first is "
+            f"{left_out[0]!r}"
+        )
     absent = sorted(set(names) - used)
     if absent:
         note(
-            f"warning: {len(absent)} of {len(names)} classes have no segment, the first is {absent[0]!r}; "
-            "ActionFormer's loaders stop where num_classes counts them"
+            f"warning: {counted_of(len(absent), len(names), 'class', 'has', 'have')} no segment, the first is "
+            f"{absent[0]!r}; ActionFormer's loaders stop where num_classes counts them"
         )
 
 

@@ -37,7 +37,7 @@ from refineloc.runtime.annotations import read_annotations, read_regions
 from refineloc.runtime.cli.common import VersionOption, new_app, run_app
 from refineloc.runtime.cli.streams import visible
 from refineloc.runtime.detections import Detections, read_detections
-from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.errors import ConfigError, counted
 from refineloc.runtime.files import atomic_write, check_writable, is_stdout
 
 __all__ = ["main"]
@@ -259,7 +259,10 @@ def _print(evaluation: Evaluation, per_class: bool) -> None:
     from rich.text import Text
 
     console = Console()
-    console.print(f"mAP in percent, {len(evaluation.classes)} classes, {rows[0][2]} instances", highlight=False)
+    console.print(
+        f"mAP in percent, {counted(len(evaluation.classes), 'class')}, {counted(int(rows[0][2]), 'instance')}",
+        highlight=False,
+    )
     overall = Table()
     overall.add_column("tIoU", justify="right")
     overall.add_column("mAP", justify="right")

@@ -7,6 +7,7 @@ from refineloc.evaluation.cli.common import print_row
 from refineloc.evaluation.operating import Calibration, OperatingPoint, OperatingPoints
 from refineloc.runtime.cli.common import note
 from refineloc.runtime.cli.streams import visible
+from refineloc.runtime.errors import counted
 
 __all__ = ["print_calibration", "print_points"]
 
@@ -29,7 +30,8 @@ def print_points(points: OperatingPoints, per_class: bool) -> None:
     if missed and per_class:
         few = ", ".join(missed[:3]) + (", ..." if len(missed) > 3 else "")
         note(
-            f"warning: precision {points.wanted:g} is not reached in {len(missed)} classes ({few}): their highest is "
+            f"warning: precision {points.wanted:g} is not reached in {counted(len(missed), 'class')} ({few}): their "
+            "highest is "
             "shown, without a score"
         )
 

@@ -29,7 +29,7 @@ from refineloc.evaluation.report import detections_data, film_addresses, report_
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.cli.common import VersionOption, new_app, note, progress, run_app
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.errors import ConfigError, FeatureError, InputError
+from refineloc.runtime.errors import ConfigError, FeatureError, InputError, counted
 from refineloc.runtime.files import check_writable, claim_folder, is_folder
 from refineloc.runtime.names import why_unmatched
 from refineloc.runtime.segments.agreement import TimedVideo, check_times
@@ -175,7 +175,10 @@ def report_command(
     if out is not None:
         write_report(out, data, diagnoses)
         linked = sum("file" in row for row in data["videos"])
-        note(f"{out}: report of {len(videos)} videos" + (f", {linked} with a film" if films is not None else ""))
+        note(
+            f"{out}: report of {counted(len(videos), 'video')}"
+            + (f", {linked} with a film" if films is not None else "")
+        )
         if films is not None and not linked:
             why = why_unmatched(list(videos), list(film_addresses(films, ".")))
             note(f"warning: {films}: no film is called as a video is, such as {next(iter(videos), '')}.mp4{why}")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from refineloc.evaluation.formats.tracks import Track
-from refineloc.runtime.errors import InputError
+from refineloc.runtime.errors import InputError, counted
 from refineloc.runtime.files import atomic_write
 
 __all__ = ["write_activitynet", "write_training_data"]
@@ -66,7 +66,9 @@ def write_training_data(path: str | os.PathLike[str], tracks: Iterable[Track], c
             )
         unknown = sorted(set(track.labels) - label_ids.keys())
         if unknown:
-            raise InputError(f"video {track.video!r}: label {unknown[0]!r} is not one of the {len(label_ids)} classes")
+            raise InputError(
+                f"video {track.video!r}: label {unknown[0]!r} is not one of the {counted(len(label_ids), 'class')}"
+            )
         annotations = []
         for index, label in enumerate(track.labels):
             # Clipped to the video: loaders index features with the times.

@@ -16,7 +16,7 @@ from refineloc.evaluation.formats.tracks import Track, tracks_of_annotations, tr
 from refineloc.evaluation.formats.wtalc_arrays import holds_wtalc_arrays, read_wtalc_arrays
 from refineloc.runtime.annotations import is_bsn_database, parse_annotations
 from refineloc.runtime.detections import DETECTION_ENDINGS, detection_ending, parse_detections, read_detections
-from refineloc.runtime.errors import InputError
+from refineloc.runtime.errors import InputError, counted
 from refineloc.runtime.files import is_folder, is_stream, reason
 from refineloc.runtime.jobs.parts import holds_parts
 from refineloc.runtime.text import csv_header, parse_json, read_text
@@ -141,11 +141,13 @@ def _of_tasks(read: LabelStudioTasks) -> Source:
     remarks = []
     if read.untouched:
         remarks.append(
-            f"left out: {len(read.untouched)} tasks without an annotation, the first of video {read.untouched[0]!r:.80}"
+            f"left out: {counted(len(read.untouched), 'task')} without an annotation, the first of video "
+            f"{read.untouched[0]!r:.80}"
         )
     if read.several:
         remarks.append(
-            f"warning: {len(read.several)} videos have several annotations, the first is {read.several[0]!r:.80}; the "
+            f"warning: {counted(len(read.several), 'video has', 'videos have')} several annotations, the first is "
+            f"{read.several[0]!r:.80}; the "
             "last of each is read"
         )
     return Source(read.tracks, read.scored, read.unread_scores, tuple(remarks))

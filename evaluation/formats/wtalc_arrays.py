@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
-from refineloc.runtime.errors import AnnotationError
+from refineloc.runtime.errors import AnnotationError, counted
 from refineloc.runtime.files import is_file, status_of
 from refineloc.runtime.text import is_text, too_far
 
@@ -50,7 +50,7 @@ def read_wtalc_arrays(folder: Path, *, allow_pickle: bool = False, subset: str |
             default if default is not None and status_of(path, AnnotationError) is None else _rows(path, allow_pickle)
         )
         if len(rows) != len(names):
-            raise AnnotationError(f"{path}: expected {len(names)} rows, as videoname.npy has")
+            raise AnnotationError(f"{path}: expected {counted(len(names), 'row')}, as videoname.npy has")
         return rows
 
     segments, labels = column("segments"), column("labels")
@@ -72,7 +72,9 @@ def read_wtalc_arrays(folder: Path, *, allow_pickle: bool = False, subset: str |
         except (TypeError, ValueError, OverflowError) as error:
             raise AnnotationError(f"{where}: expected segments [start, end] and their labels: {error}") from error
         if len(bounds) != len(segment_labels):
-            raise AnnotationError(f"{where}: {len(bounds)} segments and {len(segment_labels)} labels")
+            raise AnnotationError(
+                f"{where}: {counted(len(bounds), 'segment')} and {counted(len(segment_labels), 'label')}"
+            )
         if not name.strip() or not all(label.strip() for label in video_labels):
             raise AnnotationError(f"{where}: a video name or a label is empty")
         if name in videos:

@@ -121,7 +121,7 @@ function headline() {
   const set = data.sets[last];
   const place = byId("headline");
   const say = (figure, ...words) => place.append(make("strong", {}, figure), " ", ...words);
-  if (!truth) return say(set.detections.toLocaleString("en"), `detections of ${set.name} in ${set.videos} of ${data.videos.length} videos`);
+  if (!truth) return say(set.detections.toLocaleString("en"), `${things(set.detections, "detection")} of ${set.name} in ${set.videos} of ${count(data.videos.length, "video")}`);
   const [low, high] = [data.tious[0], data.tious[data.tious.length - 1]].map((tiou) => tiou.toFixed(2));
   const range = set.interval?.average_mAP.map((bound) => percent(bound)).join(" to ");
   const points = (value) => (value > 0 ? "+" : "") + (100 * value).toFixed(1);
@@ -411,10 +411,11 @@ function clock(second) {
 const clip = (text, size) => (text.length > size ? `${text.slice(0, size - 1)}…` : text);
 
 byId("title").textContent = data.title;
-const count = (number, what) => `${number.toLocaleString("en")} ${what}`;
+const things = (number, one) => (number === 1 ? one : one + (one.endsWith("s") ? "es" : "s"));
+const count = (number, one) => `${number.toLocaleString("en")} ${things(number, one)}`;
 byId("about").textContent = truth
-  ? `${count(data.videos.length, "videos")}, ${data.classes.length} classes, ${count(data.classes.reduce((sum, row) => sum + row.instances, 0), "annotations")} (${data.ground_truth}); scores in percent`
-  : `${count(data.videos.length, "videos")}, ${data.classes.length} classes; without ground truth`;
+  ? `${count(data.videos.length, "video")}, ${count(data.classes.length, "class")}, ${count(data.classes.reduce((sum, row) => sum + row.instances, 0), "annotation")} (${data.ground_truth}); scores in percent`
+  : `${count(data.videos.length, "video")}, ${count(data.classes.length, "class")}; without ground truth`;
 if (!truth) {
   for (const section of document.querySelectorAll(".of-truth")) section.remove();
   document.querySelector("#ends h2").textContent = "Surest videos";

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
-from refineloc.runtime.errors import ConfigError, MissingExtraError
+from refineloc.runtime.errors import ConfigError, MissingExtraError, counted
 from refineloc.runtime.files import check_writable, is_stdout
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _table(out: Path, written: "Written") -> str:
     parity = metadata.parity
     assert parity is not None  # for the type checker: write_model always measures
     size = f"{written.size / 1e6:.2f} MB" if written.size >= 1e6 else f"{written.size / 1e3:.1f} kB"
-    where = f"{parity.source} ({parity.videos} videos, {parity.snippets:,} snippets)"
+    where = f"{parity.source} ({counted(parity.videos, 'video')}, {counted(parity.snippets, 'snippet')})"
     lines = [
         f"{out}: {metadata.base} iteration {metadata.iteration}, {len(metadata.classes)} classes, "
         f"{metadata.width} features, {metadata.precision}, {size}",
@@ -204,7 +204,7 @@ def _streaming_line(comparison: "RuleComparison") -> str:
         against = f"average mAP {100 * comparison.map:.2f} -> {100 * comparison.other_map:.2f} ({change:+.2f})"
     else:
         against = f"mean best tIoU {comparison.agreement:.2f} (no times are known)"
-    counts = f"{comparison.detections} detections -> {comparison.other_detections}"
+    counts = f"{counted(comparison.detections, 'detection')} -> {comparison.other_detections}"
     return f"  {'streaming':<14}{against}, {counts}: by its own rule, as a running video has it"
 
 

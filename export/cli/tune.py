@@ -12,7 +12,7 @@ import typer
 from refineloc.evaluation.cli.common import Subset, Tiou, parse_tious
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.cli.common import VersionOption, new_app, note, parse_numbers, progress, run_app
-from refineloc.runtime.errors import AnnotationError, ConfigError, InputError, MissingExtraError, ModelError
+from refineloc.runtime.errors import AnnotationError, ConfigError, InputError, MissingExtraError, ModelError, counted
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
@@ -115,7 +115,7 @@ def tune_command(
         with atomic_write(out, "wb") as handle:
             handle.write(with_metadata(read_model(model)[1], metadata))
     say = note if is_stdout(out) else print
-    say(f"{out}: {model}, on {len(grids)} videos of {labels}")
+    say(f"{out}: {model}, on {counted(len(grids), 'video')} of {labels}")
     for line in [*lines, *(_point_line(point) for point in points)]:
         say(f"  {line}")
 
@@ -147,7 +147,10 @@ def _timed(annotations: Annotations) -> Annotations:
     if len(untimed) == len(annotations) or not annotations.has_times:
         raise AnnotationError(f"{annotations.path}: has labels but no segments with times, which tuning needs")
     if untimed:
-        note(f"warning: {annotations.path}: {len(untimed)} videos have labels without times ({untimed[0]!r}); left out")
+        note(
+            f"warning: {annotations.path}: {counted(len(untimed), 'video has', 'videos have')} labels without times "
+            f"({untimed[0]!r}); left out"
+        )
     return Annotations({name: annotations[name] for name in annotations if name not in untimed}, annotations.path)
 
 
@@ -155,7 +158,7 @@ def _check_complete(store: FeatureStore, annotations: Annotations) -> None:
     missing = sorted(set(annotations) - set(store.names))
     if missing:
         raise InputError(
-            f"{len(missing)} videos of {annotations.path} have no features in {store.path}, the first is "
+            f"{counted(len(missing), 'video')} of {annotations.path} without features in {store.path}, the first is "
             f"{missing[0]!r}; extract them, or take their rows out"
         )
 
@@ -165,7 +168,10 @@ def _check_classes(annotations: Annotations, classes: Sequence[str], labels: Pat
     if len(unknown) == len(annotations.classes):
         raise InputError(f"{labels}: none of its classes is one of the model, which has {', '.join(classes[:3])}, ...")
     if unknown:
-        note(f"warning: {labels}: {len(unknown)} classes are none of the model's ({unknown[0]!r}): their AP is 0")
+        note(
+            f"warning: {labels}: {counted(len(unknown), 'class is', 'classes are')} none of the model's "
+            f"({unknown[0]!r}): AP 0"
+        )
 
 
 def _iterations(run: Path) -> list[tuple["Trained", bytes]]:
@@ -265,7 +271,10 @@ def _points(
             continue
         count = point.true_positives + point.false_positives
         if count < _FEW:
-            note(f"warning: precision {precision:g} was seen on {count} detections alone; annotate more videos")
+            note(
+                f"warning: precision {precision:g} was seen on {counted(count, 'detection')} alone; annotate more "
+                "videos"
+            )
         points.append(
             OperatingScore(
                 precision=precision,

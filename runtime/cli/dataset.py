@@ -16,7 +16,7 @@ import numpy as np
 from refineloc.runtime.annotations import Annotations, VideoAnnotation, read_annotations
 from refineloc.runtime.cli.common import progress
 from refineloc.runtime.cli.findings import Finding
-from refineloc.runtime.errors import FeatureError, InputError, RefineLocError
+from refineloc.runtime.errors import FeatureError, InputError, RefineLocError, counted
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
@@ -65,7 +65,8 @@ def examine_data(features: Path, labels: Sequence[Path], stated: Stated) -> Iter
             yield Finding(
                 "ok",
                 "features",
-                f"{features}: {_videos(len(store.names))}, {sum(info.snippets for info in infos):,} snippets",
+                f"{features}: {counted(len(store.names), 'video')}, "
+                f"{counted(sum(info.snippets for info in infos), 'snippet')}",
             )
             yield from broken
             if infos:
@@ -92,7 +93,7 @@ def _infos(store: FeatureStore) -> tuple[list[FeatureInfo], list[Finding]]:
     empty = [info.name for info in infos if not info.snippets]
     broken = [_failed("videos", errors)] if errors else []
     if empty:
-        result = f"{_videos(len(empty))} without snippets, the first is {empty[0]!r}"
+        result = f"{counted(len(empty), 'video')} without snippets, the first is {empty[0]!r}"
         broken.append(Finding("fail", "videos", result, "leave them out, or extract their features again"))
     return [info for info in infos if info.snippets], broken
 
@@ -168,7 +169,9 @@ def _times(
         else:
             videos.append(TimedVideo(info, label, grid))
     if unknown:
-        result = f"{_videos(len(unknown))} whose fps is not known, which seconds need; the first is {unknown[0]!r}"
+        result = (
+            f"{counted(len(unknown), 'video')} whose fps is not known, which seconds need; the first is {unknown[0]!r}"
+        )
         yield Finding("warn", "times", result, "state it in the features or labels, or give --fps X")
     with warnings.catch_warnings(record=True) as odd:
         warnings.simplefilter("always")
@@ -184,7 +187,7 @@ def _times(
     known_durations = sum(video.grid.duration_s is not None for video in videos)
     agree = known_durations - sum(contradiction(video) != "" for video in videos)
     if known_durations:
-        result = f"in {agree} of {_videos(known_durations)} with a duration, snippets x stride / fps is it"
+        result = f"in {agree} of {counted(known_durations, 'video')} with a duration, snippets x stride / fps is it"
         yield Finding("ok", "times", result)
     else:
         result = "no durations are known, so nothing shows whether fps and stride are right"
@@ -214,8 +217,8 @@ def _values(store: FeatureStore, infos: Sequence[FeatureInfo]) -> Iterator[Findi
         yield Finding("ok", "values", f"{least:.4g} to {most:.4g}")
     if constant:
         rows, (name, first) = sum(rows for _, rows in constant), constant[0]
-        where = f"{_videos(len(constant))}, the first {first} in {name!r}"
-        result = f"{rows:,} snippets have the same value in all columns, in {where}"
+        where = f"{counted(len(constant), 'video')}, the first {first} in {name!r}"
+        result = f"{counted(rows, 'snippet has', 'snippets have')} the same value in all columns, in {where}"
         yield Finding("warn", "constant rows", result, "were their frames read? Extract these videos again")
 
 
@@ -226,13 +229,13 @@ def _names(store: FeatureStore, labels: Annotations, every: Sequence[Annotations
     except InputError as error:
         yield Finding("fail", "names", str(error), "correct the names; --allow-missing goes on with those of both")
     else:
-        yield Finding("ok", "names", f"{labels.path}: {_videos(len(shared))} with features")
+        yield Finding("ok", "names", f"{labels.path}: {counted(len(shared), 'video')} with features")
 
 
 def _labels(labels: Annotations) -> Iterator[Finding]:
     """Classes, subsets, videos without labels and odd segments of one file."""
     where = str(labels.path)
-    yield Finding("ok", "labels", f"{where}: {_videos(len(labels))}, {len(labels.classes)} classes")
+    yield Finding("ok", "labels", f"{where}: {counted(len(labels), 'video')}, {counted(len(labels.classes), 'class')}")
     counts = Counter(label for video in labels.values() for label in video.labels)
     if len(counts) < 2:
         result = f"{where}: {len(counts)} class; labels teach nothing with fewer than 2"
@@ -241,13 +244,13 @@ def _labels(labels: Annotations) -> Iterator[Finding]:
         yield Finding("ok", "classes", _counts(counts))
     few = sorted(label for label, count in counts.items() if count < _LEAST_CLASS)
     if few:
-        result = f"{where}: {len(few)} classes have one video, the first is {few[0]!r}"
+        result = f"{where}: {counted(len(few), 'class has', 'classes have')} one video, the first is {few[0]!r}"
         yield Finding("warn", "classes", result, "add videos of them, or leave these classes out")
     if labels.subsets:
         yield Finding("ok", "subsets", _counts(Counter(labels.subsets)))
     unlabelled = [name for name, video in labels.items() if not video.labels]
     if unlabelled:
-        result = f"{where}: {_videos(len(unlabelled))} without labels, the first is {unlabelled[0]!r}"
+        result = f"{where}: {counted(len(unlabelled), 'video')} without labels, the first is {unlabelled[0]!r}"
         cure = "label them; --leave-out-unlabelled leaves them out of training, --negatives takes them as background"
         yield Finding("fail", "unlabelled", result, cure)
     total = sum(len(video.start) for video in labels.values())
@@ -262,12 +265,8 @@ def _in_several(annotations: Sequence[Annotations]) -> Iterator[Finding]:
     counts = Counter(name for each in annotations for name in each)
     several = sorted(name for name, count in counts.items() if count > 1)
     if several:
-        result = f"{_videos(len(several))} in several of the files of labels, the first is {several[0]!r}"
+        result = f"{counted(len(several), 'video')} in several of the files of labels, the first is {several[0]!r}"
         yield Finding("fail", "splits", result, "leave each out of one: what trains a model must not validate it")
-
-
-def _videos(count: int) -> str:
-    return f"{count:,} video{'s' if count != 1 else ''}"
 
 
 def _stated(values: Sequence[float | None], where: str) -> str:
@@ -275,13 +274,16 @@ def _stated(values: Sequence[float | None], where: str) -> str:
     if not known:
         return f"{where} state none"
     span = f"{min(known):.6g}" if min(known) == max(known) else f"{min(known):.6g} to {max(known):.6g}"
-    return f"{span} in {where}" + (f" ({len(known)} of {_videos(len(values))})" if len(known) < len(values) else "")
+    return f"{span} in {where}" + (
+        f" ({len(known)} of {counted(len(values), 'video')})" if len(known) < len(values) else ""
+    )
 
 
 def _counts(counts: Counter[Any]) -> str:
     """The values and how often each is, the most often first: "run (12 videos), jump (9)"."""
     shown = [f"{value} ({count:,})" for value, count in counts.most_common(_SHOWN)]
     if shown:
-        shown[0] = f"{shown[0][:-1]} video{'s' if counts.most_common(1)[0][1] != 1 else ''})"
+        value, count = counts.most_common(1)[0]
+        shown[0] = f"{value} ({counted(count, 'video')})"
     more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
     return ", ".join(shown) + more

@@ -28,6 +28,7 @@ from refineloc.runtime.errors import (
     ModelError,
     RefineLocError,
     VideoError,
+    counted,
 )
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
@@ -290,7 +291,10 @@ def detect(
             _detect(run, work, blocks(out), processes)
             if run.errors:
                 raise FeatureError(f"{out}: {_errors(run)}; the same command tries again")
-            note(f"{out}: shard {number} of {shards} is done, {run.done} videos ({detector.provider}{run.rate})")
+            note(
+                f"{out}: shard {number} of {shards} is done, {counted(run.done, 'video')} "
+                f"({detector.provider}{run.rate})"
+            )
             return
         with _partial(out, resume) as run:
             _detect(run, work, blocks(run.folder), processes)
@@ -304,7 +308,10 @@ def detect(
                 note(f"warning: no detections in any video: {why_none(detector, store, wanted[0])}")
             elif line := whole.line(detector):
                 note(f"warning: {line}")
-    note(f"{out}: {detections.count} detections in {len(wanted)} videos ({detector.provider}{run.rate})")
+    note(
+        f"{out}: {counted(detections.count, 'detection')} in {counted(len(wanted), 'video')} "
+        f"({detector.provider}{run.rate})"
+    )
 
 
 @dataclass(slots=True)
@@ -434,7 +441,8 @@ def _detect_in_films(
     if not detections.count:
         note("warning: no detections in any film; does it show what the model knows?")
     note(
-        f"{out}: {detections.count} detections in {run.done} films ({detector.provider}, {rate:.1f} s of film a second)"
+        f"{out}: {counted(detections.count, 'detection')} in {counted(run.done, 'film')} ({detector.provider}, "
+        f"{rate:.1f} s of film a second)"
     )
     if run.errors:
         raise VideoError(f"{_errors(run)}; {out} has the other {run.done}")
@@ -449,7 +457,7 @@ def _detect(
     count, total = (sum(len(block.names) for block in some) for some in (remaining, blocks))
     run.done = total - count
     if run.done:
-        note(f"{run.folder}: goes on after {run.done} of {total} videos")
+        note(f"{run.folder}: goes on after {run.done} of {counted(total, 'video')}")
     began = time.perf_counter()
     steps = run_blocks(work, remaining, workers=workers)
     with progress("detecting", count, "videos", also=also) as advance, contextlib.closing(steps):
@@ -469,7 +477,7 @@ def _errors(run: _Run) -> str:
         return errors[0]
     for error in errors[:_SHOWN]:
         note(f"warning: {error}")
-    return f"{len(errors)} videos have errors, the first: {errors[0]}"
+    return f"{counted(len(errors), 'video has', 'videos have')} errors, the first: {errors[0]}"
 
 
 @contextlib.contextmanager
@@ -584,7 +592,7 @@ def _resume_hint(run: _Run) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, MemoryError):
         if run.done:
-            note(f"{run.folder}: has {run.done} videos; --resume goes on with them")
+            note(f"{run.folder}: has {counted(run.done, 'video')}; --resume goes on with them")
         raise
     except RefineLocError as error:
         if not run.done or isinstance(error, ModelError):
@@ -594,7 +602,7 @@ def _resume_hint(run: _Run) -> Iterator[None]:
             how = "--resume --leave-out VIDEO goes on with them, without this one"
         elif isinstance(error, EngineError):
             how = "--resume --batch-snippets N goes on with them, in smaller calls"
-        text = f"{error}; {run.folder} has {run.done} videos: {how}"
+        text = f"{error}; {run.folder} has {counted(run.done, 'video')}: {how}"
         raise type(error)(text, parameter=error.parameter) from error
 
 

@@ -10,7 +10,7 @@ import typer
 
 from refineloc.runtime.cli.common import VersionOption, new_app, note, progress, run_app
 from refineloc.runtime.cores import physical_cores
-from refineloc.runtime.errors import ConfigError, RefineLocError, VideoError
+from refineloc.runtime.errors import ConfigError, RefineLocError, VideoError, counted
 from refineloc.runtime.files import check_writable, is_stream, make_folder
 from refineloc.runtime.jobs.blocks import MAX_PARTS, Block
 from refineloc.runtime.jobs.parts import check_job, done, locked, remove_parts, take_over
@@ -104,7 +104,8 @@ def extract(
         _tell([*merging.notes, *(merging.errors.values() if len(merging.errors) > 1 else ())])
         rate = f", {new / seconds:.1f} s of film a second" if new else ""
         note(
-            f"{out}: {merging.videos} films of {merging.seconds:.0f} s, {merging.snippets} snippets of "
+            f"{out}: {counted(merging.videos, 'film')} of {merging.seconds:.0f} s, "
+            f"{counted(merging.snippets, 'snippet')} of "
             f"{loaded.metadata.width} features ({loaded.provider}{rate})"
         )
         if merging.errors:
@@ -120,7 +121,7 @@ def _extract(work: ExtractionWork, blocks: list[Block], workers: int, films: Map
     check_job(folder, blocks[0])
     remaining = [block for block in blocks if not done(block, work)]
     if before := len(blocks) - len(remaining):
-        note(f"{folder}: goes on after {before} of {len(blocks)} films")
+        note(f"{folder}: goes on after {before} of {counted(len(blocks), 'film')}")
     if workers > 1:  # the largest first, so that none is left alone at the end
         remaining.sort(key=lambda block: -_size(films[block.names[0]]))
     counter = work.seconds
@@ -158,7 +159,7 @@ def _goes_on(folder: Path) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, MemoryError, RefineLocError) as error:
         if count := len(list(folder.glob("part-*.jsonl"))):
-            text = f"{folder} has {count} films; the same command goes on with them"
+            text = f"{folder} has {counted(count, 'film')}; the same command goes on with them"
             if isinstance(error, RefineLocError):
                 raise type(error)(f"{error}; {text}", parameter=error.parameter) from error
             note(text)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from refineloc.runtime.detections import Detections
+from refineloc.runtime.errors import counted
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.segments.rules import OneThreshold
 from refineloc.runtime.segments.values import WHOLE_VIDEO
@@ -45,7 +46,8 @@ class WholeVideos:
             return ""
         share = f"{100 * WHOLE_VIDEO:.0f} %"
         return (
-            f"in {self._whole} of {self._videos} videos the best detection covers more than {share} of the video, so "
+            f"in {self._whole} of {counted(self._videos, 'video')} the best detection covers more than {share} of "
+            "the video, so "
             f"it says nothing of when: nothing is separated by {_thresholds(detector)}, so try stricter ones, or "
             "another iteration (refineloc-export --iter best)"
         )

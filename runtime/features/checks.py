@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError, first_line
+from refineloc.runtime.errors import FeatureError, counted_of, first_line
 from refineloc.runtime.text import is_text
 
 __all__ = [
@@ -104,7 +104,8 @@ def check_finite(features: npt.NDArray[Any], where: str) -> None:
         first = int(np.argmax(bad))
         value = features[first][~np.isfinite(features[first])][0]
         raise FeatureError(
-            f"{where}: snippet {first} holds {value} ({int(bad.sum())} of {len(bad)} snippets do); "
+            f"{where}: snippet {first} holds {value} "
+            f"({counted_of(int(bad.sum()), len(bad), 'snippet', 'does', 'do')}); "
             "extract this video's features again or leave it out"
         )
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.addresses import Address, Ranges
-from refineloc.runtime.errors import FeatureError, MissingExtraError, StoreError, first_line
+from refineloc.runtime.errors import FeatureError, MissingExtraError, StoreError, counted, first_line
 from refineloc.runtime.features.checks import (
     CHANGED,
     DAMAGED,
@@ -201,7 +201,7 @@ class HDF5File(FeatureStore):
         plain = bool(name) and name != "." and "/" not in name  # no path, which could lead through a link
         link = group.get(name, getlink=True) if plain and name in group else None
         if link is None:
-            raise FeatureError(f"{where}: not in the file, which holds {len(self.names)} videos")
+            raise FeatureError(f"{where}: not in the file, which holds {counted(len(self.names), 'video')}")
         # Soft links are not followed, as they may lead through an external link.
         if not isinstance(link, h5py.HardLink):
             raise FeatureError(f"{where}: is a link; links are not followed, copy the data into the file (h5repack)")

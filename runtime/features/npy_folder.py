@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError, InputWarning, first_line
+from refineloc.runtime.errors import FeatureError, InputWarning, counted, first_line
 from refineloc.runtime.features.checks import CHANGED, check_names
 from refineloc.runtime.features.npy import UNREADABLE, NpyArray
 from refineloc.runtime.features.npz import NpzArchive
@@ -85,7 +85,8 @@ class NpyFolder(FeatureStore):
             if names != others[0]:
                 unpaired = sorted(names ^ others[0])
                 raise FeatureError(
-                    f"{self.path}: {len(unpaired)} videos have only one of rgb/ and flow/, the first is {unpaired[0]!r}"
+                    f"{self.path}: {counted(len(unpaired), 'video has', 'videos have')} only one of rgb/ and flow/, "
+                    f"the first is {unpaired[0]!r}"
                 )
             return names
         self._beside = {each for name in names for each in _beside(name)} & names
@@ -107,7 +108,7 @@ class NpyFolder(FeatureStore):
         """The arrays of a video, flow before rgb and of one length, and what is stated in archives of them."""
         where = f"{self.path}: video {name!r}"
         if name not in self:
-            raise FeatureError(f"{where}: not in the folder, which holds {len(self.names)} videos")
+            raise FeatureError(f"{where}: not in the folder, which holds {counted(len(self.names), 'video')}")
         with contextlib.ExitStack() as closing:
             arrays: list[NpyArray] = []
             stated: dict[str, float] = {}

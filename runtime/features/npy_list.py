@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError, first_line
+from refineloc.runtime.errors import FeatureError, counted, first_line
 from refineloc.runtime.features.checks import CHANGED, check_array, check_names, file_state
 from refineloc.runtime.features.npy import UNREADABLE, NpyArray
 from refineloc.runtime.features.pickled import PickledArray, read_structure
@@ -41,7 +41,9 @@ class NpyList(FeatureStore):
                 raise FeatureError(f"{path}: cannot be read as arrays of T x D numbers: {first_line(error)}") from error
         source, names = _names_beside(path)
         if len(names) != len(arrays):
-            raise FeatureError(f"{path}: holds {len(arrays)} arrays, and {source} has {len(names)} names")
+            raise FeatureError(
+                f"{path}: holds {counted(len(arrays), 'array')}, and {source} has {counted(len(names), 'name')}"
+            )
         self.names = check_names(names, source)
         self._arrays = dict(zip(names, arrays, strict=True))
 
@@ -65,7 +67,7 @@ class NpyList(FeatureStore):
     def _array(self, name: str) -> PickledArray:
         where = f"{self.path}: video {name!r}"
         if name not in self:
-            raise FeatureError(f"{where}: not in the file, which holds {len(self.names)} videos")
+            raise FeatureError(f"{where}: not in the file, which holds {counted(len(self.names), 'video')}")
         array = self._arrays[name]
         if not isinstance(array, PickledArray):
             raise FeatureError(f"{where}: expected an array of T x D numbers, got {type(array).__name__}")

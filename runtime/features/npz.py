@@ -18,11 +18,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError, first_line
+from refineloc.runtime.errors import FeatureError, counted, first_line
 from refineloc.runtime.features.checks import CHANGED, STATED, can_be_features, check_names, file_state
 from refineloc.runtime.features.npy import UNREADABLE, NpyArray
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
@@ -163,8 +163,8 @@ class NpzFile(FeatureStore):
                 raise FeatureError(f"{shown}: not T x D of float32 or float16; save features alone: {_SAVE}")
             if _UNNAMED.fullmatch(name):
                 raise FeatureError(f"{shown}: of which video? Save the arrays with names: {_SAVE}")
-            array.as_features(f"{self.path}: video {name!r}")
-            info = FeatureInfo.stating(name, *array.shape, array.dtype, stated)
+            snippets, width = array.as_features(f"{self.path}: video {name!r}").shape
+            info = FeatureInfo.stating(name, snippets, width, array.dtype, stated)
             first = next(iter(self._infos.values()), info)
             if info.width != first.width:
                 raise FeatureError(
@@ -182,7 +182,7 @@ class NpzFile(FeatureStore):
     def info(self, name: str) -> FeatureInfo:
         where = f"{self.path}: video {name!r}"
         if name not in self:
-            raise FeatureError(f"{where}: not in the archive, which holds {len(self.names)} videos")
+            raise FeatureError(f"{where}: not in the archive, which holds {counted(len(self.names), 'video')}")
         if self._archive.state() != self._state:
             raise FeatureError(f"{where}: {CHANGED}")
         return self._infos[name]
@@ -205,7 +205,7 @@ class _Bounded(io.BufferedReader):
 class _Unpacked:
     """A member of an archive as a file of its own."""
 
-    def __init__(self, member: zipfile.ZipExtFile, archive: io.BufferedReader) -> None:
+    def __init__(self, member: IO[bytes], archive: io.BufferedReader) -> None:
         self._member = member
         self.tell, self.fileno = member.tell, archive.fileno
 

@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 from refineloc.runtime.addresses import Address, as_path
-from refineloc.runtime.errors import FeatureError
+from refineloc.runtime.errors import FeatureError, counted
 from refineloc.runtime.features.npy import is_one_video
 from refineloc.runtime.features.npy_folder import NpyFolder
 from refineloc.runtime.features.npz import NpzArchive, NpzFile
@@ -100,4 +100,8 @@ def _instead(source: Path) -> str:
     kind, count = kinds.most_common(1)[0] if kinds else ("", 0)
     if kind in FILM_SUFFIXES:
         return f"it holds films ({count} {kind}), whose features refineloc-extract makes; "
-    return f"it holds {count} {kind} files, which are not read; " if kind.startswith(".") else ""
+    return (
+        f"it holds {counted(count, f'{kind} file')}, which {'is' if count == 1 else 'are'} not read; "
+        if kind.startswith(".")
+        else ""
+    )

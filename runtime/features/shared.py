@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from refineloc.runtime.annotations import Annotations
-from refineloc.runtime.errors import InputError
+from refineloc.runtime.errors import InputError, counted
 from refineloc.runtime.names import first_names, nothing_shared, why_unmatched
 
 __all__ = ["shared_videos"]
@@ -38,14 +38,24 @@ def shared_videos(
     names = tuple(sorted(with_features & with_labels))
     if not names:
         raise InputError(nothing_shared("video", store.path, with_features, labels.path, with_labels))
-    for missing, others, text in (
-        (with_labels - with_features, with_features, f"videos of {labels.path} have no features in {store.path}"),
-        (with_features - with_labels, with_labels, f"videos of {store.path} are not in {labels.path}"),
+    for missing, others, one, many in (
+        (
+            with_labels - with_features,
+            with_features,
+            f"video of {labels.path} has no features in {store.path}",
+            f"videos of {labels.path} have no features in {store.path}",
+        ),
+        (
+            with_features - with_labels,
+            with_labels,
+            f"video of {store.path} is not in {labels.path}",
+            f"videos of {store.path} are not in {labels.path}",
+        ),
     ):
         if missing and not allow_missing:
+            who = f"{counted(len(missing), one, many)}, the first: {first_names(missing)}"
             raise InputError(
-                f"{len(missing)} {text}, the first: {first_names(missing)}{why_unmatched(missing, others)}; "
-                "allow_missing goes on without them",
+                f"{who}{why_unmatched(missing, others)}; allow_missing goes on without them",
                 parameter="allow_missing",
             )
     return names

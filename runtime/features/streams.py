@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from refineloc.runtime.errors import InputError
+from refineloc.runtime.errors import InputError, counted
 
 __all__ = ["Stream", "StreamOrder", "described_columns", "stream_slice"]
 
@@ -43,5 +43,5 @@ def described_columns(width: int, columns: slice, stream: Stream) -> str:
     if stream == "both":
         return ""
     if columns.stop - columns.start == width:
-        return f"{stream} stream, all {width} columns"
+        return f"{stream} stream, all {counted(width, 'column')}"
     return f"{stream} half, columns {columns.start} to {columns.stop - 1} of {width}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from refineloc.runtime.detections import Detections, as_written
-from refineloc.runtime.errors import FeatureError, InputError
+from refineloc.runtime.errors import FeatureError, InputError, counted
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.jobs.blocks import Block, Row
 from refineloc.runtime.jobs.parts import damaged, merge
@@ -134,7 +134,10 @@ class MergedDetections:
     def without(self) -> str:
         """A line that says how many of the videos have an error and no detections."""
         first = next(iter(self.errors.values()))
-        return f"{self._folder}: {len(self.errors)} videos have an error and no detections, the first: {first}"
+        return (
+            f"{self._folder}: {counted(len(self.errors), 'video has', 'videos have')} an error and no detections, "
+            f"the first: {first}"
+        )
 
 
 def _detections(row: Row, where: str, classes: tuple[str, ...]) -> Detections:

@@ -24,6 +24,7 @@ from refineloc.runtime.errors import (
     MissingExtraError,
     ModelError,
     RefineLocError,
+    counted,
     first_line,
 )
 from refineloc.runtime.files import make_folder
@@ -181,7 +182,7 @@ class Session:
                 return _run_bound(session, features, lengths, len(self.metadata.classes), empty)
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
             raise EngineError(
-                f"{self.name}: ONNX Runtime fails on {len(features)} snippets: {first_line(error)}"
+                f"{self.name}: ONNX Runtime fails on {counted(len(features), 'snippet')}: {first_line(error)}"
             ) from error
 
     def _must_be(self, checksum: int) -> None:

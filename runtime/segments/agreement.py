@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from refineloc.runtime.errors import InputError, InputWarning
+from refineloc.runtime.errors import InputError, InputWarning, counted, counted_of
 from refineloc.runtime.features.store import FeatureInfo
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.times import StatesTimes
@@ -65,7 +65,11 @@ def check_times(
     cure, parameter = _cure(first, contradicting, videos, labels, settings)
     text = f"{where}: {contradiction(first, labels)}{more}: {cure}"
     if len(contradicting) <= _ODD_SHARE * len(videos):
-        warnings.warn(f"{text}; {len(contradicting)} of {len(videos)} videos are so", InputWarning, stacklevel=3)
+        warnings.warn(
+            f"{text}; {counted_of(len(contradicting), len(videos), 'video', 'is', 'are')} so",
+            InputWarning,
+            stacklevel=3,
+        )
         return
     raise InputError(text, parameter="setting" if settings and parameter else parameter)
 
@@ -77,7 +81,7 @@ def contradiction(video: TimedVideo, labels: str | Path = "the labels") -> str:
         return ""
     who = f"{labels} says" if info.duration_s is None else "the file says"
     snippets = (
-        f"{info.snippets} snippets x {grid.stride} frames at {grid.fps:.6g} fps = "
+        f"{counted(info.snippets, 'snippet')} x {counted(grid.stride, 'frame')} at {grid.fps:.6g} fps = "
         f"{_seconds(info.snippets * grid.stride / grid.fps)}"
     )
     if grid.contradicts(info.snippets):
@@ -131,7 +135,10 @@ def _cure(
         return f"were the features made at {fps:.6g} fps? Give {settings}fps={fps:.6g}", "fps"
     stride = usual or max(round(near), 1)
     if fits(stride_frames=stride):
-        question = f"is the stride {stride} frames{', or are the features cut short' if stride > grid.stride else ''}?"
+        question = (
+            "is the stride "
+            f"{counted(stride, 'frame')}{', or are the features cut short' if stride > grid.stride else ''}?"
+        )
         if info.stride_frames is not None:
             return f"{question} Correct the stride_frames that they state", ""
         apart = ""  # detection has its model's window

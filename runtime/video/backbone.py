@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import EngineError, ModelError, VideoError, first_line
+from refineloc.runtime.errors import EngineError, ModelError, VideoError, counted, first_line
 from refineloc.runtime.model.metadata import KEY_PREFIX, as_text, read_value
 from refineloc.runtime.model.onnx_guard import ModelSource, read_model
 from refineloc.runtime.model.session import Provider, create_session, load_engine, start_session
@@ -164,7 +164,7 @@ class Backbone:
             (features,) = self._session.run(["features"], {name: np.ascontiguousarray(windows, dtype=kind)})
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
             raise EngineError(
-                f"{self.name}: ONNX Runtime fails on {len(windows)} snippets: {first_line(error)}"
+                f"{self.name}: ONNX Runtime fails on {counted(len(windows), 'snippet')}: {first_line(error)}"
             ) from error
         if features.shape != (len(windows), self.metadata.width):
             raise ModelError(

@@ -190,7 +190,7 @@ def test_refineloc_eval_has_them(folder: Path, call_program: Callable[..., Compl
     assert "all\t0.6\t0.600000\t1.000000\t0.750000\t2.00\t3\t2\n" in done.stdout
     assert "x\t0.8\t0.666667\t1.000000\t0.800000\t1.00\t2\t1\n" in done.stdout
     assert "expected calibration error\t0." in done.stdout
-    assert "precision 0.6 is not reached in 1 classes (y)" in done.stderr
+    assert "precision 0.6 is not reached in 1 class (y)" in done.stderr
     document = json.loads((folder / "out.json").read_text())
     assert document["operating_point"]["min_score"] == 0.6
     assert document["operating_point"]["tiou"] == 0.5

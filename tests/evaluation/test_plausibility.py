@@ -195,7 +195,7 @@ def test_several_subsets(tmp_path: Path, call_program: Callable[..., CompletedPr
     (tmp_path / "both.json").write_text(json.dumps({"results": found}))
     done = call_program(main, "b.json", "truth.json")
     assert done.returncode == 2
-    assert "subsets: training (1 videos), validation (1 videos). b.json has videos of 'validation' alone" in done.stderr
+    assert "subsets: training (1 video), validation (1 video). b.json has videos of 'validation' alone" in done.stderr
     assert done.stderr.endswith("choose the subset (--subset)\n")
     done = call_program(main, "b.json", "truth.json", "--subset", "validation")
     assert (done.returncode, done.stderr) == (0, "")

@@ -104,7 +104,7 @@ def test_the_file_is_compared_on_the_run_s_own_validation_videos(export: Export,
     (tmp_path / "here/config.toml").write_text(settings.replace(*changes))
     done = export("here", "--iter", "0", "-o", "zero.onnx")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[1] == "  compared with the trained model on val.h5 (1 videos, 60 snippets)"
+    assert done.stdout.splitlines()[1] == "  compared with the trained model on val.h5 (1 video, 60 snippets)"
 
 
 def test_the_newest_run_and_its_last_iteration(export: Export, tmp_path: Path) -> None:

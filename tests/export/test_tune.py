@@ -131,7 +131,7 @@ def test_an_operating_point_of_another_rule_goes(folder: Path, run: Run) -> None
     [
         (["m.onnx", "f.h5", "weak.csv"], "weak.csv: has labels but no segments with times"),
         (["m.onnx", "f.h5", "two.csv"], "2 videos are too few to choose on"),
-        (["m.onnx", "f.h5", "more.csv"], "1 videos of more.csv have no features in f.h5, the first is 'w'"),
+        (["m.onnx", "f.h5", "more.csv"], "1 video of more.csv without features in f.h5, the first is 'w'"),
         (["m.onnx", "f.h5", "others.csv"], "others.csv: none of its classes is one of the model"),
         (["m.onnx", "f.h5", "l.csv", "--keep-rule"], "--keep-rule: goes with --precision"),
         (["m.onnx", "f.h5", "l.csv", "--precision", "90"], "--precision '90': expected numbers above 0"),

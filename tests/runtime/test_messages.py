@@ -22,6 +22,14 @@ def test_errors_keep_message_and_parameter_through_pickle(kind: type[errors.Refi
     assert kind("text").parameter == ""
 
 
+def test_numbers_of_things() -> None:
+    assert [errors.counted(count, "video") for count in (0, 1, 2000)] == ["0 videos", "1 video", "2,000 videos"]
+    assert [errors.counted(count, "class") for count in (1, 2)] == ["1 class", "2 classes"]
+    assert [errors.counted(count, "video has", "videos have") for count in (1, 2)] == ["1 video has", "2 videos have"]
+    assert errors.counted_of(1, 1, "video", "is", "are") == "1 of 1 video is"
+    assert errors.counted_of(2, 12, "class", "is", "are") == "2 of 12 classes are"
+
+
 @pytest.mark.parametrize(
     ("parameter", "line"), [("fps", "error: give fps (--fps X)"), ("tiou", "error: give fps"), ("", "error: give fps")]
 )

@@ -91,11 +91,11 @@ def test_a_video_of_one_snippet_is_no_problem(data: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "features", "message"),
     [
-        ("train03", None, "1 videos of train.csv have no features in train.h5, the first: 'train03'"),
+        ("train03", None, "1 video of train.csv has no features in train.h5, the first: 'train03'"),
         (
             "extra",
             np.ones((3, 16), np.float32),
-            "1 videos of train.h5 are not in train.csv, the first",
+            "1 video of train.h5 is not in train.csv, the first",
         ),
         ("train02", np.ones((3, 17), np.float32), "video 'train02': features have width 17"),
         ("train02", np.ones((0, 16), np.float32), "video 'train02': has no snippets"),
@@ -175,7 +175,8 @@ def test_splits_of_different_width(data: Path) -> None:
         (["absent.h5", *FILES[1:], *SHORT], "absent.h5: no such file"),
         (SHORT, "give training features and labels"),
         ([*FILES[:4], *SHORT], "val.h5: features for validation need labels of their own; give val_labels, or"),
-        ([*FILES, *SHORT, "--val-share", "0.3"], "val_share: of the training videos, goes without val_features"),
+        ([*FILES, *SHORT, "--val-share", "0.3"], "val_share: of what is held out of the training videos, goes without"),
+        ([*FILES, *SHORT, "--val-seed", "0"], "val_seed: of what is held out of the training videos, goes without"),
         ([*FILES[:2], *SHORT, "--val-share", "1"], "val_share: expected a share above 0 and below 1, got 1"),
         ([*FILES, *SHORT, "--subset", "training"], "train.csv: holds no video of subset 'training'; it states no subs"),
         ([*FILES, *SHORT, "--set", "training.epoch=3"], "training.epoch"),

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:iteration")  # so short a traini
 SHORT: dict[str, Any] = {"preset": "sample", "iterations": 2, "epochs": 3, "settings": {"training.batch_videos": 4}}
 # The public names and what they take: a change here is one that users of the library must be told of.
 TRAIN = """
-(features, labels, val_features=None, val_labels=None, *, val_share=None, val_seed=0, subset=None, val_subset=None,
+(features, labels, val_features=None, val_labels=None, *, val_share=None, val_seed=None, subset=None, val_subset=None,
 preset=None, base=None, generator=None, iterations=None, epochs=None, seed=None, settings=None, fps=None,
 allow_missing=False, allow_leaks=False, unlabelled='refuse', device='auto', memory_gib=None, run=None,
 resume=False, show=True)

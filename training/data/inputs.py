@@ -55,7 +55,7 @@ class Files:
     subset: str | None = None
     val_subset: str | None = None
     val_share: float | None = None
-    val_seed: int = 0
+    val_seed: int | None = None
     allow_leaks: bool = False
     unlabelled: Unlabelled = "refuse"
 
@@ -134,7 +134,7 @@ def read_inputs(files: Files, config: Config, memory: int, *, show: bool = False
         subset=labels.subset,
         val_subset=labels.val_subset,
         val_share=labels.share,
-        val_seed=files.val_seed if labels.share else 0,
+        val_seed=(files.val_seed or 0) if labels.share else 0,
         train_digest=train.digest,
         val_digest=val.digest,
     )
@@ -164,8 +164,12 @@ def _choose(files: Files, labels: Annotations, val_labels: Annotations) -> Label
     """Which videos train and which validate."""
     given = files.val_labels is not None or files.val_subset is not None
     if given or (files.val_share is None and has_validation(labels, files.subset)):
-        if files.val_share is not None:
-            raise ConfigError("val_share: of the training videos, goes without val_features, val_labels and val_subset")
+        for name, value in (("val_share", files.val_share), ("val_seed", files.val_seed)):
+            if value is not None:
+                raise ConfigError(
+                    f"{name}: of what is held out of the training videos, goes without val_features, val_labels and "
+                    "val_subset"
+                )
         return choose_subsets(labels, val_labels, files.subset, files.val_subset, files.unlabelled)
     if files.val_features is not None:
         where = files.val_features if isinstance(files.val_features, Path) else files.val_features.path
@@ -185,7 +189,7 @@ def _choose(files: Files, labels: Annotations, val_labels: Annotations) -> Label
             labels,
             store,
             share,
-            files.val_seed,
+            files.val_seed or 0,
             subset=files.subset,
             allow_missing=files.allow_missing,
             unlabelled=files.unlabelled,

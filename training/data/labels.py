@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from refineloc.runtime.annotations import Annotations, listed_subsets
-from refineloc.runtime.errors import AnnotationError
+from refineloc.runtime.errors import AnnotationError, counted, counted_of
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.training.data.held_out import hold_out
@@ -94,10 +94,16 @@ def hold_out_share(
     part, name, notes = _part(labels, subset, "subset", unlabelled)
     videos = shared_videos(store, part, allow_missing=allow_missing, elsewhere=labels)
     held = hold_out({video: part[video].labels for video in videos}, share, seed)
-    line = f"no validation files: {len(held.names)} of {len(videos)} videos (a share of {share:g}) are held out for it"
+    line = (
+        f"no validation files: {len(held.names)} of {counted(len(videos), 'video')} (a share of {share:g}) "
+        f"{'is' if len(held.names) == 1 else 'are'} held out for it"
+    )
     for classes, which in ((held.single, "of one video"), (held.unshared, "whose videos other classes need")):
         if classes:
-            line += f"; {len(classes)} classes {which} stay in training, the first is {classes[0]!r}"
+            line += (
+                f"; {counted(len(classes), f'class {which} stays', f'classes {which} stay')} in training, the first "
+                f"is {classes[0]!r}"
+            )
     train, val = part.only(part.keys() - held.names), part.only(held.names)
     return Labels(train, val, name, share=share, notes=(*notes, line))
 
@@ -124,7 +130,8 @@ def _part(
     without = [video for video in part if not part[video].labels]
     if not without:
         return part, name, tuple(notes)
-    what = f"{labels.path}: {len(without)} of {len(part)} videos have no label, the first is {without[0]!r}"
+    share = counted_of(len(without), len(part), "video", "has", "have")
+    what = f"{labels.path}: {share} no label, the first is {without[0]!r}"
     if unlabelled == "refuse":
         raise AnnotationError(
             f"{what}; label them, or say what they are: left out, or without any action", parameter="unlabelled"
@@ -143,7 +150,8 @@ def refuse_leaks(train: Annotations, val: Annotations) -> None:
     """
     both = sorted(set(train) & set(val))
     if both:
-        raise leak(val, f"{len(both)} of {len(val)} validation videos are training videos too", repr(both[0]))
+        what = counted_of(len(both), len(val), "validation video", "is a training video", "are training videos")
+        raise leak(val, f"{what} too", repr(both[0]))
 
 
 def leak(val: Annotations, what: str, first: str) -> AnnotationError:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from refineloc.runtime.annotations import Annotations
-from refineloc.runtime.errors import AnnotationError, FeatureError
+from refineloc.runtime.errors import AnnotationError, FeatureError, counted, counted_of
 from refineloc.runtime.features.checks import check_backbone
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
@@ -302,7 +302,7 @@ def refuse_same_features(train: Split, val: Split, labels: Annotations) -> None:
         videos = len({name for name, _ in pairs})
         raise leak(
             labels,
-            f"{videos} of {len(val)} validation videos have a training video's features",
+            f"{counted_of(videos, len(val), 'validation video', 'has', 'have')} a training video's features",
             f"{name!r} ({other!r})",
         )
 
@@ -347,13 +347,13 @@ def _check(infos: Sequence[FeatureInfo], features: Path, frames: int, stride: in
             )
         if info.snippet_frames not in (None, frames):
             raise FeatureError(
-                f"{where}: its snippets have {info.snippet_frames} frames, not the {frames} "
+                f"{where}: its snippets have {counted(info.snippet_frames, 'frame')}, not the {frames} "
                 f"of the settings or of the other videos; give features.snippet_frames={info.snippet_frames}",
                 parameter="setting",
             )
         if info.stride_frames not in (None, stride):
             raise FeatureError(
-                f"{where}: its snippets have a stride of {info.stride_frames} frames, not the {stride} "
+                f"{where}: its snippets have a stride of {counted(info.stride_frames, 'frame')}, not the {stride} "
                 f"of the settings or of the other videos; give features.stride_frames={info.stride_frames}",
                 parameter="setting",
             )
@@ -368,7 +368,8 @@ def _classes(labels: Annotations, config: Config) -> tuple[str, ...]:
         unused = sorted(set(labels.classes) - {label for video in labels.values() for label in video.labels[:1]})
         if unused:
             raise AnnotationError(
-                f"{labels.path}: {len(unused)} classes are never a video's first label, the first is {unused[0]!r}; "
+                f"{labels.path}: {counted(len(unused), 'class is', 'classes are')} never a video's first label, the "
+                f"first is {unused[0]!r}; "
                 "no video would train them: give training.labels=all",
                 parameter="setting",
             )

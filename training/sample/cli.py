@@ -6,6 +6,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from refineloc.runtime.cli.common import VersionOption, new_app, note, progress, run_app
+from refineloc.runtime.errors import counted
 from refineloc.training.sample.synth import SplitName, World, sample_files, write_sample
 
 __all__ = ["main"]
@@ -37,7 +38,7 @@ def synth(
             actions += len(video.annotation.start)
             advance(1)
     for split, (features, labels) in sample_files(folder).items():
-        note(f"{features}, {labels.name}: {counts[split]} videos")
+        note(f"{features}, {labels.name}: {counted(counts[split], 'video')}")
     note(f"{classes} classes, {snippets} snippets of {dim} features, {actions} actions (seed {seed})")
 
 

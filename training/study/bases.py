@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.cli.common import note
-from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.errors import ConfigError, counted
 from refineloc.runtime.files import atomic_path, atomic_write
 from refineloc.training.data.inputs import Files, read_inputs
 from refineloc.training.data.truth import settled
@@ -94,7 +94,8 @@ def run_bases(
         missing = [job for job in jobs.values() if not job.finished]
         done = len(jobs) - len(missing)
         note(
-            f"{folder}: {len(jobs)} runs ({len(names)} base models x {len(seeds)} seeds), {done} finished; "
+            f"{folder}: {counted(len(jobs), 'run')} ({counted(len(names), 'base model')} x "
+            f"{counted(len(seeds), 'seed')}), {done} finished; "
             f"{at_a_time} at a time, threads each: {threads}"
         )
         failed = show(run_jobs(missing, at_a_time, threads), len(jobs), done)

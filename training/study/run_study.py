@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from refineloc.runtime.cli.common import note
-from refineloc.runtime.errors import ConfigError
+from refineloc.runtime.errors import ConfigError, counted
 from refineloc.runtime.files import atomic_write, claim_folder
 from refineloc.training.data.inputs import Files, read_inputs
 from refineloc.training.data.record import DataRecord
@@ -93,8 +93,10 @@ def run_study(
         total = len(firsts) + len(cells)
         done = sum(job.finished for job in (*firsts.values(), *cells.values()))
         note(
-            f"{folder}: {len(cells)} runs ({len(grid.generators)} generators x {len(grid.betas)} β x "
-            f"{len(grid.seeds)} seeds) and {len(firsts)} of iteration 0, {done} finished; {at_a_time} at a time, "
+            f"{folder}: {counted(len(cells), 'run')} ({counted(len(grid.generators), 'generator')} x "
+            f"{len(grid.betas)} β x "
+            f"{counted(len(grid.seeds), 'seed')}) and {len(firsts)} of iteration 0, {done} finished; {at_a_time} at "
+            "a time, "
             f"threads each: {threads}"
         )
         # 3. Train iteration 0; the cells begin with copies of it, and train the rest.
@@ -126,7 +128,8 @@ def failure(folder: Path, failed: Mapping[str, str], total: int) -> TrainingErro
     """
     name, error = next(iter(failed.items()))
     return TrainingError(
-        f"{folder}: {len(failed)} of {total} runs failed, the first is {name}: {error}; the others are kept, and "
+        f"{folder}: {len(failed)} of {counted(total, 'run')} failed, the first is {name}: {error}; the others are "
+        "kept, and "
         "a resumed study trains these again",
         parameter="resume",
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from refineloc.runtime.errors import counted
 from refineloc.runtime.files import atomic_path, atomic_write
 from refineloc.training.run.files import read_epochs, read_records
 from refineloc.training.study.curves import draw_curves
@@ -65,7 +66,7 @@ def _markdown(summary: Summary, epochs: int, data: str) -> str:
     grid = summary.grid
     lines = ["# Generators and β", ""]
     seeds = ", ".join(map(str, grid.seeds))
-    settings = f"{summary.iterations} iterations of {epochs} epochs, " + (
+    settings = f"{counted(summary.iterations, 'iteration')} of {counted(epochs, 'epoch')}, " + (
         f"seeds {seeds}: mean ± standard deviation" if len(grid.seeds) > 1 else f"seed {seeds}"
     )
     if summary.scored:

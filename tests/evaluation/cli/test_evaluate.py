@@ -106,8 +106,8 @@ def test_what_is_left_out_is_counted(folder: Path, run: Run) -> None:
     (folder / "found.csv").write_text(DETECTIONS + "v1,0,4,swim,0.9\nv9,0,4,jump,0.1\n")
     done = run("found.csv", "truth.csv")
     assert done.returncode == 0
-    assert "found.csv: 1 detections have a class that truth.csv does not have" in done.stderr
-    assert "found.csv: 1 videos are not in truth.csv" in done.stderr
+    assert "found.csv: 1 detection has a class that truth.csv does not have" in done.stderr
+    assert "found.csv: 1 video is not in truth.csv" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -270,5 +270,5 @@ def test_what_the_ground_truth_does_not_know_is_told(here: Path, run: Run) -> No
     with (here / AFTER).open("a") as file:
         file.write("clip0,1,2,swim,0.5\nclip9,1,2,jump,0.5\n")
     done = run(AFTER, "--bootstrap", "0")
-    assert "warning: iter_1: 1 detections have a class that truth.csv does not have; left out" in done.stderr
-    assert "warning: iter_1: 1 videos are not in truth.csv: false positives" in done.stderr
+    assert "warning: iter_1: 1 detection has a class that truth.csv does not have; left out" in done.stderr
+    assert "warning: iter_1: 1 video is not in truth.csv: false positives" in done.stderr

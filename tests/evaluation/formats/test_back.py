@@ -125,7 +125,7 @@ def test_exports_of_label_studio(here: Path, run: Run, document: Any) -> None:
     assert "export.json: task 1 (video 'a1'): Label Studio counts frames, and its fps is not known" in done.stderr
     assert "--fps X" in done.stderr
     told = converted(run, "export.json", "truth_back.csv", "--fps", "25")
-    assert ("have several annotations, the first is 'a1'; the last of each is read" in told) == (
+    assert ("several annotations, the first is 'a1'; the last of each is read" in told) == (
         "predictions" in str(document)
     )
     assert rows(here / "truth_back.csv") == {"a1": [(10.0, 20.0, "run")]}
@@ -137,8 +137,8 @@ def test_corrected_predictions_are_annotations(here: Path, run: Run) -> None:
     tasks[0]["annotations"] = [{"result": tasks[0]["predictions"][0]["result"][:1]}]  # b is not yet looked at
     (here / "export.json").write_text(json.dumps(tasks))
     told = converted(run, "export.json", "truth_back.json").splitlines()
-    assert told[0] == "left out: 1 tasks without an annotation, the first of video 'b'"
-    assert told[1] == "left out: the scores of 1 annotations, which have none here (detections do)"
+    assert told[0] == "left out: 1 task without an annotation, the first of video 'b'"
+    assert told[1] == "left out: the scores of 1 annotation, which have none here (detections do)"
     assert rows(here / "truth_back.json") == {"a": [(1.0, 2.0, "run")]}
 
 
@@ -174,7 +174,7 @@ def test_subtitles_of_others(here: Path, run: Run) -> None:
     (here / "b.srt").write_text(
         "1\n00:00:01,000 --> 00:00:02,000\nrun  0.90\n\n2\n00:00:03,000 --> 00:00:04,000\nrun\n"
     )
-    assert "left out: the scores of 1 annotations" in converted(run, "b.srt", "truth_back.csv")
+    assert "left out: the scores of 1 annotation" in converted(run, "b.srt", "truth_back.csv")
     assert rows(here / "truth_back.csv") == {"b": [(1.0, 2.0, "run"), (3.0, 4.0, "run")]}
 
 

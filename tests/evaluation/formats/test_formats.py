@@ -227,7 +227,7 @@ def test_training_data(tmp_path: Path) -> None:
     (video, *_), scored, unread, _ = read_source(path)
     assert (video.score, scored, unread, video.frames) == (None, False, 2, 300)
     for tracks, message in (
-        ([pseudo], "label 'run' is not one of the 1 classes"),
+        ([pseudo], "label 'run' is not one of the 1 class"),
         ([track(ROWS, duration_s=5.0)], "its fps is not known"),
         ([track(ROWS, fps=5.0)], "its duration is not known"),
     ):

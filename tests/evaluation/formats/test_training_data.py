@@ -150,7 +150,7 @@ def test_what_their_loaders_could_not_take_is_told(here: Path, run: Callable[...
     told = run(convert, "found.csv", "p.json", "--to", "training", "--videos", "train.csv", "--min-score", "1")
     database = json.loads((here / "p.json").read_text())["database"]
     assert list(database) == ["v0"]
-    assert "left out: 2 of 3 videos, which have no segment; the first is 'v1'" in told
+    assert "left out: 2 of 3 videos, without a segment; the first is 'v1'" in told
     assert "4 of 5 classes have no segment, the first is 'jump'" in told
     # The threshold has not changed the ids: they follow the classes of train.csv.
     assert database["v0"]["annotations"][0]["label_id"] == CLASSES.index("run")

@@ -65,7 +65,7 @@ def test_objects_are_unpickled_only_where_that_is_allowed(tmp_path: Path, capfd:
 @pytest.mark.parametrize(
     ("segments", "labels", "message"),
     [
-        ([[0.0, 1.0], [1.0, 2.0]], [b"x"], "2 segments and 1 labels"),
+        ([[0.0, 1.0], [1.0, 2.0]], [b"x"], "2 segments and 1 label"),
         ([[0.0]], [b"x"], "not enough values"),
         ([["a", "b"]], [b"x"], "could not convert"),
         ([[0.0, np.inf]], [b"x"], "not a finite number"),

@@ -459,7 +459,7 @@ def test_scores_that_are_all_equal_are_shown(opened: Any, tmp_path: Path) -> Non
     same = {"v": Detections(np.array([1.0]), np.array([2.0]), np.array([0.25]), np.array([0]), ("jump",))}
     write_report(tmp_path / "one.html", detections_data({"r": same}, videos_of_detections([same]), title="t"), {})
     shown(opened, tmp_path / "one.html")
-    assert texts(opened, "#headline") == ["1 detections of r in 1 of 1 videos"]
+    assert texts(opened, "#headline") == ["1 detection of r in 1 of 1 video"]
     open_time_lines(opened, 0)
     assert column(opened, "video-table", "best score") == ["0.25"]
 

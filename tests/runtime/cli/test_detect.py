@@ -309,9 +309,9 @@ def test_all_bad_videos_are_said_at_the_end(folder: Path, rng: np.random.Generat
     [
         (
             EngineError("m.onnx: out of memory"),
-            "m.onnx: out of memory; {path} has 1 videos: --resume --batch-snippets N",
+            "m.onnx: out of memory; {path} has 1 video: --resume --batch-snippets N",
         ),
-        (OutputError("disk full"), "disk full; {path} has 1 videos: --resume goes on with them"),
+        (OutputError("disk full"), "disk full; {path} has 1 video: --resume goes on with them"),
         (ModelError("damaged"), "damaged$"),  # nothing to go on with
     ],
 )

@@ -187,9 +187,9 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
     [
         (
             FULL.format(count=3),
-            r"part-[0-9a-f]{20}.npy: cannot be written: no space left on device; .* has 1 films; the same",
+            r"part-[0-9a-f]{20}.npy: cannot be written: no space left on device; .* has 1 film; the same",
         ),
-        (FULL.format(count=4), r"part-00002.jsonl: cannot be written: no space left on device; .* has 1 films"),
+        (FULL.format(count=4), r"part-00002.jsonl: cannot be written: no space left on device; .* has 1 film"),
         (FULL.format(count=9), "error: features.h5: cannot be written: no space left on device"),
         (FULL_AT_THE_END, "error: features.h5: cannot be written: file too large"),
     ],

@@ -148,7 +148,7 @@ def test_one_npy_file_is_one_video(tmp_path: Path) -> None:
 
 def test_folders_of_other_files_say_what_they_hold(tmp_path: Path) -> None:
     for name, message in (
-        ("v.csv", r"holds 1 \.csv files, which are not read; expected an HDF5 file"),
+        ("v.csv", r"holds 1 \.csv file, which is not read; expected an HDF5 file"),
         ("v.MP4", r"holds films \(1 \.mp4\), whose features refineloc-extract makes"),
         ("val/v.npy", r"its folder .*/val does: give that"),
     ):

@@ -48,7 +48,7 @@ def test_a_difference_is_an_error_unless_it_is_allowed(features: Path, names: st
 def test_labels_of_another_split_are_not_missing(features: Path) -> None:
     with open_features(features) as store:
         assert shared_videos(store, labels("a"), elsewhere={"a", "b", "c", "d"}) == ("a",)
-        with pytest.raises(InputError, match=r"1 videos of .*f.h5 are not in labels.csv, the first: 'c'"):
+        with pytest.raises(InputError, match=r"1 video of .*f.h5 is not in labels.csv, the first: 'c'"):
             shared_videos(store, labels("a"), elsewhere={"b"})
 
 

@@ -148,4 +148,4 @@ def test_published_annotations_go_through(name: str, odd: int) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         check_times(videos, PATH, "l.csv")
-    assert [f"{odd} of {len(videos)} videos are so" in str(each.message) for each in caught] == [True] * bool(odd)
+    assert [f"{odd} of {len(videos):,} videos are so" in str(each.message) for each in caught] == [True] * bool(odd)

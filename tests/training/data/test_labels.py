@@ -101,7 +101,7 @@ def test_classes_of_one_video_stay_in_training_and_are_counted(data: Path) -> No
     text = (data / "train.csv").read_text().replace(",jump,", ",leap,", 1)
     (data / "train.csv").write_text(text)
     inputs = read(Files(data / "train.h5", data / "train.csv"))
-    assert inputs.notes[-1].endswith("; 1 classes of one video stay in training, the first is 'leap'")
+    assert inputs.notes[-1].endswith("; 1 class of one video stays in training, the first is 'leap'")
     assert "leap" not in inputs.labels.val.classes
 
 
@@ -135,7 +135,7 @@ def test_the_same_features_under_two_names_are_refused_unless_allowed(data: Path
         val["val04"] = train["train07"][:-1]  # a part of it is another video
     with pytest.raises(
         AnnotationError,
-        match=r"val.csv: 1 of 6 validation videos have a training video's features, the first is 'val03' \('train07'\)",
+        match=r"val.csv: 1 of 6 validation videos has a training video's features, the first is 'val03' \('train07'\)",
     ) as raised:
         read(given)
     assert raised.value.parameter == "allow_leaks"
@@ -155,7 +155,7 @@ def forget(path: Path, *names: str) -> None:
 def test_videos_without_a_label_are_refused_left_out_or_background(whole: Files, names: tuple[str, ...]) -> None:
     forget(whole.labels, *names)
     of_which = 12 if names[0].startswith("train") else 6
-    what = rf"all.json: {len(names)} of {of_which} videos have no label, the first is '{names[0]}'; "
+    what = rf"all.json: {len(names)} of {of_which} videos {'has' if len(names) == 1 else 'have'} no label, the first is '{names[0]}'; "
     with pytest.raises(AnnotationError, match=f"{what}label them") as raised:
         read(whole)
     assert raised.value.parameter == "unlabelled"

@@ -40,12 +40,12 @@ def test_each_base_is_trained_alone_and_refined(
     folder = data / "study"
     with pytest.raises(TrainingError, match="1 of 3 runs failed, the first is wtalc-seed4: refused"):
         run_bases(config_of, [4], files(data), folder, memory=2**30)
-    assert "3 runs (3 base models x 1 seeds), 0 finished" in capsys.readouterr().err
+    assert "3 runs (3 base models x 1 seed), 0 finished" in capsys.readouterr().err
     text = (folder / "table.md").read_text()
     assert "Failed: wtalc, seeds 4." in text
     refused.clear()
     run_bases(config_of, [4], files(data), folder, memory=2**30, resume=True)
-    assert "3 runs (3 base models x 1 seeds), 2 finished" in capsys.readouterr().err
+    assert "3 runs (3 base models x 1 seed), 2 finished" in capsys.readouterr().err
     text = (folder / "table.md").read_text()
     assert "Failed" not in text
     for name in THREE:

@@ -193,7 +193,7 @@ def test_a_finished_study_trains_nothing(killed: Path, capsys: pytest.CaptureFix
     before = {path: path.stat().st_mtime_ns for path in (killed / "study").rglob("*.safetensors")}
     study(killed, resume=True)
     told = capsys.readouterr().err.splitlines()
-    assert "2 runs (2 generators x 1 β x 1 seeds) and 1 of iteration 0, 3 finished" in told[0]
+    assert "2 runs (2 generators x 1 β x 1 seed) and 1 of iteration 0, 3 finished" in told[0]
     assert told[1:] == [f"{killed / 'study'}: wrote table.md, table.csv and curves.png"]
     assert before == {path: path.stat().st_mtime_ns for path in (killed / "study").rglob("*.safetensors")}
 
