@@ -111,8 +111,8 @@ def detect(
         Path,
         typer.Argument(
             metavar="FEATURES|FILM",
-            help="HDF5 file, or folder of .npy files, with snippet features. With --backbone: a film, a folder of "
-            "films or a pattern.",
+            help="HDF5 file, or folder of .npy or .npz files, with snippet features. With --backbone: a film, a folder "
+            "of films or a pattern.",
         ),
     ],
     more: Annotated[

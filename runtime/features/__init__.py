@@ -1,1 +1,1 @@
-"""Snippet features: HDF5 files and folders of .npy files, read one video at a time and checked."""
+"""Snippet features: HDF5 files, .npy and .npz files, read one video at a time and checked."""

@@ -59,9 +59,9 @@ def open_features(
     source = as_path(path)
     status = status_of(source, FeatureError)
     if status is None:
-        raise FeatureError(f"{source}: no such file or folder; give an HDF5 file or a folder of .npy files")
-    if isinstance(source, Address) and (stat.S_ISDIR(status.st_mode) or source.suffix.lower() == ".npy"):
-        raise FeatureError(f"{source}: at an address, features are one HDF5 file (a request for each .npy is slow)")
+        raise FeatureError(f"{source}: no such file or folder; give an HDF5 file or a folder of .npy or .npz files")
+    if isinstance(source, Address) and (stat.S_ISDIR(status.st_mode) or source.suffix.lower() in (".npy", ".npz")):
+        raise FeatureError(f"{source}: at an address, features are one HDF5 file (a request for each array is slow)")
     if stat.S_ISDIR(status.st_mode):
         store: FeatureStore = NpyFolder(source, max_video_bytes)
     elif stat.S_ISREG(status.st_mode) and source.suffix.lower() == ".npy":

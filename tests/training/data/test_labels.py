@@ -155,7 +155,8 @@ def forget(path: Path, *names: str) -> None:
 def test_videos_without_a_label_are_refused_left_out_or_background(whole: Files, names: tuple[str, ...]) -> None:
     forget(whole.labels, *names)
     of_which = 12 if names[0].startswith("train") else 6
-    what = rf"all.json: {len(names)} of {of_which} videos {'has' if len(names) == 1 else 'have'} no label, the first is '{names[0]}'; "
+    have = "has" if len(names) == 1 else "have"
+    what = rf"all.json: {len(names)} of {of_which} videos {have} no label, the first is '{names[0]}'; "
     with pytest.raises(AnnotationError, match=f"{what}label them") as raised:
         read(whole)
     assert raised.value.parameter == "unlabelled"
