@@ -53,14 +53,16 @@ def check_plausible(
         keep_empty: as in `match_detections`.
 
     Raises:
-        DetectionError: detections in frames, in milliseconds or in shares of their video.
-        AnnotationError: annotations in such a unit; or of several subsets, with detections of some alone.
+        DetectionError: detections in frames, in milliseconds or in shares of their video; most of them reversed.
+        AnnotationError: annotations of these kinds; or of several subsets, with detections of some alone.
     """
     durations = {video.name: video.duration_s for video in annotations.values()}
     rates = {video.name: video.fps for video in annotations.values()}
     _check_units(annotations, durations, rates, detections, f"{annotations.path}: the annotations", AnnotationError)
     _check_units(detections, durations, rates, annotations, f"{name}: the detections", DetectionError)
     return [
+        *_in_minutes(annotations, durations, f"{annotations.path}: the annotations"),
+        *_in_minutes(detections, durations, f"{name}: the detections"),
         *_in_subsets(detections, annotations, name),
         *_in_annotations(annotations, durations, keep_empty),
         *_in_detections(detections, annotations, durations, name),
@@ -80,7 +82,7 @@ def _in_subsets(detections: Mapping[str, Detections], annotations: Annotations, 
             "and those of the others would count as missed; choose the subset",
             parameter="subset",
         )
-    yield Doubt(f"{annotations.path}: all subsets are evaluated together: {counted}; choose one", "subset")
+    yield Doubt(f"{annotations.path}: all subsets are evaluated together: {listed}; choose one", "subset")
 
 
 def _in_annotations(
@@ -133,6 +135,14 @@ def _in_detections(
         )
 
 
+def _in_minutes(videos: Mapping[str, Timed], durations: Mapping[str, float | None], what: str) -> Iterable[Doubt]:
+    """Where all segments lie in the first sixtieth of their videos, which may be meant."""
+    _, end, video = rows_of(videos)
+    share = end / by_row(videos, durations, video)
+    if len(end) >= _LEAST and 0.3 / 60 <= share.max() <= 1.1 / 60:
+        yield Doubt(f"{what} end within the first {100 * share.max():.1f} % of their videos; are they in minutes?")
+
+
 def _check_units(
     videos: Mapping[str, Timed],
     durations: Mapping[str, float | None],
@@ -143,13 +153,19 @@ def _check_units(
 ) -> None:
     """Raise an error where times are no seconds.
 
-    Frames, milliseconds and percent: most segments end after their video, and as far as such a unit would have it; as
-    many frames as videos of a few seconds have could be percent, too. Shares: all lie within the first second of long
-    videos, and most do not begin at 0, as the first snippet does.
+    Start and length: most end before their start. Frames, milliseconds and percent: most end after their video, and
+    as far as such a unit would have it; as many frames as videos of a few seconds have could be percent, too.
+    Shares: all lie within the first second of long videos, and most do not begin at 0, as the first snippet does.
     """
     start, end, video = rows_of(videos)
     if len(start) < _LEAST:
         return
+    if (end < start).mean() > 0.5:
+        row = int(np.argmax(end < start))
+        raise error(
+            f"{what} have their ends before their starts, such as {start[row]:.10g} to {end[row]:.10g} s in video "
+            f"{list(videos)[video[row]]!r:.80}; are they start and length, or swapped? Give start and end"
+        )
     duration = by_row(videos, durations, video)
     known = np.isfinite(duration)
     cure = "give seconds from the start of the video"

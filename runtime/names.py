@@ -24,6 +24,7 @@ _CHANGES: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("the file's ending", lambda name: _ENDINGS.sub("", name)),
     ("the prefix 'v_'", lambda name: name.removeprefix("v_").removeprefix("V_")),
     ("the addition of a stream or encoder", _without_stream),
+    ("leading zeros", lambda name: re.sub(r"(?<!\d)0+(?=\d)", "", name)),
     ("'-' and '_'", lambda name: name.replace("-", "_")),
 )
 

@@ -70,7 +70,11 @@ def open_features(
         store = NpyFolder(source, max_video_bytes) if is_one_video(source) else NpyList(source, max_video_bytes)
     elif stat.S_ISREG(status.st_mode) and source.suffix.lower() == ".npz":
         archive = NpzArchive(source)
-        store = NpyFolder(source, max_video_bytes) if archive.of_one_video() else NpzFile(archive, max_video_bytes)
+        if archive.of_one_video() is None:
+            store = NpzFile(archive, max_video_bytes)
+        else:
+            archive.features().as_features(f"{source}")  # before its name is looked for among the labels'
+            store = NpyFolder(source, max_video_bytes)
     elif stat.S_ISREG(status.st_mode):
         if source.suffix.lower() in FILM_SUFFIXES:
             raise FeatureError(f"{source}: is a film; refineloc-extract makes its features ({_SAVE})")

@@ -116,6 +116,10 @@ def _cure(
         fitting = [_fits(replace(video.grid, **change), video.features.snippets) for video in contradicting]
         return sum(fitting) >= 0.9 * len(fitting)
 
+    who = f"in {labels}" if info.duration_s is None else "that the features state"
+    for unit, factor in (("milliseconds", 1e-3), ("frames", 1 / grid.fps)):
+        if all(_fits(_shorter(video.grid, factor), video.features.snippets) for video in contradicting):
+            return f"is the duration in {unit}? Correct those {who}", ""
     length = same_length([video.features for video in videos])
     if length and len({round(video.grid.duration_s or 0) for video in videos}) > 1:
         return (
@@ -146,6 +150,10 @@ def _cure(
             apart = f", or {settings}snippet_frames={stride} where snippets do not overlap"
         return f"{question} Give {settings}stride_frames={stride}{apart}", "stride_frames"
     return "correct its fps or its duration, or leave the video out", ""
+
+
+def _shorter(grid: SnippetGrid, factor: float) -> SnippetGrid:
+    return replace(grid, duration_s=None if grid.duration_s is None else grid.duration_s * factor)
 
 
 def _fits(grid: SnippetGrid, snippets: int) -> bool:

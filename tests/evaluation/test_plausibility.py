@@ -153,6 +153,23 @@ def test_what_may_be_meant_is_no_error(rows: list[Row], duration_s: float | None
     lines([*rows], truth)
 
 
+def test_most_of_them_reversed_is_an_error() -> None:
+    lengths: list[Row] = [(name, start, 4, label, score) for name, start, _, label, score in FOUND]
+    message = (
+        r"found: the detections have their ends before their starts, such as 10 to 4 s in video 'a'; are they start"
+    )
+    with pytest.raises(DetectionError, match=message):
+        lines([*lengths, ("b", 7, 6, "run", 0.5)], truth_of(TRUTH))
+
+
+def test_minutes_are_a_doubt() -> None:
+    truth = truth_of(TRUTH, 600.0)
+    assert lines(scaled(10 / 60), truth) == [
+        "found: the detections end within the first 1.1 % of their videos; are they in minutes?"
+    ]
+    assert lines(scaled(0.5), truth) == []
+
+
 def test_missing_videos_and_no_detections_are_told() -> None:
     (line,) = lines(FOUND[:2], truth_of(TRUTH))
     assert line.startswith(
@@ -201,7 +218,9 @@ def test_several_subsets(tmp_path: Path, call_program: Callable[..., CompletedPr
     assert (done.returncode, done.stderr) == (0, "")
     done = call_program(main, "both.json", "truth.json")
     assert done.returncode == 0
-    assert done.stderr.startswith("warning: truth.json: all subsets are evaluated together")
+    assert done.stderr.startswith(
+        "warning: truth.json: all subsets are evaluated together: training (1 video), validation (1 video); choose one"
+    )
 
 
 def test_the_program_says_it_once_and_keeps_the_kit_s_way(

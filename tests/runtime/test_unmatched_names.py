@@ -15,6 +15,7 @@ from refineloc.runtime.names import first_names, nothing_shared, why_unmatched
         ("val/a1", "a1", "they differ in the folder"),
         ("C:\\films\\a1.mp4", "v_a1", "they differ in the folder and the file's ending and the prefix 'v_'"),
         ("a1_rgb", "a1", "they differ in the addition of a stream or encoder"),
+        ("a_1", "a_0001", "they differ in leading zeros"),
         ("a-1", "a_1", "they differ in '-' and '_'"),
         ("A1", "a1", "they differ in case"),
         ("a 1", "a\u00a01", "they differ in spaces"),

@@ -89,6 +89,11 @@ def test_pairs_of_archives_are_joined(tmp_path: Path) -> None:
         ({"a": FEATURES, "b": FEATURES, " ": FEATURES}, "its name is empty"),
         ({"a": FEATURES, "b": FEATURES, "fps": -1}, "array 'fps' is -1; expected a number from"),
         ({"a": FEATURES, "b": FEATURES, "fps": "25"}, "array 'fps' is not a number"),
+        ({"data": OBJECTS}, "array 'data': cannot be read: pickled objects, which are not loaded"),
+        (
+            {"features": np.stack([FEATURES, FEATURES]), "names": np.array(["a", "b"])},
+            r"got shape \(2, 7, 6\): save one",
+        ),
         ({}, "holds no video"),
     ],
 )

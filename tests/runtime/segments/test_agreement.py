@@ -72,6 +72,13 @@ def test_a_stated_stride_is_to_be_corrected() -> None:
     check_times(of_stride(4, stride=4), PATH)
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("milliseconds", 1000), ("frames", 30)])
+def test_a_duration_in_another_unit_is_told(unit: str, factor: float) -> None:
+    videos = [video(int(duration * 30 / 16), duration * factor) for duration in DURATIONS]
+    with pytest.raises(InputError, match=rf"is the duration in {unit}\? Correct those that the features state$"):
+        check_times(videos, PATH)
+
+
 def test_features_of_another_frame_rate_are_told_it() -> None:
     """25 fps features under labels of 30: their T is that of 25, and the labels' fps is taken where they state none."""
     videos = [video(int(duration * 25 / 16), fps=None, labels=VideoTimes(30.0, duration)) for duration in DURATIONS]
