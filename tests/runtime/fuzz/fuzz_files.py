@@ -110,10 +110,10 @@ KINDS: list[tuple[str, str, Callable[[bytes, np.random.Generator], bytes], Calla
     ("onnx", "model.onnx", fuzz_mutations.changed_bytes, read_model),
     ("onnx pointing", "model.onnx", fuzz_mutations.pointing, read_model),
     ("npy", "array.npy", fuzz_mutations.header_of_npy, read_folder),
-    ("npz", "arrays.npz", fuzz_mutations.archive, read_features),
-    ("npz", "arrays.npz", fuzz_mutations.changed_bytes, read_features),
     ("part", str(PART), fuzz_mutations.part, run_resumed),
     ("detect", "packed.h5", fuzz_mutations.changed_bytes, run_detect),
+    ("npz", "arrays.npz", fuzz_mutations.archive, read_features),
+    ("npz", "arrays.npz", fuzz_mutations.changed_bytes, read_features),
 ]
 
 
