@@ -73,7 +73,8 @@ def open_features(
         if archive.of_one_video() is None:
             store = NpzFile(archive, max_video_bytes)
         else:
-            archive.features().as_features(f"{source}")  # before its name is looked for among the labels'
+            with archive:
+                archive.features().as_features(f"{source}")  # before its name is looked for among the labels'
             store = NpyFolder(source, max_video_bytes)
     elif stat.S_ISREG(status.st_mode):
         if source.suffix.lower() in FILM_SUFFIXES:
