@@ -1,16 +1,19 @@
 """Features, models, labels, films and outputs in an object store: a real S3 server, which the tests start."""
 
+import os
 import pickle
+import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+import programs
 import pytest
 from object_store import BUCKET, ObjectStore, serving
-from programs import run
 from small_model import write_features
 
 from refineloc.runtime import FeatureError, OutputError, RefineLocError, StoreError, open_features, read_detections
@@ -20,6 +23,11 @@ from refineloc.runtime.files import atomic_write, check_writable
 
 DETECT = ("refineloc-detect", "--provider", "cpu", "--threads", "1")
 FEATURES, MODEL = f"s3://{BUCKET}/in/features.h5", f"s3://{BUCKET}/in/model.onnx"
+
+
+def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program with the store of this process: programs are forked from one that started before."""
+    return programs.run(*arguments, env={k: v for k, v in os.environ.items() if k.startswith("AWS_")}, **options)
 
 
 @pytest.fixture(scope="module")
