@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from refineloc.export.joined import join_layers
+from refineloc.export.last_layers import last_layers_in_float32
 from refineloc.runtime.errors import ModelError, first_line
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.training.models.base_model import BaseModel
@@ -34,7 +35,7 @@ _EXAMPLE_LENGTHS = (3, 4)  # any two videos; sizes 0 and 1 would be traced as co
 
 
 class _PackedModel(nn.Module):
-    """What the graph computes. With `half` the layers have float16 weights and products; all else is float32."""
+    """What is traced. With `half` the layers have float16 weights and products; all else is float32."""
 
     def __init__(self, model: BaseModel, half: bool) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ def build_graph(model: BaseModel, width: int, *, half: bool = False) -> onnx.Mod
     Args:
         model: stays unchanged.
         width: D.
-        half: float16 weights and products; inputs and outputs stay float32.
+        half: float16 weights and products, but of the last layers; inputs and outputs stay float32.
 
     Raises:
         ModelError: the model's forward pass cannot be traced into a graph that passes the checker.
@@ -65,6 +66,8 @@ def build_graph(model: BaseModel, width: int, *, half: bool = False) -> onnx.Mod
     example = (torch.zeros(sum(_EXAMPLE_LENGTHS), width), torch.tensor(_EXAMPLE_LENGTHS))
     sizes = {"features": {0: torch.export.Dim("snippets")}, "lengths": {0: torch.export.Dim("videos")}}
     graph = trace(packed, example, _INPUTS, _OUTPUTS, sizes)
+    if half:
+        last_layers_in_float32(graph, {name: value.float().cpu().numpy() for name, value in model.state_dict().items()})
     if len(members_of(model)) > 1:
         join_layers(graph)
     check_graph(graph)
