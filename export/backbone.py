@@ -200,6 +200,9 @@ class _Frames(nn.Module):
         height, width = self.crop
         top, left = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
         frames = frames.narrow(2, top, height).narrow(3, left, width)
+        # Up to 2.12, torch's exporter does not see the sizes that `narrow` gives.
+        torch._check(frames.shape[2] == height)  # type: ignore[no-untyped-call]
+        torch._check(frames.shape[3] == width)  # type: ignore[no-untyped-call]
         values = (frames.float() - self.mean) / self.std
         if self.layout == "BCFHW":
             return _pooled(self.module(values.permute(0, 4, 1, 2, 3)))
