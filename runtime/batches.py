@@ -4,14 +4,18 @@
     read, convert, check -> run the model        -> segments, seconds, writing
 
 Each stage is an iterator over the one before it, and `ahead` runs an iterator in a thread of its own. ONNX Runtime and
-the kernels release the GIL, so the stages overlap. At most three batches of features exist at a time.
+the kernels release the GIL, so the stages overlap. At most three batches of features exist at a time. A model on a GPU
+is faster than one reader, so that there several threads read the videos of a batch.
 """
 
 import collections
 import contextlib
 import itertools
+import math
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -89,6 +93,7 @@ def read_batches(
     limit: int,
     to_float: Callable[[], "HalfToFloat"],
     empty: Callable[[tuple[int, ...]], npt.NDArray[np.float32]],
+    readers: int = 1,
 ) -> Generator[FeatureBatch]:
     """Read videos into batches.
 
@@ -98,6 +103,7 @@ def read_batches(
         limit: snippets of a call, see `pack`.
         to_float: gives the converter of float16; called only if a video has float16.
         empty: allocates the buffers; that of `gpu.PinnedBuffers` if the model runs on a GPU.
+        readers: threads that read, where the store allows more than one.
 
     Raises:
         FeatureError: a video cannot be read, or has NaN or infinite values.
@@ -105,25 +111,82 @@ def read_batches(
     batches = [planned[part] for part in pack([video.snippets for video in planned], limit)]
     sizes = [sum(video.snippets for video in videos) for videos in batches]
     fitting = [size for size in sizes if size <= limit]
-    # One batch waits and one is in use (see `ahead`), so the third buffer is free for the next batch.
-    buffers = [empty((max(fitting), width)) for _ in fitting[:3]]
+    scratch, several = _Scratch(), readers > 1 and store.concurrent
+    # One batch waits and one is in use (see `ahead`), so the third buffer is free for the next batch. Several readers
+    # begin with the one after it, so that none of them waits for the last video of a batch.
+    buffers = [empty((max(fitting), width)) for _ in fitting[: 3 + several]]
     ring = itertools.cycle(buffers)
-    for videos, size in zip(batches, sizes, strict=True):
-        lengths = np.array([video.snippets for video in videos], dtype=np.int64)
-        features = next(ring)[:size] if size <= limit else store.room(videos[0].name, (size, width))
-        ends = np.cumsum(lengths)
-        for video, begin, end in zip(videos, ends - lengths, ends, strict=True):
-            _read(store, video, features[begin:end], to_float)
-        yield FeatureBatch([video.name for video in videos], [video.grid for video in videos], lengths, features)
+    begun: collections.deque[tuple[FeatureBatch, list[Callable[[], None]]]] = collections.deque()
+    with _readers(readers if several else 1) as submit:
+        for videos, size in zip(batches, sizes, strict=True):
+            lengths = np.array([video.snippets for video in videos], dtype=np.int64)
+            features = next(ring)[:size] if size <= limit else store.room(videos[0].name, (size, width))
+            ends = np.cumsum(lengths)
+            jobs = [
+                submit(partial(_read, store, video, features[begin:end], to_float, scratch))
+                for video, begin, end in zip(videos, ends - lengths, ends, strict=True)
+            ]
+            names, grids = [video.name for video in videos], [video.grid for video in videos]
+            begun.append((FeatureBatch(names, grids, lengths, features), jobs))
+            if len(begun) > several:
+                yield _finished(*begun.popleft())
+        while begun:
+            yield _finished(*begun.popleft())
+
+
+@contextlib.contextmanager
+def _readers(count: int) -> Iterator[Callable[[Callable[[], None]], Callable[[], None]]]:
+    """Takes jobs for this many threads and gives what waits for each; one does its jobs when it is waited for."""
+    if count == 1:
+        yield lambda job: job
+        return
+    from concurrent.futures import ThreadPoolExecutor  # see `ahead`
+
+    pool = ThreadPoolExecutor(count, "refineloc-reader")
+
+    def submit(job: Callable[[], None]) -> Callable[[], None]:
+        try:
+            return pool.submit(job).result
+        except RuntimeError:  # the main thread has ended, see `ahead`
+            return job
+
+    try:
+        yield submit
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _finished(batch: FeatureBatch, jobs: list[Callable[[], None]]) -> FeatureBatch:
+    """The batch, once it was read; raises the first error in the order of its videos."""
+    for wait in jobs:
+        wait()
+    return batch
+
+
+class _Scratch(threading.local):
+    """Memory for float16 features, of each thread: to ask for it anew for each video would take as long as reading."""
+
+    flat: npt.NDArray[np.float16] = np.empty(0, np.float16)
+
+    def room(self, store: FeatureStore, name: str, shape: tuple[int, int]) -> npt.NDArray[np.float16]:
+        size = math.prod(shape)
+        if size > len(self.flat):
+            self.flat = np.empty(0, np.float16)
+            self.flat = store.room(name, shape, np.float16).reshape(-1)
+        return self.flat[:size].reshape(shape)
 
 
 def _read(
-    store: FeatureStore, video: Planned, out: npt.NDArray[np.float32], to_float: Callable[[], "HalfToFloat"]
+    store: FeatureStore,
+    video: Planned,
+    out: npt.NDArray[np.float32],
+    to_float: Callable[[], "HalfToFloat"],
+    scratch: _Scratch,
 ) -> None:
     if not video.half:
         store.read_into(video.name, out, video.columns)
         return
-    half = store.room(video.name, out.shape, np.float16)
+    half = scratch.room(store, video.name, (len(out), out.shape[1]))
     store.read_into(video.name, half, video.columns, finite=False)
     to_float()(half, out)
     check_finite(out, f"{store.path}: video {video.name!r}")

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.batches import FeatureBatch, Planned, ahead, read_batches
+from refineloc.runtime.cores import physical_cores
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import ConfigError, FeatureError, InputError, InputWarning, counted
 from refineloc.runtime.features.checks import as_array, check_backbone, check_finite, two_dimensional
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.model.gpu import PinnedBuffers
-from refineloc.runtime.model.limits import BATCH_SNIPPETS
+from refineloc.runtime.model.limits import BATCH_SNIPPETS, GPU_BATCH_SNIPPETS, GPU_READERS
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.onnx_guard import ModelSource
 from refineloc.runtime.model.session import Provider, Session
@@ -67,7 +68,7 @@ class Detector:
         threads: CPU threads of one call, up to 1,024; 0 takes one for each physical core. Give 1 in a service with
             several workers.
         batch_snippets: `detect_many` packs videos into calls of at most this many snippets (at most 2^20); a longer
-            video is a call of its own.
+            video is a call of its own. None: 2,048 on the CPU, 8,192 on a GPU.
         engine_cache: a folder where TensorRT keeps its engines, see `Session`.
         spin: whether threads wait for work by spinning, which takes a core each for some time after every call.
         profile: rules of detection: "paper", "release" or "multi-threshold". None, here and below, takes the value of
@@ -113,7 +114,7 @@ class Detector:
         *,
         provider: Provider = "auto",
         threads: int = 0,
-        batch_snippets: int = BATCH_SNIPPETS,
+        batch_snippets: int | None = None,
         engine_cache: str | os.PathLike[str] | None = None,
         spin: bool = False,
         profile: Profile | None = None,
@@ -163,7 +164,11 @@ class Detector:
             "class_threshold": class_threshold,
         }
         changes = {name: value for name, value in settings.items() if value is not None}
-        options: dict[str, Any] = {"batch_snippets": batch_snippets, "engine_cache": engine_cache, "spin": spin}
+        options: dict[str, Any] = {
+            "batch_snippets": GPU_BATCH_SNIPPETS if batch_snippets is None else batch_snippets,
+            "engine_cache": engine_cache,
+            "spin": spin,
+        }
         given: Any = model  # a str and bytes are sequences too, which types cannot tell apart
         self._session: Session | SeveralSessions
         if isinstance(model, (list, tuple)):
@@ -172,7 +177,9 @@ class Detector:
             self._session = Session(given, provider, threads, **options)
         self._half: HalfToFloat | None = None
         self._buffers = PinnedBuffers()
-        self._batch_snippets = batch_snippets
+        on_gpu = self.provider != "cpu"
+        self._batch_snippets = batch_snippets or (GPU_BATCH_SNIPPETS if on_gpu else BATCH_SNIPPETS)
+        self._readers = min(GPU_READERS, physical_cores()) if on_gpu else 1
         if isinstance(min_score, str):
             changes["min_score"] = self._operating_score(min_score, changes.keys() - {"max_detections"})
         elif min_score is not ...:
@@ -439,7 +446,8 @@ class Detector:
     ) -> Generator[tuple[FeatureBatch, Scores]]:
         """Each call of the model, its scores in memory that the stack gives back."""
         empty = _empty if self.provider == "cpu" else stack.enter_context(self._buffers.lent())
-        read = read_batches(store, planned, self.metadata.width, self._batch_snippets, self._half_to_float, empty)
+        limit, width = self._batch_snippets, self.metadata.width
+        read = read_batches(store, planned, width, limit, self._half_to_float, empty, self._readers)
         return ahead(self._scored(ahead(read), f"{store.path}: "))
 
     def _detected(

@@ -39,7 +39,7 @@ from refineloc.runtime.jobs.blocks import MAX_PARTS, Block, Work, plan_blocks
 from refineloc.runtime.jobs.detection import DetectionWork, MergedDetections
 from refineloc.runtime.jobs.parts import check_job, done, holds_parts, is_part, locked, remove_parts, take_over
 from refineloc.runtime.jobs.run import run_blocks
-from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
+from refineloc.runtime.model.limits import BATCH_SNIPPETS, GPU_BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
 from refineloc.runtime.names import why_unmatched
 from refineloc.runtime.segments.rules import Profile, Setting, every_setting, profiles_with
 
@@ -168,8 +168,14 @@ def detect(
     ] = "auto",
     threads: Annotated[int, typer.Option(min=0, max=MAX_THREADS, help="CPU threads of the model; 0: one a core.")] = 0,
     batch_snippets: Annotated[
-        int, typer.Option(min=1, max=MAX_BATCH_SNIPPETS, help="Snippets a call of the model.")
-    ] = BATCH_SNIPPETS,
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_BATCH_SNIPPETS,
+            help=f"Snippets a call of the model; {BATCH_SNIPPETS:,} on the CPU and {GPU_BATCH_SNIPPETS:,} on a GPU if "
+            "left out.",
+        ),
+    ] = None,
     engine_cache: Annotated[
         Path | None, typer.Option(help="With --provider tensorrt: a folder that keeps its engines for the next run.")
     ] = None,

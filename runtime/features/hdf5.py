@@ -3,6 +3,8 @@
 A dataset of another name is read where it is the only one of a group that can hold features, and so is a file whose
 videos all lie in one group (keys with slashes).
 
+HDF5 reads for one thread at a time. Features that lie in one piece, as they are to be read, are read without it.
+
 Links and storage that lead out of the file (external links, external storage, virtual datasets) are refused before they
 are followed, and object dtypes before they are read. HDF5 unpacks compressed chunks. Those of an untrusted file are
 unpacked by `runtime/features/hdf5_chunks.py`, each to its size and no further.
@@ -55,11 +57,15 @@ class HDF5File(FeatureStore):
         self._untrusted = untrusted
         # video -> path of its dataset, and the axes of snippets and columns, once it was checked
         self._checked: dict[str, tuple[str, tuple[int, int]]] = {}
+        # video -> where its features lie in the file, and how, if in one piece
+        self._pieces: dict[str, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
         self.names = ()
         # The object of an address, read by ranges; of a file, HDF5 has its descriptor.
         self._ranges = Ranges(path) if isinstance(path, Address) else None
         self._file = _open(path) if self._ranges is None else _open_ranges(self._ranges)
+        self.concurrent = self._ranges is None
         self._state = self._state_now()
+        self._userblock = self._file.userblock_size
         try:
             self._within = self._group_of_videos()
             self.names = check_names(map(_text, self._entered(self._within, "")), path)
@@ -88,6 +94,12 @@ class HDF5File(FeatureStore):
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
         if name not in self._checked:
             self._dataset(name)
+        if name in self._pieces:
+            offset, shape, dtype = self._pieces[name]
+            if (out.shape, out.dtype) == (shape, dtype) and out.flags.c_contiguous:
+                _read_piece(self._file.id.get_vfd_handle(), out, offset)
+                self._check_unchanged(name)
+                return
         path, axes = self._checked[name]
         dataset = self._file[path]
         place = _place(dataset) if self._ranges is not None else None
@@ -135,6 +147,9 @@ class HDF5File(FeatureStore):
         if 0 not in item.shape and not stored:
             shape = " x ".join(map(str, item.shape))
             raise FeatureError(f"{where}: has a shape, {shape}, and nothing is stored in it")
+        place = _place(item) if self._ranges is None else None
+        if place is not None and axes == (0, 1) and len(item.shape) == 2 and hasattr(os, "preadv"):
+            self._pieces[name] = place, item.shape, item.dtype
         self._checked[name] = item.name, axes
         return item, attributes
 
@@ -199,17 +214,23 @@ class HDF5File(FeatureStore):
 
     def _inside(self, group: Any, name: str, where: str) -> Any:
         plain = bool(name) and name != "." and "/" not in name  # no path, which could lead through a link
-        link = group.get(name, getlink=True) if plain and name in group else None
+        link = _link(group, name) if plain else None
         if link is None:
             raise FeatureError(f"{where}: not in the file, which holds {counted(len(self.names), 'video')}")
         # Soft links are not followed, as they may lead through an external link.
-        if not isinstance(link, h5py.HardLink):
+        if link.type != h5py.h5l.TYPE_HARD:
             raise FeatureError(f"{where}: is a link; links are not followed, copy the data into the file (h5repack)")
-        address = group.id.links.get_info(name.encode()).u  # of the link, as the object's would open the object
         file = self._file.id.get_vfd_handle() if self._ranges is None else self._ranges
-        if is_virtual(file, address, base=self._file.userblock_size):
+        # By the address of the link: to ask the object would open it.
+        if is_virtual(file, link.u, base=self._userblock):
             raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
         return group[name]
+
+
+def _link(group: Any, name: str) -> Any:
+    """The link of this name, as HDF5 describes it; None if there is none."""
+    links, key = group.id.links, name.encode()
+    return links.get_info(key) if links.exists(key) else None
 
 
 def _open(path: Path) -> h5py.File:
@@ -260,6 +281,15 @@ def _place(dataset: Any) -> int | None:
     return place
 
 
+def _read_piece(descriptor: int, out: npt.NDArray[Any], offset: int) -> None:
+    rest = out.data.cast("B")
+    while rest:
+        done = os.preadv(descriptor, [rest], offset)
+        if not done:
+            raise OSError("the file ends before its last number")
+        rest, offset = rest[done:], offset + done
+
+
 def _can_hold_features(item: Any) -> bool:
     return isinstance(item, h5py.Dataset) and item.dtype.kind == "f" and len(item.shape or ()) > 1
 
@@ -272,15 +302,18 @@ def _text(name: str | bytes) -> str:
 def _attributes(item: Any, where: str) -> dict[str, Any]:
     """The attributes in `STATED`, and `backbone`; no others are read."""
     values: dict[str, Any] = {}
+    attributes = item.attrs
+    if not len(attributes):
+        return values
     for key in STATED:
-        if key not in item.attrs:
+        if key not in attributes:
             continue
-        attribute = item.attrs.get_id(key)
+        attribute = attributes.get_id(key)
         if attribute.dtype.kind not in "iuf" or attribute.shape not in ((), (1,)):
             raise FeatureError(f"{where}: attribute {key!r} is not a number")
-        value = float(np.asarray(item.attrs[key]).reshape(()))
+        value = float(np.asarray(attributes[key]).reshape(()))
         values[key] = check_stated(key, value, f"{where}: attribute {key!r}")
-    if "backbone" in item.attrs:
+    if "backbone" in attributes:
         values["backbone"] = _backbone(item, where)
     return values
 

@@ -65,11 +65,13 @@ class FeatureStore(ABC):
         path: where they are.
         names: the videos, sorted.
         two_streams: whether the features are known to hold two streams, half of the columns each.
+        concurrent: whether `read` and `read_into` may be called from several threads at a time.
     """
 
     path: Path
     names: tuple[str, ...]
     two_streams: bool = False
+    concurrent: bool = False
     _max_video_bytes: int
 
     @abstractmethod

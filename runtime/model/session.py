@@ -58,6 +58,7 @@ ONNX_NAMES: dict[str, str] = {
 }
 # Why a listed provider does not run.
 NOT_LOADED = "its libraries do not load (pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's)"
+_NO_TENSORRT = "the libraries of TensorRT 10 do not load (pip install 'tensorrt-cu13<11' brings them)"
 _OUTPUTS = list(Scores._fields)
 # What ONNX Runtime says of a file of a later ONNX, among the names of its C++ functions.
 _NEWER_MODEL = re.compile(r"Unsupported model IR version: \d+|Opset \d+ is under development")
@@ -337,7 +338,7 @@ def _on_gpu(
     try:
         session = create(providers)
     except ModelError as error:
-        return None, str(error)
+        return None, _NO_TENSORRT if "install TensorRT" in str(error) else str(error)
     if running_provider(session) != providers[0]:
         return None, NOT_LOADED
     try:

@@ -1,5 +1,6 @@
 """Reading ahead: the same items in the same order, errors in their place, nothing left running, memory bounded."""
 
+import contextlib
 import functools
 import itertools
 import subprocess
@@ -21,6 +22,7 @@ from waiting import wait_until
 
 from refineloc.runtime import Detector, EngineError, FeatureError, SnippetGrid, open_features
 from refineloc.runtime.batches import Planned, ahead, pack, read_batches
+from refineloc.runtime.features.hdf5 import HDF5File
 from refineloc.runtime.model.half import CAST_MODEL, HalfToFloat
 
 EMPTY = functools.partial(np.empty, dtype=np.float32)
@@ -28,7 +30,11 @@ GRID = SnippetGrid(25.0, 16)
 
 
 def running() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("refineloc-ahead")]
+    return [
+        thread.name
+        for thread in threading.enumerate()
+        if thread.name.startswith(("refineloc-ahead", "refineloc-reader"))
+    ]
 
 
 def count(items: list[str], end: int, fail_at: int | None = None) -> Generator[int]:
@@ -112,11 +118,12 @@ def plan(store: Any) -> list[Planned]:
     return [Planned(one.name, one.snippets, one.dtype == np.float16, slice(0, 24), GRID) for one in infos]
 
 
-def test_batches_hold_the_features_until_the_second_next_is_asked_for(store_path: Path) -> None:
+@pytest.mark.parametrize("readers", [1, 4])
+def test_batches_hold_the_features_until_the_second_next_is_asked_for(store_path: Path, readers: int) -> None:
     with open_features(store_path) as store:
         expected = {name: store.read(name) for name in store.names}
         names = []
-        for batch in ahead(read_batches(store, plan(store), 24, 10, HalfToFloat, EMPTY)):
+        for batch in ahead(read_batches(store, plan(store), 24, 10, HalfToFloat, EMPTY, readers)):
             time.sleep(0.01)  # the reader goes on as far as it may
             assert batch.features.dtype == np.float32
             parts = np.split(batch.features, np.cumsum(batch.lengths)[:-1])
@@ -145,15 +152,36 @@ def test_buffers_are_no_larger_than_the_batches(store_path: Path, limit: int, sh
     with open_features(store_path) as store:
         for _ in read_batches(store, plan(store), 24, limit, HalfToFloat, empty):
             pass
-    assert asked == shapes
+        assert asked == shapes
+        list(read_batches(store, plan(store), 24, 10, HalfToFloat, empty, 4))
+    assert asked[len(shapes) :] == [(10, 24)] * 4, "with several readers the next batch is begun"
 
 
-def test_half_floats_with_nan_are_found_after_the_conversion(tmp_path: Path) -> None:
+@pytest.mark.parametrize("readers", [1, 4])
+def test_half_floats_with_nan_are_found_after_the_conversion(tmp_path: Path, readers: int) -> None:
     bad = np.ones((6, 24), np.float16)
     bad[4, 2] = np.nan
-    path = write_features(tmp_path / "f.h5", {"good": np.ones((6, 24), np.float16), "odd": bad})
+    good = {f"good{index}": np.ones((6, 24), np.float16) for index in range(5)}
+    path = write_features(tmp_path / "f.h5", good | {"odd": bad, "odd2": bad, "well": good["good0"]})
     with open_features(path) as store, pytest.raises(FeatureError, match="video 'odd': snippet 4 holds nan"):
-        list(read_batches(store, plan(store), 24, 100, HalfToFloat, EMPTY))
+        list(read_batches(store, plan(store), 24, 12, HalfToFloat, EMPTY, readers))
+    assert not running()
+
+
+def test_several_threads_read_at_a_time(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met, read = threading.Barrier(3), HDF5File._read
+
+    def slow(self: HDF5File, *arguments: Any) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            met.wait(timeout=10)  # three at a time, or not at all
+        read(self, *arguments)
+
+    monkeypatch.setattr(HDF5File, "_read", slow)
+    with open_features(store_path) as store:
+        assert len(store.names) % 3 == 0
+        batches = read_batches(store, plan(store), 24, 2048, HalfToFloat, EMPTY, 3)
+        assert sum(len(batch.names) for batch in batches) == len(store.names)
+    assert not met.broken
 
 
 def test_half_to_float_is_exact_for_every_half() -> None:
