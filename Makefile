@@ -8,6 +8,7 @@
 # make fuzz    10,000 damaged or hostile files, each read in a process of its own (minutes)
 # make wheel   sdist and wheel into dist/, and what twine and auditwheel say of them (on Linux)
 # make bench   ratios against named peers     make help    this list
+# make gpu     what an NVIDIA GPU gives, as a report: is it used, are its results the CPU's, how fast (minutes)
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +18,7 @@ ENGINE := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),gpu,cpu)
 SOURCES := $(wildcard _ext/*.pyx _ext/*.pxi setup.py)
 TREES := _ext benchmarks evaluation examples export refineloc runtime tests training setup.py
 
-.PHONY: help setup demo demo-video test test-all test-bounds test-sanitized test-lowest check typing fuzz wheel bench clean
+.PHONY: help setup demo demo-video test test-all test-bounds test-sanitized test-lowest check typing fuzz wheel bench gpu clean
 .DELETE_ON_ERROR:
 
 help:
@@ -110,6 +111,11 @@ wheel: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# The libraries of CUDA and cuDNN that ONNX Runtime loads, beside those of torch.
+gpu: setup
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt 'onnxruntime-gpu[cuda,cudnn]'
+	$(BIN)/python -m benchmarks.gpu
 
 clean:
 	rm -rf build dist demo demo-video .typing .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -23,6 +23,7 @@ from refineloc.training.data.truth import Truth, settled
 from refineloc.training.fit import Epoch, TrainingError, with_least_steps
 from refineloc.training.machine import parallel
 from refineloc.training.machine.device import choose_device, feature_budget, room_on
+from refineloc.training.machine.products import products_in
 from refineloc.training.members import Network
 from refineloc.training.refine import Begun, Iteration, refine
 from refineloc.training.run.checkpoint import Checkpoint
@@ -115,7 +116,7 @@ def _train(run: Run | RunInMemory, inputs: Inputs, chosen: torch.device, show: b
         _tell(run, inputs, chosen)
     display = parallel.agree(lambda: RunReporter(run, show=show) if first else Silent())
     train, val = (split.to(chosen, room_on(chosen)) for split in (inputs.train, inputs.val))
-    with display, _products(run.config.training.precision):
+    with display, products_in(run.config.training.precision):
         train_into(run, train, val, inputs.truth, display)
     return TrainedRun(run, inputs.val, inputs.truth.val)
 
@@ -249,14 +250,3 @@ def enough_memory(device: torch.device) -> Iterator[None]:
             f"out of memory on {device}: lower memory_gib (for features), or training.batch_videos in a new run",
             parameter="memory_gib",
         ) from error
-
-
-@contextlib.contextmanager
-def _products(precision: str) -> Iterator[None]:
-    """TF32 for the matrix products of CUDA GPUs while a run lasts, where its settings say so."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

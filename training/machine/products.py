@@ -1,12 +1,14 @@
-"""Which library computes float32 products on this CPU: torch's own choice (MKL), or oneDNN where MKL is slow."""
+"""How float32 products are computed: on a CPU by MKL, or oneDNN where MKL is slow; on a GPU in float32 or TF32."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-__all__ = ["for_products"]
+__all__ = ["for_products", "products_in"]
 
 _WIDE = 256  # narrower products are as fast in MKL, as a call of oneDNN costs more
 
@@ -39,3 +41,14 @@ def _mkl_is_slow() -> bool:
     facts = {key.strip(): value.strip() for key, colon, value in (line.partition(":") for line in lines) if colon}
     family = facts.get("cpu family", "")
     return facts.get("vendor_id") == "AuthenticAMD" and family.isdecimal() and int(family) >= 26
+
+
+@contextlib.contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """TF32 for the products of CUDA GPUs where `precision` is "tf32"; until the block ends."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
