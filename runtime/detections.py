@@ -18,6 +18,7 @@ import numpy.typing as npt
 from refineloc.runtime.addresses import as_path
 from refineloc.runtime.errors import DetectionError, InputError, MissingExtraError, counted
 from refineloc.runtime.files import atomic_write, is_folder, output_ending
+from refineloc.runtime.parquet import read_columns, writing_rows
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.values import Segments
 from refineloc.runtime.text import (
@@ -36,8 +37,15 @@ from refineloc.runtime.text import (
 
 __all__ = ["DETECTION_ENDINGS", "Detection", "Detections", "as_written", "read_detections", "write_detections"]
 
-DETECTION_ENDINGS = (".json", ".csv", ".jsonl")
+DETECTION_ENDINGS = (".json", ".csv", ".jsonl", ".parquet")
 
+_PARQUET_COLUMNS = {
+    "video": "string",
+    "start_s": "float64",
+    "end_s": "float64",
+    "label": "string",
+    "score": "float64",
+}
 _CSV_COLUMNS = ("video-name", "t-start", "t-end", "label", "score")
 _VERSION = "VERSION 1.3"  # of ActivityNet's submission format, which its evaluation kit expects
 
@@ -134,7 +142,8 @@ def write_detections(
     """Write the detections of many videos in the format of the file's extension.
 
     Args:
-        path: *.json (ActivityNet's), *.csv (video-name,t-start,t-end,label,score) or *.jsonl (a line for each video).
+        path: *.json (ActivityNet's), *.csv (video-name,t-start,t-end,label,score), *.jsonl (a line for each video) or
+            *.parquet (video, start_s, end_s, label, score; needs pyarrow).
             A stream without such an ending, as "-" is, gets JSON (`runtime/files.py`). Scores have the digits of
             float32, in which models compute: 7 to 9, which read back as the same float32.
         detections: by video; or pairs of a video's name and its detections, which are written one after another.
@@ -143,9 +152,13 @@ def write_detections(
     Raises:
         InputError: another extension.
         OutputError: the file cannot be written; nothing half-written remains.
+        MissingExtraError: pyarrow is not installed.
     """
     kind = output_ending(path, DETECTION_ENDINGS)
     pairs = detections.items() if isinstance(detections, Mapping) else detections
+    if kind == ".parquet":
+        _write_parquet(path, pairs)
+        return
     with atomic_write(path) as handle:
         if kind == ".csv":
             csv.writer(handle, lineterminator="\n").writerow(_CSV_COLUMNS)
@@ -158,6 +171,14 @@ def write_detections(
             handle.writelines(_json_parts(pairs, external_data or {}))
 
 
+def _write_parquet(path: str | os.PathLike[str], pairs: Iterable[tuple[str, Detections]]) -> None:
+    with writing_rows(path, _PARQUET_COLUMNS) as take:
+        for name, video in pairs:
+            short = as_written(video)
+            times = {"start_s": short.start, "end_s": short.end, "score": short.score}
+            take({"video": [name] * len(short), "label": list(short.label), **times})
+
+
 def _json_parts(pairs: Iterable[tuple[str, Detections]], external_data: Mapping[str, Any]) -> Iterator[str]:
     """ActivityNet's document, one video at a time: as a whole it would take several times its size in memory."""
     yield f'{{"version": {json.dumps(_VERSION)}, "results": {{'
@@ -167,7 +188,8 @@ def _json_parts(pairs: Iterable[tuple[str, Detections]], external_data: Mapping[
 
 
 def read_detections(path: str | os.PathLike[str]) -> dict[str, Detections]:
-    """Read detections: ActivityNet JSON (with or without "results" at the top), *.csv or *.jsonl; or a folder of parts.
+    """Read detections: ActivityNet JSON (with or without "results" at the top), *.csv, *.jsonl, *.parquet; or a folder
+    of parts.
 
     The content says the format where the name does not, as that of a pipe (`runtime/files.py`).
 
@@ -180,6 +202,8 @@ def read_detections(path: str | os.PathLike[str]) -> dict[str, Detections]:
     source = as_path(path)
     if is_folder(source, DetectionError):
         return _read_parts(source)
+    if source.suffix.lower() == ".parquet":
+        return _build(source, _rows_of_parquet(source))
     return parse_detections(source, read_text(source, DetectionError, "give detections as .json, .csv or .jsonl"))
 
 
@@ -291,6 +315,17 @@ def _rows_of_jsonl(source: Path, text: str) -> dict[str, list[_Row]]:
         rows = raw[entry["video"]] = _rows_of_records(where, entry.get("detections"))
         if line.count('"video"') > 1 or _may_lack(line, {entry["video"]: rows}):
             parse_json(line, where, DetectionError, unique=True)
+    return raw
+
+
+def _rows_of_parquet(source: Path) -> dict[str, list[_Row]]:
+    columns = read_columns(source, _PARQUET_COLUMNS, DetectionError, "give detections")
+    rows = zip(
+        columns["start_s"].tolist(), columns["end_s"].tolist(), columns["label"], columns["score"].tolist(), strict=True
+    )
+    raw: dict[str, list[_Row]] = {}
+    for name, row in zip(columns["video"], rows, strict=True):
+        raw.setdefault(name, []).append(row)
     return raw
 
 

@@ -22,6 +22,8 @@ from refineloc.runtime.annotations import Annotations, read_annotations, write_a
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.detections import write_detections
 from refineloc.runtime.errors import ConfigError, InputError, OutputError, counted, counted_of
+from refineloc.runtime.features.opening import open_features
+from refineloc.runtime.features.shards import ShardWriter
 from refineloc.runtime.files import check_writable, claim_folder, is_folder, is_stream
 from refineloc.runtime.jobs.detection import MergedDetections
 from refineloc.runtime.jobs.parts import holds_parts
@@ -33,7 +35,7 @@ __all__ = ["main"]
 
 app = new_app("refineloc-convert")
 
-Form = Literal["detections", "annotations", "training", "label-studio", "parquet", "srt", "vtt", "elan"]
+Form = Literal["detections", "annotations", "training", "label-studio", "parquet", "srt", "vtt", "elan", "features"]
 
 # The endings that a format's files may have; files in a folder get the first.
 _ENDINGS: dict[Form, tuple[str, ...]] = {
@@ -45,6 +47,7 @@ _ENDINGS: dict[Form, tuple[str, ...]] = {
     "srt": (".srt",),
     "vtt": (".vtt",),
     "elan": (".eaf",),
+    "features": (),
 }
 _LONGEST_NAME = 255  # bytes; the limit of the usual file systems
 _FROM_ZERO: tuple[Form, ...] = ("srt", "vtt", "elan", "label-studio")  # have no times before 0
@@ -65,7 +68,8 @@ def convert(
         typer.Argument(
             metavar="IN",
             help="Detections (.json, .csv, .jsonl, refineloc-detect's folder of parts), annotations (.csv, .json), "
-            "back from Label Studio (.json), ELAN (.eaf), subtitles (.srt, .vtt; a folder too), .parquet, W-TALC's.",
+            "back from Label Studio (.json), ELAN (.eaf), subtitles (.srt, .vtt; a folder too), .parquet, W-TALC's; "
+            "with --to features: features, whose shards go into the folder OUT.",
         ),
     ],
     out: Annotated[
@@ -109,6 +113,7 @@ def convert(
     media: Annotated[
         str, typer.Option(help="Where the videos are, put before their names (label-studio, elan): file:///videos/")
     ] = "",
+    shard_mb: Annotated[int, typer.Option(min=1, max=2**20, help="Of features: MB of a shard.")] = 512,
     allow_pickle: Annotated[
         bool,
         typer.Option(
@@ -128,6 +133,9 @@ def convert(
         raise ConfigError("--min-score: expected a number, got nan")
     if clips is not None and to is not None:
         raise ConfigError("--clips: OUT is a folder of clips; leave --to out")
+    if to == "features":
+        _write_shards(source, out, shard_mb)
+        return
     if known_labels and videos is None:
         raise ConfigError("--known-labels: needs --videos LABELS, which has the labels of each video")
     changes = (video, subset, min_score, cap, videos)
@@ -192,6 +200,29 @@ def _merge(folder: Path, out: Path) -> None:
     if merged.errors:
         note(f"warning: {merged.without()}")
     note(f"{out}: {counted(merged.count, 'detection')} of all parts")
+
+
+def _write_shards(source: Path, out: Path, shard_mb: int) -> None:
+    """Write the features of a file or folder into a folder of shards, with an index."""
+    with open_features(source) as store, ShardWriter(out, shard_mb * 10**6) as shards:
+        for name in store.names:
+            info = store.info(name)
+            # As they are: float16 stays so, and others become float32, which models take.
+            dtype = info.dtype if info.dtype == np.float16 else np.dtype(np.float32)
+            features = store.room(name, (info.snippets, info.width), dtype)
+            store.read_into(name, features)
+            shards.add(
+                name,
+                features,
+                {
+                    "fps": info.fps,
+                    "duration": info.duration_s,
+                    "snippet_frames": info.snippet_frames,
+                    "stride_frames": info.stride_frames,
+                    "backbone": info.backbone,
+                },
+            )
+    note(f"{out}: {counted(len(store.names), 'video')} in {counted(shards.count, 'shard')}, and an index")
 
 
 def _note_losses(form: Form, out: Path, tracks: list[Track], unread_scores: int) -> None:

@@ -26,7 +26,7 @@ app = new_app("refineloc-extract")
 
 GROUPS = {
     "Films": ("films", "list_"),
-    "The run": ("backbone", "out", "float32", "workers", "provider", "threads"),
+    "The run": ("backbone", "out", "float32", "shard_mb", "workers", "provider", "threads"),
 }
 _SHOWN = 20  # notes and errors of films
 
@@ -51,6 +51,12 @@ def extract(
     float32: Annotated[
         bool, typer.Option("--float32", help="Store features as float32, twice the size of float16.")
     ] = False,
+    shard_mb: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=2**20, help="Write shards of so many MB into the folder OUT, with an index (index.parquet)."
+        ),
+    ] = None,
     workers: Annotated[
         int,
         typer.Option(min=1, max=MAX_THREADS, help="Films at a time, each in a process with its share of the cores."),
@@ -70,7 +76,10 @@ def extract(
     A run that was stopped goes on where it was, by the same command. A film that cannot be decoded does not end it: all
     others are written, it is listed, and the exit code is 2.
     """
-    check_writable(out, suffixes=(".h5", ".hdf5"))
+    if shard_mb is None:
+        check_writable(out, suffixes=(".h5", ".hdf5"))
+    elif out.suffix:
+        raise ConfigError(f"--shard-mb: writes shards into a folder, and {out} is none; give --out FOLDER")
     if is_stream(out):
         raise ConfigError(f"--out: HDF5 is written into a file, and {out} is none")
     sources = [*(films or []), *(listed_films(list_) if list_ is not None else [])]
@@ -100,7 +109,7 @@ def extract(
         new = _extract(work, blocks, workers, paths)
         seconds = perf_counter() - began
         merging = Merging(folder)
-        merging.write(out)
+        merging.write(out, 0 if shard_mb is None else shard_mb * 10**6)
         _tell([*merging.notes, *(merging.errors.values() if len(merging.errors) > 1 else ())])
         rate = f", {new / seconds:.1f} s of film a second" if new else ""
         note(

@@ -4,6 +4,7 @@ Accepted layouts:
 
     FILE.h5     one dataset a video at the root, T x D; or a group a video with a dataset `features` inside;
                 optional attributes on either: fps, duration, snippet_frames, stride_frames, backbone
+    DIR/        index.parquet and shard-00000.h5, ...: of refineloc-extract and refineloc-convert (`shards.py`)
     DIR/        one VIDEO.npy a video, T x D; VIDEO_fps.npy and VIDEO_duration.npy may state what attributes do
     FILE.npy    T x D of one video, called as the file is; or an array of all videos' T x D, or V x T x D, with their
                 names in FILE.txt or W-TALC's videoname.npy
@@ -25,6 +26,7 @@ from refineloc.runtime.errors import FeatureError, counted
 from refineloc.runtime.features.npy import is_one_video
 from refineloc.runtime.features.npy_folder import NpyFolder
 from refineloc.runtime.features.npz import NpzArchive, NpzFile
+from refineloc.runtime.features.shards import INDEX, Shards
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.files import status_of
 from refineloc.runtime.kinds import first_bytes, mistaken
@@ -60,8 +62,10 @@ def open_features(
     status = status_of(source, FeatureError)
     if status is None:
         raise FeatureError(f"{source}: no such file or folder; give an HDF5 file or a folder of .npy or .npz files")
+    if stat.S_ISDIR(status.st_mode) and (source / INDEX).is_file():
+        return Shards(source, max_video_bytes)
     if isinstance(source, Address) and (stat.S_ISDIR(status.st_mode) or source.suffix.lower() in (".npy", ".npz")):
-        raise FeatureError(f"{source}: at an address, features are one HDF5 file (a request for each array is slow)")
+        raise FeatureError(f"{source}: at an address, features are an HDF5 file or shards (docs/scale.md)")
     if stat.S_ISDIR(status.st_mode):
         store: FeatureStore = NpyFolder(source, max_video_bytes)
     elif stat.S_ISREG(status.st_mode) and source.suffix.lower() == ".npy":

@@ -7,10 +7,11 @@ where films are added between two starts, parts change their places (`parts.take
     part-51a3f0e2b6c9d8e7f001.npy    the features, as they are merged
 """
 
+import contextlib
 import hashlib
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, cast
@@ -18,8 +19,9 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import InputError, OutputError, RefineLocError, VideoError, first_line
-from refineloc.runtime.files import atomic_path, atomic_write, reason
+from refineloc.runtime.errors import InputError, RefineLocError, VideoError, first_line
+from refineloc.runtime.features.shards import ShardWriter, add_video, paged_file
+from refineloc.runtime.files import atomic_write, reason
 from refineloc.runtime.jobs.blocks import Block, Row, plan_blocks
 from refineloc.runtime.jobs.parts import damaged, merge
 from refineloc.runtime.model.session import Provider
@@ -34,8 +36,6 @@ _NUMBERS: Mapping[str, type] = {
     **dict.fromkeys(("snippets", "width", "snippet_frames", "stride_frames", "bytes", "changed_ns"), int),
     **dict.fromkeys(("fps", "duration"), float),
 }
-# Of the file of features: datasets smaller than a page share one, and a reader takes whole pages.
-_PAGE = 2**16
 _ATTRIBUTES = 2**11  # bytes of a dataset's name and attributes
 
 
@@ -176,45 +176,39 @@ class Merging:
         self.notes: list[str] = []
         self.errors: dict[str, str] = {}
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, shard_bytes: int = 0) -> None:
         """Write an HDF5 file of all films that have features; none at all, and nothing is written.
 
-        It has a dataset a video, with the attributes fps, duration, snippet_frames, stride_frames and backbone.
+        It has a dataset a video, with the attributes fps, duration, snippet_frames, stride_frames and backbone. With
+        `shard_bytes` it is a folder of such files of that size, with an index (`features/shards.py`).
 
         Raises:
             InputError: a part is missing or damaged.
             OutputError: it cannot be written, such as on a full disk.
         """
-        import h5py  # takes 0.1 s to load
-
         about, rows = merge(self._folder)
-        with atomic_path(path) as aside:
-            _reserve(aside, self._folder.glob(f"part-*{PAYLOAD}"))
-            try:
-                # No lock, which some file systems refuse: nobody else knows the temporary file.
-                with h5py.File(aside, "w", fs_strategy="page", fs_page_size=_PAGE, locking=False) as file:
-                    for where, row in rows:
-                        if "error" in row:
-                            self.errors[row["video"]] = row["error"]
-                        else:
-                            self._add(file, row, where, str(about.get("backbone", "")))
-            except RefineLocError:
-                raise
-            except (OSError, RuntimeError) as error:  # h5py's are of either kind
-                raise OutputError(f"{path}: cannot be written: {_hdf5_reason(error)}") from error
+        with contextlib.ExitStack() as stack:
+            add: Callable[..., Any]
+            if shard_bytes:
+                add = stack.enter_context(ShardWriter(path, shard_bytes)).add
+            else:
+                sizes = [payload.stat().st_size + _ATTRIBUTES for payload in self._folder.glob(f"part-*{PAYLOAD}")]
+                add = partial(add_video, stack.enter_context(paged_file(path, sum(sizes))))
+            for where, row in rows:
+                if "error" in row:
+                    self.errors[row["video"]] = row["error"]
+                else:
+                    self._add(add, row, where, str(about.get("backbone", "")))
             if not self.videos:
                 raise VideoError(f"{path}: not written: {_several(list(self.errors.values()))}")
 
-    def _add(self, file: Any, row: Row, where: str, backbone: str) -> None:
+    def _add(self, add: Callable[..., Any], row: Row, where: str, backbone: str) -> None:
         _check_row(row, where)
         features = _read(self._folder / row["file"], where)
         if features.shape != (row["snippets"], row["width"]):
             raise damaged(where)
-        dataset = file.create_dataset(row["video"], data=features)
-        for key in ("fps", "duration", "snippet_frames", "stride_frames"):
-            if row[key]:
-                dataset.attrs[key] = row[key]
-        dataset.attrs["backbone"] = backbone
+        times = {key: row[key] for key in ("fps", "duration", "snippet_frames", "stride_frames")}
+        add(row["video"], features, {**times, "backbone": backbone})
         self.videos += 1
         self.snippets += len(features)
         self.seconds += row["duration"]
@@ -255,23 +249,3 @@ def film_state(path: Path) -> dict[str, int]:
     except OSError:
         return {"bytes": 0, "changed_ns": 0}
     return {"bytes": status.st_size, "changed_ns": status.st_mtime_ns}
-
-
-def _reserve(path: Path, payloads: Iterable[Path]) -> None:
-    """Have a full disk noticed before HDF5 does, which cannot close a file that it cannot write.
-
-    The space is given back at once: HDF5 takes it again.
-
-    Raises:
-        OSError: there is none.
-    """
-    sizes = [payload.stat().st_size for payload in payloads]
-    if hasattr(os, "posix_fallocate"):
-        with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, sum(sizes) + len(sizes) * _ATTRIBUTES + 2 * _PAGE)
-
-
-def _hdf5_reason(error: BaseException) -> str:
-    """What the system says, out of h5py's message."""
-    match = re.search(r"error message = '([^']+)'", str(error))
-    return match.group(1).lower() if match else first_line(error)

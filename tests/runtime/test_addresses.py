@@ -19,6 +19,7 @@ from small_model import write_features
 from refineloc.runtime import FeatureError, OutputError, RefineLocError, StoreError, open_features, read_detections
 from refineloc.runtime import addresses as module
 from refineloc.runtime.addresses import Address, Ranges, as_path
+from refineloc.runtime.features.shards import ShardWriter
 from refineloc.runtime.files import atomic_write, check_writable
 
 DETECT = ("refineloc-detect", "--provider", "cpu", "--threads", "1")
@@ -141,7 +142,7 @@ def test_programs_read_and_write_addresses(folder: Path, store: ObjectStore) -> 
     [
         ("s3://nowhere/f.h5", "d.json", "s3://nowhere/f.h5: cannot be read: there is no such bucket"),
         (f"s3://{BUCKET}/none.h5", "d.json", f"s3://{BUCKET}/none.h5: no such file or folder"),
-        (f"s3://{BUCKET}/in", "d.json", f"s3://{BUCKET}/in: at an address, features are one HDF5 file"),
+        (f"s3://{BUCKET}/in", "d.json", f"s3://{BUCKET}/in: at an address, features are an HDF5 file or shards"),
         (FEATURES, "s3://nowhere/d.json", "s3://nowhere/d.json: cannot be written: there is no such bucket"),
         (FEATURES, "http://127.0.0.1:1/d.json", "cannot be written: outputs go to s3:// and gs:// alone"),
         ("http://127.0.0.1:1/f.h5", "d.json", "f.h5: cannot be read: the store cannot be reached"),
@@ -289,3 +290,19 @@ def test_films_and_their_features_lie_in_a_store(store: ObjectStore, tmp_path: P
         for name in there.names:
             np.testing.assert_array_equal(there.read(name), here.read(name))
     assert [key for key in store.names() if "partial" in key] == []
+
+
+def test_a_video_of_a_shard_is_one_request(store: ObjectStore, tmp_path: Path, rng: np.random.Generator) -> None:
+    pytest.importorskip("pyarrow")
+    videos = {f"v{index}": rng.standard_normal((300, 64)).astype(np.float16) for index in range(20)}
+    folder = as_path(f"s3://{BUCKET}/shards")
+    with ShardWriter(folder, 10**5) as writer:
+        for name, values in videos.items():
+            writer.add(name, values, {"fps": 25.0})
+    with open_features(str(folder)) as features:
+        features.read("v7")
+        store.requests.clear()
+        np.testing.assert_array_equal(features.read("v6"), videos["v6"])  # of the same shard
+        assert [method for method, *_ in store.requests] == ["GET"]
+        for name, values in videos.items():
+            np.testing.assert_array_equal(features.read(name), values)

@@ -216,3 +216,17 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_the_authors_predictions(shared_data: Path) -> None:
     found = read_detections(shared_data / "refineloc-release" / "valid_predictions_iteration_0000.json")
     assert sum(map(len, found.values())) == 35_308
+
+
+def test_parquet_reads_back_and_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr("refineloc.runtime.parquet._ROWS", 3)  # several groups
+    number = np.arange(5, dtype=np.float64)
+    video = Detections(number, number + 1, number / 7, np.array([0, 1, 0, 1, 1]), ("run", "jump"))
+    write_detections(tmp_path / "d.parquet", (pair for pair in [("v", video), ("w", video[:2])]))
+    write_detections(tmp_path / "d.json", {"v": video, "w": video[:2]})
+    read, same = (read_detections(tmp_path / name) for name in ("d.parquet", "d.json"))
+    assert {name: list(video) for name, video in read.items()} == {name: list(video) for name, video in same.items()}
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DetectionError, match=r"bad.parquet: cannot be read as Parquet"):
+        read_detections(tmp_path / "bad.parquet")
