@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refineloc.runtime.addresses import as_path
 from refineloc.runtime.annotations import Annotations, VideoAnnotation
 from refineloc.runtime.errors import AnnotationError, FeatureError, InputError
 from refineloc.runtime.features.checks import as_array, check_names, two_dimensional
@@ -68,7 +69,7 @@ def as_features(features: Any, name: str) -> Path | FeatureStore:
         InputError: something else, or a mapping of something else.
     """
     if isinstance(features, (str, os.PathLike)):
-        return Path(features)
+        return as_path(features)
     if isinstance(features, FeatureStore):
         return features
     if isinstance(features, Mapping):
@@ -86,7 +87,7 @@ def as_labels(labels: Any, name: str) -> Path | Annotations:
         InputError: something else, or a video whose classes are no text.
     """
     if isinstance(labels, (str, os.PathLike)):
-        return Path(labels)
+        return as_path(labels)
     if isinstance(labels, Annotations):
         return labels
     if not isinstance(labels, Mapping):

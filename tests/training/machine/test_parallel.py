@@ -12,6 +12,7 @@ from pathlib import Path
 import programs
 import pytest
 import torch
+from object_store import serving
 from programs import Program
 from safetensors.torch import load_file
 from small_data import arguments, assert_same_run
@@ -186,3 +187,19 @@ def test_no_thread_of_gloo_is_left_when_python_ends(data: Path) -> None:
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert [text.splitlines()[-1] for text in said] == ["left: []"] * 2
+
+
+@pytest.mark.long
+def test_torchrun_trains_from_a_store(data: Path) -> None:
+    """Features and labels at s3://, for each rank from the store: the run of two processes with files."""
+    with serving() as store:
+        addresses = {path.name: store.put(path.name, path.read_bytes()) for path in data.iterdir() if path.is_file()}
+        given = [addresses.get(word, word) for word in FILES]
+        assert given != FILES
+        command = [sys.executable, *TORCHRUN, *given, *SETTINGS, "--iterations", "1", "--run", "there"]
+        done = subprocess.run(command, cwd=data, capture_output=True, text=True, env=os.environ | store.env)
+        assert done.returncode == 0, done.stderr
+        assert "in 2 processes" in done.stderr
+    command = [sys.executable, *TORCHRUN, *FILES, *SETTINGS, "--iterations", "1", "--run", "here"]
+    assert subprocess.run(command, cwd=data, capture_output=True).returncode == 0
+    assert_same_run(data / "here", data / "there")
