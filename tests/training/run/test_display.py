@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from refineloc.runtime.errors import OutputError
 from refineloc.training.data.record import DataRecord
+from refineloc.training.run.choice import choose
 from refineloc.training.run.display import RunReporter, epoch_texts, iterations_table
 from refineloc.training.run.files import Run
 from refineloc.training.settings.config import resolve
@@ -153,8 +154,11 @@ def test_the_table_says_which_iteration_to_take_without_times() -> None:
     text = printed([record(k, attention_order=order) for k, order in enumerate((1.0, 1.5, 1.25))])
     assert "--iter best, without times: iteration 1, since its attention order of 1.50" in text
     figures = [(1.0, 0.9), (0.9, 0.7), (0.1, 0.5), (1.1, 0.8)]  # the third has lost its order
-    text = printed([record(k, attention_order=order, video_loss=loss) for k, (order, loss) in enumerate(figures)])
-    assert "--iter best, without times: iteration 1, since its video loss of 0.700" in text
+    records = [record(k, attention_order=order, video_loss=loss) for k, (order, loss) in enumerate(figures)]
+    assert "--iter best, without times: iteration 1, since it is the last in order" in printed(records)
+    assert choose(records) == (1, "it is the last in order with the lowest video loss, 0.700")
+    records[3]["video_loss"] = 0.76
+    assert choose(records) == (3, "it is the last in order with a video loss, 0.760, near the lowest, 0.700")
     text = printed([record(k, attention_order=order / 9, video_loss=loss) for k, (order, loss) in enumerate(figures)])
     assert "iteration 3, since its attention order of 0.12" in text
     weak = [
