@@ -7,7 +7,7 @@ from pathlib import Path
 
 from refineloc.evaluation.formats.tracks import Track
 from refineloc.runtime.cli.common import note, progress
-from refineloc.runtime.errors import ConfigError, InputError, VideoError
+from refineloc.runtime.errors import ConfigError, InputError, VideoError, counted
 from refineloc.runtime.files import atomic_write, claim_folder, is_folder
 from refineloc.runtime.names import nothing_shared
 from refineloc.runtime.text import no_formula
@@ -66,7 +66,7 @@ def write_clips(source: Path, out: Path, tracks: Sequence[Track], films: Path, s
         note(f"left out: {all_of}; the first is {without[0]!r}")
     copied = sum(row[-1] == "copied" for row in rows)
     how = f"{copied} copied and {len(rows) - copied} re-encoded"
-    line = f"{out}: {len(rows)} clip{'s' * (len(rows) != 1)}, {how} ({out / _LIST})"
+    line = f"{out}: {counted(len(rows), 'clip')}, {how} ({out / _LIST})"
     if errors:
         for text in errors[:_SHOWN] if len(errors) > 1 else ():
             note(f"warning: {text}")

@@ -428,7 +428,8 @@ def _detect_in_films(
         _detect(run, work, blocks(out, shard=shard[0], shards=shard[1]), given.workers)
         if run.errors:
             raise VideoError(f"{out}: {_errors(run)}; the same command tries again")
-        note(f"{out}: shard {shard[0]} of {shard[1]} is done, {run.done} films ({detector.provider})")
+        films_done = counted(run.done, "film")
+        note(f"{out}: shard {shard[0]} of {shard[1]} is done, {films_done} ({detector.provider})")
         return
     detections = None
     with _partial(out, resume) as run:

@@ -1,4 +1,5 @@
 import threading
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -66,3 +67,28 @@ def test_errors_come_through_and_threads_end(tmp_path):
     with pytest.raises(VideoError, match=r"film\.mkv"):
         film_features(film, Backbone(write_backbone(tmp_path / "b.onnx"), provider="cpu"))
     assert not [thread for thread in threading.enumerate() if thread.name == "refineloc-decode"]
+
+
+def test_memory_does_not_grow_with_the_film(tmp_path):
+    backbone = Backbone(write_backbone(tmp_path / "b.onnx", fps=25.0), provider="cpu")
+    peaks = []
+    for frames in (200, 1000):
+        film = write_film(
+            tmp_path / "film.mkv",
+            range(0, 40 * frames, 40),
+            codec="ffv1",
+            frames=coloured([9] * frames, (32, 32)),
+            size=(32, 32),
+        )
+        tracemalloc.start()
+        assert len(film_features(film, backbone).features) == frames // 5
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # 800 more frames are 2.5 MB; their features, at 3 x 4 bytes a snippet, are 2 kB.
+    assert peaks[1] < peaks[0] + 500_000
+
+
+def test_a_film_shorter_than_a_window_has_one_snippet(tmp_path):
+    film = write_film(tmp_path / "film.mkv", [0, 100], codec="ffv1", frames=coloured([0, 250]), size=(48, 64))
+    got = film_features(film, Backbone(write_backbone(tmp_path / "b.onnx"), provider="cpu"))
+    np.testing.assert_allclose(got.features, np.full((1, 3), 0.8 * 250 / 255), atol=0.01)  # the last frame is repeated
