@@ -6,7 +6,6 @@ it. So a variable rate, a gap, a start other than 0 and an odd rate need no case
 The film is read as a stream, and is only decoded forwards: memory does not grow with its length.
 """
 
-import contextlib
 import math
 import os
 import stat
@@ -244,14 +243,10 @@ class Film:
         for earlier in (0.0, 2.0, 20.0):  # an index is of times of decoding, which are before those of showing
             if not self._seek(stream, time_s - earlier):
                 break
-            for packet in self._container.demux(stream):
-                if packet.size and packet.pts is None:
-                    break
-                if packet.size and packet.is_keyframe:
-                    key = _seconds(packet.pts, packet.time_base) - self.began_s
-                    if key <= late and self._seek(stream, time_s - earlier):  # again, as packets were taken
-                        return key
-                    break
+            _, packets = self.timed_packets()
+            key = next((time for time, packet in packets if packet.stream == stream and packet.is_keyframe), None)
+            if key is not None and key <= late and self._seek(stream, time_s - earlier):  # again, as packets were taken
+                return key
         self._container.close()
         self._file.seek(0)
         self._container = self._open()
@@ -301,10 +296,16 @@ class Film:
         streams = [self._video(), *self._container.streams.audio[:1]]
 
         def timed() -> Iterator[tuple[float, Any]]:
-            with contextlib.suppress(self._av.error.FFmpegError, OSError):  # what follows in the file cannot be found
-                for packet in self._container.demux(streams):
-                    if packet.size and packet.pts is not None:
-                        yield _seconds(packet.pts, packet.time_base) - self.began_s, packet
+            packets = self._container.demux(streams)
+            while True:
+                try:
+                    packet = next(packets)
+                except StoreError:
+                    raise
+                except (StopIteration, self._av.error.FFmpegError, OSError):  # what follows cannot be found
+                    return
+                if packet.size and packet.pts is not None:
+                    yield _seconds(packet.pts, packet.time_base) - self.began_s, packet
 
         return streams, timed()
 
@@ -327,6 +328,8 @@ class Film:
         ticks = math.floor((max(time_s, 0.0) + self.began_s) / (stream.time_base or Fraction(1)))
         try:
             self._container.seek(ticks, stream=stream)
+        except StoreError:
+            raise
         except (self._av.error.FFmpegError, OSError):  # such as raw streams
             return False
         return True

@@ -166,6 +166,16 @@ def test_recordings_are_cut_to_the_sample(tmp_path: Path) -> None:
         cut_clip(path, 7.0, 8.0, tmp_path / "none")
 
 
+def test_a_film_that_was_cut_short(tmp_path: Path) -> None:
+    path = write_film(
+        tmp_path / "f.mp4", range(0, 4000, 40), BASE, options={"g": "12"}, container_options={"movflags": "faststart"}
+    )
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    assert shown(cut_clip(path, 1.0, 1.4, tmp_path / "clip").path)[0] == list(range(25, 35))
+    with pytest.raises(VideoError, match="ends before"):
+        cut_clip(path, 3.5, 4.0, tmp_path / "late")
+
+
 def test_what_cannot_be_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = film(tmp_path / "f.mp4")
     with pytest.raises(VideoError, match=r"f.mp4: ends before 9.00 s, where a clip is to begin"):
