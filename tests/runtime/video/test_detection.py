@@ -125,7 +125,7 @@ def test_a_bad_film_does_not_stop_the_others(folder: Path) -> None:
         ([*ARGUMENTS, "--fps", "25"], "--fps: is for features, and films were given; leave it out"),
         ([*ARGUMENTS, "--untrusted"], "--untrusted: is for features"),
         ([*ARGUMENTS, "--leave-out", "z"], "--leave-out: video 'z' is not among those of films"),
-        ([*ARGUMENTS, "--videos", "one.csv"], "1 videos of films are not in one.csv, the first: 'b c'"),
+        ([*ARGUMENTS, "--videos", "one.csv"], "1 video of films is not in one.csv, the first: 'b c'"),
         ([*ARGUMENTS, "--videos", "other.csv"], "3 videos of other.csv have no features in films"),
         ([*ARGUMENTS, "--video-labels", "one.csv"], "one.csv: video 'b c': has no label"),
         ([*ARGUMENTS, "--shard", "1/2", "-o", "d.json"], "--shard: writes parts into a folder, and d.json is none"),
