@@ -1,4 +1,4 @@
-"""A trained model as one ONNX graph: packed snippets in, the four outputs of docs/onnx.md out.
+"""A trained model as one ONNX graph: packed snippets in, the outputs of docs/onnx.md out.
 
 The exporter traces the torch code that training runs (a base model's `forward` and `activations`), so the mathematics
 of the method exist once. The graph stays as the exporter writes it, with one Gemm for each layer: other forms were no
@@ -21,6 +21,7 @@ from refineloc.export.joined import join_layers
 from refineloc.export.last_layers import last_layers_in_float32
 from refineloc.runtime.errors import ModelError, first_line
 from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.runtime.segments.values import POINT_SCORES, SNIPPET_SCORES
 from refineloc.training.models.base_model import BaseModel
 from refineloc.training.models.ensemble import members_of
 from refineloc.training.models.standardised import Standardised
@@ -30,7 +31,7 @@ __all__ = ["OPSET", "build_graph", "check_graph", "check_valid", "content_of", "
 OPSET = 20  # read by ONNX Runtime 1.17 and later; no operator used here gains from a newer one
 
 _INPUTS = ["features", "lengths"]
-_OUTPUTS = ["class_scores", "foreground", "attention", "video_scores"]
+_OUTPUTS, _OF_POINTS = list(SNIPPET_SCORES), list(POINT_SCORES)
 _EXAMPLE_LENGTHS = (3, 4)  # any two videos; sizes 0 and 1 would be traced as constants
 
 
@@ -44,10 +45,11 @@ class _PackedModel(nn.Module):
         self.half_precision = half and not any(isinstance(module, Standardised) for module in model.modules())
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
-        """`features` float32 [S, D], `lengths` int64 [V] -> C̄ [S, N], Ā^bf_fg [S], Ā^time [S], ŷ [V, N]."""
+        """`features` float32 [S, D], `lengths` int64 [V] -> C̄ [S, N], Ā^bf_fg [S], Ā^time [S], ŷ [V, N], points."""
         outputs = self.model(features.half() if self.half_precision else features, lengths)
         # The softmax over time has values near 1/T, too small for float16 in long videos.
-        return tuple(self.model.activations(outputs.float(), lengths, exact=True))
+        outputs = outputs.float()
+        return (*self.model.activations(outputs, lengths, exact=True), *self.model.points(outputs))
 
 
 def build_graph(model: BaseModel, width: int, *, half: bool = False) -> onnx.ModelProto:
@@ -65,7 +67,7 @@ def build_graph(model: BaseModel, width: int, *, half: bool = False) -> onnx.Mod
     packed = _PackedModel(copied, half).eval()
     example = (torch.zeros(sum(_EXAMPLE_LENGTHS), width), torch.tensor(_EXAMPLE_LENGTHS))
     sizes = {"features": {0: torch.export.Dim("snippets")}, "lengths": {0: torch.export.Dim("videos")}}
-    graph = trace(packed, example, _INPUTS, _OUTPUTS, sizes)
+    graph = trace(packed, example, _INPUTS, _OUTPUTS + _OF_POINTS * (model.levels > 0), sizes)
     if half:
         last_layers_in_float32(graph, {name: value.float().cpu().numpy() for name, value in model.state_dict().items()})
     if len(members_of(model)) > 1:
@@ -110,14 +112,14 @@ def trace(
 
 
 def check_graph(model: onnx.ModelProto) -> None:
-    """Run the ONNX checker and full shape inference, and check the contract: one file, two inputs, four outputs.
+    """Run the ONNX checker and full shape inference, and check the contract: one file, its inputs and outputs.
 
     Raises:
         ModelError: a check fails.
     """
     check_valid(model)
     names = [value.name for value in model.graph.input], [value.name for value in model.graph.output]
-    if names != (_INPUTS, _OUTPUTS):
+    if names not in ((_INPUTS, _OUTPUTS), (_INPUTS, _OUTPUTS + _OF_POINTS)):
         raise ModelError(f"the exported graph has other inputs or outputs than the contract: {names}")
 
 

@@ -23,7 +23,7 @@ from refineloc.runtime.segments.agreement import TimedVideo, check_times
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.times import video_times
-from refineloc.runtime.segments.values import Scores, Segments
+from refineloc.runtime.segments.values import POINT_SCORES, SNIPPET_SCORES, Scores, Segments
 from refineloc.training.data.split import Split
 from refineloc.training.models.base_model import BaseModel
 
@@ -40,7 +40,7 @@ class Tolerance:
     """How far a file may be from the trained model.
 
     Attributes:
-        scores: largest difference of any output (they are all in [0, 1]).
+        scores: largest difference of any output (they are in [0, 1]; distances as shares, see `measure`).
         detections: detections lost or gained, as a share of the trained model's. One that moved (one lost, one gained)
             is always allowed, as a score can lie on a threshold.
         map: by how much average mAP may fall (fraction of 1).
@@ -154,7 +154,7 @@ def generated_sample(model: BaseModel, metadata: ModelMetadata, seed: int = 0) -
         noise = np.maximum(generator.standard_normal((snippets, metadata.width)), 0.0).astype(np.float32)
         features = torch.from_numpy(noise).requires_grad_()
         with torch.enable_grad():
-            class_logits, attention_logits, _ = model(features, torch.tensor([snippets]))
+            class_logits, attention_logits, *_ = model(features, torch.tensor([snippets]))
             foreground = attention_logits[:, -1] - (attention_logits[:, 0] if attention_logits.shape[1] == 2 else 0.0)
             wanted = class_logits[:, index % len(metadata.classes)] + foreground
             (gradient,) = torch.autograd.grad(wanted.sum(), features)
@@ -168,13 +168,16 @@ def generated_sample(model: BaseModel, metadata: ModelMetadata, seed: int = 0) -
 def measure(model: BaseModel, session: Session, sample: Sample) -> Parity:
     """Run the trained model and the file on the same videos and compare outputs, detections and mAP.
 
+    The difference of a student's distance is a share of it, or of one snippet where it is shorter.
+
     Raises:
         ModelError: the outputs of the trained model are not finite, or those of the file for any features.
         FeatureError: a video's features overflow in the file.
     """
     metadata = session.metadata
     model = model.eval()
-    largest = dict.fromkeys(Scores._fields, 0.0)
+    outputs = SNIPPET_SCORES + (POINT_SCORES if model.levels else ())
+    largest = dict.fromkeys(outputs, 0.0)
     # Of the trained model and of the file: segments by video.
     results: tuple[dict[str, Segments], dict[str, Segments]] = {}, {}
     for part in pack([len(video.features) for video in sample.videos], BATCH_SNIPPETS):
@@ -183,8 +186,9 @@ def measure(model: BaseModel, session: Session, sample: Sample) -> Parity:
         features = np.concatenate([video.features for video in batch])
         lengths = np.array([len(video.features) for video in batch], dtype=np.int64)
         both = _torch_scores(model, features, lengths), session.run(features, lengths, names)
-        for name, expected, got in zip(Scores._fields, *both, strict=True):
-            difference = float(np.abs(expected - got).max(initial=0.0))
+        for name, expected, got in zip(outputs, *(each.arrays for each in both), strict=True):
+            scale = np.maximum(expected, 1.0) if name == "distances" else 1.0
+            difference = float((np.abs(expected - got) / scale).max(initial=0.0))
             if not math.isfinite(difference):  # max() below would skip NaN
                 raise ModelError(f"{sample.source}: the trained model's {name} are not finite; nothing to compare with")
             largest[name] = max(largest[name], difference)
@@ -211,9 +215,9 @@ def measure(model: BaseModel, session: Session, sample: Sample) -> Parity:
 def problems(parity: Parity, tolerance: Tolerance) -> list[str]:
     """What exceeds the tolerance, in words; empty if nothing does."""
     too_far = []
-    for name in Scores._fields:
+    for name in SNIPPET_SCORES + POINT_SCORES:
         difference = getattr(parity, name)
-        if not difference <= tolerance.scores:
+        if difference is not None and not difference <= tolerance.scores:
             too_far.append(f"{name} differs by {difference:.2g} (at most {tolerance.scores:g})")
     changed = parity.lost + parity.gained
     moved = parity.lost <= 1 and parity.gained <= 1
@@ -232,8 +236,9 @@ def problems(parity: Parity, tolerance: Tolerance) -> list[str]:
 def _torch_scores(model: BaseModel, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> Scores:
     with torch.inference_mode():
         packed = torch.from_numpy(lengths)
-        outputs = model.activations(model(torch.from_numpy(features), packed), packed)
-    return Scores(*(output.numpy() for output in outputs))
+        outputs = model(torch.from_numpy(features), packed)
+        parts = (*model.activations(outputs, packed), *model.points(outputs))
+    return Scores.of(part.numpy() for part in parts)
 
 
 def _keys(segments: Segments) -> Iterator[tuple[int, int, int]]:

@@ -67,12 +67,15 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
         if features not in quantised_inputs:  # both branches read the same features
             nodes.extend(_quantise_rows(features, never_negative))
             quantised_inputs.add(features)
+        layer = weight_name.removesuffix(".weight")
+        nodes.extend(_integer_product(layer, features, features in never_negative, node.output[0]))
+        if weight_name not in weights:  # a layer at several places has its constants once
+            continue
         weight = numpy_helper.to_array(weights.pop(weight_name)).astype(np.float32)  # [out, in]
         if weight.shape[1] > _MAX_WIDTH:
             raise ModelError(f"int8: a layer with {weight.shape[1]} inputs; at most {_MAX_WIDTH} fit, use fp32 or fp16")
         scale = np.maximum(np.abs(weight).max(axis=1), np.float32(1e-30)) / np.float32(_WEIGHT_LEVELS)
         integers = np.round(weight / scale[:, None]).astype(np.int8)
-        layer = weight_name.removesuffix(".weight")
         added = numpy_helper.to_array(weights.pop(bias[0])) if bias else np.zeros(len(weight), dtype=np.float32)
         arrays = {"weight": np.ascontiguousarray(integers.T), "scale": scale, "bias": added}
         if features not in never_negative:
@@ -80,7 +83,6 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
             arrays["sum_and_bias"] = np.stack([sums, arrays.pop("bias")])
         for name, values in arrays.items():
             constants.append(numpy_helper.from_array(values, f"{layer}.{name}"))
-        nodes.extend(_integer_product(layer, features, features in never_negative, node.output[0]))
     kept = [tensor for tensor in graph.initializer if tensor.name in weights]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
@@ -133,15 +135,15 @@ def _scale(name: str, extent: str) -> Iterator[onnx.NodeProto]:
 
 
 def _integer_product(layer: str, features: str, never_negative: bool, output: str) -> Iterator[onnx.NodeProto]:
-    yield _node("MatMulInteger", [f"{features}.quantised", f"{layer}.weight"], f"{layer}.integers")
-    yield _node("Cast", [f"{layer}.integers"], f"{layer}.product", to=TensorProto.FLOAT)
-    yield _node("Mul", ["one", f"{layer}.scale"], f"{layer}.output_scale")
-    yield _node("Mul", [f"{layer}.product", f"{layer}.output_scale"], f"{layer}.scaled_outputs")
-    yield _node("Mul", [f"{layer}.scaled_outputs", f"{features}.scale"], f"{layer}.scaled")
+    yield _node("MatMulInteger", [f"{features}.quantised", f"{layer}.weight"], f"{output}.integers")
+    yield _node("Cast", [f"{output}.integers"], f"{output}.product", to=TensorProto.FLOAT)
+    yield _node("Mul", ["one", f"{layer}.scale"], f"{output}.output_scale")
+    yield _node("Mul", [f"{output}.product", f"{output}.output_scale"], f"{output}.scaled_outputs")
+    yield _node("Mul", [f"{output}.scaled_outputs", f"{features}.scale"], f"{output}.scaled")
     if never_negative:
-        yield _node("Add", [f"{layer}.scaled", f"{layer}.bias"], output)
+        yield _node("Add", [f"{output}.scaled", f"{layer}.bias"], output)
     else:  # low * sum + 1 * bias + scaled: one operator, into which ONNX Runtime takes the ReLU too
-        inputs = [f"{features}.low_and_one", f"{layer}.sum_and_bias", f"{layer}.scaled"]
+        inputs = [f"{features}.low_and_one", f"{layer}.sum_and_bias", f"{output}.scaled"]
         yield _node("Gemm", inputs, output)
 
 

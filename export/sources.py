@@ -100,7 +100,7 @@ def from_trained(run: TrainedRun, iteration: int | Literal["best"] | None, *, si
 
 
 def _of_iteration(loaded: LoadedIteration, single: bool, folder: RunFolder | None) -> Trained:
-    config, data, model = loaded.config, loaded.data, loaded.model
+    config, data, model = loaded.config.of_iteration(loaded.iteration), loaded.data, loaded.model
     if single and len(members := members_of(model)) > 1:
         model = members[_best_member(loaded.record)].eval()
     return Trained(

@@ -50,8 +50,8 @@ _HOMES = {
     "features.store": ("FeatureStore",),
     "segments.grid": ("SnippetGrid",),
     "model.metadata": ("ModelMetadata",),
-    "segments.rules": ("ManyThresholds", "OneThreshold"),
-    "segments.values": ("Scores", "Segments"),
+    "segments.rules": ("Boundaries", "ManyThresholds", "OneThreshold"),
+    "segments.values": ("Points", "Scores", "Segments"),
     "model.session": ("EngineWarning",),
     "streaming": ("StreamingDetector",),
 }
@@ -60,6 +60,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AnnotationError",
     "Annotations",
+    "Boundaries",
     "ConfigError",
     "Detection",
     "DetectionError",
@@ -77,6 +78,7 @@ __all__ = [
     "ModelMetadata",
     "OneThreshold",
     "OutputError",
+    "Points",
     "RefineLocError",
     "Scores",
     "Segments",

@@ -27,6 +27,7 @@ from refineloc.runtime.segments.agreement import TimedVideo, check_times
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.rules import (
+    Boundaries,
     Curve,
     Profile,
     Rules,
@@ -71,14 +72,14 @@ class Detector:
             video is a call of its own. None: 2,048 on the CPU, 8,192 on a GPU.
         engine_cache: a folder where TensorRT keeps its engines, see `Session`.
         spin: whether threads wait for work by spinning, which takes a core each for some time after every call.
-        profile: rules of detection: "paper", "release" or "multi-threshold". None, here and below, takes the value of
-            the model file. If `profile` is of another kind of rule than the file's, the settings that only that kind
-            has get the defaults of `OneThreshold` or `ManyThresholds`.
+        profile: rules of detection: "paper", "release", "multi-threshold" or, of a student, "boundaries". None, here
+            and below, takes the value of the model file. If `profile` is of another kind of rule than the file's, the
+            settings that only that kind has get the defaults of `OneThreshold`, `ManyThresholds` or `Boundaries`.
         alpha_a: α_A, the most background that a kept snippet may have, 0 to 1 ("paper", "release").
         alpha_c: α_C, the least class activation that a kept snippet must have, 0 to 1 ("paper", "release").
         top_k: number of classes for each video, by ŷ.
         max_gap: how many removed snippets a segment may have between kept ones ("paper", "multi-threshold").
-        widen: snippets added at both ends of a segment, within the video.
+        widen: snippets added at both ends of a segment, within the video (all but "boundaries").
         suppression: what becomes of overlapping segments of a class: "none" keeps all, "hard" keeps the best, "vote"
             adds the others' scores to it, "fuse" takes the mean of their times, "soft" lowers the others' scores.
         tiou: tIoU above which segments overlap, 0 to 1 ("hard", "vote", "fuse").
@@ -101,7 +102,8 @@ class Detector:
         video_share: ŷ is the mean over this share of a video's snippets, those of the highest foreground; 0 takes the
             model's own ŷ ("multi-threshold").
         class_threshold: least ŷ of a class, as a share of the best class's; 0 keeps all of the `top_k`
-            ("multi-threshold").
+            ("multi-threshold", "boundaries").
+        point_score: least score of a segment before suppression ("boundaries").
 
     Raises:
         ModelError, EngineError, MissingExtraError, OutputError: see `Session`.
@@ -139,6 +141,7 @@ class Detector:
         video_weight: float | None = None,
         video_share: float | None = None,
         class_threshold: float | None = None,
+        point_score: float | None = None,
     ) -> None:
         settings: dict[str, Any] = {
             "profile": profile,
@@ -162,6 +165,7 @@ class Detector:
             "video_weight": video_weight,
             "video_share": video_share,
             "class_threshold": class_threshold,
+            "point_score": point_score,
         }
         changes = {name: value for name, value in settings.items() if value is not None}
         options: dict[str, Any] = {
@@ -185,6 +189,8 @@ class Detector:
         elif min_score is not ...:
             changes["min_score"] = min_score
         self._settings = changed(self.metadata.detection, changes)
+        if isinstance(self._settings, Boundaries) and not self._session.has_points:
+            raise ConfigError("profile: 'boundaries' takes the segments of a student, and this model finds none itself")
         if problem := unused(self._settings, changes):
             raise ConfigError(problem)
 
@@ -438,6 +444,7 @@ class Detector:
                         foreground=scores.foreground[rows].copy(),
                         attention=scores.attention[rows].copy(),
                         video_scores=scores.video_scores[index : index + 1].copy(),
+                        points=None if scores.points is None else scores.points.of_video(batch.lengths, index),
                     )
                     yield name, grid, alone
 

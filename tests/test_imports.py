@@ -24,10 +24,10 @@ FORBIDDEN = {
 }
 # The public names.
 RUNTIME = """
-AnnotationError Annotations ConfigError Detection DetectionError Detections Detector EngineError EngineWarning
-FeatureError FeatureStore InputError InputWarning ManyThresholds MissingExtraError ModelError ModelMetadata OneThreshold
-OutputError RefineLocError Scores Segments SnippetGrid StoreError StreamingDetector VideoAnnotation open_features
-read_annotations read_detections write_detections
+AnnotationError Annotations Boundaries ConfigError Detection DetectionError Detections Detector EngineError
+EngineWarning FeatureError FeatureStore InputError InputWarning ManyThresholds MissingExtraError ModelError
+ModelMetadata OneThreshold OutputError Points RefineLocError Scores Segments SnippetGrid StoreError StreamingDetector
+VideoAnnotation open_features read_annotations read_detections write_detections
 """
 EVALUATION = """
 DEFAULT_TIOUS Calibration Diagnosis Difference Doubt Evaluation Intervals Matching OperatingPoint OperatingPoints

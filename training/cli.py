@@ -77,6 +77,10 @@ def train(
         ),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Models to train: M_0 .. M_(N-1).")] = None,
+    student_from: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Iterations from M_N on are a student: a detector that learns segments."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs an iteration.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -145,7 +149,14 @@ def train(
         print(f"{'FILE.py':<20}one of your own ({'docs/base-models.md' if base == 'list' else 'docs/training.md'})")
         return
     options = keyword_settings(
-        preset=preset, profile=profile, base=base, generator=generator, iterations=iterations, epochs=epochs, seed=seed
+        preset=preset,
+        profile=profile,
+        base=base,
+        generator=generator,
+        iterations=iterations,
+        epochs=epochs,
+        seed=seed,
+        student_from=student_from,
     )
 
     def layers() -> list[Layer]:

@@ -25,6 +25,7 @@ from refineloc.training.models.standardised import Standardised
 from refineloc.training.run.checkpoint import Checkpoint, Draws, NetworkKey, State
 from refineloc.training.scoring import Gathered, outputs_of
 from refineloc.training.settings.config import Config
+from refineloc.training.targets import SegmentTargets
 
 __all__ = ["Epoch", "Labelled", "TrainingError", "fit", "seed_of", "with_least_steps"]
 
@@ -46,6 +47,7 @@ class Labelled:
         weights: of background and foreground, float [2], on the split's device.
         classes: of foreground snippets, float32 [S, N], rows sum to 1, on the CPU; None where they are not learned.
         targets: foreground that pseudo labels teach, float32 [S], on the CPU; None: the labels.
+        segments: what a student learns, in the place of pseudo labels; None for all other models.
     """
 
     split: Split
@@ -53,6 +55,7 @@ class Labelled:
     weights: Tensor
     classes: Tensor | None = None
     targets: Tensor | None = None
+    segments: SegmentTargets | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +197,8 @@ def _train_epoch(config: Config, state: State, train: Labelled) -> dict[str, flo
 
 def _named(split: str, losses: Tensor, data: Labelled) -> dict[str, float]:
     """Losses [4] as a line of metrics.jsonl has them; without pseudo labels the first is the video loss."""
-    names = ["loss"] + (["video_loss", "pseudo_loss"] if data.pseudo is not None else [])
+    taught = data.pseudo is not None or data.segments is not None
+    names = ["loss"] + (["video_loss", "pseudo_loss"] if taught else [])
     names += ["class_loss"] if data.classes is not None else []
     return {f"{split}_{name}": value for name, value in zip(names, losses.tolist(), strict=False)}
 
@@ -212,14 +216,14 @@ def _validate(config: Config, model: BaseModel, val: Labelled, scored: bool) -> 
     """The mean losses of a validation video that is judged, and from the same pass the scores where they are wanted."""
     model.eval()
     total = torch.zeros(4, dtype=torch.float64, device=val.split.device)
-    gathered = Gathered(val.split) if scored else None
+    gathered = Gathered(val.split, model.levels) if scored else None
     with torch.inference_mode():
         for batch in val.split.batches(parallel.share(val.split.chunks())):
             outputs = outputs_of(model, batch, config.training.precision)
             loss, activations = _loss(config, model, outputs, batch, val)
             total += loss * (len(batch.videos) if batch.judged is None else batch.judged.sum())
             if gathered:
-                gathered.put(batch.videos, batch.rows, activations)
+                gathered.put(batch.videos, batch.rows, activations, model.points(outputs))
     videos = len(val.split) if val.split.judged is None else int(val.split.judged.sum())
     losses = _named("validation", parallel.add(total) / videos, val)
     return losses, gathered.scores() if gathered else None
@@ -230,11 +234,17 @@ def _loss(
 ) -> tuple[Tensor, Activations]:
     """Means over the videos of a batch that are judged, and the activations on the way.
 
-    [4]: video loss + β · pseudo loss + γ · class loss, and the three.
+    [4]: video loss + β · pseudo loss + γ · class loss, and the three. A student's pseudo loss is that of segments,
+    and its loss is pseudo loss + weight · video loss.
     """
     activations = model.activations(outputs, batch.lengths)
     targets = _smoothed(batch.targets, config.training.label_smoothing)
     video = _mean(model.video_losses(outputs, activations, targets, batch.lengths), batch.judged)
+    if data.segments is not None:
+        taught = data.segments.of(batch.videos, batch.lengths).to(batch.features.device)
+        pseudo = _mean(model.segment_losses(outputs, taught, batch.lengths), batch.judged)
+        loss = pseudo + config.student.video_weight * video
+        return torch.stack([loss, video.detach(), pseudo.detach(), torch.zeros_like(video)]), activations
     if data.pseudo is None:
         nothing = torch.zeros_like(video)
         return torch.stack([video, video.detach(), nothing, nothing]), activations

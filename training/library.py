@@ -40,6 +40,7 @@ def train(
     generator: str | None = None,
     iterations: int | None = None,
     epochs: int | None = None,
+    student_from: int | None = None,
     seed: int | None = None,
     settings: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     fps: float | None = None,
@@ -72,6 +73,7 @@ def train(
             (docs/base-models.md, docs/training.md).
         iterations: models to train, M_0 to M_(iterations - 1).
         epochs: an iteration.
+        student_from: the first iteration that is a student, a detector that learns segments (docs/base-models.md).
         seed: of everything that is drawn.
         settings: any settings, over the preset's: by name, such as `{"pseudo.beta": 2.0}`, or a TOML file
             (docs/training.md).
@@ -100,7 +102,13 @@ def train(
         raise ConfigError("run: expected the name of a folder, got nothing", parameter="run")
     file, further = named_settings(settings)
     keywords = keyword_settings(
-        preset=preset, base=base, generator=generator, iterations=iterations, epochs=epochs, seed=seed
+        preset=preset,
+        base=base,
+        generator=generator,
+        iterations=iterations,
+        epochs=epochs,
+        seed=seed,
+        student_from=student_from,
     )
     config = resolve(*(layer.settings for layer in given_layers("keywords", file, keywords, *further)))
     files = Files(

@@ -14,7 +14,7 @@ from refineloc.training.losses import UNLABELLED
 from refineloc.training.settings.config import PseudoConfig
 from refineloc.training.settings.own_files import own_file, plain_name
 
-__all__ = ["Labels", "PseudoLabels", "generate", "precision_and_recall", "sample"]
+__all__ = ["Labels", "PseudoLabels", "generate", "precision_and_recall", "sample", "taught_segments"]
 
 Labels = npt.NDArray[np.int64]
 _LEAST, _MOST = 0.02, 0.85  # shares of foreground; true ones beyond are rare, and such labels teach one kind alone
@@ -30,6 +30,7 @@ class PseudoLabels:
         classes: how much each class covers a foreground snippet, float32 [S, N], whose rows sum to 1, or to 0 where
             the snippet is background; None of generators that give no classes.
         targets: foreground that the labels teach, float32 [S], in [0, 1]; None: the labels.
+        segments: that a student learns, whose snippets the labels are; None for all other models.
         warning: that they are all, or nearly all, of one kind, and which setting caused it; "" where they are not.
     """
 
@@ -37,6 +38,7 @@ class PseudoLabels:
     warning: str = ""
     classes: npt.NDArray[np.float32] | None = None
     targets: npt.NDArray[np.float32] | None = None
+    segments: Segments | None = None
 
 
 def generate(
@@ -144,15 +146,10 @@ def _cover(
 ) -> npt.NDArray[np.float32]:
     """For each snippet and class the score of the best detection that covers it, over the best score of its video.
 
-    The detections are those of the run's own rules, without `length_power`, of the video's own labels alone.
-    float32 [S, N], in [0, 1].
+    The detections are those of the run's own rules (`_of_known`). float32 [S, N], in [0, 1].
     """
-    if isinstance(detection, ManyThresholds) and detection.length_power:
-        detection = changed(detection, {"length_power": 0.0})  # long segments have more background at their ends
-    detected = segments(scores, lengths, detection, known)
-    best = np.zeros(len(lengths))
-    np.maximum.at(best, detected.video, detected.score)
-    share = detected.score / np.where(best > 0, best, np.inf)[detected.video]
+    detected = _of_known(detection, scores, lengths, known)
+    share = detected.score
     starts = (np.cumsum(lengths) - lengths)[detected.video]
     first, last = (starts + part for part in _snippets(detected))
     cover = np.zeros(scores.class_scores.shape, dtype=np.float32)
@@ -160,6 +157,44 @@ def _cover(
         covered = cover[first[index] : last[index] + 1, detected.label[index]]
         np.maximum(covered, np.float32(share[index]), out=covered)
     return cover
+
+
+def _of_known(
+    detection: Rules, scores: Scores, lengths: npt.NDArray[np.int64], known: npt.NDArray[np.bool_] | None
+) -> Segments:
+    """The rules' detections of the known labels, without `length_power`; scores are shares of the video's best."""
+    if isinstance(detection, ManyThresholds) and detection.length_power:
+        detection = changed(detection, {"length_power": 0.0})  # long segments have more background at their ends
+    detected = segments(scores, lengths, detection, known)
+    best = np.zeros(len(lengths))
+    np.maximum.at(best, detected.video, detected.score)
+    return detected._replace(score=detected.score / np.where(best > 0, best, np.inf)[detected.video])
+
+
+def taught_segments(
+    threshold: float,
+    detection: Rules,
+    scores: Scores,
+    lengths: npt.NDArray[np.int64],
+    known: npt.NDArray[np.bool_],
+) -> PseudoLabels:
+    """What a student learns: the detections of an iteration of each video's own labels.
+
+    Args:
+        threshold: least score of a segment, as a share of the best of its video, which becomes its score.
+        detection: the iteration's rules; `length_power` is left out.
+        scores: of its model.
+        lengths: int64 [V].
+        known: the labels of each video, bool [V, N].
+    """
+    detected = _of_known(detection, scores, lengths, known)
+    taught = detected.take(np.flatnonzero((detected.score >= threshold) & (detected.score > 0)))
+    labels = np.zeros(int(lengths.sum()), dtype=np.int64)
+    starts = (np.cumsum(lengths) - lengths)[taught.video]
+    for first, last in zip(*(starts + part for part in _snippets(taught)), strict=True):
+        labels[first : last + 1] = 1
+    warning = "" if len(taught.first) else "no segment to teach a student: the iteration before detects nothing"
+    return PseudoLabels(labels, warning, segments=taught)
 
 
 def _snippets(detected: Segments) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

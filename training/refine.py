@@ -12,6 +12,7 @@ import torch
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.segments.postprocess import segments
+from refineloc.runtime.segments.rules import Rules
 from refineloc.runtime.segments.values import Scores, Segments
 from refineloc.training.criterion import agreement, attention_order, contrast, video_loss
 from refineloc.training.data.split import Split
@@ -20,13 +21,14 @@ from refineloc.training.fit import Epoch, Labelled, seed_of
 from refineloc.training.losses import UNLABELLED, class_weights
 from refineloc.training.members import Network, train_members
 from refineloc.training.models.base_model import BaseModel
-from refineloc.training.pseudo_labels import PseudoLabels, generate, precision_and_recall, sample
+from refineloc.training.pseudo_labels import PseudoLabels, generate, precision_and_recall, sample, taught_segments
 from refineloc.training.run.checkpoint import Checkpoint, NetworkKey
 from refineloc.training.run.files import best_iteration
 from refineloc.training.scoring import detect, predict, quality
 from refineloc.training.settings.config import Config
 from refineloc.training.signs import signs
 from refineloc.training.streaming import needs_frozen_rule, streaming_record
+from refineloc.training.targets import SegmentTargets
 
 __all__ = ["Begun", "Iteration", "refine"]
 
@@ -88,21 +90,23 @@ def refine(
         ConfigError: the generator needs times that are not known (`settled` says so earlier).
     """
     splits, times = (train, val), (truth.train, truth.val)
-    records, model = list(begun.records), begun.model
+    run, records, model = config, list(begun.records), begun.model
     networks, checkpoint = begun.networks, begun.checkpoint
-    precision = config.training.precision
+    precision = run.training.precision
     scores = None if model is None else predict(model, val, precision)
     of_training: Scores | None = None  # of the last model on the training videos, where they were needed already
+    config = run.of_iteration(len(records) - 1)
     parts = None if scores is None else segments(scores, val.lengths.numpy(), config.detection)
-    while len(records) < config.training.iterations and not _stops(config, records):
+    while len(records) < run.training.iterations and not _stops(run, records):
         iteration = len(records)
+        teacher, config = config, run.of_iteration(iteration)
         # 1. The scores of the last model become pseudo labels; M_0 has video labels only.
         taught: list[PseudoLabels | None] = [None, None]
         warnings: list[str] = []
         if model is not None and scores is not None:
             of_training = predict(model, train, precision) if of_training is None else of_training
             made = [
-                _label(config, iteration - 1, which, splits[which], split_scores, times[which])
+                _label(config, teacher.detection, iteration - 1, which, splits[which], split_scores, times[which])
                 for which, split_scores in enumerate((of_training, scores))
             ]
             of_training = None  # the scores of a large split are not held while the next networks are trained
@@ -142,13 +146,23 @@ def refine(
 
 
 def _label(
-    config: Config, iteration: int, which: int, split: Split, scores: Scores, annotations: Annotations | None
+    config: Config,
+    rules: Rules,
+    iteration: int,
+    which: int,
+    split: Split,
+    scores: Scores,
+    annotations: Annotations | None,
 ) -> PseudoLabels:
-    """Pseudo labels of a split from an iteration's scores."""
+    """Pseudo labels of a split, for the next iteration, from an iteration's scores and its rules of detection."""
+    if config.is_student(iteration + 1):
+        return taught_segments(
+            config.student.threshold, rules, scores, split.lengths.numpy(), split.targets.numpy() > 0
+        )
     foreground = true_foreground(split, annotations) if config.pseudo.generator == "oracle" else None
     rng = np.random.default_rng(seed_of(config, iteration, 4 + which))
     known = split.targets.numpy() > 0
-    made = generate(config.pseudo, config.detection, scores, split.lengths.numpy(), rng, foreground, known)
+    made = generate(config.pseudo, rules, scores, split.lengths.numpy(), rng, foreground, known)
     return _with_background(made, split)
 
 
@@ -217,6 +231,9 @@ def _sampled(
     if taught is None:
         # Nor of videos without a label: with nothing to say what is foreground, background alone would end attention.
         return Labelled(split, None, torch.ones(2, device=split.device))
+    if taught.segments is not None:
+        of_points = SegmentTargets(taught.segments, split.lengths.numpy(), config.student.levels)
+        return Labelled(split, None, torch.ones(2, device=split.device), segments=of_points)
     weights = class_weights(torch.from_numpy(taught.labels), config.pseudo.weighted).to(split.device)
     rng = np.random.default_rng(seed_of(config, iteration, 6 + which, network=network))
     kept = sample(taught.labels, split.lengths.numpy(), config.pseudo.sampled, rng)

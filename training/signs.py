@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from refineloc.runtime.segments.rules import OneThreshold, Rules
+from refineloc.runtime.segments.rules import Boundaries, OneThreshold, Rules
 from refineloc.runtime.segments.values import Scores, Segments
 from refineloc.training.criterion import whole_video_share
 from refineloc.training.data.split import Split
@@ -42,5 +42,7 @@ def signs(order: float, config: Config, split: Split, scores: Scores, segments: 
 def _thresholds(rules: Rules) -> str:
     if isinstance(rules, OneThreshold):
         return f"detection.alpha_a = {rules.alpha_a:g} with detection.alpha_c = {rules.alpha_c:g}"
+    if isinstance(rules, Boundaries):
+        return f"the student's rule with point_score = {rules.point_score:g}"
     least = f" with detection.min_score = {rules.min_score:g}" if rules.min_score is not None else ""
     return f"detection.thresholds from {min(rules.thresholds):g} to {max(rules.thresholds):g}{least}"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from refineloc.runtime.model.metadata import SUMMED_BASE
 from refineloc.runtime.segments.postprocess import segments
-from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold, Rules
+from refineloc.runtime.segments.rules import Boundaries, ManyThresholds, OneThreshold, Rules
 from refineloc.runtime.segments.values import Scores, Segments
 from refineloc.training.criterion import Lengths, agreement
 from refineloc.training.settings.config import Config
@@ -58,6 +58,7 @@ def frozen_rule(rules: Rules, scores: Scores, lengths: Lengths) -> OneThreshold 
     if not len(detected.first):
         return None
     best = _best(detected)
+    assert not isinstance(rules, Boundaries)  # for the type checker: a student does not stream
     begins = (np.cumsum(lengths) - lengths)[lengths > 0]
     low, high = (part.reduceat(scores.foreground, begins).mean(dtype=np.float64) for part in (np.minimum, np.maximum))
     candidates = [

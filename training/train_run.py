@@ -102,6 +102,9 @@ def _prepared(
 ) -> tuple[Config, Inputs]:
     if config.training.precision == "tf32" and chosen.type != "cuda":
         raise ConfigError("training.precision: tf32 needs a CUDA GPU; on a CPU there are float32 and bf16")
+    first, last = config.student.first, config.training.iterations - 1
+    if first is not None and first > last:
+        raise ConfigError(f"student.first: {first}, and the last iteration is {last}; train more iterations")
     inputs = read_inputs(files, config, feature_budget(memory_gib), show=show and not parallel.rank())
     settled_config = with_least_steps(settled(config, inputs.train, inputs.val, inputs.truth), inputs.train)
     before, epochs = config.training.epochs, settled_config.training.epochs
@@ -159,7 +162,8 @@ def train_into(run: Run | RunInMemory, train: Split, val: Split, truth: Truth, d
             if isinstance(event, Epoch):
                 record = dict(event.record)
                 if event.scores is not None:
-                    record["average_mAP"] = quality(detect(config, val, event.scores), truth.val)["average_mAP"]
+                    detections = detect(config.of_iteration(record["iteration"]), val, event.scores)
+                    record["average_mAP"] = quality(detections, truth.val)["average_mAP"]
                 last = event.pack()
                 goes_on = record["epoch"] + 1 < config.training.epochs
                 due = goes_on and time.monotonic() - saved >= config.training.checkpoint_s

@@ -9,6 +9,7 @@ import typer
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.errors import ConfigError, MissingExtraError, counted
 from refineloc.runtime.files import check_writable, is_stdout
+from refineloc.runtime.segments.values import POINT_SCORES, SNIPPET_SCORES
 
 if TYPE_CHECKING:
     from refineloc.evaluation.rules import RuleComparison
@@ -186,8 +187,9 @@ def _table(out: Path, written: "Written") -> str:
         f"  compared with the trained model on {where}",
         f"  {'output':<14}largest difference",
     ]
-    for name in ("class_scores", "foreground", "attention", "video_scores"):
-        lines.append(f"  {name:<14}{getattr(parity, name):.1e}")
+    for name in SNIPPET_SCORES + POINT_SCORES:
+        if (difference := getattr(parity, name)) is not None:  # points are of students alone
+            lines.append(f"  {name:<14}{difference:.1e}")
     lines.append(f"  {'detections':<14}{parity.detections}: {parity.lost} lost, {parity.gained} gained")
     if parity.reference_map is not None and parity.map is not None:
         change = 100 * (parity.map - parity.reference_map)

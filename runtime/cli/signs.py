@@ -8,7 +8,7 @@ import numpy as np
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import counted
 from refineloc.runtime.features.store import FeatureStore
-from refineloc.runtime.segments.rules import OneThreshold
+from refineloc.runtime.segments.rules import Boundaries, OneThreshold
 from refineloc.runtime.segments.values import WHOLE_VIDEO
 
 if TYPE_CHECKING:
@@ -74,4 +74,6 @@ def _thresholds(detector: "Detector") -> str:
     rules = detector.settings
     if isinstance(rules, OneThreshold):
         return f"--alpha-a {rules.alpha_a:g} with --alpha-c {rules.alpha_c:g}"
+    if isinstance(rules, Boundaries):
+        return f"--point-score {rules.point_score:g}"
     return f"--thresholds from {min(rules.thresholds):g}"

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from refineloc.runtime.errors import ConfigError, FeatureError, ModelError
 from refineloc.runtime.features.streams import Stream, StreamOrder, stream_slice
-from refineloc.runtime.segments.rules import OneThreshold, Rules, changed, needs_whole_video, settings_of
+from refineloc.runtime.segments.rules import Boundaries, OneThreshold, Rules, changed, needs_whole_video, settings_of
 
 __all__ = [
     "FORMAT_VERSION",
@@ -30,10 +30,10 @@ __all__ = [
     "read_value",
 ]
 
-# Raised when readers of the earlier version would misread the file. Those of version 2 take H for the stride, so that
-# files in which it is H are of version 2 still.
-FORMAT_VERSION = 3
-_LEAST_VERSION = 2
+# Raised when readers of the earlier version would misread the file. A file has the lowest version that can read it: 3
+# where the stride is not H, which readers of version 2 take it for; 4 where its rule takes the model's own segments.
+FORMAT_VERSION = 4
+_STRIDE_VERSION, _LEAST_VERSION = 3, 2
 KEY_PREFIX = "refineloc."
 SUMMED_BASE = "refineloc"  # the base model whose ŷ is the sum of attention times C̄, so that it streams
 
@@ -59,6 +59,7 @@ class Parity:
         source: what it was measured on: the name of a feature file, or "generated".
         videos, snippets: how many.
         class_scores, foreground, attention, video_scores: largest absolute difference of each output.
+        point_scores, distances: the same of a student, distances in snippets; None of other models.
         detections: number of detections of the trained model.
         lost, gained: number of detections of the trained model alone, and of the file alone. Detections are the same
             if video, class and snippets (to whole ones) are.
@@ -78,6 +79,8 @@ class Parity:
     gained: int
     reference_map: float | None = None
     map: float | None = None
+    point_scores: float | None = None
+    distances: float | None = None
 
     def __post_init__(self) -> None:
         _check_record("parity", self)
@@ -274,7 +277,8 @@ class ModelMetadata:
         for name in _OPTIONAL:
             if values[name] in (None, ""):
                 del values[name]
-        version = _LEAST_VERSION if self.stride_frames is None else FORMAT_VERSION
+        version = _LEAST_VERSION if self.stride_frames is None else _STRIDE_VERSION
+        version = FORMAT_VERSION if isinstance(self.detection, Boundaries) else version
         values |= {"format_version": version} | asdict(detection)
         return {KEY_PREFIX + key: as_text(value) for key, value in values.items()}
 

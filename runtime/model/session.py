@@ -33,7 +33,8 @@ from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, M
 from refineloc.runtime.model.metadata import KEY_PREFIX, ModelMetadata
 from refineloc.runtime.model.onnx_guard import ModelSource, read_model
 from refineloc.runtime.scalars import as_whole
-from refineloc.runtime.segments.values import Scores
+from refineloc.runtime.segments.rules import Boundaries
+from refineloc.runtime.segments.values import POINT_SCORES, SNIPPET_SCORES, Scores
 
 __all__ = [
     "NOT_LOADED",
@@ -59,7 +60,7 @@ ONNX_NAMES: dict[str, str] = {
 # Why a listed provider does not run.
 NOT_LOADED = "its libraries do not load (pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's)"
 _NO_TENSORRT = "the libraries of TensorRT 10 do not load (pip install 'tensorrt-cu13<11' brings them)"
-_OUTPUTS = list(Scores._fields)
+_OUTPUTS, _OF_POINTS = list(SNIPPET_SCORES), list(POINT_SCORES)
 # What ONNX Runtime says of a file of a later ONNX, among the names of its C++ functions.
 _NEWER_MODEL = re.compile(r"Unsupported model IR version: \d+|Opset \d+ is under development")
 _FATAL_ONLY = 4  # of ONNX Runtime's log severities: errors are raised as exceptions and need not be printed
@@ -89,6 +90,7 @@ class Session:
     Attributes:
         name: of the model, in messages: its path where it has one.
         metadata: of the file.
+        has_points: whether the model finds segments itself (`Points`).
         provider: what really runs: "cpu", "cuda" or "tensorrt". ONNX Runtime may list or register a provider that
             cannot run, so on a GPU one snippet was run.
 
@@ -130,6 +132,7 @@ class Session:
             engine, create, content, provider, _call_once, sizes=(1, batch_snippets)
         )
         self.metadata = _checked_metadata(self.name, self._session)
+        self.has_points = _has_points(self._session)
         self._outputs = PinnedBuffers()
         self._arguments = {
             "provider": provider,
@@ -163,13 +166,19 @@ class Session:
         """
         scores = self._run(features, lengths)
         rows, classes = {"video_scores": len(lengths)}, len(self.metadata.classes)
-        for name, values in scores._asdict().items():
+        for name in SNIPPET_SCORES:
+            values = getattr(scores, name)
             shape = (rows.get(name, len(features)), classes)[: values.ndim]
             if values.shape != shape:
                 raise ModelError(
                     f"{self.name}: its {name} have shape {values.shape}, expected {shape}; "
                     "the file is damaged, export it again"
                 )
+        if scores.points is not None and len(features) and not scores.points.levels(lengths):
+            raise ModelError(
+                f"{self.name}: its {len(scores.points.scores)} points are not those of videos of "
+                f"{len(features)} snippets; the file is damaged, export it again"
+            )
         if not _finite(scores):
             raise self._not_finite(features, lengths, names)
         return scores
@@ -178,9 +187,10 @@ class Session:
         session = self._here()
         try:
             if self.provider == "cpu":
-                return Scores(*session.run(_OUTPUTS, {"features": features, "lengths": lengths}))
+                names = _OUTPUTS + _OF_POINTS * self.has_points
+                return Scores.of(session.run(names, {"features": features, "lengths": lengths}))
             with self._outputs.lent() as empty:
-                return _run_bound(session, features, lengths, len(self.metadata.classes), empty)
+                return _run_bound(session, features, lengths, len(self.metadata.classes), empty, self.has_points)
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
             raise EngineError(
                 f"{self.name}: ONNX Runtime fails on {counted(len(features), 'snippet')}: {first_line(error)}"
@@ -459,7 +469,14 @@ def _checked_metadata(name: str, session: Any) -> ModelMetadata:
         "attention": ([None], "tensor(float)"),
         "video_scores": ([None, len(metadata.classes)], "tensor(float)"),
     }
+    if isinstance(metadata.detection, Boundaries) or _has_points(session):
+        wanted |= {
+            "point_scores": ([None, len(metadata.classes)], "tensor(float)"),
+            "distances": ([None, 2], "tensor(float)"),
+        }
     for value_name, (shape, kind) in wanted.items():
+        if value_name not in shapes:
+            raise ModelError(f"{name}: its metadata do not fit its graph: it has no {value_name}; export it again")
         got_shape, got_kind = shapes[value_name]
         fits = len(got_shape) == len(shape) and all(
             want is None or got == want for got, want in zip(got_shape, shape, strict=True)
@@ -470,6 +487,11 @@ def _checked_metadata(name: str, session: Any) -> ModelMetadata:
                 f"{['any' if size is None else size for size in shape]}; export it again"
             )
     return metadata
+
+
+def _has_points(session: Any) -> bool:
+    """Whether the model finds segments itself."""
+    return any(value.name in _OF_POINTS for value in session.get_outputs())
 
 
 def _other_model(name: str, inputs: list[str], outputs: list[str]) -> ModelError:
@@ -517,11 +539,13 @@ def _run_bound(
     lengths: npt.NDArray[np.int64],
     classes: int,
     empty: Callable[[tuple[int, ...]], npt.NDArray[np.float32]],
+    has_points: bool = False,
 ) -> Scores:
     """`session.run` that reads inputs in place and writes outputs into arrays of `empty`, which are copied.
 
     For a GPU: with page-locked memory the driver makes no second copy. The outputs are a hundredth of the features, so
-    copying them takes less time than locking memory for each call.
+    copying them takes less time than locking memory for each call. How many points there are, the engine tells, and
+    takes memory for them itself.
     """
     snippets = (len(features),)
     shapes = ((*snippets, classes), snippets, snippets, (len(lengths), classes))
@@ -531,15 +555,18 @@ def _run_bound(
     binding.bind_cpu_input("lengths", np.ascontiguousarray(lengths, dtype=np.int64))
     for name, output in zip(_OUTPUTS, outputs, strict=True):
         binding.bind_output(name, "cpu", 0, np.float32, list(output.shape), output.ctypes.data)
+    for name in _OF_POINTS * has_points:
+        binding.bind_output(name, "cpu")
     binding.synchronize_inputs()
     session.run_with_iobinding(binding)
     binding.synchronize_outputs()
-    return Scores(*(output.copy() for output in outputs))
+    points = [value.numpy() for value in binding.get_outputs()[len(outputs) :]]
+    return Scores.of([*(output.copy() for output in outputs), *points])
 
 
 def _finite(scores: Scores) -> bool:
     with np.errstate(invalid="ignore"):
-        return all(np.isfinite(values.sum()) for values in scores)  # a sum takes one fast pass and no temporary array
+        return all(np.isfinite(values.sum()) for values in scores.arrays)  # one fast pass and no temporary array
 
 
 def _count(name: str, value: object, low: int, high: int) -> int:

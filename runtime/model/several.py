@@ -11,7 +11,8 @@ from refineloc.runtime.errors import ConfigError, ModelError
 from refineloc.runtime.model.metadata import SUMMED_BASE
 from refineloc.runtime.model.onnx_guard import ModelSource
 from refineloc.runtime.model.session import Provider, Session
-from refineloc.runtime.segments.values import Scores
+from refineloc.runtime.segments.rules import Boundaries
+from refineloc.runtime.segments.values import SNIPPET_SCORES, Points, Scores
 
 __all__ = ["SeveralSessions"]
 
@@ -30,6 +31,7 @@ class SeveralSessions:
 
     Attributes:
         sessions: of the files.
+        has_points: whether all find segments themselves.
         metadata, provider: those of the first; of different base models `metadata.base` names all, and
             `metadata.context_snippets` is the largest.
 
@@ -55,6 +57,7 @@ class SeveralSessions:
             for model in models
         ]
         first = self.sessions[0]
+        self.has_points = all(session.has_points for session in self.sessions)
         self.metadata, self.provider = first.metadata, first.provider
         for other in self.sessions[1:]:
             for name in _SHARED:
@@ -62,6 +65,13 @@ class SeveralSessions:
                     raise ModelError(
                         f"{other.name}: its {name} differ from those of {first.name}; give models of the same classes "
                         "and features"
+                    )
+        if isinstance(self.metadata.detection, Boundaries):
+            for other in self.sessions:
+                if not other.has_points:
+                    raise ModelError(
+                        f"{other.name}: is no student, as {first.name} is; give students alone, or name one of the "
+                        "others first"
                     )
         known = {each.name: each.metadata.backbone for each in self.sessions if each.metadata.backbone}
         if len(set(known.values())) > 1:
@@ -86,7 +96,10 @@ class SeveralSessions:
     ) -> Scores:
         """Scores of a packed batch, see `Session.run`."""
         every = [session.run(features, lengths, names) for session in self.sessions]
-        mean = Scores(*(_mean(arrays) for arrays in zip(*every, strict=True)))
+        mean = Scores.of(_mean([getattr(scores, name) for scores in every]) for name in SNIPPET_SCORES)
+        points = [scores.points for scores in every if scores.points is not None]
+        if len(points) == len(every):
+            mean = mean._replace(points=_mean_points(points, self.sessions[0].name))
         if not self._is_summed:
             return mean
         video_scores = np.zeros_like(mean.video_scores)
@@ -95,6 +108,12 @@ class SeveralSessions:
             part = slice(end - length, end)
             video_scores[video] = mean.attention[part].astype(np.float64) @ mean.class_scores[part].astype(np.float64)
         return mean._replace(video_scores=video_scores)
+
+
+def _mean_points(points: Sequence[Points], name: str) -> Points:
+    if len({each.scores.shape for each in points}) > 1:
+        raise ModelError(f"{name}: the other models have another number of levels; give models of the same settings")
+    return Points(*(_mean(arrays) for arrays in zip(*points, strict=True)))
 
 
 def _mean(arrays: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:

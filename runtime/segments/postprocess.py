@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from refineloc._ext.proposals import detect_proposals
 from refineloc._ext.segments import detect_segments
-from refineloc.runtime.segments.rules import ManyThresholds, Rules
+from refineloc.runtime.segments.rules import Boundaries, ManyThresholds, Rules
 from refineloc.runtime.segments.values import Scores, Segments
 
 __all__ = ["segments"]
@@ -27,10 +27,13 @@ def segments(
             `class_threshold` say. ŷ stays in the score. None: ŷ chooses.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit together, or NaN (a defect of the caller, not of a user's file).
+        ValueError: shapes or dtypes that do not fit together, no points where the rules take the model's own segments,
+            or NaN (a defect of the caller, not of a user's file).
     """
     video_scores = _video_scores(scores, lengths, rules, known)
     top_k = rules.top_k if known is None else max(known.shape[1], 1)
+    if isinstance(rules, Boundaries):
+        return _limited(_suppressed(_of_points(scores, video_scores, lengths, rules, top_k), rules), rules)
     if isinstance(rules, ManyThresholds):
         video, label, first, last, score = detect_proposals(
             scores.class_scores,
@@ -67,6 +70,21 @@ def segments(
     return _limited(_suppressed(detected, rules), rules)
 
 
+def _of_points(
+    scores: Scores, video_scores: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64], rules: Boundaries, top_k: int
+) -> Segments:
+    """The segments that the model finds itself, before suppression."""
+    from refineloc._ext.points import detect_points
+
+    if scores.points is None:
+        raise ValueError("scores: the profile 'boundaries' needs points")
+    points, distances = scores.points
+    levels = max(scores.points.levels(lengths), 1)  # of no videos' snippets there are no points
+    return Segments(
+        *detect_points(points, distances, video_scores, lengths, levels=levels, top_k=top_k, least=rules.point_score)
+    )
+
+
 def _video_scores(
     scores: Scores, lengths: npt.NDArray[np.int64], rules: Rules, known: npt.NDArray[np.bool_] | None
 ) -> npt.NDArray[np.float32]:
@@ -79,7 +97,7 @@ def _video_scores(
     never = np.float32(-np.inf)
     if known is not None:
         return np.where(known, video_scores, never)
-    if isinstance(rules, ManyThresholds) and rules.class_threshold:
+    if isinstance(rules, ManyThresholds | Boundaries) and rules.class_threshold:
         least = np.float32(rules.class_threshold) * video_scores.max(axis=1, keepdims=True)
         # The comparison lets NaN through, which the kernel refuses.
         return np.where(video_scores < least, never, video_scores)

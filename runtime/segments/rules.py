@@ -1,9 +1,10 @@
 """The settings of detection, defined once: how scores become segments (docs/method.md, docs/onnx.md).
 
-There are two kinds of rule, a type each. `OneThreshold` keeps a snippet by its foreground and one class threshold
+There are three kinds of rule, a type each. `OneThreshold` keeps a snippet by its foreground and one class threshold
 (RefineLoc: profiles "paper" and "release"). `ManyThresholds` takes the runs of normalised curves above each of many
-(BaS-Net, W-TALC and all since: profile "multi-threshold"). The profile tells which kind it is. What both find is
-suppressed alike. Every base model can use both.
+(BaS-Net, W-TALC and all since: profile "multi-threshold"). Every base model can use both. `Boundaries` takes the
+segments that a model finds itself (the student: profile "boundaries"). The profile tells which kind it is. What they
+find is suppressed alike.
 
 A setting is a field of one of them, or of `_Shared`. Its default, bounds and description stand there and nowhere else.
 The checks, the metadata of a model file, the options of refineloc-detect, refineloc-doctor and the section [detection]
@@ -22,6 +23,7 @@ from refineloc.runtime.scalars import as_number, as_whole
 
 __all__ = [
     "MAX_THRESHOLDS",
+    "Boundaries",
     "Curve",
     "ManyThresholds",
     "OneThreshold",
@@ -42,7 +44,8 @@ __all__ = [
 
 _OneProfile = Literal["paper", "release"]
 _ManyProfile = Literal["multi-threshold"]
-Profile = Literal[_OneProfile, _ManyProfile]
+_OwnProfile = Literal["boundaries"]
+Profile = Literal[_OneProfile, _ManyProfile, _OwnProfile]
 Scoring = Literal["contrast", "peak"]
 Curve = Literal["class", "foreground", "both"]
 ScoredOn = Literal["class", "product"]
@@ -124,16 +127,10 @@ def _about(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shared:
-    """What both kinds have."""
+    """What all kinds have."""
 
     profile: str
     top_k: int = field(default=2, metadata=_about("classes a video, by ŷ", 1, _MAX_COUNT))
-    max_gap: int = field(
-        default=1, metadata=_about("removed snippets that may separate kept ones of a segment", 0, _MAX_COUNT)
-    )
-    widen: int = field(
-        default=2, metadata=_about("snippets added at both ends of a segment, within the video", 0, _MAX_COUNT)
-    )
     suppression: Suppression = field(
         default="none",
         metadata=_about(
@@ -171,7 +168,19 @@ class _Shared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OneThreshold(_Shared):
+class _OfRuns(_Shared):
+    """What the kinds have whose segments are runs of snippets."""
+
+    max_gap: int = field(
+        default=1, metadata=_about("removed snippets that may separate kept ones of a segment", 0, _MAX_COUNT)
+    )
+    widen: int = field(
+        default=2, metadata=_about("snippets added at both ends of a segment, within the video", 0, _MAX_COUNT)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneThreshold(_OfRuns):
     """RefineLoc's rules: a snippet is kept by its foreground and by one threshold on its class activation.
 
     Attributes: see the descriptions of the fields; `max_gap` is not used by "release", which joins dilated runs.
@@ -188,7 +197,7 @@ class OneThreshold(_Shared):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ManyThresholds(_Shared):
+class ManyThresholds(_OfRuns):
     """Rules of BaS-Net and W-TALC: runs of a curve, min-max normalised over the video, above many thresholds.
 
     A run that several thresholds or curves give is one segment. Its score is the contrast (the mean inside, less that
@@ -260,7 +269,32 @@ class ManyThresholds(_Shared):
     )
 
 
-Rules = OneThreshold | ManyThresholds
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boundaries(_Shared):
+    """The segments that a model finds itself, one for each of its points and classes (ActionFormer, ECCV 2022).
+
+    A segment's score is that of its point and class, times ŷ_n over the best ŷ of the video.
+
+    Attributes: see the descriptions of the fields.
+
+    Raises:
+        ConfigError: a value of another type, or out of range.
+    """
+
+    profile: _OwnProfile = field(
+        default="boundaries",
+        metadata=_about("segments that the model finds itself; of models that were trained as a student"),
+    )
+    point_score: float = field(
+        default=0.005, metadata=_about("least score of a segment before suppression (ActionFormer: 0.001)", 1e-6, 1)
+    )
+    class_threshold: float = field(
+        default=0.1,
+        metadata=_about("least ŷ of a class, as a share of the best class's ŷ; 0 keeps all of the top_k", 0, 1),
+    )
+
+
+Rules = OneThreshold | ManyThresholds | Boundaries
 _KINDS: tuple[type[Rules], ...] = get_args(Rules)
 
 
@@ -272,7 +306,7 @@ def settings_of(kind: type[Rules]) -> tuple[Setting, ...]:
 
 
 def every_setting() -> tuple[Setting, ...]:
-    """The settings of both kinds, each once; the first is `profile`, which takes the profiles of both."""
+    """The settings of all kinds, each once; the first is `profile`, which takes the profiles of all."""
     by_name = {setting.name: setting for kind in _KINDS for setting in settings_of(kind)}
     by_name["profile"] = replace(by_name["profile"], type=Profile, default="paper", description="rules of detection")
     return tuple(by_name.values())
@@ -284,10 +318,10 @@ def profiles_with(name: str) -> tuple[str, ...]:
 
 
 def changed(rules: Rules, values: Mapping[str, Any]) -> Rules:
-    """The rules with other values; where `profile` asks for the other kind, what both kinds share is kept.
+    """The rules with other values; where `profile` asks for another kind, what both kinds share is kept.
 
     Raises:
-        ConfigError: there is no such setting, it is one of the other kind, or its value is out of range.
+        ConfigError: there is no such setting, it is one of another kind, or its value is out of range.
     """
     profile = every_setting()[0].checked(values.get("profile", rules.profile))
     kind = next(kind for kind in _KINDS if profile in _profiles(kind))
@@ -304,10 +338,10 @@ def changed(rules: Rules, values: Mapping[str, Any]) -> Rules:
 def needs_whole_video(rules: Rules) -> str:
     """The first setting that a running video cannot follow; "" where it can follow all.
 
-    Many thresholds are of curves whose least and largest values are known at the end; suppression, the least score and
-    the cap compare final scores.
+    Many thresholds are of curves whose least and largest values are known at the end, and segments that a model finds
+    itself overlap; suppression, the least score and the cap compare final scores.
     """
-    if isinstance(rules, ManyThresholds):
+    if not isinstance(rules, OneThreshold):
         return "profile"
     default = OneThreshold()
     names = ("suppression", "min_score", "max_detections")

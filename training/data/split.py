@@ -25,6 +25,7 @@ from refineloc.runtime.segments.agreement import TimedVideo, check_times, same_l
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.times import VideoTimes, video_times
 from refineloc.training.data.labels import leak
+from refineloc.training.models.layers.packing import spans
 from refineloc.training.settings.config import SNIPPET_FRAMES, Config
 
 __all__ = ["Batch", "OnDisk", "Split", "load_split", "refuse_same_features"]
@@ -172,11 +173,11 @@ class Split:
         whole = self.lengths[videos]
         first, lengths = windows[videos].unbind(1) if windows is not None else (torch.zeros_like(whole), whole)
         starts = (torch.cumsum(self.lengths, 0) - self.lengths)[videos]
-        rows = _spans(starts + first, lengths)
+        rows = spans(starts + first, lengths)
         if isinstance(self.features, OnDisk):
             features = self.features.read([self.names[video] for video in videos.tolist()], whole.tolist())
             if windows is not None:
-                features = features[_spans(torch.cumsum(whole, 0) - whole + first, lengths)]
+                features = features[spans(torch.cumsum(whole, 0) - whole + first, lengths)]
         else:
             features = self.features.index_select(0, rows.to(self.features.device))
         # Moved as stored: half the bytes where that is float16.
@@ -190,12 +191,6 @@ class Split:
         if isinstance(features, Tensor) and (room is None or features.nbytes <= room):
             features = features.to(device)
         return dataclasses.replace(self, features=features, device=device)
-
-
-def _spans(starts: Tensor, lengths: Tensor) -> Tensor:
-    """The rows of spans one after another: starts[0], starts[0] + 1, ..., starts[1], ..."""
-    before = torch.cumsum(lengths, 0) - lengths
-    return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - before, lengths)
 
 
 def load_split(

@@ -20,6 +20,8 @@ from refineloc.training.models import bases
 from refineloc.training.models.layers.activations import Activations
 from refineloc.training.settings.model import ModelConfig
 from refineloc.training.settings.own_files import is_own, own_file, plain_name
+from refineloc.training.settings.student import STUDENT
+from refineloc.training.targets import BatchTargets
 
 __all__ = ["BaseModel", "Outputs", "build_model"]
 
@@ -52,6 +54,7 @@ class BaseModel(nn.Module, ABC):
         unit_videos: neighbours in `order` that must stay in one batch and in one process; 2 for losses of pairs.
         longest: snippets of a video that training sees at once, a window drawn anew each epoch; None: the whole video.
         context_snippets: snippets to each side that a snippet's logits depend on; `WHOLE_CONTEXT`: all of its video.
+        levels: of the points at which it finds segments itself (`segment_losses`); 0 for all but a student.
         pools_by_attention: whether ŷ is the sum over time of Ā^time times C̄; else the model has a ŷ of its own.
         progress: the share of its epochs that are done, 0 to 1, for losses whose weights change; training sets it.
     """
@@ -61,6 +64,7 @@ class BaseModel(nn.Module, ABC):
     unit_videos: int = 1
     longest: int | None = None
     context_snippets: int = 0
+    levels: int = 0
     pools_by_attention: bool = True
     progress: float = 0.0
 
@@ -86,6 +90,14 @@ class BaseModel(nn.Module, ABC):
         In evaluation mode videos come in any order, so terms that compare videos are left out.
         """
 
+    def points(self, outputs: Outputs) -> tuple[Tensor, ...]:
+        """The parts of `refineloc.runtime.Points` from the outputs of `forward`; none of a model without levels."""
+        return ()
+
+    def segment_losses(self, outputs: Outputs, targets: BatchTargets, lengths: Tensor) -> Tensor:
+        """The loss of each video against the segments that it is taught, [V]; of a student alone."""
+        raise NotImplementedError(f"{type(self).__name__} learns no segments")
+
     def videos_in_batch(self, at_most: int) -> int:
         """Videos of a batch: units of `unit_videos`, as many as there may be, at least one."""
         return max(at_most // self.unit_videos, 1) * self.unit_videos
@@ -106,10 +118,12 @@ def build_model(settings: ModelConfig, width: int, classes: int) -> BaseModel:
     Raises:
         ConfigError: a file of the user's own that was not named, or that builds something else.
     """
-    own = is_own(settings.base)
-    module = (
-        own_file(settings.base, "base").module if own else importlib.import_module(f"{bases.__name__}.{settings.base}")
-    )
+    if is_own(settings.base):
+        module = own_file(settings.base, "base").module
+    elif settings.base == STUDENT:  # which is no base model: nothing but segments teaches it
+        module = importlib.import_module("refineloc.training.models.student")
+    else:
+        module = importlib.import_module(f"{bases.__name__}.{settings.base}")
     model: BaseModel = module.build(settings.options, width, classes)
     if not isinstance(model, BaseModel):
         raise ConfigError(f"{plain_name(settings.base)}: build gave {type(model).__name__}, expected a BaseModel")

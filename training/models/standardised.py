@@ -7,6 +7,7 @@ from torch import Tensor
 
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations
+from refineloc.training.targets import BatchTargets
 
 __all__ = ["Standardised"]
 
@@ -31,6 +32,7 @@ class Standardised(BaseModel):
         self.layers, self.attention_values = model.layers, model.attention_values
         self.unit_videos, self.longest = model.unit_videos, model.longest
         self.context_snippets, self.pools_by_attention = model.context_snippets, model.pools_by_attention
+        self.levels = model.levels
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
 
@@ -47,6 +49,14 @@ class Standardised(BaseModel):
     def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
         """The base model's."""
         return self.model.video_losses(outputs, activations, targets, lengths)
+
+    def points(self, outputs: Outputs) -> tuple[Tensor, ...]:
+        """The base model's."""
+        return self.model.points(outputs)
+
+    def segment_losses(self, outputs: Outputs, targets: BatchTargets, lengths: Tensor) -> Tensor:
+        """The base model's."""
+        return self.model.segment_losses(outputs, targets, lengths)
 
     def order(self, targets: Tensor, generator: torch.Generator) -> Tensor:
         """The base model's."""

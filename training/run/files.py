@@ -170,7 +170,7 @@ class Run:
         """
         networks = {}
         for (member, attempt), path in self.files.networks(len(self.records)).items():
-            model = build_network(self.config, self.data.width, len(self.data.classes))
+            model = build_network(self.config.of_iteration(len(self.records)), self.data.width, len(self.data.classes))
             stated = _load_weights(path, model)
             key = NetworkKey(member, attempt)
             with _reading(path):
@@ -199,7 +199,7 @@ class Run:
         Raises:
             ModelError: its weights are damaged, or do not fit the settings.
         """
-        return _load_model(self.files.weights(iteration), self.config, self.data)
+        return _load_model(self.files.weights(iteration), self.config.of_iteration(iteration), self.data)
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
@@ -278,7 +278,7 @@ def load_iteration(folder: Path, iteration: int) -> LoadedIteration:
     if not 0 <= iteration < len(records):
         finished = f"0 to {len(records) - 1}" if records else "none"
         raise ModelError(f"{folder}: has no finished iteration {iteration}; finished: {finished}")
-    model = _load_model(files.weights(iteration), config, data)
+    model = _load_model(files.weights(iteration), config.of_iteration(iteration), data)
     return LoadedIteration(model, config, data, iteration, records[iteration])
 
 

@@ -76,4 +76,4 @@ def _scores(model: BaseModel, split: Split, video: int, precision: Arithmetic) -
     (batch,) = split.batches([torch.tensor([video])])
     with torch.inference_mode():
         activations = model.activations(outputs_of(model, batch, precision), batch.lengths)
-    return Scores(*(part.cpu().numpy() for part in activations))
+    return Scores.of(part.cpu().numpy() for part in activations)

@@ -20,6 +20,7 @@ from refineloc.training.settings.model import ModelConfig, find_base
 from refineloc.training.settings.own_files import is_own
 from refineloc.training.settings.presets import find_preset
 from refineloc.training.settings.section import OF_A_KEY, Layer, Section, meant
+from refineloc.training.settings.student import STUDENT, StudentConfig, student_rules
 
 __all__ = [
     "GENERATORS",
@@ -231,6 +232,28 @@ class Config(Section):
     detection: Detection = OneThreshold()
     pseudo: PseudoConfig = PseudoConfig()
     training: TrainingConfig = TrainingConfig()
+    student: StudentConfig = StudentConfig()
+
+    def is_student(self, iteration: int) -> bool:
+        """Whether the model of an iteration is a student."""
+        return self.student.first is not None and iteration >= self.student.first
+
+    def of_iteration(self, iteration: int) -> "Config":
+        """The settings that an iteration is trained and detects with: those of the run, or of its student.
+
+        A student is one network, so it needs no restarts, which are for an attention without order.
+        """
+        if not self.is_student(iteration):
+            return self
+        own = {"models": 1, "restarts": 0, "label_smoothing": 0.0}
+        own |= {name: getattr(self.student, name) for name in ("learning_rate", "weight_decay", "ema")}
+        return self.model_copy(
+            update={
+                "model": ModelConfig.model_construct(base=STUDENT, options=self.student),
+                "detection": student_rules(self.detection),
+                "training": self.training.model_copy(update=own),
+            }
+        )
 
     def document(self) -> dict[str, Any]:
         """Every setting by section, as TOML can hold it: "none" for None."""

@@ -40,6 +40,7 @@ def keyword_settings(
     iterations: int | None = None,
     epochs: int | None = None,
     seed: int | None = None,
+    student_from: int | None = None,
 ) -> dict[str, Any]:
     """The settings that have an option and a keyword of their own, by section; those that are None are left out.
 
@@ -59,6 +60,7 @@ def keyword_settings(
         "model": _given({"base": base}),
         "pseudo": _given({"generator": generator}),
         "training": _given(training),
+        "student": _given({"first": student_from}),
     }
 
 

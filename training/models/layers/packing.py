@@ -6,7 +6,7 @@ Written with operators that the ONNX exporter follows for any number of snippets
 import torch
 from torch import Tensor
 
-__all__ = ["membership", "moved", "video_of"]
+__all__ = ["membership", "moved", "spans", "video_of"]
 
 
 def membership(lengths: Tensor, snippets: Tensor) -> Tensor:
@@ -23,6 +23,12 @@ def membership(lengths: Tensor, snippets: Tensor) -> Tensor:
     starts = ends - lengths
     index = torch.arange(snippets.shape[0], device=lengths.device)
     return (index >= starts[:, None]) & (index < ends[:, None])
+
+
+def spans(starts: Tensor, lengths: Tensor) -> Tensor:
+    """The numbers of spans one after another: starts[0], starts[0] + 1, ..., starts[1], ..."""
+    before = torch.cumsum(lengths, 0) - lengths
+    return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - before, lengths)
 
 
 def video_of(lengths: Tensor, snippets: Tensor) -> Tensor:

@@ -1,0 +1,19 @@
+import numpy as np
+import numpy.typing as npt
+
+def detect_points(
+    scores: npt.NDArray[np.float32],
+    distances: npt.NDArray[np.float32],
+    video_scores: npt.NDArray[np.float32],
+    lengths: npt.NDArray[np.int64],
+    *,
+    levels: int,
+    top_k: int,
+    least: float,
+) -> tuple[
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.float64],
+]: ...

@@ -1,0 +1,164 @@
+"""The student, a supervised detector of segments that an earlier iteration teaches.
+
+ActionFormer's heads (Zhang and others, ECCV 2022) on the max-pooled pyramid of TemporalMaxer (Tang and others, 2023).
+
+Level 0 has a point at every snippet, each further level at every second point of the one before. At each point two
+heads tell how sure the network is of each class, and how far the segment's start and end are.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from refineloc.training.models.base_model import BaseModel, Outputs
+from refineloc.training.models.layers.activations import Activations, time_attention
+from refineloc.training.models.layers.mean_exchange import with_exchanged_means
+from refineloc.training.models.layers.packing import video_of
+from refineloc.training.models.layers.pyramid import Level, first_level, levels_of_snippets, next_level
+from refineloc.training.models.layers.targets import labels_of
+from refineloc.training.models.layers.top_mean import top_mean
+from refineloc.training.settings.student import StudentConfig
+from refineloc.training.targets import BatchTargets
+
+__all__ = ["Student", "build"]
+
+_PRIOR = 0.01  # of a class at a point, before training (focal loss: Lin and others, ICCV 2017)
+_ALPHA, _GAMMA = 0.25, 2.0  # of the focal loss
+_ONE_OF = 20  # of how many snippets one counts in a video's class score
+
+
+class Student(BaseModel):
+    """Class logits [S, N]: the largest over the levels; foreground logit [S, 1]: the largest over the classes.
+
+    `other` of the outputs: class logits of all points [P, N], and their distances to start and end [P, 2] in snippets,
+    level by level (`refineloc.training.models.layers.pyramid`).
+
+    Args:
+        width: D.
+        classes: N.
+        options: its settings.
+    """
+
+    layers, attention_values = 4, 1
+    pools_by_attention = False
+
+    def __init__(self, width: int, classes: int, options: StudentConfig | None = None) -> None:
+        super().__init__()
+        self._options = options = options or StudentConfig()
+        hidden, self.levels = options.hidden, options.levels
+        self.first, self.second = _Block(width, hidden), _Block(hidden, hidden)
+        self.norms = nn.ModuleList([nn.LayerNorm(hidden) for _ in range(self.levels)])
+        self.class_block, self.distance_block = _Block(hidden, hidden), _Block(hidden, hidden)
+        self.classifier, self.distances = nn.Linear(3 * hidden, classes), nn.Linear(3 * hidden, 2)
+        self.scales = nn.Parameter(torch.ones(self.levels))
+        nn.init.constant_(self.classifier.bias, -math.log(1 / _PRIOR - 1))
+        nn.init.constant_(self.distances.bias, 1.0)  # a rectifier that is closed everywhere would not learn
+        self.dropout = nn.Dropout(options.dropout)
+        # Two convolutions of snippets, the windows of the maxima, two convolutions of the last level's points, and the
+        # way from a snippet to its point of that level.
+        step = 2 ** (self.levels - 1)
+        self.context_snippets = 2 + (step - 1) + 2 * step + (step - 1)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
+        """All points of a packed batch; see the class."""
+        level, values = first_level(lengths, features), self._seen(features, lengths)
+        for block in (self.first, self.second):
+            values = self.dropout(block(level.beside(values)))
+        every: list[Level] = []
+        class_logits, distances = [], []
+        for index, norm in enumerate(self.norms):
+            if index:
+                # Values are at least 0, so the 0 beyond a video's ends changes no maximum.
+                before, after = level.neighbours(values)
+                values = torch.maximum(values, torch.maximum(before, after))
+                level, values = next_level(level, values)
+            normed = level.beside(norm(values))
+            class_logits.append(self.classifier(level.beside(self.class_block(normed))))
+            units = self.distances(level.beside(self.distance_block(normed)))
+            distances.append(F.relu(units * self.scales[index]) * 2.0**index)
+            every.append(level)
+        largest = levels_of_snippets(every, class_logits).amax(dim=0)
+        other = torch.cat(class_logits), torch.cat(distances)
+        return Outputs(largest, largest.amax(dim=1, keepdim=True), other)
+
+    def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
+        """C̄ is the softmax over classes times the foreground, Ā^bf the foreground's sigmoid.
+
+        ŷ is the sigmoid of the mean of each class's ceil(T / 20) highest logits.
+        """
+        foreground = torch.sigmoid(outputs.attention_logits[:, 0])
+        video_logits = top_mean(outputs.class_logits, lengths, _ONE_OF, exact=exact)
+        has_snippets = (lengths > 0)[:, None]
+        return Activations(
+            torch.softmax(outputs.class_logits, dim=1) * foreground[:, None],
+            foreground,
+            time_attention(foreground, lengths, exact=exact),
+            torch.sigmoid(video_logits) * has_snippets.to(video_logits.dtype),
+        )
+
+    def points(self, outputs: Outputs) -> tuple[Tensor, ...]:
+        """The sigmoids of the class logits of all points, and their distances."""
+        class_logits, distances = outputs.other
+        return torch.sigmoid(class_logits), distances
+
+    def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
+        """Binary cross-entropy of ŷ with the labels, a mean over classes."""
+        logits = top_mean(outputs.class_logits, lengths, _ONE_OF)
+        labels = labels_of(targets).to(logits.dtype)
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
+
+    def segment_losses(self, outputs: Outputs, targets: BatchTargets, lengths: Tensor) -> Tensor:
+        """Focal loss of all points and classes, and 1 - IoU with a term of the middles (DIoU) of those that are taught.
+
+        A point that is not taught a class is taught that it is not there. Both are divided by the points a video.
+        """
+        class_logits, distances = outputs.other
+        absent = (1 - _ALPHA) * torch.sigmoid(class_logits) ** _GAMMA * F.softplus(class_logits)
+        taught = class_logits[targets.row, targets.label]
+        present = _ALPHA * torch.sigmoid(-taught) ** _GAMMA * F.softplus(-taught)
+        of_taught = targets.weight * present - absent[targets.row, targets.label]
+        of_taught = of_taught + targets.ends_weight * _distance_iou(distances[targets.row], targets.distances)
+        videos = torch.arange(len(lengths), device=lengths.device)
+        counts = [(lengths + 2**level - 1) // 2**level for level in range(self.levels)]
+        video = torch.cat([torch.repeat_interleave(videos, count) for count in counts])
+        sums = torch.zeros(len(lengths), dtype=class_logits.dtype, device=lengths.device)
+        sums = sums.index_add(0, video, absent.sum(dim=1)).index_add(0, video[targets.row], of_taught)
+        return sums / targets.points
+
+    def _seen(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """The features; in training with means exchanged between videos, and without some columns of each video."""
+        if not self.training:
+            return features
+        if self._options.exchanged_means:
+            features = with_exchanged_means(features, lengths, self._options.exchanged_means)
+        if self._options.input_dropout:
+            ones = torch.ones(len(lengths), features.shape[1], dtype=features.dtype, device=features.device)
+            features = features * F.dropout(ones, self._options.input_dropout)[video_of(lengths, features)]
+        return features
+
+
+def _distance_iou(got: Tensor, wanted: Tensor) -> Tensor:
+    """1 - IoU + (distance of the middles / hull)^2 of segments around the same points, of distances [K, 2] >= 0."""
+    overlap = torch.minimum(got, wanted).sum(dim=1)
+    union = got.sum(dim=1) + wanted.sum(dim=1) - overlap
+    hull = torch.maximum(got, wanted).sum(dim=1)
+    apart = ((got[:, 1] - got[:, 0]) - (wanted[:, 1] - wanted[:, 0])) / 2
+    return 1 - overlap / union.clamp_min(1e-6) + (apart / hull.clamp_min(1e-6)) ** 2
+
+
+class _Block(nn.Module):
+    """A convolution of width 3, its norm and its rectifier, of points that have their neighbours beside them."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.product, self.norm = nn.Linear(3 * inputs, outputs), nn.LayerNorm(outputs)
+
+    def forward(self, beside: Tensor) -> Tensor:
+        return F.relu(self.norm(self.product(beside)))
+
+
+def build(options: StudentConfig, width: int, classes: int) -> Student:
+    """A fresh network, drawn from torch's global generator."""
+    return Student(width, classes, options)
