@@ -65,6 +65,8 @@ class RunReporter:
     def __init__(self, run: Run | RunInMemory, console: Console | None = None, *, show: bool = True) -> None:
         settings = run.config.training
         self._iterations, self._models, self._epochs = settings.iterations, settings.models, settings.epochs
+        # A student is one network.
+        total = self._epochs * sum(run.config.of_iteration(k).training.models for k in range(self._iterations))
         self._done = len(run.records)
         self._seen = 0
         self._began = time.perf_counter()
@@ -78,12 +80,11 @@ class RunReporter:
         self._line: _Line | None = None
         self._show = show
         if show and console is None and in_notebook():
-            self._line = _Line(self._iterations * self._models * self._epochs, run.epochs_behind)
+            self._line = _Line(total, run.epochs_behind)
         elif show and (self._console.is_terminal if console else sys.stderr.isatty()):
             bar = BarColumn(min(max(self._console.width - _BESIDE, 8), _BAR))
             columns = (TextColumn("{task.fields[place]}", markup=False), bar, *time_left())
             self._progress = _Live(*columns, console=self._console, transient=True)
-            total = self._iterations * self._models * self._epochs
             self._task = self._progress.add_task("", total=total, completed=run.epochs_behind, place="begins")
 
     def __enter__(self) -> "RunReporter":

@@ -153,7 +153,7 @@ STREAMING = [
 
 # What a setting of detection may be is tested with the settings, and here that texts of every form are read strictly.
 WRONG = {
-    "format_version": ["1", "4", "one"],
+    "format_version": ["1", "5", "one"],
     "stride_frames": ["0", "4.0"],
     "classes": ["[]", '"Long jump"', '["a", 1]', '["a", "a"]', '["a", " "]', '["a\\nb"]', "[" * 100_000],
     "width": ["0", "2048.0", "1_0", "٣", "9" * 5000],

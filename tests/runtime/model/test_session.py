@@ -156,7 +156,7 @@ def test_on_a_gpu_results_are_bound_and_the_same(
     assert engine.called == [[1, 24]], "one snippet is run before it is called running"
     first, second = session.run(features, lengths), session.run(features[::-1], lengths)  # not contiguous
     assert engine.bound == [[15, 24], [15, 24]]
-    for one, other, wanted in zip(first, second, expected, strict=True):
+    for one, other, wanted in zip(first.arrays, second.arrays, expected.arrays, strict=True):
         np.testing.assert_array_equal(one, wanted)  # and the second call did not write into the first one's result
         assert not np.array_equal(one, other)
     assert engine.options["CUDAExecutionProvider"] == {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
