@@ -99,8 +99,12 @@ def tune_command(
     _check_classes(annotations, classes, labels)
     choice, tuning, lines = own, None, []
     if not keep_rule:
-        tuned = tune(scores, grids, classes, own, annotations, tious=tious, seed=seed)
-        choice = tuned.choice
+        # Of a run with students, the iterations of the own kind of rule: its numbers mean nothing to the others.
+        alike = [index for index, each in enumerate(read) if isinstance(each.detection, type(own.rules))]
+        begin = Choice(alike.index(first), own.rules)
+        tuned = tune([scores[index] for index in alike], grids, classes, begin, annotations, tious=tious, seed=seed)
+        choice, best = (replace(each, network=alike[each.network]) for each in (tuned.choice, tuned.best))
+        tuned = replace(tuned, choice=choice, best=best)
         tuning = _record(tuned, own, labels.name, tuple(grids), tiou)
         lines = _lines(tuned, own)
     metadata = replace(read[choice.network], detection=choice.rules, tuning=tuning or read[choice.network].tuning)

@@ -63,7 +63,8 @@ def test_no_leak_between_videos_at_any_level(precision: Precision, near: float) 
 
 
 @pytest.mark.long
-def test_the_file_detects_what_training_did(data: Path, tmp_path: Path) -> None:
+def test_the_file_detects_what_training_did(tmp_path: Path, rng: np.random.Generator) -> None:
+    data = small_data.write_data(tmp_path, rng)
     config = resolve(
         {
             "features": {"standardise": True},

@@ -30,7 +30,7 @@ class StudentConfig(Section):
     ema: float = Field(0.999, ge=0, lt=1, description="as training.ema (FuSTAL: 0.999)")
     hidden: int = Field(64, ge=1, description="width of all layers (ActionFormer: 512)")
     levels: int = Field(
-        5, ge=1, le=12, description="of the pyramid; level l finds segments of about 2^(l+2) to 2^(l+4) snippets"
+        5, ge=1, le=12, description="of the pyramid; level l finds segments of about 2^(l+2) to 2^(l+3) snippets"
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="of hidden values, while training")
     input_dropout: float = Field(

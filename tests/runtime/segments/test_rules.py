@@ -40,7 +40,10 @@ def test_numbers_of_numpy_become_those_of_python() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"profile": "many"}, "profile: expected 'paper' or 'release' or 'multi-threshold' or 'boundaries', got 'many'"),
+        (
+            {"profile": "many"},
+            "profile: expected 'paper' or 'release' or 'multi-threshold' or 'boundaries', got 'many'",
+        ),
         ({"profile": ["paper"]}, "profile: expected 'paper'"),
         ({"scoring": "mean"}, "scoring: expected 'contrast' or 'peak', got 'mean'"),
         ({"thresholds": ()}, r"thresholds: expected 1 to 1,000 numbers from 0 to 1, got \(\)"),
