@@ -3,13 +3,14 @@ import numpy.typing as npt
 
 def detect_points(
     scores: npt.NDArray[np.float32],
-    distances: npt.NDArray[np.float32],
+    to_start: npt.NDArray[np.float32],
+    to_end: npt.NDArray[np.float32],
     video_scores: npt.NDArray[np.float32],
     lengths: npt.NDArray[np.int64],
     *,
-    levels: int,
     top_k: int,
     least: float,
+    levels: int = 1,
 ) -> tuple[
     npt.NDArray[np.int64],
     npt.NDArray[np.int64],

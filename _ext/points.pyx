@@ -13,21 +13,22 @@ cdef enum:
     VALUE_ROWS
 
 
-def detect_points(scores, distances, video_scores, lengths, *, levels, top_k, least):
+def detect_points(scores, to_start, to_end, video_scores, lengths, *, top_k, least, levels=1):
     """The segments of a packed batch: P points of V videos, N classes.
 
     The points of level 0 of all videos come first, one a snippet, then those of level 1, and so on; level l has a point
-    at the snippets 0, 2^l, 2 * 2^l .. of each video. With t the point's snippet, its segment begins at t + 0.5 less the
-    first distance and ends at t + 0.5 plus the second, both clipped to the video; snippet t covers [t, t + 1).
+    at the snippets 0, 2^l, 2 * 2^l .. of each video. With t the point's snippet, its segment begins at t + 0.5 less
+    `to_start` and ends at t + 0.5 plus `to_end`, both clipped to the video; snippet t covers [t, t + 1).
 
     Args:
         scores: of each point and class, float32 [P, N].
-        distances: in snippets, float32 [P, 2].
+        to_start: snippets to the start of the point's segment, float32 [P].
+        to_end: snippets to its end, float32 [P].
         video_scores: ŷ, float32 [V, N]; a class of -inf is never chosen.
-        lengths: snippets of each video, int64 [V]; a video may have none.
-        levels: of the points, at least 1.
+        lengths: snippets of each video, int64 [V], which sum to P where there is one level; a video may have none.
         top_k: classes a video, those of the largest ŷ (of equal ones, the lower index).
         least: score of a segment, above 0.
+        levels: of the points, 1 to 60.
 
     Returns:
         video int64 [n], label int64 [n], first float64 [n], last float64 [n], score float64 [n] of the segments of a
@@ -41,18 +42,21 @@ def detect_points(scores, distances, video_scores, lengths, *, levels, top_k, le
             score or a distance that is not finite.
     """
     scores = _checked("scores", scores, _float32, 2)
-    distances = _checked("distances", distances, _float32, 2)
+    to_start = _checked("to_start", to_start, _float32, 1)
+    to_end = _checked("to_end", to_end, _float32, 1)
     video_scores = _checked("video_scores", video_scores, _float32, 2)
     lengths = _checked("lengths", lengths, _int64, 1)
     cdef const float[:, ::1] p = scores
-    cdef const float[:, ::1] d = distances
+    cdef const float[::1] before = to_start
+    cdef const float[::1] after = to_end
     cdef const float[:, ::1] y = video_scores
     cdef const i64[::1] length = lengths
     cdef Py_ssize_t points = p.shape[0], classes = p.shape[1], videos = length.shape[0], level, v
     cdef Py_ssize_t level_count = levels, begin = 0
     cdef double lowest = least
-    if d.shape[0] != points or d.shape[1] != 2:
-        raise ValueError(f"distances: expected shape {(points, 2)}, got {distances.shape}")
+    for name, size in (("to_start", before.shape[0]), ("to_end", after.shape[0])):
+        if size != points:
+            raise ValueError(f"{name}: expected {points} points as in scores, got {size}")
     if y.shape[0] != videos or y.shape[1] != classes:
         raise ValueError(f"video_scores: expected shape {(videos, classes)}, got {video_scores.shape}")
     if not 1 <= level_count <= 60:
@@ -84,13 +88,13 @@ def detect_points(scores, distances, video_scores, lengths, *, levels, top_k, le
     cdef double[:, ::1] values = _empty((VALUE_ROWS, 0), _float64)
     cdef Py_ssize_t count
     with nogil:
-        count = _segments(p, d, y, length, first, ranked, lowest, False, index, values)
+        count = _segments(p, before, after, y, length, first, ranked, lowest, False, index, values)
     if count < 0:
-        raise ValueError("scores or distances: hold values that are not finite")
+        raise ValueError("scores, to_start or to_end: hold values that are not finite")
     indices, numbers = _empty((INDEX_ROWS, count), _int64), _empty((VALUE_ROWS, count), _float64)
     index, values = indices, numbers
     with nogil:
-        count = _segments(p, d, y, length, first, ranked, lowest, True, index, values)
+        count = _segments(p, before, after, y, length, first, ranked, lowest, True, index, values)
     # Fewer than counted only where another thread changed the values meanwhile.
     count = max(count, 0)
     return (
@@ -105,8 +109,9 @@ cdef inline i64 _points(i64 length, Py_ssize_t level) noexcept nogil:
 
 
 cdef Py_ssize_t _segments(
-    const float[:, ::1] p, const float[:, ::1] d, const float[:, ::1] y, const i64[::1] length, const i64[:, ::1] first,
-    const i64[:, ::1] ranked, double least, bint write, i64[:, ::1] index, double[:, ::1] values,
+    const float[:, ::1] p, const float[::1] before, const float[::1] after, const float[:, ::1] y,
+    const i64[::1] length, const i64[:, ::1] first, const i64[:, ::1] ranked, double least, bint write,
+    i64[:, ::1] index, double[:, ::1] values,
 ) noexcept nogil:
     """How many segments there are, written where `write`; -1 for a value that is not finite."""
     cdef Py_ssize_t v, rank, level, point, row, n, count = 0
@@ -121,13 +126,13 @@ cdef Py_ssize_t _segments(
             for level in range(first.shape[0]):
                 for point in range(_points(length[v], level)):
                     row = first[level, v] + point
-                    if not (isfinite(p[row, n]) and isfinite(d[row, 0]) and isfinite(d[row, 1])):
+                    if not (isfinite(p[row, n]) and isfinite(before[row]) and isfinite(after[row])):
                         return -1
                     score = p[row, n] * share
                     if not score >= least:
                         continue
                     middle = <double>(<i64>point << level) + 0.5
-                    start, end = middle - d[row, 0], middle + d[row, 1]
+                    start, end = middle - before[row], middle + after[row]
                     start = start if start > 0.0 else 0.0
                     end = end if end < length[v] else <double>length[v]
                     if not start < end:

@@ -32,7 +32,7 @@ __all__ = ["examine", "main"]
 
 # The distributions that install ONNX Runtime; all of them into the one folder `onnxruntime`.
 _ENGINES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
-_KERNELS = ("segments", "proposals", "nms", "video_scores", "matching")
+_KERNELS = ("segments", "proposals", "points", "nms", "video_scores", "matching")
 _REINSTALL = f"pip uninstall -y {' '.join(_ENGINES[:2])}; then pip install 'refineloc[cpu]', or 'refineloc[gpu]'"
 _TO_GPU = f"pip uninstall -y {_ENGINES[0]}; then pip install 'refineloc[gpu]'"
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # of a Linux control group: microseconds of CPU a period

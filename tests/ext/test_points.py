@@ -17,7 +17,7 @@ def test_by_hand() -> None:
     distances = np.float32([[9, 1], [1, 1], [0.25, 0], [0.5, 2], [1, 1], [2, 9], [0, 0]])
     video_scores = np.float32([[0.5, 0.25], [0.1, -np.inf]])
     video, label, first, last, score = detect_points(
-        scores, distances, video_scores, np.array([3, 1]), levels=2, top_k=2, least=0.1
+        scores, *distances.T, video_scores, np.array([3, 1]), levels=2, top_k=2, least=0.1
     )
     assert video.tolist() == [0, 0, 0, 1]
     assert label.tolist() == [0, 0, 1, 0]
@@ -47,8 +47,8 @@ def test_equals_its_twin_to_the_bit(
     video_scores = np.float32(rng.integers(0, 4, (len(lengths), classes)) / 3)
     video_scores[rng.random(video_scores.shape) < 0.2] = -np.inf
     arguments: dict[str, Any] = {"levels": levels, "top_k": top_k, "least": least}
-    ours = detect_points(scores, distances, video_scores, packed, **arguments)
-    theirs = twin.detect_points(scores, distances, video_scores, packed, **arguments)
+    ours = detect_points(scores, *distances.T, video_scores, packed, **arguments)
+    theirs = twin.detect_points(scores, *distances.T, video_scores, packed, **arguments)
     assert [column.tolist() for column in ours] == [column.tolist() for column in theirs]
 
 
@@ -56,11 +56,13 @@ def test_equals_its_twin_to_the_bit(
     ("changes", "error", "message"),
     [
         ({"scores": np.zeros((5, 2))}, TypeError, "scores: expected float32"),
-        ({"distances": np.zeros((5, 3), np.float32)}, ValueError, r"distances: expected shape \(5, 2\)"),
+        ({"to_start": np.zeros(4, np.float32)}, ValueError, "to_start: expected 5 points as in scores, got 4"),
+        ({"to_end": np.zeros((5, 1), np.float32)}, ValueError, "to_end: expected 1 dimensions"),
         ({"video_scores": np.zeros((2, 2), np.float32)}, ValueError, "video_scores: expected shape"),
         ({"video_scores": np.full((1, 2), np.nan, np.float32)}, ValueError, "video_scores: holds NaN"),
         ({"scores": np.full((5, 2), np.nan, np.float32)}, ValueError, "not finite"),
-        ({"distances": np.full((5, 2), np.inf, np.float32)}, ValueError, "not finite"),
+        ({"to_start": np.full(5, np.inf, np.float32)}, ValueError, "not finite"),
+        ({"to_end": np.full(5, np.nan, np.float32)}, ValueError, "not finite"),
         ({"lengths": np.array([4])}, ValueError, "lengths: expected those of 5 points at 2 levels"),
         ({"lengths": np.array([2])}, ValueError, "lengths"),
         ({"lengths": np.array([-1])}, ValueError, "lengths"),
@@ -75,7 +77,8 @@ def test_equals_its_twin_to_the_bit(
 def test_wrong_arguments_are_named(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     arguments: dict[str, Any] = {
         "scores": np.ones((5, 2), np.float32),
-        "distances": np.ones((5, 2), np.float32),
+        "to_start": np.ones(5, np.float32),
+        "to_end": np.ones(5, np.float32),
         "video_scores": np.ones((1, 2), np.float32),
         "lengths": np.array([3]),
         "levels": 2,

@@ -8,13 +8,14 @@ Floats = npt.NDArray[np.float32]
 
 def detect_points(
     scores: Floats,
-    distances: Floats,
+    to_start: Floats,
+    to_end: Floats,
     video_scores: Floats,
     lengths: npt.NDArray[np.int64],
     *,
-    levels: int,
     top_k: int,
     least: float,
+    levels: int = 1,
 ) -> tuple[npt.NDArray[np.generic], ...]:
     """Class by class: all points of a video with their snippets, then what is high enough and has a length."""
     begins, end = [], 0
@@ -32,8 +33,8 @@ def detect_points(
             best = np.float64(video_scores[video, ranked[0]])
             share = np.float64(video_scores[video, label]) / best if best > 0 else np.float64(0)
             score = scores[rows, label].astype(np.float64) * share
-            start = np.maximum(middles - distances[rows, 0].astype(np.float64), 0.0)
-            stop = np.minimum(middles + distances[rows, 1].astype(np.float64), length)
+            start = np.maximum(middles - to_start[rows].astype(np.float64), 0.0)
+            stop = np.minimum(middles + to_end[rows].astype(np.float64), length)
             for index in np.flatnonzero((score >= least) & (start < stop)):
                 found.append((video, int(label), start[index], stop[index] - 1, score[index]))
     columns = list(zip(*found, strict=True)) or [()] * 5

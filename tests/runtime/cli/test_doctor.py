@@ -69,7 +69,7 @@ def test_here_it_finds_an_engine_that_runs(tmp_path: Path) -> None:
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["ok", "provider", "cpu", "starts"] in lines
     assert f"ONNX Runtime {onnxruntime.__version__}" in done.stdout
-    assert "compiled (segments, proposals, nms, video_scores, matching)" in done.stdout
+    assert "compiled (segments, proposals, points, nms, video_scores, matching)" in done.stdout
 
 
 def test_it_shows_what_a_model_says_of_itself(model_path: Path) -> None:
