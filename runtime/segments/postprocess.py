@@ -81,9 +81,7 @@ def _of_points(
     points, distances = scores.points
     levels = max(scores.points.levels(lengths), 1)  # of no videos' snippets there are no points
     return Segments(
-        *detect_points(
-            points, *distances.T, video_scores, lengths, top_k=top_k, least=rules.point_score, levels=levels
-        )
+        *detect_points(points, *distances.T, video_scores, lengths, top_k=top_k, least=rules.point_score, levels=levels)
     )
 
 

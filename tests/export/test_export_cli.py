@@ -136,7 +136,7 @@ def test_several_models_are_one_file_and_single_takes_the_one_of_the_lowest_loss
     session = Session(tmp_path / "model.onnx", provider="cpu")
     assert session.metadata.networks == len(members_of(model))
     scores = session.run(features, lengths.numpy(), ["v"])
-    for got, by_torch in zip(scores, expected, strict=True):
+    for got, by_torch in zip(scores.arrays, expected, strict=True):
         np.testing.assert_allclose(got, by_torch.numpy(), atol=1e-5)
 
 

@@ -152,7 +152,7 @@ def test_the_file_is_one_file_with_its_metadata(tmp_path: Path, metadata: ModelM
     assert session.metadata == metadata
     features, lengths = features_of(9), np.array([4, 5])
     got = session.run(features, lengths)
-    for one, expected in zip(got, run(session_of(2, 2), features, [4, 5]), strict=True):
+    for one, expected in zip(got.arrays, run(session_of(2, 2), features, [4, 5]), strict=True):
         np.testing.assert_array_equal(one, expected)
     assert onnx.load(path).producer_name == "refineloc"
 
