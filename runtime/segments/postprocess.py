@@ -78,11 +78,18 @@ def _of_points(
 
     if scores.points is None:
         raise ValueError("scores: the profile 'boundaries' needs points")
-    points, distances = scores.points
-    levels = max(scores.points.levels(lengths), 1)  # of no videos' snippets there are no points
-    return Segments(
-        *detect_points(points, *distances.T, video_scores, lengths, top_k=top_k, least=rules.point_score, levels=levels)
+    points = scores.points
+    video, label, first, last, score = detect_points(
+        points.scores,
+        points.distances[:, 0],
+        points.distances[:, 1],
+        video_scores,
+        lengths,
+        top_k=top_k,
+        least=rules.point_score,
+        levels=max(points.levels(lengths), 1),  # of videos without snippets there are no points
     )
+    return Segments(video, label, first, last, score)
 
 
 def _video_scores(
