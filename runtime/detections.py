@@ -1,6 +1,5 @@
 """Detections: the value, and its files (ActivityNet JSON, CSV, JSON lines)."""
 
-import csv
 import json
 import operator
 import os
@@ -161,6 +160,8 @@ def write_detections(
         return
     with atomic_write(path) as handle:
         if kind == ".csv":
+            import csv  # it takes time to load
+
             csv.writer(handle, lineterminator="\n").writerow(_CSV_COLUMNS)
             for name, video in pairs:
                 write_csv_rows(handle, (name, *video.classes), ((name, *record) for record in as_written(video)))

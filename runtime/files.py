@@ -9,12 +9,9 @@ import errno
 import os
 import re
 import select
-import shutil
 import stat
 import sys
-import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -72,6 +69,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             if isinstance(target, Address):
                 target.upload(aside)
             elif stream:
+                import shutil  # it, tempfile and uuid are of outputs alone, and take time to load
+
                 with aside.open("rb") as source, _opened_stream(path) as sink:
                     shutil.copyfileobj(source, sink)
             else:
@@ -106,6 +105,8 @@ def check_writable(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ())
     _temporary(path, stream).unlink()
     target = as_path(path)
     if isinstance(target, Address):
+        import uuid
+
         attempt = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
         with writing(path):
             attempt.upload(b"")
@@ -277,6 +278,8 @@ def _temporary(path: str | os.PathLike[str], stream: bool) -> Path:
                 raise OutputError(f"{path}: is a {kind}; give the name of a file to write")
         folder = os.path.dirname(os.path.realpath(path))
     suffix = Path(path).suffix
+    import tempfile
+
     with writing(path):
         descriptor, name = tempfile.mkstemp(
             dir=folder, prefix=TEMPORARY, suffix=suffix if len(suffix) <= _SUFFIX else ""

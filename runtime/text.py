@@ -6,7 +6,6 @@ in two ways is an error that says so.
 """
 
 import codecs
-import csv
 import io
 import json
 import math
@@ -175,6 +174,8 @@ def read_names(path: str | os.PathLike[str], error: type[RefineLocError], hint: 
 
 def csv_header(text: str, columns: tuple[str, ...]) -> list[str]:
     """The names of the columns of a CSV, as `csv_rows` has them; empty where the text is not a CSV."""
+    import csv  # it takes time to load, and a detector reads none
+
     try:
         return _open_csv(text, columns)[0]
     except csv.Error:
@@ -194,6 +195,8 @@ def csv_rows(
         InputError: of the type `error`: one of `columns` is missing or there twice, or a row has another length or is
             not CSV.
     """
+    import csv
+
     rows, line = None, 0
     try:
         header, separator, rows, line = _open_csv(text, columns)
@@ -233,6 +236,8 @@ def _open_csv(text: str, columns: tuple[str, ...]) -> tuple[list[str], str, Any,
 
     Without the wanted columns they are those that commas make.
     """
+    import csv
+
     stated = _SEPARATOR_LINE.match(text)
     body = text[stated.end() :] if stated else text
     opened = []
@@ -319,6 +324,8 @@ def write_csv_rows(handle: IO[str], texts: Iterable[str], rows: Iterable[Iterabl
     A text that a spreadsheet would run as a formula gets an apostrophe before it, which says that it is text.
     Everything is quoted if a text has a carriage return: Python would not quote it, and readers take it for a line end.
     """
+    import csv
+
     written = {text: no_formula(text) for text in texts}
     ends = any("\r" in text for text in written)
     writer = csv.writer(handle, lineterminator="\n", quoting=csv.QUOTE_ALL if ends else csv.QUOTE_MINIMAL)
