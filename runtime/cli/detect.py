@@ -435,7 +435,13 @@ def _detect_in_films(
     with _partial(out, resume) as run:
         began = time.perf_counter()
         take_over(run.folder, blocks(run.folder))
-        _detect(run, work, blocks(run.folder), given.workers, also=lambda: f"{seconds.value:,.0f} s of film")
+        _detect(
+            run,
+            work,
+            blocks(run.folder),
+            given.workers,
+            also=lambda: f"{seconds.value:,.0f} s of film" if seconds.value else "",
+        )
         rate = seconds.value / (time.perf_counter() - began)
         if run.done:
             detections = MergedDetections(run.folder)
@@ -447,10 +453,8 @@ def _detect_in_films(
         note(f"warning: {line}")
     if not detections.count:
         note("warning: no detections in any film; does it show what the model knows?")
-    note(
-        f"{out}: {counted(detections.count, 'detection')} in {counted(run.done, 'film')} ({detector.provider}, "
-        f"{rate:.1f} s of film a second)"
-    )
+    speed = f", {rate:.1f} s of film a second" if rate else ""
+    note(f"{out}: {counted(detections.count, 'detection')} in {counted(run.done, 'film')} ({detector.provider}{speed})")
     if run.errors:
         raise VideoError(f"{_errors(run)}; {out} has the other {run.done}")
 
@@ -651,7 +655,7 @@ def _external_data(detector: "Detector", models: Sequence[Path]) -> dict[str, An
 def main() -> NoReturn:
     """Entry point of the console script."""
     options = {"fps": "--fps X or --videos LABELS.csv", "allow_missing": "--allow-missing", "labels": "--video-labels"}
-    options |= {"stride_frames": "--stride-frames N"}
+    options |= {"stride_frames": "--stride-frames N", "provider": "--provider cpu"}
     run_app(app, options, groups=GROUPS)
 
 

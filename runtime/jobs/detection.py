@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from refineloc.runtime.detections import Detections, as_written
-from refineloc.runtime.errors import FeatureError, InputError, counted
+from refineloc.runtime.errors import EngineError, FeatureError, InputError, counted
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.jobs.blocks import Block, Row
 from refineloc.runtime.jobs.parts import damaged, merge
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from refineloc.runtime.batches import Planned
     from refineloc.runtime.detector import Detector
 
-__all__ = ["DetectionWork", "MergedDetections", "check_row", "row_of"]
+__all__ = ["DetectionWork", "MergedDetections", "check_provider", "check_row", "row_of"]
 
 _COLUMNS = ("start", "end", "score", "label_index")
 
@@ -31,6 +31,19 @@ def row_of(name: str, video: Detections) -> Row:
 def check_row(row: Row, where: str, classes: tuple[str, ...]) -> None:
     """Raise an InputError that begins with `where` if a row is none that `row_of` gives."""
     _detections(row, where, classes)
+
+
+def check_provider(detector: "Detector", expected: str) -> None:
+    """Refuse to go on, in another process, with another provider than where the job began: its results differ.
+
+    Raises:
+        EngineError: it is another, as on a machine without a GPU.
+    """
+    if detector.provider != expected:
+        raise EngineError(
+            f"the model runs on {detector.provider} here, and on {expected} where the job began; give provider",
+            parameter="provider",
+        )
 
 
 class DetectionWork:
@@ -57,12 +70,14 @@ class DetectionWork:
         self._reopen = reopen
         self._options = options
         self._planned = planned
+        self._provider = detector.provider
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_store": None, "_planned": {}}
 
     def process(self, block: Block) -> Iterator[Row]:
         """See `Work`. A video whose features cannot be used is an error; the engine's errors end the job."""
+        check_provider(self._detector, self._provider)
         if self._store is None:
             self._store = self._reopen()
         return self._rows(self._store, block.names)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from refineloc.runtime.errors import InputError, ModelError
 from refineloc.runtime.jobs.blocks import Block, Row
-from refineloc.runtime.jobs.detection import check_row, row_of
+from refineloc.runtime.jobs.detection import check_provider, check_row, row_of
 from refineloc.runtime.jobs.parts import damaged
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.session import Provider
@@ -86,6 +86,7 @@ class FilmDetectionWork:
     ) -> None:
         self._detector, self._films, self._model = detector, films, model
         self._backbone: Backbone | None = backbone
+        self._on = detector.provider
         self._provider, self._threads, self._labels = provider, threads, labels
         self.seconds = seconds
 
@@ -94,6 +95,7 @@ class FilmDetectionWork:
 
     def process(self, block: Block) -> Iterator[Row]:
         """See `Work`. A film that cannot be decoded is an error; the engine's errors end the job."""
+        check_provider(self._detector, self._on)
         if self._backbone is None:
             self._backbone = Backbone(self._model, cast(Provider, self._provider), self._threads)
         for name in block.names:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from films import write_film
+from object_store import BUCKET, serving
 from programs import Program, run
+from small_backbone import write_backbone
 from small_job import UpperCase, job
-from small_model import write_features
+from small_model import WIDTH, write_features, write_model
 
 from refineloc.runtime.errors import EngineError, RefineLocError
 from refineloc.runtime.jobs import actors as module
@@ -25,6 +28,8 @@ pytest.importorskip("ray", reason="Ray is not installed")
 
 DETECT = ("refineloc-detect", "features.h5", "--provider", "cpu", "--threads", "1")
 RAY = ("--engine", "ray", "--actors", "2")
+OF_BACKBONE = {"width": WIDTH, "snippet_frames": 16, "stride_frames": 16, "fps": 16.0}
+OF_FILMS = {"alpha_a": 0.5, "alpha_c": 0.1, "top_k": 5, "max_gap": 0, "widen": 0}
 SMALL_BLOCKS = """
 from refineloc.runtime.cli import detect
 detect._BLOCK_SNIPPETS = 100
@@ -128,6 +133,29 @@ def descendant(parent: int | None, name: str) -> int:
 
     (found,) = (pid for pid, (_, command) in processes.items() if command == name and below(pid))
     return found
+
+
+@pytest.mark.long
+def test_films_of_a_store_are_decoded_and_detected_in_by_actors(tmp_path: Path, rng: np.random.Generator) -> None:
+    """All that an actor needs, it opens itself, by its address; and what it finds, it writes there."""
+    pytest.importorskip("av")
+    with serving() as store:
+        write_model(tmp_path / "model.onnx", **OF_FILMS)
+        write_backbone(tmp_path / "backbone.onnx", **OF_BACKBONE)
+        colours = rng.integers(0, 256, (40, 1, 1, 3), dtype=np.uint8)
+        frames = [np.broadcast_to(colour, (32, 48, 3)).copy() for colour in colours]
+        write_film(tmp_path / "a.mkv", range(0, 20_000, 500), codec="ffv1", size=(32, 48), rate=2, frames=frames)
+        (tmp_path / "b.mkv").write_bytes(b"no film")
+        at = {path.name: store.put(path.name, path.read_bytes()) for path in tmp_path.iterdir()}
+        given = ("refineloc-detect", "--provider", "cpu", "--threads", "1")
+        there = (at["a.mkv"], at["b.mkv"], "--model", at["model.onnx"], "--backbone", at["backbone.onnx"])
+        done = run(*given, *there, *RAY, "-o", f"s3://{BUCKET}/ray.json", cwd=tmp_path, env=store.env)
+        here = run(*given, "a.mkv", "b.mkv", "--backbone", "backbone.onnx", "-o", "one.json", cwd=tmp_path)
+        assert done.returncode == here.returncode == 2
+        assert f"s3://{BUCKET}/b.mkv: " in done.stderr
+        assert re.search(r": [1-9]\d* detections in 1 film \(cpu\)\n", done.stderr), done.stderr
+        assert store.get("ray.json") == (tmp_path / "one.json").read_bytes()
+        assert not any("partial" in name for name in store.names())
 
 
 @pytest.mark.parametrize(

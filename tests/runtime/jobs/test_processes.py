@@ -1,11 +1,14 @@
 """Blocks in processes of their own: the same parts, also where one is killed in the middle."""
 
+import pickle
 from pathlib import Path
 
 import pytest
 from small_job import UpperCase, job
 
+from refineloc.runtime.detector import Detector
 from refineloc.runtime.errors import EngineError
+from refineloc.runtime.jobs.detection import DetectionWork
 from refineloc.runtime.jobs.parts import merge
 from refineloc.runtime.jobs.run import run_blocks
 
@@ -32,3 +35,11 @@ def test_one_that_ends_each_time_is_an_error_and_the_others_stay(tmp_path: Path)
 def test_what_the_work_raises_ends_the_job(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"^v1: out of memory$"):
         list(run_blocks(UpperCase(raises="v1"), job(tmp_path, 9, shards=1), workers=2))
+
+
+def test_another_provider_than_where_the_job_began_is_refused(tmp_path: Path, model_path: Path) -> None:
+    """A machine without a GPU, in a job that began on one: its results would differ a little."""
+    work = DetectionWork(Detector(model_path, provider="cpu"), None, None, {}, {})  # type: ignore[arg-type]
+    work._provider = "cuda"
+    with pytest.raises(EngineError, match="the model runs on cpu here, and on cuda where the job began"):
+        list(pickle.loads(pickle.dumps(work)).process(job(tmp_path)[0]))
