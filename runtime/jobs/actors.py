@@ -69,6 +69,7 @@ def in_actors(work: Work, blocks: Sequence[Block], actors: Actors) -> Generator[
     its_end.close()  # so that the end of the process is that of the pipe
     remaining = {block.part.name: block for block in blocks}
     told = False  # that the log is there
+    end_s = 0.0  # of the process, once it has said all
     try:
         while True:
             try:
@@ -78,8 +79,10 @@ def in_actors(work: Work, blocks: Sequence[Block], actors: Actors) -> Generator[
                 told = True
                 raise EngineError(f"Ray ended (exit code {process.exitcode}); {log} has its last words") from None
             if answer is None:
+                end_s = _END_S
                 break
             if isinstance(answer, BaseException):
+                end_s = _END_S
                 told = log in str(answer)
                 raise answer
             name, outcomes = answer
@@ -92,7 +95,7 @@ def in_actors(work: Work, blocks: Sequence[Block], actors: Actors) -> Generator[
             raise EngineError(f"{block.part}: the actor of its videos, {videos_of(block)}, ended {TRIES} times ({log})")
     finally:
         connection.close()
-        process.join(_END_S)  # it ends Ray, where there is one
+        process.join(end_s)  # it ends Ray; a Ray on this machine also ends where its process is killed
         if process.is_alive():
             process.kill()
             process.join()
