@@ -68,6 +68,21 @@ def test_films_become_one_file_that_states_all_of_them(folder: Path) -> None:
         assert file.id.get_create_plist().get_file_space_strategy()[0] == h5py.h5f.FSPACE_STRATEGY_PAGE
 
 
+def test_shards_hold_what_one_file_does(folder: Path) -> None:
+    pytest.importorskip("pyarrow")
+    assert run("refineloc-extract", *ARGUMENTS, cwd=folder).returncode == 0
+    done = run("refineloc-extract", *ARGUMENTS, "--shard-mb", "1", "-o", "shards", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (folder / "shards").iterdir()) == ["index.parquet", "shard-00000.h5"]
+    with open_features(folder / "features.h5") as one, open_features(folder / "shards") as several:
+        assert one.names == several.names
+        for name in one.names:
+            assert one.info(name) == several.info(name)
+            np.testing.assert_array_equal(one.read(name), several.read(name))
+    done = run("refineloc-extract", *ARGUMENTS, "--shard-mb", "1", cwd=folder)
+    assert done.stderr == "error: --shard-mb: writes shards into a folder, and features.h5 is none; give --out FOLDER\n"
+
+
 def test_a_list_and_float32(folder: Path) -> None:
     (folder / "list.txt").write_text(f"films/v1.mkv\nfilms/more/{ODD}.mkv\n", encoding="utf-8")
     arguments = ("--list", "list.txt", "--backbone", "b.onnx", "--provider", "cpu", "--float32", "-o", "f.hdf5")
