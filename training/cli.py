@@ -28,8 +28,8 @@ _LINE = "training needs the train extra: pip install 'refineloc[train]'"
 GROUPS = {
     "Data": (),
     "Settings": (
-        "preset", "config", "assignments", "profile", "base", "generator", "iterations", "epochs", "seed",
-        "show_config",
+        "preset", "config", "assignments", "profile", "base", "generator", "iterations", "student_from", "epochs",
+        "seed", "show_config",
     ),
     "The run": ("run", "resume", "device", "memory"),
     "Studies": ("study", "betas", "seeds", "jobs"),
