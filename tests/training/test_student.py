@@ -230,6 +230,18 @@ def test_it_learns_in_the_loop_and_goes_on_bit_for_bit(data: Path, tmp_path: Pat
         assert torch.equal(weight, other.model(1).state_dict()[name])
 
 
+def test_a_finished_run_goes_on_with_a_student(data: Path, tmp_path: Path) -> None:
+    config, plain = settings(epochs=3), settings(epochs=3, iterations=1).model_copy(update={"student": StudentConfig()})
+    small_data.train(data, tmp_path / "run", plain)
+    longer = small_data.train(data, tmp_path / "run", config, resume=True)
+    whole = small_data.train(data, tmp_path / "whole", config)
+    for name, weight in whole.model(1).state_dict().items():
+        assert torch.equal(weight, longer.model(1).state_dict()[name])
+    wider = config.model_copy(update={"student": config.student.model_copy(update={"hidden": 32})})
+    with pytest.raises(ConfigError, match=r"settings: student\.hidden was 16, now 32; resume with the same"):
+        small_data.train(data, tmp_path / "run", wider, resume=True)
+
+
 def test_a_student_of_a_student(data: Path, tmp_path: Path) -> None:
     run = small_data.train(data, tmp_path / "run", settings(iterations=3, epochs=3))
     assert run.records[2]["pseudo_labels"]["train"]["foreground"] > 0

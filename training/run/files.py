@@ -341,8 +341,12 @@ def _read_settings(path: Path) -> tuple[Config, DataRecord]:
 
 
 def _refuse_others(folder: Path, config: Config, data: DataRecord) -> None:
-    """Refuse other settings and data, except for what changes no number: a run can be made longer."""
-    old, new = _flat(_document(*_read_settings(RunFolder(folder).settings))), _flat(_document(config, data))
+    """Refuse other settings and data, except for what changes no number: a run can be made longer, also by students."""
+    own, finished = RunFolder(folder), len(read_records(folder))
+    old_config, old_data = _read_settings(own.settings)
+    old, new = _flat(_document(old_config, old_data)), _flat(_document(config, data))
+    begun = finished if own.checkpoint.exists() or own.networks(finished) else finished - 1
+    without_student = not (old_config.is_student(begun) or config.is_student(begun))
     if config.pseudo.generator != "distribution-aware":
         old["pseudo.foreground_share"] = new["pseudo.foreground_share"]  # the share of no generator in use
     for key in ("model.base", "pseudo.generator"):
@@ -352,7 +356,7 @@ def _refuse_others(folder: Path, config: Config, data: DataRecord) -> None:
             own_file(old[key], "base" if key == "model.base" else "generator")  # says that its contents have changed
     # Digests come last: other classes or another width say more.
     for key in sorted(old.keys() | new.keys(), key=lambda key: (key.endswith("_digest"), key)):
-        if key in _FREE or old.get(key) == new.get(key):
+        if key in _FREE or old.get(key) == new.get(key) or (without_student and key.startswith("student.")):
             continue
         what = f"settings: {key} was {old.get(key)!r}, now {new.get(key)!r}"
         if key.endswith("_digest"):
