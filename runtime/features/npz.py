@@ -47,6 +47,8 @@ class NpzArchive:
     """
 
     def __init__(self, path: Path) -> None:
+        if not path.is_file():  # opening a pipe could wait forever
+            raise FeatureError(f"{path}: not a file")
         self.path = path
         self._members: dict[str, zipfile.ZipInfo] = {}
         with contextlib.ExitStack() as closing:

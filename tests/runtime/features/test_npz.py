@@ -190,6 +190,11 @@ def refuse(path: Path, message: str, **options: int) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "v.npz")
+    refuse(tmp_path, r"v\.npz: not a file")
+
+
 def test_damage_is_seen(tmp_path: Path) -> None:
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         path = members(tmp_path / "f.npz", "v.npy", method=method)
