@@ -90,7 +90,7 @@ class CMCS(BaseModel):
 
 
 def diversity_losses(branches: Tensor, lengths: Tensor) -> Tensor:
-    """The mean cosine over time of two branches' class activations, over pairs and classes, [V] (section 3.3).
+    """The mean cosine over time of two branches' class activations, over pairs and classes, [V].
 
     Args:
         branches: class logits [K, S, N + 1]; activations are their softmaxes.
@@ -111,7 +111,7 @@ def diversity_losses(branches: Tensor, lengths: Tensor) -> Tensor:
 
 
 def norm_losses(branches: Tensor, lengths: Tensor) -> Tensor:
-    """How far the branches' sizes are from their mean: of the time means of |logits|, [V] (section 3.3).
+    """How far the branches' sizes are from their mean: of the time means of |logits|, [V].
 
     Args:
         branches: class logits [K, S, N + 1].

@@ -173,7 +173,7 @@ class CO2Net(BaseModel):
 
 
 def uncertainty(class_logits: Tensor) -> Tensor:
-    """N over the sum of the Dirichlet distribution's parameters, exp z + 1 (DELU, equation 3), [S] of logits [S, N]."""
+    """N over the sum of the Dirichlet distribution's parameters, exp z + 1 (DELU), [S] of logits [S, N]."""
     evidence = class_logits.clamp(-_LIMIT, _LIMIT).exp()
     return class_logits.shape[1] / (evidence + 1).sum(dim=1)
 

@@ -28,7 +28,7 @@ from refineloc.training.settings.bases.cola import Options
 
 __all__ = ["CoLA", "build", "snippet_contrast_losses"]
 
-_NARROW, _WIDE = 3, 6  # m and M of section 3.3: snippets that the masks of both rings span
+_NARROW, _WIDE = 3, 6  # m and M: snippets that the masks of both rings span
 
 
 class CoLA(BaseModel):
@@ -116,7 +116,7 @@ def snippet_contrast_losses(
     temperature: float,
     kept: Tensor | None = None,
 ) -> Tensor:
-    """The contrast of hard snippets with easy ones (sections 3.3 and 3.4), [V].
+    """The contrast of hard snippets with easy ones, [V].
 
     Args:
         embedding: E [S, K].

@@ -1,4 +1,4 @@
-"""The centre loss: features of a class lie near a learned centre (Wen and others, ECCV 2016; 3C-Net, section 3.2)."""
+"""The centre loss: features of a class lie near a learned centre (Wen and others, ECCV 2016; 3C-Net)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Settings of CMCS (section 4.1 of Liu, Jiang, Wang, CVPR 2019)."""
+"""Settings of CMCS (Liu, Jiang, Wang, CVPR 2019)."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from refineloc.training.settings.section import Section
 __all__ = ["DEFAULTS", "Options"]
 
 DEFAULTS: dict[str, Any] = {
-    # Section 3.5 has one threshold a curve, its mean, contrast and 0.25 of ŷ. On the sample data that is better alone;
+    # The paper has one threshold a curve, its mean, contrast and 0.25 of ŷ. On the sample data that is better alone;
     # refined, auto's rules and pseudo labels are better (docs/base-models.md).
     "detection": AUTO_DETECTION,
     "pseudo": AUTO_PSEUDO,
@@ -21,7 +21,7 @@ DEFAULTS: dict[str, Any] = {
 class Options(Section):
     """Settings of CMCS."""
 
-    branches: int = Field(4, ge=1, le=64, description="K, branches of the classification (section 4.1)")
+    branches: int = Field(4, ge=1, le=64, description="K, branches of the classification ")
     shared: int = Field(32, ge=1, description="width of the shared layer (ActivityNet: 256)")
     hidden: int = Field(
         16, ge=1, description="width of each branch, and of the attention's hidden layer (ActivityNet: 128)"

@@ -1,4 +1,4 @@
-"""Settings of CO2-Net (section 4.1 of Hong and others, ACM MM 2021), and of DELU (Chen and others, ECCV 2022)."""
+"""Settings of CO2-Net (Hong and others, ACM MM 2021), with DELU (Chen and others, ECCV 2022)."""
 
 from typing import Any
 

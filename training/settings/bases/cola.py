@@ -1,4 +1,4 @@
-"""Settings of CoLA (section 4.2 of Zhang, Cao, Yang, Chen, Zou, CVPR 2021)."""
+"""Settings of CoLA (Zhang, Cao, Yang, Chen, Zou, CVPR 2021)."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from refineloc.training.settings.section import Section
 __all__ = ["DEFAULTS", "Options"]
 
 DEFAULTS: dict[str, Any] = {
-    # Section 4.2: thresholds of the class activation from 0 and of the actionness to 0.9, in steps of 0.025; here both
+    # The paper: thresholds of the class activation from 0 and of the actionness to 0.9, in steps of 0.025; here both
     # curves have all of them. Outer-inner contrast, suppression of overlaps at tIoU 0.6.
     "detection": {
         "profile": "multi-threshold",

@@ -1,4 +1,4 @@
-"""Settings of Nguyen, Ramanan and Fowlkes (ICCV 2019); optimisation of DGAM's code, which builds on it."""
+"""Settings of Nguyen, Ramanan and Fowlkes (ICCV 2019)."""
 
 from typing import Any, Literal
 

@@ -1,4 +1,4 @@
-"""Settings of 3C-Net (section 4.1 of Narayan, Cholakkal, Khan, Shao, ICCV 2019)."""
+"""Settings of 3C-Net (Narayan, Cholakkal, Khan, Shao, ICCV 2019)."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from refineloc.training.settings.section import Section
 __all__ = ["DEFAULTS", "Options"]
 
 DEFAULTS: dict[str, Any] = {
-    # Section 3.4: activations above the middle between their least and their largest; peak plus the class's mean.
+    # The paper: activations above the middle between their least and their largest; peak plus the class's mean.
     "detection": {
         "profile": "multi-threshold",
         "thresholds": [0.5],

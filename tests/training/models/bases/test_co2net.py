@@ -16,7 +16,7 @@ LABELS = np.array([[1.0, 0, 0], [0.5, 0.5, 0]])
 
 
 def stream(layers: Layers, index: int, own: F64, other: F64) -> tuple[F64, F64]:
-    """The cross-modal filter (section 3.3) and the attention [T] of one stream."""
+    """The cross-modal filter and the attention [T] of one stream."""
     name = f"streams.{index}"
     whole = leaky(layers.linear(f"{name}.whole", own.mean(axis=0, keepdims=True)), 0.2)
     local = leaky(layers.conv(f"{name}.local", other), 0.2)
@@ -65,7 +65,7 @@ def guide(part: dict[str, F64]) -> F64:
 
 
 def evidence(part: dict[str, F64], labels: F64) -> float:
-    """DELU's video loss, weighted as its equations 5 and 6 say."""
+    """DELU's video loss."""
     top = np.argsort(-part["a"], kind="stable")[: math.ceil(len(part["a"]) / 9)]
     alpha = np.exp(np.clip(part["S"][top, :-1].mean(axis=0), -10, 10)) + 1
     own = (labels > 0).astype(float)

@@ -20,7 +20,7 @@ def around(mask: npt.NDArray[np.bool_], first: int, last: int) -> list[list[bool
 
 
 def contrast(embedding: F64, actionness: F64) -> float:
-    """Equations 5 to 9: hard actions and hard backgrounds drawn to the easy ones of their kind."""
+    """Hard actions and hard backgrounds drawn to the easy ones of their kind."""
     count = len(actionness)
     easy, hard = -(-count // 5), -(-count // 20)
     order = np.argsort(-actionness, kind="stable")

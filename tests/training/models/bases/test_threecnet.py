@@ -18,7 +18,7 @@ def stream(layers: Layers, index: int, values: F64) -> tuple[F64, F64]:
 
 
 def centre(layers: Layers, index: int, embedding: F64, logits: F64, labels: F64) -> float:
-    """Equations 2 to 4: the squared distance of the attended features to the centre of each label."""
+    """The squared distance of the attended features to the centre of each label."""
     centres = 100 * layers.weights[f"streams.{index}.centre_loss.centres"]
     total = 0.0
     for label in np.flatnonzero(labels):
