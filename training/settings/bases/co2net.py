@@ -26,7 +26,7 @@ DEFAULTS: dict[str, Any] = {
         "max_gap": 0,
         "widen": 0,
     },
-    "pseudo": {"beta": 0.5, "normalised": 0.5, "top_k": 1, "widen": 0},
+    "pseudo": {"beta": 0.3, "normalised": 0.5, "top_k": 1, "widen": 0},
     "training": {"learning_rate": 5e-5, "weight_decay": 1e-3, "batch_videos": 10},
 }
 

@@ -25,7 +25,7 @@ DEFAULTS: dict[str, Any] = {
         "max_gap": 0,
         "widen": 0,
     },
-    "pseudo": {"beta": 0.5, "normalised": 0.5, "top_k": 1, "widen": 0},
+    "pseudo": {"beta": 0.3, "normalised": 0.5, "top_k": 1, "widen": 0},
     "training": {"learning_rate": 1e-4, "batch_videos": 16},
 }
 
