@@ -30,6 +30,8 @@ def last_layers_in_float32(model: onnx.ModelProto, weights: Mapping[str, npt.NDA
     maker = {output: node for node in graph.node for output in node.output}
     casts = [node for node in graph.node if node.op_type == "Cast" and _to(node) == TensorProto.FLOAT]
     last = {node.input[0] for node in casts if node.input[0] in maker and maker[node.input[0]].op_type in _LAYERS}
+    # What goes on in float16 elsewhere stays so, such as BaS-Net's foreground, which its features are multiplied with.
+    last -= {name for node in graph.node if node not in casts for name in node.input}
     values = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     exact_inputs: dict[str, str] = {}
