@@ -17,7 +17,7 @@ from refineloc.training.train_run import _tell
 
 def test_columns_in_words() -> None:
     assert described_columns(2048, slice(1024, 2048), "spatial") == "spatial half, columns 1024 to 2047 of 2048"
-    assert described_columns(1024, slice(0, 1024), "temporal") == "temporal stream, all 1024 columns"
+    assert described_columns(1024, slice(0, 1024), "temporal") == "temporal stream, all 1,024 columns"
     assert described_columns(2048, slice(0, 2048), "both") == ""
 
 

@@ -41,9 +41,9 @@ SHORT: dict[str, Any] = {"preset": "sample", "iterations": 2, "epochs": 3, "sett
 # The public names and what they take: a change here is one that users of the library must be told of.
 TRAIN = """
 (features, labels, val_features=None, val_labels=None, *, val_share=None, val_seed=None, subset=None, val_subset=None,
-preset=None, base=None, generator=None, iterations=None, epochs=None, seed=None, settings=None, fps=None,
-allow_missing=False, allow_leaks=False, unlabelled='refuse', device='auto', memory_gib=None, run=None,
-resume=False, show=True)
+preset=None, base=None, generator=None, iterations=None, epochs=None, student_from=None, seed=None,
+settings=None, fps=None, allow_missing=False, allow_leaks=False, unlabelled='refuse', device='auto', memory_gib=None,
+run=None, resume=False, show=True)
 """
 EXPORT = "(run, path, *, iteration='best', precision='fp32', single=False, allow_loss=False, base=None)"
 RUN = ["best", "classes", "config", "data", "detections", "epochs", "folder", "iterations", "records", "scores"]
