@@ -33,7 +33,7 @@ def used(sizes: Sizes, folder: Path) -> list[str]:
                 rows.append((provider, precision, "does not start", "", error))
                 continue
             scores = session.run(features, lengths)
-            worst = max(float(np.abs(a - b).max()) for a, b in zip(scores, reference, strict=True))
+            worst = max(float(np.abs(a - b).max()) for a, b in zip(scores.arrays, reference.arrays, strict=True))
             verdict = "yes" if worst <= bound and session.provider == provider else "NO"
             rows.append((provider, precision, session.provider, f"{worst:.1e}", f"{verdict} (bound {bound:g})"))
             if provider == "cuda":
