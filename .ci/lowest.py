@@ -11,5 +11,5 @@ declared = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
 project = declared["project"]
 extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
 for requirement in sorted({*declared["build-system"]["requires"], *project["dependencies"], *extras}):
-    name, lowest = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", requirement).groups()
+    name, lowest = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)(?:,<[\d.]+)?", requirement).groups()
     print(f"{name}=={lowest}")
