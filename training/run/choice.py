@@ -20,7 +20,7 @@ class Choice(NamedTuple):
 # Least attention order of an attention in order: the default of training.least_order.
 _IN_ORDER = 0.2
 # Refined models are a little less sure of a video's class, and better: how far above the lowest a video loss may be.
-_ROOM = 0.1
+_ROOM = 0.04
 
 
 def choose(records: Sequence[Mapping[str, Any]]) -> Choice | None:
