@@ -5,7 +5,7 @@
 
 Each stage is an iterator over the one before it, and `ahead` runs an iterator in a thread of its own. ONNX Runtime and
 the kernels release the GIL, so the stages overlap. At most three batches of features exist at a time. A model on a GPU
-is faster than one reader, so that there several threads read the videos of a batch.
+is faster than one reader: there several threads read the videos of a batch, and four batches exist.
 """
 
 import collections

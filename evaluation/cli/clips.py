@@ -45,12 +45,14 @@ def write_clips(source: Path, out: Path, tracks: Sequence[Track], films: Path, s
     claim_folder(out, lambda name: name == _LIST or Path(name).suffix.lower() in CLIP_SUFFIXES, "clips")
     rows: list[tuple[str, ...]] = []
     errors: list[str] = []
+    written: set[str] = set()
     with_film = [track.by_time() for track in tracks if track.video in found]
     with progress("cutting", sum(map(len, with_film)), "clips") as advance:
         for track in with_film:
             for start_s, end_s, label, score in _segments(track):
                 start_s = max(start_s, 0.0)
-                name = safe(f"{track.video}_{start_s:07.2f}-{end_s:07.2f}_{label}", max(CLIP_SUFFIXES, key=len))
+                stem = f"{track.video}_{start_s:07.2f}-{end_s:07.2f}_{label}"
+                name = _new_name(stem, safe, written)
                 advance(1)
                 try:
                     clip = cut_clip(found[track.video], start_s, end_s, out / name)
@@ -73,6 +75,17 @@ def write_clips(source: Path, out: Path, tracks: Sequence[Track], films: Path, s
         several = f"{len(errors)} clips could not be cut, the first: " if len(errors) > 1 else ""
         raise VideoError(f"{several}{errors[0]}; {line}")
     return line
+
+
+def _new_name(stem: str, safe: Callable[[str, str], str], written: set[str]) -> str:
+    """The name of a clip without its ending; numbered where another has it, as of segments that nearly coincide."""
+    ending = max(CLIP_SUFFIXES, key=len)
+    name, count = safe(stem, ending), 1
+    while name in written:
+        count += 1
+        name = safe(stem, f"_{count}{ending}") + f"_{count}"
+    written.add(name)
+    return name
 
 
 def _segments(track: Track) -> list[tuple[float, float, str, float | None]]:

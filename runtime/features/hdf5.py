@@ -96,7 +96,8 @@ class HDF5File(FeatureStore):
             self._dataset(name)
         if name in self._pieces:
             offset, shape, dtype = self._pieces[name]
-            if (out.shape, out.dtype) == (shape, dtype) and out.flags.c_contiguous:
+            in_order = columns.indices(shape[1]) == (0, shape[1], 1)
+            if in_order and (out.shape, out.dtype) == (shape, dtype) and out.flags.c_contiguous:
                 _read_piece(self._file.id.get_vfd_handle(), out, offset)
                 self._check_unchanged(name)
                 return

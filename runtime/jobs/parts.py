@@ -112,7 +112,8 @@ def check_job(folder: Path, block: Block) -> None:
 def take_over(folder: Path, blocks: Sequence[Block]) -> None:
     """Give the parts of a job that had other videos before their places among its blocks, which have one video each.
 
-    Parts of other jobs and damaged ones stay as they are, for `check_job` and `done`.
+    Those of another job stay as they are, for `check_job` to refuse. Parts that are damaged, of an error, or of a video
+    that is no longer asked for are removed.
     """
     places = {name: block for block in blocks for name in block.names}
     kept: dict[str, tuple[Path, dict[str, Any], list[Row]]] = {}  # by video

@@ -46,6 +46,16 @@ def run(here: Path, call_program: Callable[..., CompletedProcess[str]]) -> Run:
     return functools.partial(call_program, main)
 
 
+def test_segments_that_nearly_coincide_have_a_clip_each(here: Path, run: Run) -> None:
+    close = [segment(0.501, 0.9, score=0.9), segment(0.502, 0.9, score=0.8), segment(0.503, 0.9, score=0.7)]
+    (here / "d.json").write_text(json.dumps({"results": {"a": close}}))
+    assert run("d.json", "clips", "--clips", "films").returncode == 0
+    with open(here / "clips/clips.csv", encoding="utf-8", newline="") as file:
+        clips = [row[5] for row in list(csv.reader(file))[1:]]
+    assert clips == [f"a_0000.50-0000.90_run{number}.mp4" for number in ("", "_2", "_3")]
+    assert {path.name for path in (here / "clips").iterdir()} == {*clips, "clips.csv"}
+
+
 def test_clips_and_their_list(here: Path, run: Run) -> None:
     done = run("d.json", "clips", "--clips", "films")
     assert done.returncode == 0, done.stderr

@@ -200,6 +200,12 @@ def test_datasets_that_hold_no_features_are_refused(tmp_path: Path, data: object
         store.read("v")
 
 
+def test_columns_backwards_are_refused_and_not_read_forwards(tmp_path: Path) -> None:
+    """HDF5 has no such selection; reading without it must not take the shape for the order."""
+    with open_features(h5(tmp_path / "f.h5", v=FEATURES)) as store, pytest.raises(FeatureError, match="video 'v'"):
+        store.read("v", slice(None, None, -1))
+
+
 def test_names_do_not_lead_through_the_file(tmp_path: Path) -> None:
     with open_features(h5(tmp_path / "f.h5", v=FEATURES)) as store:
         for name in ("absent", "/v", "", "v/features", "."):
