@@ -5,42 +5,35 @@ import hashlib
 import inspect
 import json
 import re
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NoReturn, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
 
 import typer
 
 from refineloc.runtime.annotations import read_annotations
-from refineloc.runtime.cli.common import VersionOption, new_app, note, parse_numbers, progress, run_app
+from refineloc.runtime.cli.chosen import check_labelled, external_data, labels_of, without
+from refineloc.runtime.cli.common import VersionOption, new_app, note, parse_numbers, run_app
+from refineloc.runtime.cli.detect_films import Films, detect_in_films, film_sources
+from refineloc.runtime.cli.run_of_parts import Run, beside, do_blocks, errors_line
 from refineloc.runtime.cli.signs import WholeVideos, why_none
 from refineloc.runtime.cores import physical_cores
 from refineloc.runtime.detections import DETECTION_ENDINGS, write_detections
 from refineloc.runtime.errors import (
     ConfigError,
-    EngineError,
     FeatureError,
-    InputError,
-    ModelError,
-    RefineLocError,
-    VideoError,
     counted,
 )
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.features.shared import shared_videos
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.features.streams import described_columns
-from refineloc.runtime.files import check_writable, claim_folder, is_stream, make_folder
-from refineloc.runtime.jobs.blocks import MAX_PARTS, Block, Work, plan_blocks
+from refineloc.runtime.files import check_writable, claim_folder, is_stream
+from refineloc.runtime.jobs.blocks import MAX_PARTS, plan_blocks
 from refineloc.runtime.jobs.detection import DetectionWork, MergedDetections
-from refineloc.runtime.jobs.parts import check_job, done, holds_parts, is_part, locked, remove_parts, take_over
-from refineloc.runtime.jobs.run import run_blocks
+from refineloc.runtime.jobs.parts import is_part, remove_parts
 from refineloc.runtime.model.limits import BATCH_SNIPPETS, GPU_BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
-from refineloc.runtime.names import why_unmatched
 from refineloc.runtime.segments.rules import Profile, Setting, every_setting, profiles_with
 
 if TYPE_CHECKING:
@@ -55,7 +48,6 @@ app = new_app("refineloc-detect")
 
 # Of a block: a kill costs at most one, some seconds of work. A hundred calls of the model, as it reads no block ahead.
 _BLOCK_SNIPPETS = 2**18
-_SHOWN = 20  # errors of videos, before the last line
 
 # Typer has no options of these types: their values are texts, which `_parsed` reads. The least score may be an
 # operating point of the model, which the detector looks up.
@@ -221,7 +213,7 @@ def detect(
     """
     from refineloc.runtime.detector import Detector
 
-    sources = _film_sources([features, *(more or [])], backbone is not None)
+    sources = film_sources([features, *(more or [])], backbone is not None)
     if sources:
         for option, value in {"--fps": fps, "--stride-frames": stride_frames, "--untrusted": untrusted}.items():
             if value:
@@ -249,10 +241,10 @@ def detect(
         **stated,
     )
     if backbone is not None:
-        films = _Films(
+        films = Films(
             sources, backbone, provider, threads, processes, video_labels, videos, allow_missing, leave_out or []
         )
-        _detect_in_films(films, detector, models, out, resume, shard=(number, shards) if shard else None)
+        detect_in_films(films, detector, models, out, resume, shard=(number, shards) if shard else None)
         return
     with open_features(features, untrusted=untrusted) as store:
         times: dict[str, tuple[float | None, float | None]] | None = None
@@ -265,11 +257,11 @@ def detect(
             rates = {name: annotations[name].fps if fps is None else None for name in names}
             times = {name: (rates[name], annotations[name].duration_s) for name in names}
             stated_by = annotations if fps is None else times
-        wanted = _without(names, leave_out or [], store)
+        wanted = without(names, leave_out or [], store)
         labels = None
         if video_labels is not None:
-            labels = _labels(video_labels)
-            _check_labelled(labels, wanted, video_labels)
+            labels = labels_of(video_labels)
+            check_labelled(labels, wanted, video_labels)
         options: dict[str, Any] = {"fps": fps, "stride_frames": stride_frames, "times": times, "labels": labels}
         # One run checks all videos before it reads the first. In a shard, one of a million that is bad is a row.
         stated_times = {**options, "times": stated_by}
@@ -279,7 +271,7 @@ def detect(
             plan_blocks,
             videos=sizes,
             job=_inputs(detector, models, store, sizes, one_machine=shard is None, **options),
-            about={"classes": detector.classes, "external_data": _external_data(detector, models)},
+            about={"classes": detector.classes, "external_data": external_data(detector, models)},
             limit=_BLOCK_SNIPPETS,
             shard=number,
             shards=shards,
@@ -293,19 +285,19 @@ def detect(
         work = DetectionWork(detector, store, reopen, options, planned)
         if shard:
             claim_folder(out, is_part, "a run in shards")
-            run = _Run(out)
-            _detect(run, work, blocks(out), processes)
+            run = Run(out)
+            do_blocks(run, work, blocks(out), processes)
             if run.errors:
-                raise FeatureError(f"{out}: {_errors(run)}; the same command tries again")
+                raise FeatureError(f"{out}: {errors_line(run)}; the same command tries again")
             note(
                 f"{out}: shard {number} of {shards} is done, {counted(run.done, 'video')} "
                 f"({detector.provider}{run.rate})"
             )
             return
-        with _partial(out, resume) as run:
-            _detect(run, work, blocks(run.folder), processes)
+        with beside(out, resume) as run:
+            do_blocks(run, work, blocks(run.folder), processes)
             if run.errors:
-                raise FeatureError(_errors(run))
+                raise FeatureError(errors_line(run))
             detections = MergedDetections(run.folder)
             whole = WholeVideos(planned)
             write_detections(out, whole.counted(detections), detections.external_data)
@@ -318,200 +310,6 @@ def detect(
         f"{out}: {counted(detections.count, 'detection')} in {counted(len(wanted), 'video')} "
         f"({detector.provider}{run.rate})"
     )
-
-
-@dataclass(slots=True)
-class _Run:
-    """How far a run is.
-
-    Attributes:
-        folder: of its parts.
-        done: number of videos whose detections are in a part.
-        errors: why others have none.
-        rate: videos a second, for the message at the end.
-    """
-
-    folder: Path
-    done: int = 0
-    errors: dict[str, str] = field(default_factory=dict)
-    rate: str = ""
-
-
-class _Films(NamedTuple):
-    """Films as they were given, which of them are meant, and how they are decoded; options of the command line."""
-
-    sources: list[Path]
-    backbone: Path
-    provider: Literal["auto", "cuda", "tensorrt", "cpu"]
-    threads: int
-    workers: "int | Actors"
-    video_labels: Path | None
-    videos: Path | None
-    allow_missing: bool
-    leave_out: list[str]
-
-
-class _Named(NamedTuple):
-    """Videos, and where they are, for messages."""
-
-    path: str
-    names: tuple[str, ...]
-
-
-def _film_sources(sources: list[Path], backbone: bool) -> list[Path]:
-    """What films are to be found in; none where features were given."""
-    from refineloc.runtime.video.films import is_film
-
-    if backbone:
-        return sources
-    film = next((source for source in sources if is_film(source)), None)
-    if film is not None:
-        raise ConfigError(f"{film}: is a film; give --backbone, the ONNX file that turns films into features")
-    if len(sources) > 1:
-        raise ConfigError(f"{sources[1]}: several are for films, with --backbone; give one file or folder of features")
-    return []
-
-
-def _detect_in_films(
-    given: _Films,
-    detector: "Detector",
-    models: Sequence[Path],
-    out: Path,
-    resume: bool,
-    *,
-    shard: tuple[int, int] | None,
-) -> None:
-    """Detect in films; one that cannot be decoded does not stop the others."""
-    # Imported here, as detection from features needs none of it.
-    from refineloc.runtime.video.backbone import Backbone
-    from refineloc.runtime.video.detection import FilmDetectionWork, check_fits
-    from refineloc.runtime.video.extract import film_blocks, seconds_counter
-    from refineloc.runtime.video.films import find_films
-
-    backbone = Backbone(given.backbone, given.provider, given.threads)
-    check_fits(detector.metadata, backbone)
-    films = find_films(given.sources, sound=backbone.metadata.kind == "audio")
-    place = _Named(", ".join(map(str, given.sources[:3])), tuple(films))
-    if given.videos is not None:
-        annotations = read_annotations(given.videos, times=False)
-        films = {name: films[name] for name in shared_videos(place, annotations, allow_missing=given.allow_missing)}
-    wanted = _without(tuple(films), given.leave_out, place)
-    labels = None
-    if given.video_labels is not None:
-        labels = _labels(given.video_labels)
-        _check_labelled(labels, wanted, given.video_labels)
-        labels = {name: labels[name] for name in wanted}
-    job = {
-        "model": " ".join(hashlib.sha256(model.read_bytes()).hexdigest() for model in models),
-        "backbone": backbone.metadata.identity,
-        "provider": f"{detector.provider} {backbone.provider}",
-        "settings": repr(detector.settings),
-    }
-    if shard:  # the same films on all machines
-        job["films"] = hashlib.sha256(json.dumps(list(films)).encode()).hexdigest()
-    about = {"classes": detector.classes, "external_data": _external_data(detector, models)}
-    seconds = seconds_counter(given.workers if isinstance(given.workers, int) else 1)
-    work = FilmDetectionWork(
-        detector,
-        films,
-        backbone,
-        given.backbone,
-        provider=backbone.provider,
-        threads=given.threads,
-        labels=labels,
-        seconds=seconds,
-    )
-    blocks = partial(film_blocks, films=films, job=job, about=about, left_out=frozenset(given.leave_out))
-    if shard:
-        claim_folder(out, is_part, "a run in shards")
-        run = _Run(out)
-        _detect(run, work, blocks(out, shard=shard[0], shards=shard[1]), given.workers)
-        if run.errors:
-            raise VideoError(f"{out}: {_errors(run)}; the same command tries again")
-        films_done = counted(run.done, "film")
-        note(f"{out}: shard {shard[0]} of {shard[1]} is done, {films_done} ({detector.provider})")
-        return
-    detections = None
-    with _partial(out, resume) as run:
-        began = time.perf_counter()
-        take_over(run.folder, blocks(run.folder))
-        _detect(
-            run,
-            work,
-            blocks(run.folder),
-            given.workers,
-            also=lambda: f"{seconds.value:,.0f} s of film" if seconds.value else "",
-        )
-        rate = seconds.value / (time.perf_counter() - began)
-        if run.done:
-            detections = MergedDetections(run.folder)
-            write_detections(out, detections, detections.external_data)
-            remove_parts(run.folder)
-    if detections is None:
-        raise VideoError(_errors(run))
-    for line in detections.notes[:_SHOWN]:
-        note(f"warning: {line}")
-    if not detections.count:
-        note("warning: no detections in any film; does it show what the model knows?")
-    speed = f", {rate:.1f} s of film a second" if rate else ""
-    note(f"{out}: {counted(detections.count, 'detection')} in {counted(run.done, 'film')} ({detector.provider}{speed})")
-    if run.errors:
-        raise VideoError(f"{_errors(run)}; {out} has the other {run.done}")
-
-
-def _detect(
-    run: _Run, work: Work, blocks: list[Block], workers: "int | Actors", also: Callable[[], str] = lambda: ""
-) -> None:
-    """Do the blocks that are not done yet."""
-    check_job(run.folder, blocks[0])
-    remaining = [block for block in blocks if not done(block, work)]
-    count, total = (sum(len(block.names) for block in some) for some in (remaining, blocks))
-    run.done = total - count
-    if run.done:
-        note(f"{run.folder}: goes on after {run.done} of {counted(total, 'video')}")
-    began = time.perf_counter()
-    steps = run_blocks(work, remaining, workers=workers)
-    with progress("detecting", count, "videos", also=also) as advance, contextlib.closing(steps):
-        for step in steps:
-            advance(step.videos)
-            errors = {name: error for name, error in step.written if error}
-            run.errors |= errors
-            run.done += len(step.written) - len(errors)
-    seconds = time.perf_counter() - began
-    run.rate = f", {count / seconds:.0f} videos/s" if count else ""
-
-
-def _errors(run: _Run) -> str:
-    """The errors of a run's videos for the last line; more than one are shown before it."""
-    errors = list(run.errors.values())
-    if len(errors) == 1:
-        return errors[0]
-    for error in errors[:_SHOWN]:
-        note(f"warning: {error}")
-    return f"{counted(len(errors), 'video has', 'videos have')} errors, the first: {errors[0]}"
-
-
-@contextlib.contextmanager
-def _partial(out: Path, resume: bool) -> Iterator[_Run]:
-    """A run with the folder OUT.partial for its parts; of a stream, which has no folder, a temporary one."""
-    if is_stream(out):
-        with tempfile.TemporaryDirectory(prefix="refineloc-") as temporary:
-            yield _Run(Path(temporary))
-        return
-    folder = make_folder(out.with_name(out.name + ".partial"), parents=False)
-    with locked(folder):
-        fresh = not holds_parts(folder)
-        if not fresh and not resume:
-            raise InputError(
-                f"{folder}: is there from a run that did not end; --resume goes on with it, remove it to begin anew"
-            )
-        run = _Run(folder)
-        try:
-            with _resume_hint(run):
-                yield run
-        finally:
-            if fresh and not run.done:
-                remove_parts(folder)
 
 
 def _tell_columns(detector: "Detector", store: FeatureStore, planned: "Planned | None") -> None:
@@ -594,62 +392,6 @@ def _good(
             (planned[name],) = detector.plan(store, [name], together=False, **options)
     detector.check_times(store, list(planned.values()), options["times"])
     return planned
-
-
-@contextlib.contextmanager
-def _resume_hint(run: _Run) -> Iterator[None]:
-    """If a run ends early and has videos, say how it can be resumed."""
-    try:
-        yield
-    except (KeyboardInterrupt, MemoryError):
-        if run.done:
-            note(f"{run.folder}: has {counted(run.done, 'video')}; --resume goes on with them")
-        raise
-    except RefineLocError as error:
-        if not run.done or isinstance(error, ModelError):
-            raise
-        how = "--resume goes on with them"
-        if isinstance(error, FeatureError):  # not without --leave-out: a repaired file would be another input
-            how = "--resume --leave-out VIDEO goes on with them, without this one"
-        elif isinstance(error, EngineError):
-            how = "--resume --batch-snippets N goes on with them, in smaller calls"
-        text = f"{error}; {run.folder} has {counted(run.done, 'video')}: {how}"
-        raise type(error)(text, parameter=error.parameter) from error
-
-
-def _labels(path: Path) -> dict[str, tuple[str, ...]]:
-    """The classes of each video of a file of labels."""
-    return {name: video.labels for name, video in read_annotations(path, times=False).items()}
-
-
-def _check_labelled(labels: Mapping[str, Sequence[str]], names: Sequence[str], path: Path) -> None:
-    missing = [name for name in names if not labels.get(name)]
-    if missing:
-        why = why_unmatched([name for name in missing if name not in labels], labels.keys())
-        cure = "" if why else "; add its classes, or leave it out (--leave-out)"
-        raise InputError(f"{path}: video {missing[0]!r}: has no label{why}{cure}")
-
-
-def _without(names: Sequence[str], leave_out: Sequence[str], store: FeatureStore | _Named) -> tuple[str, ...]:
-    unknown = [name for name in leave_out if name not in names]
-    if unknown:
-        why = why_unmatched(unknown, names)
-        raise InputError(f"--leave-out: video {unknown[0]!r} is not among those of {store.path}{why}")
-    kept = tuple(name for name in names if name not in leave_out)
-    if not kept:
-        raise InputError(f"--leave-out: leaves no video of {store.path}")
-    return kept
-
-
-def _external_data(detector: "Detector", models: Sequence[Path]) -> dict[str, Any]:
-    """Model, provider and profile, for ActivityNet's field `external_data`."""
-    files = ", ".join(model.name for model in models)
-    return {
-        "used": False,
-        "details": f"refineloc, {detector.metadata.base} iteration {detector.metadata.iteration} ({files})",
-        "provider": detector.provider,
-        "profile": detector.settings.profile,
-    }
 
 
 def main() -> NoReturn:

@@ -7,7 +7,7 @@ from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.errors import InputError, counted
 from refineloc.runtime.names import first_names, nothing_shared, why_unmatched
 
-__all__ = ["shared_videos"]
+__all__ = ["Named", "shared_videos"]
 
 
 class Named(Protocol):

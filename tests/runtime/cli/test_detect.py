@@ -20,7 +20,7 @@ from refineloc.runtime import (
     open_features,
     read_detections,
 )
-from refineloc.runtime.cli.detect import _partial
+from refineloc.runtime.cli.run_of_parts import beside
 
 PROGRAM = str(Path(sys.executable).with_name("refineloc-detect"))
 
@@ -318,7 +318,7 @@ def test_all_bad_videos_are_said_at_the_end(folder: Path, rng: np.random.Generat
 def test_an_error_says_how_the_run_goes_on(tmp_path: Path, error: RefineLocError, told: str) -> None:
 
     def run_until_it_fails(name: str, done: int) -> None:
-        with _partial(tmp_path / name, resume=False) as run:
+        with beside(tmp_path / name, resume=False) as run:
             (run.folder / "part-00001.jsonl").touch()
             run.done = done
             raise error
