@@ -134,6 +134,7 @@ class HDF5File(FeatureStore):
                 raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
             axes = check_array(item.shape, item.dtype, where)
             stored = item.id.get_storage_size()
+            place = _place(item) if self._ranges is None else None
             if name not in self._checked:
                 check_chunks(item, where, self._max_video_bytes)
                 if self._untrusted:
@@ -148,7 +149,6 @@ class HDF5File(FeatureStore):
         if 0 not in item.shape and not stored:
             shape = " x ".join(map(str, item.shape))
             raise FeatureError(f"{where}: has a shape, {shape}, and nothing is stored in it")
-        place = _place(item) if self._ranges is None else None
         if place is not None and axes == (0, 1) and len(item.shape) == 2 and hasattr(os, "preadv"):
             self._pieces[name] = place, item.shape, item.dtype
         self._checked[name] = item.name, axes

@@ -1,5 +1,6 @@
 """Feature files: every accepted layout, and one clear line for each way a file can be wrong."""
 
+import struct
 from pathlib import Path
 
 import h5py
@@ -198,6 +199,19 @@ def test_one_line_for_each_wrong_file(tmp_path: Path) -> None:
 def test_datasets_that_hold_no_features_are_refused(tmp_path: Path, data: object, message: str) -> None:
     with open_features(h5(tmp_path / "f.h5", v=data)) as store, pytest.raises(FeatureError, match=message):
         store.read("v")
+
+
+def test_features_at_address_0_are_damaged(tmp_path: Path) -> None:
+    path = h5(tmp_path / "f.h5", v=FEATURES)
+    with h5py.File(path) as file:
+        address = struct.pack("<Q", file["v"].id.get_offset())
+    content = path.read_bytes()
+    for place in range(len(content) - 8):  # the address may stand for something else, too
+        if content[place : place + 8] != address:
+            continue
+        path.write_bytes(content[:place] + bytes(8) + content[place + 8 :])
+        with pytest.raises(FeatureError), open_features(path) as store:
+            store.read("v")
 
 
 def test_columns_backwards_are_refused_and_not_read_forwards(tmp_path: Path) -> None:
