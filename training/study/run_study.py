@@ -63,6 +63,8 @@ def run_study(
         raise ConfigError(
             f"training.iterations: a study needs 2 or more, got {iterations}: the first knows neither generator nor β"
         )
+    if config.student.first is not None:
+        raise ConfigError("student.first: a study of generators compares what pseudo labels teach; leave students out")
     inputs = read_inputs(files, config, 0)  # sizes alone, no features
     for line in inputs.notes:
         note(line)

@@ -332,6 +332,7 @@ def test_the_grid() -> None:
         (["--seeds", "0.5"], "seeds: expected numbers from 0 on"),
         (["--generator", "segment"], "--study: trains all generators"),
         (["--iterations", "1"], "a study needs 2 or more"),
+        (["--student-from", "1"], "student.first: a study of generators compares"),
         (["--set", "pseudo.generator=uniform"], "--set pseudo.generator: a study trains all generators"),
         (["--set", "training.stop_after=2", "--set", "training.stop_by=mAP", "--fps", "nan"], "--fps"),
     ],
