@@ -32,6 +32,9 @@ def last_layers_in_float32(model: onnx.ModelProto, weights: Mapping[str, npt.NDA
     last = {node.input[0] for node in casts if node.input[0] in maker and maker[node.input[0]].op_type in _LAYERS}
     # What goes on in float16 elsewhere stays so, such as BaS-Net's foreground, which its features are multiplied with.
     last -= {name for node in graph.node if node not in casts for name in node.input}
+    # So does a layer whose weights another one has, too, which stays.
+    elsewhere = {name for node in graph.node if not last & set(node.output) for name in node.input}
+    last = {output for output in last if not elsewhere & set(maker[output].input[1:])}
     values = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     exact_inputs: dict[str, str] = {}

@@ -12,9 +12,10 @@ import pytest
 import torch
 from data.make_model import WIDTH as STEEP
 from data.make_model import make_graph
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from refineloc.export.last_layers import last_layers_in_float32
 from refineloc.export.precision import build, quantized
 from refineloc.runtime.errors import ModelError
 from refineloc.runtime.model.metadata import Precision
@@ -84,6 +85,20 @@ def test_a_gpu_which_rounds_after_every_layer_gives_near_scores_too() -> None:
     exact, rounded = (ReferenceEvaluator(make_graph(half=half)).run(None, feeds) for half in (False, True))
     for name, expected, got in zip(OUTPUTS, exact, rounded, strict=True):
         assert 0 < np.abs(got - expected).max() < 7e-3, name
+
+
+def test_weights_that_two_layers_share_stay_of_one_kind() -> None:
+    layers = [helper.make_node("Gemm", [values, "w"], [name]) for values, name in (("x", "first"), ("first", "last"))]
+    cast = helper.make_node("Cast", ["last"], ["y"], to=TensorProto.FLOAT)
+    of_x, of_y = (
+        helper.make_tensor_value_info(name, kind, [2, 3])
+        for name, kind in (("x", TensorProto.FLOAT16), ("y", TensorProto.FLOAT))
+    )
+    weights = numpy_helper.from_array(np.eye(3, dtype=np.float16), "w")
+    model = helper.make_model(helper.make_graph([*layers, cast], "g", [of_x], [of_y], [weights]))
+    last_layers_in_float32(model, {})
+    assert model.graph.initializer[0].data_type == TensorProto.FLOAT16
+    onnx.checker.check_model(model, full_check=True)
 
 
 def test_the_runtime_can_tell_an_int8_file_by_its_operator() -> None:
