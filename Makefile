@@ -67,7 +67,7 @@ test-lowest:
 
 KERNEL_TESTS := tests/ext tests/evaluation/test_average_precision.py
 
-# The kernels' tests on a build with bounds checks, beside the usual one (docs/memory-safety.md).
+# The kernels' tests on a build with bounds checks, beside the usual one (docs/explanation/memory-safety.md).
 CHECKED := $(CURDIR)/build/checked/lib
 test-bounds: setup
 	rm -rf build/checked build/cython-checked

@@ -5,7 +5,7 @@ The folders `_ext/`, `runtime/`, `evaluation/`, `training/` and `export/` are in
 
 Environment:
     REFINELOC_BOUNDSCHECK=1   compile the kernels with bounds checks (make test-bounds); the shipped build has none.
-    REFINELOC_SANITIZE=1      compile the kernels with AddressSanitizer (docs/memory-safety.md).
+    REFINELOC_SANITIZE=1      compile the kernels with AddressSanitizer (docs/explanation/memory-safety.md).
 """
 
 import os

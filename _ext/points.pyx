@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The segments that a model finds itself, at the points of a packed batch of videos (docs/method.md)."""
+"""The segments that a model finds itself, at the points of a packed batch of videos (docs/explanation/method.md)."""
 
 from libc.math cimport isfinite
 

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Proposals at many thresholds of one or two curves, for a packed batch of videos (docs/method.md).
+"""Proposals at many thresholds of one or two curves, for a packed batch of videos (docs/explanation/method.md).
 
 The runs of a curve at rising thresholds lie within each other, also where they join over gaps: what is kept at a
 threshold is kept at every lower one. So one sweep over the snippets finds the runs at all thresholds. It holds the runs

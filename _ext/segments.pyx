@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""From scores to segments for a packed batch of videos (docs/method.md, both profiles).
+"""From scores to segments for a packed batch of videos (docs/explanation/method.md, both profiles).
 
 Each snippet of a chosen class is looked at once for the thresholds, and once more for the score where it lies in a
 segment; no prefix sums, no memory of the size of the input.

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Video scores over the snippets of the highest foreground, for a packed batch of videos (docs/method.md)."""
+"""Video scores over the snippets of the highest foreground, for a packed batch of videos (docs/explanation/method.md)."""
 
 from libc.math cimport ceil, fmin
 from libc.string cimport memcpy

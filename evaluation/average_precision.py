@@ -1,4 +1,4 @@
-"""Mean average precision of detections, as ActivityNet's evaluation kit computes it (docs/evaluation.md)."""
+"""Mean average precision of detections, as ActivityNet's evaluation kit computes it (evaluation.md)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +62,7 @@ def evaluate(matching: Matching, *, interpolated: bool = True) -> Evaluation:
     Args:
         matching: detections and ground truth, by `match_detections`.
         interpolated: as ActivityNet's kit and VOC 2011; False: the mean over annotations of the precision at each true
-            positive. W-TALC's code takes that mean too, of other matches (docs/evaluation.md).
+            positive. W-TALC's code takes that mean too, of other matches (docs/explanation/evaluation.md).
     """
     truth = matching.truth
     ap = average_precision(

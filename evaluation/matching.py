@@ -99,7 +99,7 @@ def match_detections(
     ambiguous: Regions | None = None,
     ambiguous_rule: AmbiguousRule = "spare",
 ) -> Matching:
-    """Match detections with ground truth, as ActivityNet's evaluation kit does (docs/evaluation.md).
+    """Match detections with ground truth, as ActivityNet's evaluation kit does (docs/explanation/evaluation.md).
 
     Two things are ours. Annotations whose end is not after their start are dropped, as no detection can match them; the
     kit keeps them. Of equal scores the later row comes first, always; the kit's sort leaves their order to NumPy and

@@ -1,4 +1,4 @@
-"""ActivityNet 1.2's rows of docs/published-and-ours.md, from I3D features of its training and validation (test) videos.
+"""ActivityNet 1.2's rows of published-and-ours.md, from I3D features of its training and validation (test) videos.
 
     .venv/bin/python examples/activitynet.py FEATURES [--base NAME] [--seeds 5] [--labels FOLDER] [--out FOLDER]
 

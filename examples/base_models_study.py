@@ -1,4 +1,4 @@
-"""The study behind docs/base-models.md: each base model alone and refined, on two data sets, over three seeds.
+"""The study behind base-models.md: each base model alone and refined, on two data sets, over three seeds.
 
     .venv/bin/python examples/base_models_study.py FOLDER
 

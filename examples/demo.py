@@ -33,7 +33,7 @@ def main() -> None:
     """Run the five programs, then show what each iteration detects."""
     began = time.perf_counter()
     # Matrices this small gain nothing from a second thread, and lose much if others use the cores too. With one thread
-    # the figures repeat to the last digit (docs/sample-data.md has them).
+    # the figures repeat to the last digit (docs/explanation/sample-data.md has them).
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if DEMO.exists():
         shutil.rmtree(DEMO)

@@ -1,4 +1,4 @@
-"""The study behind "ours" in docs/published-and-ours.md: every base model alone and refined, on three data sets.
+"""The study behind "ours" in published-and-ours.md: every base model alone and refined, on three data sets.
 
     .venv/bin/python examples/every_base_study.py FOLDER [SEEDS] [BASE ...]
 

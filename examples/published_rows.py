@@ -1,4 +1,4 @@
-"""What thumos14.py and activitynet.py share: rows of docs/published-and-ours.md, from features that you have.
+"""What thumos14.py and activitynet.py share: rows of published-and-ours.md, from features that you have.
 
 For each base model and seed it runs the programs that a person would: training (a fifth of the training videos is held
 out and chooses nothing but the learning rate: weights are those of the last epoch), export, detection in the test
@@ -37,7 +37,7 @@ class DataSet:
 
 def main(data: DataSet, arguments: Sequence[str]) -> None:
     """Train and score what is missing, then print the rows."""
-    parser = argparse.ArgumentParser(description=f"Rows of {data.name} for docs/published-and-ours.md.")
+    parser = argparse.ArgumentParser(description=f"Rows of {data.name} for docs/explanation/published-and-ours.md.")
     parser.add_argument(
         "features", type=Path, help="folder with the features train.h5 and test.h5 (or train/ and test/)"
     )

@@ -1,4 +1,4 @@
-"""THUMOS14's rows of docs/published-and-ours.md, from I3D features of its validation (train) and test videos.
+"""THUMOS14's rows of published-and-ours.md, from I3D features of its validation (train) and test videos.
 
     .venv/bin/python examples/thumos14.py FEATURES [--base NAME] [--seeds 5] [--labels FOLDER] [--out FOLDER]
 

@@ -1,4 +1,4 @@
-"""Any torch module that turns frames or sound into features, as one ONNX file for `runtime/video` (docs/videos.md)."""
+"""Any torch module that turns frames or sound into features, as one ONNX file for `runtime/video` (videos.md)."""
 
 import copy
 import hashlib
@@ -273,7 +273,7 @@ def _write(
     _named(graph)
     check_valid(graph)
     with atomic_path(path) as aside:
-        content = content_of(graph, metadata.to_props(), metadata.producer, "refineloc backbone; docs/videos.md")
+        content = content_of(graph, metadata.to_props(), metadata.producer, "refineloc backbone; docs/how-to/videos.md")
         aside.write_bytes(content)
         difference = _difference(wrapped, Backbone(aside, provider="cpu"), example)
         if not difference <= _TOLERANCE:

@@ -1,4 +1,4 @@
-"""A trained model as one ONNX graph: packed snippets in, the outputs of docs/onnx.md out.
+"""A trained model as one ONNX graph: packed snippets in, the outputs of docs/reference/onnx.md out.
 
 The exporter traces the torch code that training runs (a base model's `forward` and `activations`), so the mathematics
 of the method exist once. The graph stays as the exporter writes it, with one Gemm for each layer: other forms were no
@@ -144,7 +144,7 @@ def model_bytes(model: onnx.ModelProto, metadata: ModelMetadata) -> bytes:
     Raises:
         ModelError: larger than the 2 GiB that one ONNX file can hold.
     """
-    words = "refineloc: temporal action localization; docs/onnx.md describes inputs, outputs and metadata"
+    words = "refineloc: temporal action localization; docs/reference/onnx.md describes inputs, outputs and metadata"
     return content_of(model, metadata.to_props(), metadata.producer, words)
 
 

@@ -37,7 +37,7 @@ def export(
         run: that `refineloc.training.train` gave, or the folder of one.
         path: of the file, *.onnx; it appears whole or not at all.
         iteration: its number, or "best" for the best without times (`TrainedRun.best`).
-        precision: of weights and products: "fp32", "fp16" or "int8" (docs/onnx.md).
+        precision: of weights and products: "fp32", "fp16" or "int8" (docs/reference/onnx.md).
         single: of several models of an iteration the one of the lowest validation loss.
         allow_loss: keep the file even where it is too far from the trained model.
         base: of a folder whose base model is a file of one's own, that file: it is code, and a run cannot name it.

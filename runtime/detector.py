@@ -296,7 +296,7 @@ class Detector:
 
         Args:
             path: of the film.
-            backbone: what turns films into features (docs/videos.md): its ONNX file, or, for many films, the loaded
+            backbone: what turns films into features (videos.md): its ONNX file, or, for many films, the loaded
                 `refineloc.runtime.video.backbone.Backbone`.
             labels: see `detect`.
 

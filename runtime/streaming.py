@@ -1,6 +1,6 @@
 """Detection while the video is still running: push snippets, get segments as soon as their times are settled.
 
-When each part of the method is known (docs/method.md):
+When each part of the method is known (docs/explanation/method.md):
 
 - Class activations C̄ and foreground Ā^bf of a snippet: at once, as they do not depend on other snippets. This holds for
   the base model refineloc. Other base models are refused: with convolutions over time (BaS-Net) a snippet depends on

@@ -1,4 +1,4 @@
-"""Kernels built elsewhere, with bounds checks or a sanitizer, in place of the usual ones (docs/memory-safety.md)."""
+"""Kernels built elsewhere, with bounds checks or a sanitizer, in place of the usual ones (memory-safety.md)."""
 
 import importlib
 import os

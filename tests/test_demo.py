@@ -67,5 +67,5 @@ def test_the_demo_makes_what_it_promises(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(DEMO)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     averages = check(tmp_path / "demo", done.stdout, iterations=4)
-    # Not a claim about the method (docs/sample-data.md is): a broken loop would not learn from its own labels.
+    # Not a claim about the method (sample-data.md is): a broken loop would not learn from its own labels.
     assert averages[-1] > averages[0]

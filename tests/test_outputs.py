@@ -1,4 +1,4 @@
-"""One convention of outputs for all programs (docs/programs.md).
+"""One convention of outputs for all programs (docs/reference/programs.md).
 
 A named file is replaced, whole or not at all; a folder that holds something else is refused, and stays as it is.
 """

@@ -1,4 +1,4 @@
-"""The commands and blocks of docs/own-data.md run as a reader would run them, and say what the page shows."""
+"""The commands and blocks of docs/how-to/own-data.md run as a reader would run them, and say what the page shows."""
 
 import re
 import shlex
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from programs import run
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs/own-data.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[1] / "docs/how-to/own-data.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(python|console)\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 QUICK = ["--iterations", "1"]
@@ -29,7 +29,7 @@ def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     commands = 0
     for language, block in (BLOCKS[-1], *BLOCKS[:-1]):  # the data first
         if language == "python":
-            exec(compile(block, "docs/own-data.md", "exec"), {})
+            exec(compile(block, "docs/how-to/own-data.md", "exec"), {})
             continue
         for command, shown in COMMANDS.findall(block):
             program, *arguments = shlex.split(command)

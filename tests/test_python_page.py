@@ -1,4 +1,4 @@
-"""The blocks of docs/python.md run, one after another, as a reader would run them."""
+"""The blocks of docs/reference/python.md run, one after another, as a reader would run them."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs/python.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[1] / "docs/reference/python.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -17,7 +17,7 @@ def test_the_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     names: dict[str, Any] = {}
     assert len(BLOCKS) == 3
     for block in BLOCKS:
-        exec(compile(block, "docs/python.md", "exec"), names)
+        exec(compile(block, "docs/reference/python.md", "exec"), names)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     assert "0 lost" in capsys.readouterr().out
     best = names["detections"][0]

@@ -146,7 +146,8 @@ def train(
     if "list" in (base, generator):
         for name, line in (base_lines() if base == "list" else GENERATORS).items():
             print(f"{name:<20}{line}")
-        print(f"{'FILE.py':<20}one of your own ({'docs/base-models.md' if base == 'list' else 'docs/training.md'})")
+        page = "docs/explanation/base-models.md" if base == "list" else "docs/how-to/training.md"
+        print(f"{'FILE.py':<20}one of your own ({page})")
         return
     options = keyword_settings(
         preset=preset,

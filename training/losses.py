@@ -1,4 +1,4 @@
-"""The losses, as pure functions of a packed batch (RefineLoc, sections 3.1 and 3.2; docs/method.md)."""
+"""The losses, as pure functions of a packed batch (RefineLoc, sections 3.1 and 3.2; docs/explanation/method.md)."""
 
 import torch
 import torch.nn.functional as F

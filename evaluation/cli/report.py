@@ -110,7 +110,7 @@ def report_command(
 ) -> None:
     """One HTML page that shows what a detector does; or its diagnosis, or one video's time line, as pictures.
 
-    The scores are those of refineloc-eval. docs/diagnosis.md says how to read the rest.
+    The scores are those of refineloc-eval. docs/how-to/diagnosis.md says how to read the rest.
     """
     tious = parse_tious(tiou)
     if out is None and diagnosis is None and timeline is None:

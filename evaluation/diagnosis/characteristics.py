@@ -1,7 +1,7 @@
 """What an annotation is like: its coverage, its length, and how many of its class its video has (DETAD, section 3).
 
 The groups of ActivityNet and THUMOS14 have the bounds of DETAD's tool. Its figures differ a little, because it drops
-annotations longer than their video; docs/diagnosis.md has the numbers. For other data the bounds are quantiles, so that
+annotations longer than their video; diagnosis.md has the numbers. For other data the bounds are quantiles, so that
 the groups are about equally large.
 """
 

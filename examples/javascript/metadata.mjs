@@ -1,5 +1,5 @@
 // The metadata of an ONNX file, which onnxruntime-node does not give: field 14 of the ModelProto message, a list of
-// messages of a key (field 1) and a value (field 2). docs/onnx.md says what the keys mean.
+// messages of a key (field 1) and a value (field 2). docs/reference/onnx.md says what the keys mean.
 
 /** Texts by key. */
 export function readMetadata(bytes) {

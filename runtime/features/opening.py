@@ -65,7 +65,7 @@ def open_features(
     if stat.S_ISDIR(status.st_mode) and (source / INDEX).is_file():
         return Shards(source, max_video_bytes)
     if isinstance(source, Address) and (stat.S_ISDIR(status.st_mode) or source.suffix.lower() in (".npy", ".npz")):
-        raise FeatureError(f"{source}: at an address, features are an HDF5 file or shards (docs/scale.md)")
+        raise FeatureError(f"{source}: at an address, features are an HDF5 file or shards (docs/how-to/scale.md)")
     if stat.S_ISDIR(status.st_mode):
         store: FeatureStore = NpyFolder(source, max_video_bytes)
     elif stat.S_ISREG(status.st_mode) and source.suffix.lower() == ".npy":

@@ -3,7 +3,7 @@
 __all__ = ["BATCH_SNIPPETS", "GPU_BATCH_SNIPPETS", "GPU_READERS", "MAX_BATCH_SNIPPETS", "MAX_THREADS"]
 
 # Enough to fill the matrix products, few enough that the activations stay in the cache
-# (on the CPU 2,000 a call ran about 25 % faster than 8,000; docs/performance.md).
+# (on the CPU 2,000 a call ran about 25 % faster than 8,000; docs/explanation/performance.md).
 BATCH_SNIPPETS = 2048
 # On an H200 the products of 8,192 snippets a call reached three quarters of the card's rate, those of 2,048 a half.
 GPU_BATCH_SNIPPETS = 8192

@@ -2,7 +2,7 @@
 
 They hold all that detection needs beside the graph, so that one file is enough. Keys begin with `refineloc.`; other
 keys are ignored. Values are strings, as in ONNX: decimal numbers, JSON for `classes`, `thresholds`, `streaming`,
-`parity`, `tuning` and `operating_points`, and "none" for a `min_score` that is off. docs/onnx.md lists the keys.
+`parity`, `tuning` and `operating_points`, and "none" for a `min_score` that is off. onnx.md lists the keys.
 """
 
 import json
@@ -88,7 +88,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """What the rule of detection was chosen on, by refineloc-tune (docs/evaluation.md).
+    """What the rule of detection was chosen on, by refineloc-tune (docs/explanation/evaluation.md).
 
     Attributes:
         labels: the name of the file of annotations.
@@ -118,7 +118,7 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatingScore:
-    """A least score for applications, and what it gave where it was chosen (docs/evaluation.md).
+    """A least score for applications, and what it gave where it was chosen (docs/explanation/evaluation.md).
 
     Attributes:
         precision: the one that was wanted, fraction of 1.

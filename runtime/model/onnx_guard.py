@@ -6,7 +6,7 @@ that may contain a tensor, and looks for the few fields that can point outside.
 
 A graph without control flow computes each node once. A Loop of 2^62 rounds never ends, and neither do functions that
 each call the next one twice. So graphs within nodes (Loop, If, Scan, SequenceMap and those of ONNX Runtime's own) and
-functions are refused, used or not: the contract (docs/onnx.md) has none.
+functions are refused, used or not: the contract (docs/reference/onnx.md) has none.
 
 The walk must see what ONNX Runtime's reader sees. So everything that the two could read differently is refused: field
 numbers and lengths that are not written in the shortest form (protobuf drops the upper bits of a longer one), and

@@ -77,7 +77,7 @@ class Session:
     process it goes on, with threads of its own.
 
     Args:
-        model: the ONNX file; docs/onnx.md is its format. See `read_model` for what can be given.
+        model: the ONNX file; docs/reference/onnx.md is its format. See `read_model` for what can be given.
         provider: "cuda", "tensorrt" or "cpu" is used or is an error. "auto" takes CUDA if it really runs, else the CPU,
             with one warning if the installed engine was built for CUDA. "auto" never takes TensorRT, which builds its
             engines at the start and needs minutes for it.

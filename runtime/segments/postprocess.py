@@ -1,4 +1,4 @@
-"""From scores to segments: thresholds, grouping, scoring, widening and suppression (docs/method.md).
+"""From scores to segments: thresholds, grouping, scoring, widening and suppression (docs/explanation/method.md).
 
 Training uses this too: segment-based pseudo labels are detections.
 """

@@ -1,4 +1,4 @@
-"""The settings of detection, defined once: how scores become segments (docs/method.md, docs/onnx.md).
+"""The settings of detection, defined once: how scores become segments (method.md, onnx.md).
 
 There are three kinds of rule, a type each. `OneThreshold` keeps a snippet by its foreground and one class threshold
 (RefineLoc: profiles "paper" and "release"). `ManyThresholds` takes the runs of normalised curves above each of many
@@ -190,7 +190,7 @@ class OneThreshold(_OfRuns):
     """
 
     profile: _OneProfile = field(
-        default="paper", metadata=_about("rules of the paper or of the released code (docs/method.md)")
+        default="paper", metadata=_about("rules of the paper or of the released code (docs/explanation/method.md)")
     )
     alpha_a: float = field(default=0.5, metadata=_about("α_A: most background Ā^bf_bg of a kept snippet", 0, 1))
     alpha_c: float = field(default=0.005, metadata=_about("α_C: least class activation C̄ of a kept snippet", 0, 1))
@@ -211,7 +211,7 @@ class ManyThresholds(_OfRuns):
 
     profile: _ManyProfile = field(
         default="multi-threshold",
-        metadata=_about("runs of normalised curves above each of many thresholds (docs/method.md)"),
+        metadata=_about("runs of normalised curves above each of many thresholds (docs/explanation/method.md)"),
     )
     thresholds: tuple[float, ...] = field(
         default=tuple(step / 40 for step in range(10)),

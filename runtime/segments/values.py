@@ -14,7 +14,7 @@ WHOLE_VIDEO = 0.9  # of a video: a segment that covers more of it says nothing o
 
 
 class Points(NamedTuple):
-    """What a model that finds segments itself says: P points of V videos, N classes (docs/onnx.md).
+    """What a model that finds segments itself says: P points of V videos, N classes (docs/reference/onnx.md).
 
     Points are those of level 0, of all videos one after another, then those of level 1, and so on. Level l has a point
     at the snippets 0, 2^l, 2 * 2^l .. of each video.

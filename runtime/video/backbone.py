@@ -1,4 +1,4 @@
-"""The backbone: one ONNX file that turns the frames or the sound of a snippet into features (docs/videos.md).
+"""The backbone: one ONNX file that turns the frames or the sound of a snippet into features (docs/how-to/videos.md).
 
 Its input is `frames`, uint8 [B, F, H, W, 3] (RGB), or `samples`, float32 [B, F]; its output `features`, float32 [B, D].
 Cropping, scaling of values, mean and standard deviation are in the graph. Its metadata say how films are to be read.

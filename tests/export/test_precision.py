@@ -108,7 +108,7 @@ def test_the_runtime_can_tell_an_int8_file_by_its_operator() -> None:
 
 
 def test_onnx_runtime_scales_within_the_products_and_adds_within_one_operator(tmp_path: Path) -> None:
-    """docs/performance.md: the passes over the first layer's outputs were a tenth of an int8 call."""
+    """docs/explanation/performance.md: the passes over the first layer's outputs were a tenth of an int8 call."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3  # it warns that the file is for this machine

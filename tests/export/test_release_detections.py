@@ -1,6 +1,6 @@
 """The authors' checkpoint, from their file to detections: equal, to the last bit, to the release rules in plain NumPy.
 
-The transcription below is written from the release column of docs/method.md and shares nothing with the kernel:
+The transcription below is written from the release column of method.md and shares nothing with the kernel:
 
     keep       Ā^bf_fg > 1 - α_A  and  C̄_n > α_C          (strictly), for the top-k classes of ŷ
     join       dilate by one snippet at each side, then take connected runs

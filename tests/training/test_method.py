@@ -1,4 +1,4 @@
-"""The method's mathematics against float64 NumPy written from docs/method.md, and by hand."""
+"""The method's mathematics against float64 NumPy written from docs/explanation/method.md, and by hand."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""The whole of two iterations against float64 code written from docs/method.md, a video at a time."""
+"""The whole of two iterations against float64 code written from docs/explanation/method.md, a video at a time."""
 
 import csv
 import json

@@ -1,6 +1,6 @@
 """Twin of the exported graph: the method's forward pass in float64 NumPy, one video after another, no tricks.
 
-Written from the equations (RefineLoc, section 3; docs/method.md), not from the torch code.
+Written from the equations (RefineLoc, section 3; docs/explanation/method.md), not from the torch code.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Plain NumPy twin of `refineloc._ext.segments`: one column of the table in docs/method.md a function."""
+"""Plain NumPy twin of `refineloc._ext.segments`: one column of the table in docs/explanation/method.md a function."""
 
 from typing import NamedTuple
 

@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
 
     A batch's features and activations are tens of MB each, and glibc maps such blocks anew every time: the system
     clears their pages, one fault for each 4 KB, before anything is written there. On a virtual machine that took a
-    tenth of an epoch (docs/performance.md). For programs, not for libraries: it concerns the whole process.
+    tenth of an epoch (docs/explanation/performance.md). For programs, not for libraries: it concerns the whole process.
 
     Returns:
         Whether the C library can do that; glibc can.

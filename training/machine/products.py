@@ -30,7 +30,7 @@ def for_products(features: Tensor) -> Tensor:
 def _mkl_is_slow() -> bool:
     """On AMD processors from Zen 5 on, MKL runs its AVX2 kernels at less than half of oneDNN's rate.
 
-    On the others that were measured MKL is as fast or faster (docs/performance.md).
+    On the others that were measured MKL is as fast or faster (docs/explanation/performance.md).
     """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False

@@ -77,7 +77,7 @@ class Recipe:
     elsewhere: float = 3.0
     elsewheres: int = 8
     # An action at full height, seen from a usual view. With the true labels the features suffice: attention that is
-    # trained with them tells snippets with and without action apart with AUC 0.92 (docs/sample-data.md).
+    # trained with them tells snippets with and without action apart with AUC 0.92 (docs/explanation/sample-data.md).
     action: float = 4.0
     motion: float = 2.5
     # Views differ: s.d. of the log strength of one instance.

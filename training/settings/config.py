@@ -108,7 +108,7 @@ class PseudoConfig(Section):
         0,
         ge=0,
         description="segment: snippets added at both ends (paper, sections 3.1 and 3.2 (5), and released code: 2; none "
-        "is our choice: docs/method.md)",
+        "is our choice: docs/explanation/method.md)",
     )
     fused_threshold: Share = Field(
         0.5, description="fused: least score of a covering detection, as a share of the best of its video (our choice)"
@@ -163,7 +163,7 @@ class TrainingConfig(Section):
     )
     least_order: float = Field(
         0.2,
-        description="least attention_order (docs/training.md) of an attention that is in order: warnings and restarts",
+        description="least attention_order (training.md) of an attention that is in order: warnings and restarts",
     )
     batch_videos: int = Field(32, ge=1, description="videos a batch (open in the paper)")
     learning_rate: float = Field(
@@ -204,7 +204,7 @@ class TrainingConfig(Section):
     labels: Literal["all", "first"] = Field("all", description="a video's labels: all, or the first in sorted order")
     precision: Arithmetic = Field(
         "float32",
-        description="of the matrix products: bf16 halves their time on some CPUs (docs/training.md); tf32 on CUDA GPUs",
+        description="of the matrix products: bf16 halves their time on some CPUs (training.md); tf32 on CUDA GPUs",
     )
     evaluate_every: int = Field(
         1, ge=0, description="epochs between scores (mAP) on the validation videos; 0: once an iteration"
@@ -271,7 +271,7 @@ def _plain(value: Any) -> Any:
     return "none" if value is None else value
 
 
-# What the released code does differently, beside post-processing (docs/method.md).
+# What the released code does differently, beside post-processing (docs/explanation/method.md).
 _RELEASE = Layer(
     "as in the released code (profile release)",
     {

@@ -63,7 +63,9 @@ class ModelConfig(Section):
         "refineloc",
         description="base model (section 3.1; Table 5), by the name of its file, or a file of one's own",
     )
-    options: SerializeAsAny[Section] = Field(Section(), description="of the base model (docs/base-models.md)")
+    options: SerializeAsAny[Section] = Field(
+        Section(), description="of the base model (docs/explanation/base-models.md)"
+    )
 
     @field_validator("options", mode="before")
     @classmethod

@@ -21,7 +21,7 @@ __all__ = ["OwnFile", "is_own", "name_own", "own_file", "plain_name", "same_file
 
 Kind = Literal["base", "generator"]
 _NEEDS = {"base": "build(options, width, classes)", "generator": "generate(scores, lengths, known, rng)"}
-_DOCS = {"base": "docs/base-models.md", "generator": "docs/training.md"}
+_DOCS = {"base": "docs/explanation/base-models.md", "generator": "docs/how-to/training.md"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Settings of the paper and of the configurations that its authors released, by data set and features (docs/method.md).
+"""Settings of the paper and of the configurations that its authors released, by data set and features (method.md).
 
 A source that begins with "paper" is a value that the paper states. "open in the paper" is one that it leaves open.
 """
@@ -37,7 +37,7 @@ def _paper(snippet_frames: int, alpha_c: float, learning_rate: float, batch_vide
     ]
 
 
-# Of the preset auto, and of base models whose own rules are no better on the sample data (docs/base-models.md).
+# Of the preset auto, and of base models whose own rules are no better on the sample data (base-models.md).
 AUTO_DETECTION: Mapping[str, Any] = {
     "profile": "multi-threshold",
     "thresholds": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
@@ -66,7 +66,7 @@ AUTO_PSEUDO: Mapping[str, Any] = {
 PRESETS: Mapping[str, Sequence[Layer]] = {
     "auto": [
         Layer(
-            "ours, for data that nobody tuned for; docs/method.md has the measured effect",
+            "ours, for data that nobody tuned for; docs/explanation/method.md has the measured effect",
             {
                 "features": {"stream": "both", "standardise": True},
                 "model": {
@@ -155,7 +155,7 @@ PRESETS: Mapping[str, Sequence[Layer]] = {
     ],
     "sample": [
         Layer(
-            "chosen for the data of refineloc-synth, docs/sample-data.md has the reason",
+            "chosen for the data of refineloc-synth, docs/explanation/sample-data.md has the reason",
             {
                 "features": {"stream": "both", "snippet_frames": 16},
                 "model": {"base": "refineloc", "options": {"layers": 2, "attention_values": 2}},

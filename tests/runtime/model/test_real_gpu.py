@@ -47,7 +47,7 @@ def test_scores_are_those_of_the_cpu(model_path: Path, videos: Videos) -> None:
 
 
 def test_half_precision_keeps_its_bound(model_path: Path, tmp_path: Path, videos: Videos) -> None:
-    """The model is steeper than trained ones, for which docs/onnx.md gives half of this bound."""
+    """The model is steeper than trained ones, for which docs/reference/onnx.md gives half of this bound."""
     pytest.importorskip("torch")
     from data.make_model import make_graph
 

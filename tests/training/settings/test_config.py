@@ -109,7 +109,7 @@ RELEASED = {
         "training.epochs": 100,
     },
 }
-# All that the released code does differently (docs/method.md).
+# All that the released code does differently (docs/explanation/method.md).
 OF_THE_PROFILE = {
     "model.options.video_loss": "release",
     "detection.profile": "release",

@@ -5,7 +5,7 @@ sizes. The attention is one value a snippet, whose softmax over time weighs the 
 is Ā^bf_fg, as in RefineLoc's one-value form.
 
 The paper also takes clips in which nothing moves as videos of the background class. It finds them by optical flow,
-which files of features do not have; docs/base-models.md says what of it was tried.
+which files of features do not have; docs/explanation/base-models.md says what of it was tried.
 """
 
 import torch

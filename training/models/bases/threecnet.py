@@ -3,7 +3,7 @@
 Its third loss compares counts of actions, which are stronger labels than ours, so it is left out.
 
 3C-Net has no attention that pseudo labels could supervise. As for W-TALC, a head beside the streams gives Ā^bf; it
-enters the video score and C̄ (docs/base-models.md says how and why).
+enters the video score and C̄ (docs/explanation/base-models.md says how and why).
 """
 
 from typing import cast

@@ -3,7 +3,7 @@
 Its class activations come from a hidden layer and a linear layer. It learns from the mean of each class's highest
 logits (multiple-instance learning) and from pairs of videos that share a class (co-activity similarity). W-TALC has no
 attention, so we add a head that gives Ā^bf. The head's foreground is multiplied with the class logits that make the
-video score, and with the C̄ that makes segments; docs/base-models.md says why.
+video score, and with the C̄ that makes segments; docs/explanation/base-models.md says why.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """A background-foreground head for base models without attention, and how it enters their scores.
 
 The head's foreground is multiplied with the class logits that make the video score, so that it learns from video labels
-too, and with the C̄ that makes segments (docs/base-models.md says why).
+too, and with the C̄ that makes segments (docs/explanation/base-models.md says why).
 """
 
 import torch

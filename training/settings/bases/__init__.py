@@ -1,7 +1,7 @@
 """The settings of the base models, one base model a file. Nothing here imports torch.
 
 A file has `Options`, the settings under [model.options], and `DEFAULTS`, the other settings that the base model
-changes. The network is in the file of the same name in training/models/bases/ (docs/base-models.md).
+changes. The network is in the file of the same name in training/models/bases/ (docs/explanation/base-models.md).
 """
 
 import pkgutil

@@ -11,7 +11,7 @@ __all__ = ["DEFAULTS", "Options"]
 
 DEFAULTS: dict[str, Any] = {
     # The paper has one threshold a curve, its mean, contrast and 0.25 of ŷ. On the sample data that is better alone;
-    # refined, auto's rules and pseudo labels are better (docs/base-models.md).
+    # refined, auto's rules and pseudo labels are better (docs/explanation/base-models.md).
     "detection": {**AUTO_DETECTION, "max_gap": 0},
     "pseudo": AUTO_PSEUDO,
     "training": {"learning_rate": 1e-4, "weight_decay": 1e-3, "batch_videos": 24},

@@ -11,7 +11,7 @@ __all__ = ["DEFAULTS", "Options"]
 
 DEFAULTS: dict[str, Any] = {
     # Alone and refined, auto's rules and pseudo labels are better on the sample data than thresholds of attention times
-    # class activation (docs/base-models.md).
+    # class activation (docs/explanation/base-models.md).
     "detection": AUTO_DETECTION,
     "pseudo": AUTO_PSEUDO,
     "training": {"learning_rate": 1e-4, "weight_decay": 1e-4},

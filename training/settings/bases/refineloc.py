@@ -26,5 +26,5 @@ class Options(Section):
         ge=0,
         le=1,
         description="in training the class branch sees videos with the mean features of another one of the batch, by a "
-        "share drawn from 0 to this (docs/method.md, Auto); 0: as they are",
+        "share drawn from 0 to this (docs/explanation/method.md, Auto); 0: as they are",
     )
