@@ -1,5 +1,6 @@
 # make setup   .venv with everything          make demo    the main job on sample data
 # make test    set up, run the tests          make check   formatting, lints, types
+# make docs   the documentation site, into build/docs
 # make test-all   the tests, then their long forms: whole demo, wheel in an environment of its own, torchrun
 # make test-bounds   the kernels' tests on a build with bounds checks
 # make test-sanitized   the kernels' tests on a build with AddressSanitizer (GCC)
@@ -16,9 +17,9 @@ BIN := $(VENV)/bin
 # The GPU build of ONNX Runtime exists for Linux on x86-64 (it runs on a CPU too); elsewhere the CPU build.
 ENGINE := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),gpu,cpu)
 SOURCES := $(wildcard _ext/*.pyx _ext/*.pxi setup.py)
-TREES := _ext benchmarks evaluation examples export refineloc runtime tests training setup.py
+TREES := _ext benchmarks docs evaluation examples export refineloc runtime tests training setup.py
 
-.PHONY: help setup demo demo-video test test-all test-bounds test-sanitized test-lowest check typing fuzz wheel bench gpu clean
+.PHONY: help setup demo demo-video docs test test-all test-bounds test-sanitized test-lowest check typing fuzz wheel bench gpu clean
 .DELETE_ON_ERROR:
 
 help:
@@ -96,6 +97,11 @@ typing:
 	@mkdir -p .typing/refineloc
 	@for folder in _ext runtime evaluation training export; do ln -sfn ../../$$folder .typing/refineloc/$$folder; done
 	@for file in __init__.py py.typed; do ln -sf ../../refineloc/$$file .typing/refineloc/$$file; done
+
+# A warning is an error: a link to nothing, a page in no table of contents, a name of ours that the API does not have.
+docs: setup
+	$(BIN)/python -m sphinx -q -W --keep-going -j auto -d build/docs-cache docs build/docs
+	@echo "build/docs/index.html"
 
 fuzz: setup
 	REFINELOC_FUZZ=10000 $(BIN)/python -m pytest tests/runtime/fuzz/test_fuzz.py -rP --show-capture=stdout
