@@ -4,19 +4,30 @@ The pages are plain Markdown that the hosting site shows too, so their links lea
 become links of the site (`site_links`), and a link to nothing is an error.
 """
 
+import importlib
 import posixpath
 import re
+import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
+from docutils.nodes import Node
 from sphinx.application import Sphinx
+
+sys.path.insert(0, str(Path(__file__).parent))
+import generate
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCE = PROJECT["urls"]["Source"]
 
 # Files outside docs/ that are pages of the site. The file docs/PAGE.md only links to it, for the hosting site.
-PAGES = {"reference/results": "benchmarks/RESULTS.md", "reference/changelog": "CHANGELOG.md"}
+PAGES = {
+    "reference/results": "benchmarks/RESULTS.md",
+    "reference/studies": "benchmarks/STUDIES.md",
+    "reference/changelog": "CHANGELOG.md",
+}
 
 project = "refineloc"
 author = "the refineloc authors"
@@ -29,6 +40,7 @@ exclude_patterns = ["_static"]
 nitpicky = True
 # Names of other projects: their inventories are not fetched, so that the site builds without a network.
 nitpick_ignore_regex = [("py:.*", r"(?!refineloc\b).*")]
+suppress_warnings = ["ref.python"]  # fields of one name in several classes
 smartquotes = False  # options begin with two hyphens
 highlight_language = "text"  # of indented blocks
 
@@ -39,6 +51,7 @@ copybutton_only_copy_prompt_lines = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+napoleon_use_ivar = True  # dataclasses show their fields once
 default_role = "code"  # docstrings have Markdown's single backticks
 
 html_theme = "furo"
@@ -86,6 +99,9 @@ def site_links(text: str, folder: str, page: str) -> str:
 
 def read_page(app: Sphinx, page: str, text: list[str]) -> None:
     """Before Sphinx reads a page."""
+    if generate.MARK.search(text[0]):
+        app.env.note_reread()  # the code may have changed
+        text[0] = generate.insert(text[0])
     if page in PAGES:
         app.env.note_dependency(str(ROOT / PAGES[page]))
         text[0] = (ROOT / PAGES[page]).read_text(encoding="utf-8")
@@ -94,5 +110,30 @@ def read_page(app: Sphinx, page: str, text: list[str]) -> None:
         text[0] = site_links(text[0], posixpath.join("docs", posixpath.dirname(page)), page)
 
 
+# The packages of the reference, in the order of what they need.
+PACKAGES = ("runtime", "evaluation", "training", "export")
+
+
+def public_name(app: Sphinx, env: Any, node: Any, content: Node) -> Node | None:
+    """A type in a signature has the name of its module: link it to where its package shows it."""
+    if node.get("refdomain") != "py" or not node["reftarget"].startswith("refineloc."):
+        return None
+    name = node["reftarget"].rpartition(".")[2]
+    for package in PACKAGES:
+        if name in importlib.import_module(f"refineloc.{package}").__all__:
+            target = f"refineloc.{package}.{name}"
+            found = env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, content)
+            if found is not None:
+                return found
+    return content  # a name that is not public, such as that of a union of types
+
+
+def read_docstring(_app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """Pages that a docstring names become links."""
+    lines[:] = [re.sub(r"docs/([\w/-]+)\.md", r":doc:`/\1`", line) for line in lines]
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", read_docstring)
     app.connect("source-read", read_page)
+    app.connect("missing-reference", public_name)

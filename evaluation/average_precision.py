@@ -1,4 +1,4 @@
-"""Mean average precision of detections, as ActivityNet's evaluation kit computes it (evaluation.md)."""
+"""Mean average precision, as ActivityNet's evaluation kit computes it (docs/explanation/evaluation.md)."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -105,6 +105,22 @@ def match_detections(
     kit keeps them. Of equal scores the later row comes first, always; the kit's sort leaves their order to NumPy and
     the processor.
 
+    >>> from refineloc.evaluation import evaluate
+    >>> from refineloc.runtime import VideoAnnotation
+    >>> truth = VideoAnnotation(
+    ...     "game", ("jump",), start=np.array([0.0, 40.0]), end=np.array([6.0, 50.0]), segment_labels=("jump", "jump")
+    ... )
+    >>> detections = Detections(
+    ...     start=np.array([0.5, 20.0]),
+    ...     end=np.array([6.0, 29.0]),
+    ...     score=np.array([0.9, 0.4]),
+    ...     label_index=np.array([0, 0]),
+    ...     classes=("jump",),
+    ... )
+    >>> matching = match_detections({"game": detections}, Annotations({"game": truth}))
+    >>> float(evaluate(matching).mAP[0])  # at tIoU 0.5 one of the two actions is found
+    0.5
+
     Args:
         detections: by video.
         annotations: with times.

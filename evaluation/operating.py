@@ -106,7 +106,7 @@ class Calibration:
             float64 [B + 1]; a bin has its lower edge, the last one both.
         detections: in each bin, int64 [B].
         score, precision: mean score, and right ones among the detections, float64 [B]; NaN in an empty bin.
-        error: expected calibration error, the mean of |score - precision| over the detections, by bins (Naeini and
+        error: expected calibration error, the mean of `|score - precision|` over the detections, by bins (Naeini and
             others, AAAI 2015; Guo and others, ICML 2017). None where a score lies outside 0 to 1, or there is none.
     """
 

@@ -1,4 +1,4 @@
-"""What is odd in a ground truth and in detections, before they are compared: a line each (evaluation.md).
+"""What is odd in a ground truth and in detections, before they are compared: a line each (docs/how-to/evaluate.md).
 
 Published files hold odd segments, so they are counted and named, and the evaluation goes on. Where detections cannot be
 what they seem, and the figure would be wrong in silence, that is an error.

@@ -25,7 +25,7 @@ __all__ = ["LEAST_VIDEOS", "Choice", "Tuned", "tune"]
 LEAST_VIDEOS = 3
 MOST_CHANGES = 3
 _MOST_FOLDS = 10  # with no more videos than this, each is a fold of its own
-# Standard errors by which a gain must exceed 0: with 1, five videos took changes for the worse (evaluation.md).
+# Standard errors by which a gain must exceed 0: with 1, five videos took changes for the worse (docs/how-to/tune.md).
 _NOISE = 1.5
 
 # What is tried of each setting that a rule has, beside its own value.

@@ -1,4 +1,4 @@
-"""The study behind the figures of preset auto in method.md: over seeds, and each of its parts left out.
+"""A study of benchmarks/STUDIES.md, the preset auto: over seeds, and each of its parts left out.
 
     .venv/bin/python examples/auto_study.py FOLDER [SEEDS] [SEEDS OF ABLATIONS]
 

@@ -1,4 +1,4 @@
-"""The study behind base-models.md: each base model alone and refined, on two data sets, over three seeds.
+"""A study of benchmarks/STUDIES.md: each base model alone and refined, on two data sets, over three seeds.
 
     .venv/bin/python examples/base_models_study.py FOLDER
 

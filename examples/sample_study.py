@@ -1,4 +1,4 @@
-"""The study behind docs/explanation/sample-data.md: how refinement behaves on the sample data, over three seeds.
+"""A study of benchmarks/STUDIES.md: how refinement behaves on the sample data, over three seeds.
 
     .venv/bin/python examples/sample_study.py FOLDER [IMAGES]
 

@@ -1,4 +1,4 @@
-"""Any torch module that turns frames or sound into features, as one ONNX file for `runtime/video` (videos.md)."""
+"""Any torch module that turns frames or sound into features, as one ONNX file (docs/how-to/videos.md)."""
 
 import copy
 import hashlib

@@ -35,7 +35,7 @@ def export(
 
     Args:
         run: that `refineloc.training.train` gave, or the folder of one.
-        path: of the file, *.onnx; it appears whole or not at all.
+        path: of the file, which ends in `.onnx`; it appears whole or not at all.
         iteration: its number, or "best" for the best without times (`TrainedRun.best`).
         precision: of weights and products: "fp32", "fp16" or "int8" (docs/reference/onnx.md).
         single: of several models of an iteration the one of the lowest validation loss.

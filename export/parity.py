@@ -51,7 +51,8 @@ class Tolerance:
     map: float
 
 
-# A few times the measured values (onnx.md): a file beyond has a defect, or the model does not tolerate rounding.
+# A few times the measured values (docs/reference/onnx.md): a file beyond has a defect, or its model does not tolerate
+# rounding.
 TOLERANCES: Mapping[Precision, Tolerance] = {
     "fp32": Tolerance(scores=1e-4, detections=0.002, map=0.0005),
     "fp16": Tolerance(scores=5e-3, detections=0.01, map=0.001),

@@ -132,7 +132,7 @@ def read_annotations(path: str | os.PathLike[str], *, times: bool = True, subset
     """Read labels, and segments if the file has them.
 
     Args:
-        path: a CSV or JSON file (formats: the module's docstring).
+        path: a CSV or JSON file (docs/reference/formats.md).
         times: False reads labels only, so that nothing can depend on times.
         subset: keep only the videos of this subset ("training", "validation", ...) of an ActivityNet JSON, whose other
             videos are not looked at.

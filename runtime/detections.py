@@ -65,6 +65,20 @@ class Detections:
     `detections[0]` is one record. A slice, an array of indices or a mask gives those detections:
     `detections[detections.score >= 0.5]`.
 
+    >>> detections = Detections(
+    ...     start=np.array([0.5, 20.0]),
+    ...     end=np.array([6.0, 29.0]),
+    ...     score=np.array([0.9, 0.4]),
+    ...     label_index=np.array([0, 0]),
+    ...     classes=("jump",),
+    ... )
+    >>> detections
+    <2 detections: jump 0.5 to 6.0 s (0.9), jump 20.0 to 29.0 s (0.4)>
+    >>> detections[0].end
+    6.0
+    >>> detections[detections.score >= 0.5]
+    <1 detection: jump 0.5 to 6.0 s (0.9)>
+
     Attributes:
         start, end: seconds, float64 [n].
         score: float64 [n].
@@ -141,10 +155,10 @@ def write_detections(
     """Write the detections of many videos in the format of the file's extension.
 
     Args:
-        path: *.json (ActivityNet's), *.csv (video-name,t-start,t-end,label,score), *.jsonl (a line for each video) or
-            *.parquet (video, start_s, end_s, label, score; needs pyarrow).
-            A stream without such an ending, as "-" is, gets JSON (`runtime/files.py`). Scores have the digits of
-            float32, in which models compute: 7 to 9, which read back as the same float32.
+        path: which ends in `.json` (ActivityNet's), `.csv` (video-name,t-start,t-end,label,score), `.jsonl` (a line for
+            each video) or `.parquet` (video, start_s, end_s, label, score; needs pyarrow). A stream without such an
+            ending, as "-" is, gets JSON. Scores have the digits of float32, in which models compute: 7 to 9, which read
+            back as the same float32.
         detections: by video; or pairs of a video's name and its detections, which are written one after another.
         external_data: ActivityNet's field of that name (model, provider, ...); not written to CSV and JSON lines.
 
@@ -189,8 +203,7 @@ def _json_parts(pairs: Iterable[tuple[str, Detections]], external_data: Mapping[
 
 
 def read_detections(path: str | os.PathLike[str]) -> dict[str, Detections]:
-    """Read detections: ActivityNet JSON (with or without "results" at the top), *.csv, *.jsonl, *.parquet; or a folder
-    of parts.
+    """Read detections: ActivityNet JSON (with or without "results" at the top), CSV, JSON lines, Parquet, or parts.
 
     The content says the format where the name does not, as that of a pipe (`runtime/files.py`).
 

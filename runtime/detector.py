@@ -52,7 +52,7 @@ Times = Mapping[str, tuple[float | None, float | None] | StatesTimes]
 
 
 class Detector:
-    """Finds actions in untrimmed videos, from their snippet features.
+    """Finds actions in untrimmed videos, from their snippet features::
 
         detector = Detector("model.onnx")
         for start, end, label, score in detector.detect(features, fps=25.0):
@@ -296,8 +296,8 @@ class Detector:
 
         Args:
             path: of the film.
-            backbone: what turns films into features (videos.md): its ONNX file, or, for many films, the loaded
-                `refineloc.runtime.video.backbone.Backbone`.
+            backbone: what turns films into features (docs/how-to/videos.md): its ONNX file, or, for many films, the
+                loaded `refineloc.runtime.video.backbone.Backbone`.
             labels: see `detect`.
 
         Raises:

@@ -42,7 +42,7 @@ _LEAST_SHARE = 2.0**-33
 
 
 class StreamingDetector:
-    """Finds actions in one running video. Make one for each video; they may share the `Detector`.
+    """Finds actions in one running video. Make one for each video; they may share the `Detector`::
 
         stream = StreamingDetector(detector, fps=25.0)
         for snippets in camera:                       # [k, D], k >= 0, in the order of time

@@ -53,7 +53,7 @@ def train(
     resume: bool = False,
     show: bool = True,
 ) -> TrainedRun:
-    """Train a model from video-level labels, refined over several iterations.
+    """Train a model from video-level labels, refined over several iterations::
 
         run = train({"clip1": array, ...}, {"clip1": "jump", ...}, val_features, val_labels, iterations=4)
         print(run)
@@ -73,7 +73,7 @@ def train(
             (docs/explanation/base-models.md, docs/how-to/training.md).
         iterations: models to train, M_0 to M_(iterations - 1).
         epochs: an iteration.
-        student_from: the first iteration that is a student, a detector that learns segments (base-models.md).
+        student_from: the first iteration that is a student, which learns segments (docs/explanation/student.md).
         seed: of everything that is drawn.
         settings: any settings, over the preset's: by name, such as `{"pseudo.beta": 2.0}`, or a TOML file
             (docs/how-to/training.md).

@@ -88,7 +88,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """What the rule of detection was chosen on, by refineloc-tune (docs/explanation/evaluation.md).
+    """What the rule of detection was chosen on, by refineloc-tune (docs/how-to/tune.md).
 
     Attributes:
         labels: the name of the file of annotations.
@@ -118,7 +118,7 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatingScore:
-    """A least score for applications, and what it gave where it was chosen (docs/explanation/evaluation.md).
+    """A least score for applications, and what it gave where it was chosen (docs/how-to/tune.md).
 
     Attributes:
         precision: the one that was wanted, fraction of 1.

@@ -24,6 +24,10 @@ class SnippetGrid:
     for the half-open interval from half a stride before its centre to half a stride after it. Where S is H, that is
     [t * H / fps, (t + 1) * H / fps).
 
+    >>> grid = SnippetGrid(fps=25.0, snippet_frames=16)
+    >>> grid.seconds(np.array([0, 10]), np.array([4, 12]))
+    (array([0. , 6.4]), array([3.2 , 8.32]))
+
     Attributes:
         fps: frames a second of the video the features were made from, 0.001 to 1,000,000.
         snippet_frames: the window, frames a snippet (H), a whole number from 1 to 2^24.

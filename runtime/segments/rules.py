@@ -1,4 +1,4 @@
-"""The settings of detection, defined once: how scores become segments (method.md, onnx.md).
+"""The settings of detection, defined once: how scores become segments (docs/explanation/method.md).
 
 There are three kinds of rule, a type each. `OneThreshold` keeps a snippet by its foreground and one class threshold
 (RefineLoc: profiles "paper" and "release"). `ManyThresholds` takes the runs of normalised curves above each of many
@@ -183,7 +183,7 @@ class _OfRuns(_Shared):
 class OneThreshold(_OfRuns):
     """RefineLoc's rules: a snippet is kept by its foreground and by one threshold on its class activation.
 
-    Attributes: see the descriptions of the fields; `max_gap` is not used by "release", which joins dilated runs.
+    The fields are settings (docs/reference/settings.md). `max_gap` is not used by "release", which joins dilated runs.
 
     Raises:
         ConfigError: a value of another type, or out of range.
@@ -203,7 +203,7 @@ class ManyThresholds(_OfRuns):
     A run that several thresholds or curves give is one segment. Its score is the contrast (the mean inside, less that
     in a ring outside: AutoLoc, BaS-Net) or the peak (the largest value inside: W-TALC). ŷ is added or multiplies it.
 
-    Attributes: see the descriptions of the fields.
+    The fields are settings (docs/reference/settings.md).
 
     Raises:
         ConfigError: a value of another type, or out of range.
@@ -275,7 +275,7 @@ class Boundaries(_Shared):
 
     A segment's score is that of its point and class, times ŷ_n over the best ŷ of the video.
 
-    Attributes: see the descriptions of the fields.
+    The fields are settings (docs/reference/settings.md).
 
     Raises:
         ConfigError: a value of another type, or out of range.

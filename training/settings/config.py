@@ -31,6 +31,7 @@ __all__ = [
     "parse_assignment",
     "read_toml",
     "resolve",
+    "sources_of",
     "validated",
 ]
 
@@ -163,7 +164,8 @@ class TrainingConfig(Section):
     )
     least_order: float = Field(
         0.2,
-        description="least attention_order (training.md) of an attention that is in order: warnings and restarts",
+        description="least attention_order of an attention that is in order, for warnings and restarts "
+        "(docs/how-to/training.md)",
     )
     batch_videos: int = Field(32, ge=1, description="videos a batch (open in the paper)")
     learning_rate: float = Field(
@@ -204,7 +206,8 @@ class TrainingConfig(Section):
     labels: Literal["all", "first"] = Field("all", description="a video's labels: all, or the first in sorted order")
     precision: Arithmetic = Field(
         "float32",
-        description="of the matrix products: bf16 halves their time on some CPUs (training.md); tf32 on CUDA GPUs",
+        description="of the matrix products: bf16 halves their time on some CPUs, tf32 is for CUDA GPUs "
+        "(docs/how-to/training.md)",
     )
     evaluate_every: int = Field(
         1, ge=0, description="epochs between scores (mAP) on the validation videos; 0: once an iteration"
@@ -311,6 +314,15 @@ def described_toml(*layers: Layer) -> str:
     """
     merged, sources = _merged(layers)
     return "\n".join(_described(validated(merged), (), sources)) + "\n"
+
+
+def sources_of(*layers: Layer) -> dict[tuple[str, ...], str]:
+    """Where the values that `resolve` makes of these layers are from, by path of keys; defaults are not in it.
+
+    Raises:
+        ConfigError: as for `resolve`.
+    """
+    return _merged(layers)[1]
 
 
 def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:

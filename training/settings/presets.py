@@ -1,4 +1,4 @@
-"""Settings of the paper and of the configurations that its authors released, by data set and features (method.md).
+"""Settings of the paper and of the configurations that its authors released (docs/explanation/method.md).
 
 A source that begins with "paper" is a value that the paper states. "open in the paper" is one that it leaves open.
 """
@@ -37,7 +37,7 @@ def _paper(snippet_frames: int, alpha_c: float, learning_rate: float, batch_vide
     ]
 
 
-# Of the preset auto, and of base models whose own rules are no better on the sample data (base-models.md).
+# Of the preset auto, and of base models whose own rules are no better (docs/explanation/published-and-ours.md).
 AUTO_DETECTION: Mapping[str, Any] = {
     "profile": "multi-threshold",
     "thresholds": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],

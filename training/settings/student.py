@@ -1,4 +1,4 @@
-"""Settings of the student: the detector of segments that later iterations may be (docs/explanation/base-models.md)."""
+"""Settings of the student: the detector of segments that later iterations may be (docs/explanation/student.md)."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ STUDENT = "student"  # in the place of a base model's name
 
 
 class StudentConfig(Section):
-    """From which iteration on models are students, what they are taught, and their network (base-models.md)."""
+    """From which iteration on models are students, what they are taught, and their network."""
 
     first: Annotated[int | None, BeforeValidator(lambda value: None if value == "none" else value)] = Field(
         None,

@@ -22,8 +22,8 @@ DEFAULTS: dict[str, Any] = {
         "max_gap": 0,
         "widen": 0,
     },
-    # BaS-Net has no refinement; these values were chosen on the sample data (base-models.md). β is low because the
-    # video loss is a mean over classes. Labels are not widened, as detections are not.
+    # BaS-Net has no refinement; these values were chosen on the sample data (docs/explanation/base-models.md). β is
+    # low because the video loss is a mean over classes. Labels are not widened, as detections are not.
     "pseudo": {"beta": 0.5, "normalised": 0.5, "top_k": 1, "widen": 0},
     "training": {"learning_rate": 1e-4, "weight_decay": 5e-4},
 }

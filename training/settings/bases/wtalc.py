@@ -18,8 +18,8 @@ DEFAULTS: dict[str, Any] = {
         "max_gap": 0,
         "widen": 0,
     },
-    # W-TALC has no refinement; these values were chosen on the sample data (base-models.md). Labels are not
-    # widened, as detections are not.
+    # W-TALC has no refinement; these values were chosen on the sample data (docs/explanation/base-models.md).
+    # Labels are not widened, as detections are not.
     "pseudo": {"beta": 0.3, "normalised": 0.5, "top_k": 1, "widen": 0},
     "training": {"learning_rate": 1e-4, "weight_decay": 5e-4},
 }
