@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from docutils.nodes import Node
+from docutils.nodes import Node, Text
 from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -50,6 +50,7 @@ copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
 
 autodoc_member_order = "bysource"
+maximum_signature_line_length = 100
 autodoc_typehints = "signature"
 napoleon_use_ivar = True  # dataclasses show their fields once
 default_role = "code"  # docstrings have Markdown's single backticks
@@ -133,7 +134,14 @@ def read_docstring(_app: Sphinx, _what: str, _name: str, _object: Any, _options:
     lines[:] = [re.sub(r"docs/([\w/-]+)\.md", r":doc:`/\1`", line) for line in lines]
 
 
+def dashes(_app: Sphinx, document: Any) -> None:
+    """Between a parameter and its meaning; `smartquotes` would make dashes of options as well."""
+    for text in [text for text in document.findall(Text) if text == " -- "]:
+        text.parent.replace(text, Text(" – "))
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("doctree-read", dashes)
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("source-read", read_page)
     app.connect("missing-reference", public_name)
