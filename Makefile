@@ -63,7 +63,7 @@ test-lowest:
 	cd $(LOWEST)/tree && ../venv/bin/python -m pip install -q -c ../constraints.txt setuptools wheel cython numpy onnx \
 		pytest pytest-xdist hypothesis hdf5plugin "pyparsing<3.3"
 	cd $(LOWEST)/tree && PYTHONWARNINGS=ignore ../venv/bin/python -m pip install -q -c ../constraints.txt \
-		--no-build-isolation -e '.[cpu,plot,formats,video]'
+		--no-build-isolation -e '.[cpu,plot,formats,video,hub]'
 	cd $(LOWEST)/tree && ../venv/bin/python -m pytest -n auto --dist loadfile -m "not long" tests/ext tests/runtime tests/evaluation
 
 KERNEL_TESTS := tests/ext tests/evaluation/test_average_precision.py

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ def export(
     single: bool = False,
     allow_loss: bool = False,
     base: str | os.PathLike[str] | None = None,
+    licence: str = "",
 ) -> Written:
     """Write a trained iteration as one ONNX file, which `refineloc.runtime.Detector` takes.
 
@@ -41,6 +43,7 @@ def export(
         single: of several models of an iteration the one of the lowest validation loss.
         allow_loss: keep the file even where it is too far from the trained model.
         base: of a folder whose base model is a file of one's own, that file: it is code, and a run cannot name it.
+        licence: of the model, such as "CC-BY-4.0"; the file keeps it.
 
     Returns:
         What was written: metadata with the measured differences, and the size.
@@ -61,7 +64,8 @@ def export(
     else:
         trained = from_run(Path(run), iteration, single=single)
         sample = sample_of_files(trained)
-    return write_model(path, trained.model, trained.metadata, sample, precision=precision, allow_loss=allow_loss)
+    metadata = replace(trained.metadata, licence=licence)
+    return write_model(path, trained.model, metadata, sample, precision=precision, allow_loss=allow_loss)
 
 
 def sample_of_files(trained: Trained, features: Path | None = None, labels: Path | None = None) -> Sample:

@@ -114,6 +114,7 @@ def _of_iteration(loaded: LoadedIteration, single: bool, folder: RunFolder | Non
             Path(data.train_features).name,
             _streaming("run" if folder is None else folder.records, loaded.record),
             data.backbone,
+            _pseudo_labels(loaded),
         ),
         Path(data.val_features) if data.val_features else None,
         folder.split if folder and data.val_share else Path(data.val_labels) if data.val_labels else None,
@@ -163,6 +164,7 @@ def _metadata(
     training_data: str = "",
     streaming: OneThreshold | None = None,
     backbone: str = "",
+    pseudo_labels: str = "",
 ) -> ModelMetadata:
     return ModelMetadata(
         classes=classes,
@@ -182,9 +184,16 @@ def _metadata(
         precision="fp32",
         training_data=training_data,
         backbone=backbone,
+        pseudo_labels=pseudo_labels,
         producer=f"refineloc {__version__}",
         streaming=streaming,
     )
+
+
+def _pseudo_labels(loaded: LoadedIteration) -> str:
+    """The generator of what an iteration learnt from; iteration 0 and a student have none."""
+    config, iteration = loaded.config, loaded.iteration
+    return Path(plain_name(config.pseudo.generator)).name if iteration and not config.is_student(iteration) else ""
 
 
 def _streaming(where: object, record: Mapping[str, Any]) -> OneThreshold | None:

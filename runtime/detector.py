@@ -194,6 +194,40 @@ class Detector:
         if problem := unused(self._settings, changes):
             raise ConfigError(problem)
 
+    @classmethod
+    def from_hub(
+        cls,
+        repo: str,
+        *,
+        filename: str = "model.onnx",
+        revision: str = "main",
+        sha256: str | None = None,
+        update: bool = False,
+        **settings: Any,
+    ) -> "Detector":
+        """A detector of a model on Hugging Face's hub, or on another that HF_ENDPOINT names.
+
+        A copy in huggingface_hub's cache is used without the network. Else the file is fetched, and its content is
+        compared with the hash that the hub states. It passes the same checks as every model file.
+
+        Args:
+            repo: OWNER/NAME of the repository.
+            filename: path of the model in it.
+            revision: a branch, tag or commit. A branch is what it was when it was fetched, until `update`.
+            sha256: what the file's SHA-256 has to be, as its card states it; None takes the hub's word.
+            update: ask the hub for what the revision is now.
+            settings: of the detector, see `Detector`.
+
+        Raises:
+            MissingExtraError: huggingface_hub is not installed.
+            ConfigError: a repo, revision, filename or sha256 of another form.
+            ModelError: there is no such repository, revision or file, or its content is not what its hash says.
+            StoreError: there is no copy, and the hub does not answer.
+        """
+        from refineloc.runtime.hub import fetch_model
+
+        return cls(fetch_model(repo, filename, revision, sha256, update), **settings)
+
     def _operating_score(self, name: str, others: Collection[str]) -> float:
         """The score of an operating point, where the scores are those for which it was chosen."""
         score = self.metadata.score_of(name)

@@ -1,14 +1,16 @@
 """`refineloc-export`: a trained iteration, or a released checkpoint, as one ONNX file."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
+from refineloc.export.card import CARD, check_card, write_card
 from refineloc.runtime.cli.common import VersionOption, new_app, note, run_app
 from refineloc.runtime.errors import ConfigError, MissingExtraError, counted
-from refineloc.runtime.files import check_writable, is_stdout
+from refineloc.runtime.files import check_writable, is_stdout, is_stream
 from refineloc.runtime.segments.values import POINT_SCORES, SNIPPET_SCORES
 
 if TYPE_CHECKING:
@@ -18,12 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 app = new_app("refineloc-export")
-
+OUT = Path("model.onnx")
 
 # Of the options in the help.
 GROUPS = {
     "What to export": ("iteration", "single", "checkpoint", "classes", "preset", "base"),
-    "The file": ("out", "precision"),
+    "The file": ("out", "precision", "licence", "card"),
     "Comparison with the trained model": ("features", "labels", "allow_loss"),
     "A backbone for films": ("backbone", "weights", "assignments"),
 }
@@ -32,7 +34,10 @@ GROUPS = {
 @app.command()
 def export(
     run: Annotated[
-        Path | None, typer.Argument(help="Folder of a run. [default: the newest under runs/]", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="Folder of a run; with --card also a model file. [default: the newest under runs/]", show_default=False
+        ),
     ] = None,
     iteration: Annotated[
         str | None,
@@ -43,7 +48,7 @@ def export(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file to write; - is stdout.")] = Path("model.onnx"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file to write; - is stdout.")] = OUT,
     precision: Annotated[
         Literal["fp32", "fp16", "int8"],
         typer.Option(help="Of weights and products; int8 is the fastest on a CPU, fp16 is for GPUs."),
@@ -92,6 +97,14 @@ def export(
     allow_loss: Annotated[
         bool, typer.Option("--allow-loss", help="Write the file even where it is too far from the trained model.")
     ] = False,
+    licence: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Of the model, such as CC-BY-4.0; the file keeps it.", show_default=False),
+    ] = "",
+    card: Annotated[
+        bool,
+        typer.Option("--card", help=f"Write {CARD} beside the file: a model card, from what the file says of itself."),
+    ] = False,
     _version: VersionOption = False,
 ) -> None:
     """Write a trained model as one ONNX file that holds all that detection needs.
@@ -99,7 +112,17 @@ def export(
     The file is compared with the trained model on the run's validation features, if they still exist. The differences
     are printed, and written into the file.
     """
+    if card and run is not None and run.suffix.lower() == ".onnx":
+        given = (iteration, checkpoint, classes, preset, features, labels, backbone, weights, assignments, base)
+        if any(given) or single or licence or allow_loss or out != OUT or precision != "fp32":
+            raise ConfigError(f"--card of {run}, which is a model file, goes without other options")
+        print(f"{write_card(run)}: the card of {run}")
+        return
+    if card and is_stream(out):
+        raise ConfigError("--card goes with a file: it is written beside it")
     if backbone is not None:
+        if licence or card:
+            raise ConfigError("--licence and --card are of models; a backbone takes --set licence=NAME")
         if run is not None or iteration is not None or checkpoint is not None or single or precision != "fp32":
             raise ConfigError("--backbone goes without RUN, --iter, --checkpoint, --single and --precision")
         _export_backbone(backbone, weights, assignments or [], out)
@@ -118,6 +141,8 @@ def export(
     if labels is not None and features is None:
         raise ConfigError("--labels goes with --features")
     _check_start(out)
+    if card:
+        check_card(out)
     from refineloc.export.library import sample_of_files
     from refineloc.export.sources import from_checkpoint, from_run
     from refineloc.export.write import write_model
@@ -132,10 +157,13 @@ def export(
     sample = sample_of_files(trained, features, labels)
     for warning in trained.warnings:
         note(f"warning: iteration {trained.metadata.iteration}: {warning}")
-    written = write_model(out, trained.model, trained.metadata, sample, precision=precision, allow_loss=allow_loss)
+    metadata = replace(trained.metadata, licence=licence)
+    written = write_model(out, trained.model, metadata, sample, precision=precision, allow_loss=allow_loss)
     (note if is_stdout(out) else print)(_table(out, written))
     for problem in written.beyond:
         note(f"warning: {problem}")
+    if card:
+        print(f"{write_card(out)}: its card")
 
 
 def _check_start(out: Path) -> None:

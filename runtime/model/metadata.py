@@ -46,6 +46,8 @@ _OPTIONAL = (
     "parity",
     "tuning",
     "operating_points",
+    "pseudo_labels",
+    "licence",
 )  # keys that a file has where they are known, or not the default
 _MAX_SIZE = 2**24  # of D, H, N: far above any real one, far below what would exhaust memory
 WHOLE_CONTEXT = _MAX_SIZE  # `context_snippets` of a base model whose logits depend on the whole video
@@ -178,6 +180,8 @@ class ModelMetadata:
         backbone: what the training features were extracted with (`FeatureInfo.backbone`); "" if not known.
         tuning: what `detection` was chosen on after training; None if it was not.
         operating_points: least scores for applications, which `detection` does not use; None where there are none.
+        pseudo_labels: generator of those it was trained with, "" if there were none, or if it is not known.
+        licence: of the file, as its maker states it, such as "CC-BY-4.0"; "" if not known.
 
     Raises:
         ModelError: a value out of range.
@@ -205,6 +209,8 @@ class ModelMetadata:
     backbone: str = ""
     tuning: Tuning | None = None
     operating_points: tuple[OperatingScore, ...] | None = None
+    pseudo_labels: str = ""
+    licence: str = ""
 
     def __post_init__(self) -> None:
         _need(0 < len(self.classes) <= _MAX_SIZE, "classes: expected at least one name")

@@ -1,67 +1,30 @@
 """refineloc-export as a user meets it: what it writes, what it prints, and what it says of mistakes."""
 
 import functools
+import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
-from types import MappingProxyType
-from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
+from small_run import CLASSES, make_run
 
 from refineloc.export.cli.export import main
 from refineloc.runtime.model.session import Session
-from refineloc.training.data.record import DataRecord
-from refineloc.training.models.ensemble import build_models, members_of
-from refineloc.training.run.files import Run, load_iteration
-from refineloc.training.settings.config import resolve
+from refineloc.training.models.ensemble import members_of
+from refineloc.training.run.files import load_iteration
 
 Export = Callable[..., CompletedProcess[str]]
-CLASSES = ("jump", "run", "swim")
-ROWS = "video-name,t-start,t-end,label,video-duration,fps,video-num-frames\n"
 
 
 @pytest.fixture
 def export(call_program: Callable[..., CompletedProcess[str]]) -> Export:
     return functools.partial(call_program, main)
-
-
-def make_run(
-    folder: Path,
-    iterations: int = 2,
-    models: int = 1,
-    orders: Sequence[float] = (),
-    settings: Mapping[str, Any] = MappingProxyType({}),
-    **further: Any,
-) -> None:
-    """A run with fresh weights, and its validation files beside it; of several models the second has the least loss."""
-    parent = folder.parent
-    parent.mkdir(exist_ok=True)
-    generator = np.random.default_rng(0)
-    with h5py.File(parent / "val.h5", "w") as file:
-        for index in range(4):
-            file[f"v{index}"] = generator.exponential(2.0, (60, 16)).astype(np.float32)
-            file[f"v{index}"].attrs["fps"] = 16.0
-    rows = "".join(f"v{index},{index},{10 + index},{CLASSES[index % 3]},60,16,960\n" for index in range(4))
-    (parent / "val.csv").write_text(ROWS + rows)
-    training = {"training": {"iterations": iterations, "models": models}}
-    config = resolve({"detection": {"alpha_c": 0.3}, **settings}, training)
-    data = DataRecord("train.h5", "train.csv", str(parent / "val.h5"), str(parent / "val.csv"), CLASSES, 16, "ab12")
-    run = Run(folder, config, data)
-    run.begin()
-    for iteration in range(iterations):
-        torch.manual_seed(iteration)
-        members = [{"member": k, "validation_loss": (k - 1.0) ** 2, "best_epoch": 0} for k in range(models)]
-        record = {"iteration": iteration, "validation_loss": 1.0, "best_epoch": 0, "members": members, **further}
-        if orders:
-            record["attention_order"] = orders[iteration]
-        run.add_iteration(record, build_models(config, 16, 3), None)
 
 
 def test_an_iteration_of_a_run(export: Export, tmp_path: Path) -> None:
@@ -262,3 +225,24 @@ def test_a_model_on_standard_output_is_alone_there(export: Export, tmp_path: Pat
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith("-: refineloc iteration 0, 3 classes")
     assert Session(tmp_path / "stdout.onnx", "cpu").metadata.iteration == 0
+
+
+def test_a_card_beside_the_file(export: Export, tmp_path: Path) -> None:
+    make_run(tmp_path / "here", settings={"pseudo": {"generator": "attention"}})
+    done = export("here", "-o", "here/model.onnx", "--card", "--licence", "MIT")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("here/README.md: its card\n")
+    card = (tmp_path / "here/README.md").read_text()
+    assert card.startswith("---\nlicense: mit\n")
+    assert "of iteration 0; generator: attention" in card
+    assert hashlib.sha256((tmp_path / "here/model.onnx").read_bytes()).hexdigest() in card
+    metadata = Session(tmp_path / "here/model.onnx", "cpu").metadata
+    assert (metadata.licence, metadata.pseudo_labels) == ("MIT", "attention")
+    assert metadata.parity is not None
+    assert metadata.parity.map is not None
+    assert f"**{100 * metadata.parity.map:.1f} %**" in card
+    # Of the file alone, later.
+    (tmp_path / "here/README.md").unlink()
+    done = export("here/model.onnx", "--card")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "here/README.md: the card of here/model.onnx\n", "")
+    assert (tmp_path / "here/README.md").read_text() == card

@@ -45,7 +45,8 @@ preset=None, base=None, generator=None, iterations=None, epochs=None, student_fr
 settings=None, fps=None, allow_missing=False, allow_leaks=False, unlabelled='refuse', device='auto', memory_gib=None,
 run=None, resume=False, show=True)
 """
-EXPORT = "(run, path, *, iteration='best', precision='fp32', single=False, allow_loss=False, base=None)"
+EXPORT = "(run, path, *, iteration='best', precision='fp32', single=False, allow_loss=False, base=None, licence='')"
+EXPORT_NAMES = ["export", "model_card", "push_to_hub", "write_card"]
 RUN = ["best", "classes", "config", "data", "detections", "epochs", "folder", "iterations", "records", "scores"]
 
 
@@ -301,7 +302,7 @@ def test_ctrl_c_ends_a_live_display(data: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_public_names_are_pinned() -> None:
     assert refineloc.training.__all__ == dir(refineloc.training) == ["TrainedIteration", "TrainedRun", "train"]
-    assert refineloc.export.__all__ == dir(refineloc.export) == ["export"]
+    assert refineloc.export.__all__ == dir(refineloc.export) == EXPORT_NAMES
     assert signature(train) == " ".join(TRAIN.split())
     assert signature(export) == EXPORT
     public = {name for name in vars(TrainedRun) if not name.startswith("_")} | {"folder"}
