@@ -123,7 +123,7 @@ def convert(
     ] = False,
     _version: VersionOption = False,
 ) -> None:
-    """Convert detections or annotations (docs/reference/formats.md).
+    """Convert detections or annotations (docs/how-to/convert.md).
 
     Subtitles and ELAN files hold one video: OUT is a file for one, or a folder, with --to, for all.
     """

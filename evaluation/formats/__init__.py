@@ -1,4 +1,4 @@
-"""Formats of other tools that `refineloc-convert` reads and writes (docs/reference/formats.md): one module for each.
+"""Formats of other tools that `refineloc-convert` reads and writes (docs/how-to/convert.md): one module for each.
 
 tracks         the value that all formats share: labelled segments of a video
 reading        any input file to tracks
