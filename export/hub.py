@@ -27,7 +27,7 @@ def push_to_hub(
     It needs a token that may write: log in with `hf auth login`, or set HF_TOKEN.
 
     Args:
-        model: path of the file, which ends in `.onnx`, whose name it keeps; `Detector.from_hub` looks for model.onnx by itself.
+        model: path of the file, `.onnx`, whose name it keeps; `Detector.from_hub` looks for model.onnx by itself.
         repo: OWNER/NAME of the repository, which is made if it is missing.
         revision: the branch.
         private: whether a repository that is made can be seen by its owner alone. One that is there stays as it is.
