@@ -14,7 +14,7 @@ CODE = [
     path
     for folder in ("_ext", "runtime", "evaluation", "training", "export", "examples", "benchmarks", "tests")
     for path in (ROOT / folder).rglob("*")
-    if path.suffix in (".py", ".pyx", ".pyi", ".mjs", ".js", ".md") and "node_modules" not in path.parts
+    if path.suffix in (".py", ".pyx", ".pyi", ".mjs", ".js", ".cpp", ".hpp", ".md") and "node_modules" not in path.parts
 ]
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 

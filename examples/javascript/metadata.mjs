@@ -1,13 +1,16 @@
 // The metadata of an ONNX file, which onnxruntime-node does not give: field 14 of the ModelProto message, a list of
 // messages of a key (field 1) and a value (field 2). docs/reference/onnx.md says what the keys mean.
 
-/** Texts by key. */
+const PREFIX = 'refineloc.';
+
+/** Texts by key without "refineloc."; other keys are left out. */
 export function readMetadata(bytes) {
   const metadata = {};
   for (const [field, value] of fields(bytes)) {
     if (field === 14) {
       const entry = Object.fromEntries(fields(value));
-      metadata[entry[1].toString('utf8')] = (entry[2] ?? Buffer.alloc(0)).toString('utf8');
+      const key = entry[1].toString('utf8');
+      if (key.startsWith(PREFIX)) metadata[key.slice(PREFIX.length)] = (entry[2] ?? '').toString('utf8');
     }
   }
   return metadata;

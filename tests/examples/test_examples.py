@@ -1,10 +1,9 @@
-"""The examples, run as their readers would run them: a program, a service over loopback, and JavaScript."""
+"""The examples, run as their readers would run them: a program and a service over loopback."""
 
 import asyncio
 import io
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -412,25 +411,3 @@ def test_fiftyone_example_leaves_out_what_lies_outside_the_video(
         (5.0, 5.0, "x", None),
     ]
     assert example.temporal(sample, rows) == [([0.0, 2.0], "x", None), ([9.0, 10.0], "x", 0.5)]
-
-
-@pytest.mark.long
-def test_javascript_gives_the_same_video_scores(
-    model_path: Path, tmp_path: Path, features: npt.NDArray[np.float32]
-) -> None:
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not here")
-    shutil.copytree(EXAMPLES / "javascript", tmp_path / "js", ignore=shutil.ignore_patterns("node_modules"))
-    install = ["npm", "install", "--no-audit", "--no-fund"]
-    got = subprocess.run(install, cwd=tmp_path / "js", capture_output=True, text=True)
-    if re.search("ENOTFOUND|ECONNREFUSED|ETIMEDOUT|EAI_AGAIN|E40[0-9]", got.stderr):
-        pytest.skip(f"npm reaches no registry: {got.stderr.strip().splitlines()[0]}")
-    assert got.returncode == 0, got.stderr
-    np.save(tmp_path / "f.npy", features)
-    command = ["node", "scores.mjs", str(model_path), str(tmp_path / "f.npy")]
-    done = subprocess.run(command, cwd=tmp_path / "js", capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    detector = Detector(model_path, provider="cpu")
-    assert answer["classes"] == list(detector.classes)
-    np.testing.assert_allclose(answer["video_scores"], detector.scores(features).video_scores[0], atol=1e-6)
