@@ -12,8 +12,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy.typing
 from docutils.nodes import Node, Text
 from sphinx.application import Sphinx
+from sphinx.util.typing import stringify_annotation
 
 sys.path.insert(0, str(Path(__file__).parent))
 import generate
@@ -53,6 +55,7 @@ autodoc_member_order = "bysource"
 maximum_signature_line_length = 100
 autodoc_typehints = "signature"
 napoleon_use_ivar = True  # dataclasses show their fields once
+napoleon_attr_annotations = False  # their texts have dtypes and shapes
 default_role = "code"  # docstrings have Markdown's single backticks
 
 html_theme = "furo"
@@ -134,6 +137,23 @@ def read_docstring(_app: Sphinx, _what: str, _name: str, _object: Any, _options:
     lines[:] = [re.sub(r"docs/([\w/-]+)\.md", r":doc:`/\1`", line) for line in lines]
 
 
+ARRAY = re.compile(r"~numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~numpy\.dtype\[(.*?)\]\]")
+
+
+def array_names(text: str | None) -> str | None:
+    """The names of array types, which autodoc spells out."""
+    if text is None:
+        return None
+    for name in ("ArrayLike", "DTypeLike"):
+        text = text.replace(stringify_annotation(getattr(numpy.typing, name), "smart"), f"~numpy.typing.{name}")
+    return ARRAY.sub(r"~numpy.typing.NDArray[\1]", text)
+
+
+def read_signature(*event: Any) -> tuple[str | None, str | None]:
+    signature, returns = event[-2:]
+    return array_names(signature), array_names(returns)
+
+
 def dashes(_app: Sphinx, document: Any) -> None:
     """Between a parameter and its meaning; `smartquotes` would make dashes of options as well."""
     for text in [text for text in document.findall(Text) if text == " -- "]:
@@ -142,6 +162,7 @@ def dashes(_app: Sphinx, document: Any) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("doctree-read", dashes)
+    app.connect("autodoc-process-signature", read_signature)
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("source-read", read_page)
     app.connect("missing-reference", public_name)

@@ -108,7 +108,11 @@ def match_detections(
     >>> from refineloc.evaluation import evaluate
     >>> from refineloc.runtime import VideoAnnotation
     >>> truth = VideoAnnotation(
-    ...     "game", ("jump",), start=np.array([0.0, 40.0]), end=np.array([6.0, 50.0]), segment_labels=("jump", "jump")
+    ...     "game",
+    ...     labels=("jump",),
+    ...     start=np.array([0.0, 40.0]),
+    ...     end=np.array([6.0, 50.0]),
+    ...     segment_labels=("jump", "jump"),
     ... )
     >>> detections = Detections(
     ...     start=np.array([0.5, 20.0]),

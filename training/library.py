@@ -55,7 +55,7 @@ def train(
 ) -> TrainedRun:
     """Train a model from video-level labels, refined over several iterations::
 
-        run = train({"clip1": array, ...}, {"clip1": "jump", ...}, val_features, val_labels, iterations=4)
+        run = train({"clip": array, ...}, {"clip": "jump", ...}, iterations=4)
         print(run)
         refineloc.export.export(run, "model.onnx")
 
