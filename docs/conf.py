@@ -146,7 +146,7 @@ def array_names(text: str | None) -> str | None:
         return None
     for name in ("ArrayLike", "DTypeLike"):
         text = text.replace(stringify_annotation(getattr(numpy.typing, name), "smart"), f"~numpy.typing.{name}")
-    return ARRAY.sub(r"~numpy.typing.NDArray[\1]", text)
+    return ARRAY.sub(r"~numpy.typing.NDArray[\1]", text.replace("<factory>", "..."))
 
 
 def read_signature(*event: Any) -> tuple[str | None, str | None]:
