@@ -115,6 +115,9 @@ class SnippetGrid:
     ) -> npt.NDArray[np.bool_]:
         """Which of `snippets` snippets lie in any of the segments: those with their centre in [start, end).
 
+        >>> SnippetGrid(fps=10.0, snippet_frames=10).foreground(np.array([1.5]), np.array([3.5]), 5).tolist()
+        [False, True, True, False, False]
+
         Args:
             start_s, end_s: segment bounds in seconds, shape [n]; bounds past the video's end are allowed.
             snippets: T.

@@ -293,6 +293,10 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
     all that the released code does differently), which a preset may imply. Their settings lie under all layers. The
     order, from the lowest: the defaults, the profile, the preset, what the base model changes, the layers.
 
+    >>> config = resolve({"preset": "thumos14-i3d"}, {"pseudo": {"beta": 2.0}})
+    >>> config.detection.alpha_c, config.pseudo.beta
+    (0.35, 2.0)
+
     Args:
         layers: settings by section and key, as TOML has them.
 
@@ -473,6 +477,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def parse_assignment(text: str) -> dict[str, Any]:
     """`training.epochs=20` as settings. The value is read as TOML, or else taken as plain text.
+
+    >>> parse_assignment("training.epochs=20")
+    {'training': {'epochs': 20}}
 
     Raises:
         ConfigError: the text has not the form KEY=VALUE.
