@@ -125,7 +125,9 @@ def presets() -> Iterator[str]:
     """The values that each preset sets, side by side, and where they are from."""
     sources = {name: sources_of(Layer("", {"preset": name})) for name in PRESETS}
     values = {name: dict(flat(resolve({"preset": name}).document())) for name in PRESETS}
-    default = {f"detection.{setting.name}": setting.default for setting in every_setting()}
+    # The kinds of rule that presets have come last, so that their defaults are taken.
+    kinds = [settings_of(kind) for kind in reversed(get_args(Rules))]
+    default = {f"detection.{each.name}": each.default for each in itertools.chain.from_iterable(kinds)}
     default |= dict(flat(resolve({}).document()))
     yield from ("### Values", "An empty cell is the default.")
     for names in (["auto"], [name for name in PRESETS if name != "auto"]):

@@ -66,6 +66,7 @@ def test_presets_are_shown_with_their_sources(generate: ModuleType) -> None:
     assert head in text
     beta = text.split(head)[1].split("| `pseudo.beta` |")[1].splitlines()[0]
     assert beta == " `4` | `4` | `4` | `4` | `4` | `4` | `2` | `4` | `4` |"
+    assert "| `detection.class_threshold` | `0` | `0.1` |" in text
     of_release = text.split("**release-thumos14-i3d**")[1].split("**")[0]
     assert "- released code, config best\\_thumos14: `model.base`, `features.stream`" in of_release
     assert "- as in the released code (profile release): " in of_release
