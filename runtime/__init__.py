@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         OutputError,
         RefineLocError,
         StoreError,
+        VideoError,
     )
     from refineloc.runtime.features.opening import open_features
     from refineloc.runtime.features.store import FeatureStore
@@ -86,6 +87,7 @@ __all__ = [
     "StoreError",
     "StreamingDetector",
     "VideoAnnotation",
+    "VideoError",
     "open_features",
     "read_annotations",
     "read_detections",

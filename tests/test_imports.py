@@ -27,7 +27,7 @@ RUNTIME = """
 AnnotationError Annotations Boundaries ConfigError Detection DetectionError Detections Detector EngineError
 EngineWarning FeatureError FeatureStore InputError InputWarning ManyThresholds MissingExtraError ModelError
 ModelMetadata OneThreshold OutputError Points RefineLocError Scores Segments SnippetGrid StoreError StreamingDetector
-VideoAnnotation open_features read_annotations read_detections write_detections
+VideoAnnotation VideoError open_features read_annotations read_detections write_detections
 """
 EVALUATION = """
 DEFAULT_TIOUS Calibration Diagnosis Difference Doubt Evaluation Intervals Matching OperatingPoint OperatingPoints

@@ -59,7 +59,7 @@ class FilmInfo:
 
 
 class Film:
-    """An open film.
+    """An open film::
 
         with Film("game.mp4") as film:
             for frame in film.frames(rate=25.0, short_side=128):
