@@ -11,7 +11,15 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from refineloc.runtime.model.metadata import FORMAT_VERSION, KEY_PREFIX, ModelMetadata, OperatingScore, Parity, Tuning
+from refineloc.runtime.model.metadata import (
+    FORMAT_VERSION,
+    KEY_PREFIX,
+    LATER_KEYS,
+    ModelMetadata,
+    OperatingScore,
+    Parity,
+    Tuning,
+)
 from refineloc.runtime.segments.rules import (
     MAX_THRESHOLDS,
     OneThreshold,
@@ -140,7 +148,7 @@ def _annotations() -> dict[str, Any]:
 
 def _model_metadata() -> dict[str, Any]:
     """Of the texts in an ONNX file; a text that holds JSON has its schema as `contentSchema`."""
-    optional = {each.name for each in fields(ModelMetadata) if each.default is not MISSING} - {"networks"}
+    optional = {each.name for each in fields(ModelMetadata) if each.default is not MISSING}
     keys = [each for each in fields(ModelMetadata) if each.name != "detection"]
     texts = {each.name: _text_of(each.name, each.type) for each in keys}
     texts["format_version"] = {"enum": [str(version) for version in range(2, FORMAT_VERSION + 1)]}
@@ -165,7 +173,7 @@ def _where_profile(kind: type[Rules]) -> dict[str, Any]:
         "if": {"properties": {key: {"enum": list(get_args(profile.type))}}, "required": [key]},
         "then": {
             "properties": {KEY_PREFIX + each.name: _text_of_setting(each) for each in settings},
-            "required": [KEY_PREFIX + each.name for each in settings],
+            "required": [KEY_PREFIX + each.name for each in settings if each.name not in LATER_KEYS],
         },
     }
 

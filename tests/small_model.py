@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import onnx
 
-from refineloc.runtime.model.metadata import ModelMetadata
+from refineloc.runtime.model.metadata import ModelMetadata, OperatingScore, Parity, Tuning
 from refineloc.runtime.segments.rules import OneThreshold, changed, profiles_with
 
 GRAPH = Path(__file__).with_name("data") / "model.onnx"
@@ -32,6 +32,32 @@ METADATA = ModelMetadata(
     training_data="train.h5",
     producer="refineloc 0.1.0",
     context_snippets=0,
+)
+# What metadata may have beside.
+PARITY = Parity("val.h5", 4, 240, 1e-7, 2e-7, 1e-8, 1e-7, 12, 0, 1, reference_map=0.5, map=0.512)
+TUNING = Tuning(
+    labels="five.csv",
+    date="2026-11-27",
+    videos=("a", "b"),
+    folds=2,
+    changed=("top_k: 2 -> 3",),
+    tious="0.5:0.95:0.05",
+    own_map=0.4,
+    map=0.5,
+    gain=-0.05,
+    noise=0.02,
+)
+POINT = OperatingScore(
+    precision=0.9,
+    min_score=-0.41,
+    tiou=0.5,
+    recall=0.4,
+    false_alarms_an_hour=None,
+    true_positives=5,
+    false_positives=1,
+    labels="five.csv",
+    date="2026-11-27",
+    videos=2,
 )
 
 

@@ -13,12 +13,11 @@ import numpy as np
 import onnx
 import pytest
 from jsonschema import Draft202012Validator, ValidationError, validators
-from small_model import WIDTH, metadata_with, write_features, write_model
+from small_model import PARITY, POINT, TUNING, WIDTH, metadata_with, write_features, write_model
 
 from refineloc.evaluation.cli import convert
 from refineloc.runtime import InputError, ModelError, ModelMetadata, read_annotations, read_detections
 from refineloc.runtime.cli import detect
-from refineloc.runtime.model.metadata import OperatingScore, Parity, Tuning
 from refineloc.runtime.segments.rules import Boundaries, ManyThresholds, OneThreshold
 from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.config import described_toml, resolve
@@ -29,32 +28,6 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs/reference/schemas"
 CSV = (
     "video-name,t-start,t-end,label,video-duration,fps,video-num-frames\na,1,9,run,19.2,25,480\nb,2,3,jump,9.6,25,240\n"
-)
-
-PARITY = Parity("val.h5", 4, 240, 1e-7, 2e-7, 1e-8, 1e-7, 12, 0, 1, reference_map=0.5, map=0.512)
-TUNING = Tuning(
-    labels="five.csv",
-    date="2026-11-27",
-    videos=("a", "b"),
-    folds=2,
-    changed=("top_k: 2 -> 3",),
-    tious="0.5:0.95:0.05",
-    own_map=0.4,
-    map=0.5,
-    gain=-0.05,
-    noise=0.02,
-)
-POINT = OperatingScore(
-    precision=0.9,
-    min_score=-0.41,
-    tiou=0.5,
-    recall=0.4,
-    false_alarms_an_hour=None,
-    true_positives=5,
-    false_positives=1,
-    labels="five.csv",
-    date="2026-11-27",
-    videos=2,
 )
 
 

@@ -19,6 +19,7 @@ from refineloc.runtime.segments.rules import Boundaries, OneThreshold, Rules, ch
 __all__ = [
     "FORMAT_VERSION",
     "KEY_PREFIX",
+    "LATER_KEYS",
     "SUMMED_BASE",
     "WHOLE_CONTEXT",
     "ModelMetadata",
@@ -49,6 +50,8 @@ _OPTIONAL = (
     "pseudo_labels",
     "licence",
 )  # keys that a file has where they are known, or not the default
+# Keys that format 2 got after the first files of it. A file without one is of then, and means the default.
+LATER_KEYS = ("networks", "video_term", "length_power")
 _MAX_SIZE = 2**24  # of D, H, N: far above any real one, far below what would exhaust memory
 WHOLE_CONTEXT = _MAX_SIZE  # `context_snippets` of a base model whose logits depend on the whole video
 
@@ -305,7 +308,7 @@ class ModelMetadata:
         values = {
             field.name: read_value(props, field.name, field.type)
             for field in fields(cls)
-            if field.name not in ("detection", *_OPTIONAL) or KEY_PREFIX + field.name in props
+            if field.name not in ("detection", *_OPTIONAL, *LATER_KEYS) or KEY_PREFIX + field.name in props
         }
         return cls(**values, detection=_read_detection(props))
 
@@ -352,7 +355,12 @@ def _read_detection(props: Mapping[str, str]) -> Rules:
     try:
         rules = changed(OneThreshold(), {"profile": read_value(props, "profile", str)})
         return changed(
-            rules, {setting.name: read_value(props, setting.name, setting.type) for setting in settings_of(type(rules))}
+            rules,
+            {
+                setting.name: read_value(props, setting.name, setting.type)
+                for setting in settings_of(type(rules))
+                if setting.name not in LATER_KEYS or KEY_PREFIX + setting.name in props
+            },
         )
     except ConfigError as error:
         raise ModelError(f"metadata: {error}") from error

@@ -10,15 +10,15 @@ from subprocess import CompletedProcess
 import pytest
 import yaml
 from markdown_it import MarkdownIt
+from small_model import PARITY, POINT, TUNING
 from small_run import make_run
 
 from refineloc.export import model_card, write_card
 from refineloc.export.cli.export import main
 from refineloc.runtime import OutputError
-from refineloc.runtime.model.metadata import OperatingScore, Parity, Tuning
+from refineloc.runtime.model.metadata import Parity
 
 Export = Callable[..., CompletedProcess[str]]
-PARITY = Parity("val.h5", 4, 240, 1e-7, 2e-7, 1e-8, 1e-7, 12, 0, 1, reference_map=0.5, map=0.512)
 
 
 @pytest.fixture
@@ -33,38 +33,14 @@ def parts(card: str) -> tuple[dict[str, object], str]:
 
 
 def test_what_the_file_says(make_model: Callable[..., Path]) -> None:
-    tuning = Tuning(
-        labels="five.csv",
-        date="2026-11-27",
-        videos=("a", "b"),
-        folds=2,
-        changed=("top_k: 2 -> 3",),
-        tious="0.5:0.95:0.05",
-        own_map=0.4,
-        map=0.5,
-        gain=0.05,
-        noise=0.02,
-    )
-    point = OperatingScore(
-        precision=0.9,
-        min_score=0.41,
-        tiou=0.5,
-        recall=0.4,
-        false_alarms_an_hour=None,
-        true_positives=5,
-        false_positives=1,
-        labels="five.csv",
-        date="2026-11-27",
-        videos=2,
-    )
     known = {
         "preset": "auto",
         "backbone": "ab12",
         "pseudo_labels": "fused",
         "licence": "CC-BY-4.0",
         "parity": PARITY,
-        "tuning": tuning,
-        "operating_points": (point,),
+        "tuning": TUNING,
+        "operating_points": (POINT,),
         "iteration": 2,
     }
     model = make_model(**known)
@@ -84,8 +60,8 @@ def test_what_the_file_says(make_model: Callable[..., Path]) -> None:
         "val.h5: 4 videos, 240 snippets",
         "tuned on 2 annotated videos of five.csv (2026-11-27). Changed: top_k: 2 -&gt; 3.",
         "40.0 % before, 50.0 % after",
-        "+5.0 points (standard error 2.0)",
-        "<td>0.41</td>",
+        "-5.0 points (standard error 2.0)",
+        "<td>-0.41</td>",
         "12: 0 lost, 1 gained",
         hashlib.sha256(model.read_bytes()).hexdigest(),
         f"{model.stat().st_size:,} bytes",

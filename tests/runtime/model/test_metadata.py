@@ -7,7 +7,7 @@ import pytest
 from small_model import metadata_with
 
 from refineloc.runtime.errors import ConfigError, FeatureError, ModelError
-from refineloc.runtime.model.metadata import ModelMetadata, OperatingScore, Parity, Tuning
+from refineloc.runtime.model.metadata import KEY_PREFIX, LATER_KEYS, ModelMetadata, OperatingScore, Parity, Tuning
 from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold
 
 PARITY = Parity("val.h5", 3, 100, 1e-7, 2e-7, 3e-9, 0.0, 12, 1, 2, 0.25, 0.2375)
@@ -92,13 +92,28 @@ def test_comes_back_as_it_was_written(metadata: ModelMetadata) -> None:
 
 @pytest.mark.parametrize(
     ("metadata", "key"),
-    [(metadata, key) for metadata in (GOOD, MANY) for key in sorted(metadata.to_props().keys() - {"refineloc.parity"})],
+    [
+        (metadata, key)
+        for metadata in (GOOD, MANY)
+        for key in sorted(
+            metadata.to_props().keys() - {"refineloc.parity", *(KEY_PREFIX + each for each in LATER_KEYS)}
+        )
+    ],
 )
 def test_a_missing_key_is_named(metadata: ModelMetadata, key: str) -> None:
     props = metadata.to_props()
     del props[key]
     with pytest.raises(ModelError, match=key):
         ModelMetadata.from_props(props)
+
+
+def test_files_of_0_1_0_mean_what_they_meant() -> None:
+    """One network, and ŷ added to a contrast that its length does not change."""
+    assert (GOOD.networks, MANY.detection.video_term, MANY.detection.length_power) == (1, "multiply", 0.3)
+    props = {name: text for name, text in MANY.to_props().items() if name.removeprefix(KEY_PREFIX) not in LATER_KEYS}
+    assert len(props) == len(MANY.to_props()) - 3
+    before = dataclasses.replace(MANY.detection, video_term="add", length_power=0.0)
+    assert ModelMetadata.from_props(props) == dataclasses.replace(MANY, detection=before)
 
 
 def test_a_file_has_the_settings_of_its_kind_of_rule() -> None:
