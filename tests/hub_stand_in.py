@@ -21,9 +21,11 @@ class Hub:
     Attributes:
         url: of the server.
         files: by repository, revision and path; "main" is a revision like others.
-        large: which files lie in large-file storage (LFS), by their SHA-256; others are git's, by its SHA-1.
+        stored: contents of large-file storage (LFS), by their SHA-256.
+        in_git: whether models lie in git, by its SHA-1, and not in large-file storage.
         private: repositories that are there and may not be seen; gated: those that ask for an agreement.
         requests: method and path of each.
+        spoilt: whether contents arrive with another last byte.
         created, messages: repositories that were made, each whether private; and messages of commits.
     """
 
@@ -36,7 +38,8 @@ class Hub:
         self.requests: list[tuple[str, str]] = []
         self.created: dict[str, bool] = {}
         self.messages: list[str] = []
-        self.spoilt = False  # whether contents arrive with another last byte
+        self.in_git = False
+        self.spoilt = False
 
     def put(self, repo: str, path: str, content: bytes, revision: str = "main") -> str:
         """A file of a repository; gives the identity of the commit."""
@@ -47,19 +50,16 @@ class Hub:
         files = sorted((path, content) for (r, v, path), content in self.files.items() if (r, v) == (repo, revision))
         return hashlib.sha1(repr(files).encode()).hexdigest()
 
+    def sent(self, content: bytes) -> bytes:
+        """A content as it arrives."""
+        return content[:-1] + b"?" if self.spoilt else content
+
     def found(self, repo: str, revision: str, path: str) -> tuple[str, bytes] | None:
         """Commit and content of a file, the revision by its name or commit."""
         for r, v, p in self.files:
             if (r, p) == (repo, path) and revision in (v, self.commit(repo, v)):
                 return self.commit(repo, v), self.files[r, v, p]
         return None
-
-
-def etag_of(path: str, content: bytes) -> str:
-    """The hash that the hub states: SHA-256 of a file in large-file storage, git's SHA-1 of another."""
-    if path.endswith(".onnx"):
-        return hashlib.sha256(content).hexdigest()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/storage/"):  # what a link of the content network leads to
             content = self.hub.stored[self.path.rpartition("/")[2]]
             self._note()
-            self._answer(200, content[:-1] + b"?" if self.hub.spoilt else content)
+            self._answer(200, self.hub.sent(content))
         elif "/resolve/" in self.path:
             self._resolve()
         else:  # /api/models/OWNER/NAME, after an empty commit
@@ -154,16 +154,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, b"", {"X-Error-Code": "EntryNotFound", **commit})
         else:
             commit_id, content = found
-            etag = etag_of(path, content)
+            large = path.endswith(".onnx") and not self.hub.in_git
+            of_git = hashlib.sha1(b"blob %d\0" % len(content) + content)
+            etag = (hashlib.sha256(content) if large else of_git).hexdigest()
             headers = {"X-Repo-Commit": commit_id, "ETag": f'"{etag}"'}
-            if path.endswith(".onnx"):
+            if large:
                 self.hub.stored[etag] = content
                 # Another host, as the hub's content network is one, so that its client takes the hash from here.
                 place = f"{self.hub.url.replace('127.0.0.1', 'localhost')}/storage/{etag}"
                 linked = {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(content)), "Location": place}
                 self._answer(302, b"", {**headers, **linked})
             else:
-                self._answer(200, content, headers)
+                self._answer(200, self.hub.sent(content), headers)
 
     def _note(self) -> None:
         self.hub.requests.append((self.command, self.path))

@@ -30,7 +30,7 @@ def hub(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     server.files.clear()
     server.requests.clear()
-    server.private, server.gated, server.spoilt = set(), set(), False
+    server.private, server.gated, server.in_git, server.spoilt = set(), set(), False, False
     return server
 
 
@@ -62,15 +62,17 @@ def test_a_revision_and_a_file_in_a_folder(hub: Hub, content: bytes) -> None:
     assert Detector.from_hub(REPO, filename="int8/model.onnx", revision=commit, provider="cpu")
 
 
+@pytest.mark.parametrize("in_git", [False, True])
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_file_that_is_not_what_its_hash_says_is_refused(
-    hub: Hub, content: bytes, tmp_path: Path, cached: bool
+    hub: Hub, content: bytes, tmp_path: Path, cached: bool, in_git: bool
 ) -> None:
     """Neither the hub's client nor a cache finds a byte that has changed."""
+    hub.in_git = in_git
     hub.put(REPO, "model.onnx", content)
     if cached:
         Detector.from_hub(REPO, provider="cpu")
-        (blob,) = (tmp_path / "cache").rglob(hashlib.sha256(content).hexdigest())
+        (blob,) = (tmp_path / "cache").rglob("blobs/*")
         blob.write_bytes(content[:-1] + b"?")
     hub.spoilt = True
     with pytest.raises(
