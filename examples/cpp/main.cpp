@@ -90,7 +90,12 @@ Outputs run(Ort::Session& session, Features& features, bool has_points) {
                                            "video_scores", "point_scores", "distances"};
   const auto values =
       session.Run(Ort::RunOptions(), inputs.data(), given.data(), 2, outputs.data(), has_points ? 6 : 4);
-  Outputs found{features.snippets, 0, floats(values[0]), floats(values[1]), floats(values[2]), floats(values[3]), {}, {}};
+  Outputs found{};
+  found.snippets = features.snippets;
+  found.class_scores = floats(values[0]);
+  found.foreground = floats(values[1]);
+  found.attention = floats(values[2]);
+  found.video_scores = floats(values[3]);
   found.classes = static_cast<long>(found.video_scores.size());
   if (has_points) {
     found.point_scores = floats(values[4]);
@@ -124,10 +129,12 @@ void detect(int count, char** arguments) {
   Ort::Session session(environment, std::filesystem::path(arguments[1]).c_str(), Ort::SessionOptions());
   const Settings settings = read_metadata(session);
   const long version = settings.count("format_version");
-  if (version < 2 || version > 4) throw std::runtime_error("format_version: expected 2 to 4, got " + std::to_string(version));
+  if (version < 2 || version > 4)
+    throw std::runtime_error("format_version: expected 2 to 4, got " + std::to_string(version));
   if (features.snippets < 1 || features.width != settings.count("width"))
-    throw std::runtime_error(std::string(arguments[2]) + ": expected T x " + settings.text("width") + " features, got " +
-                             std::to_string(features.snippets) + " x " + std::to_string(features.width));
+    throw std::runtime_error(std::string(arguments[2]) + ": expected T x " + settings.text("width") +
+                             " features, got " + std::to_string(features.snippets) + " x " +
+                             std::to_string(features.width));
   const Outputs outputs = run(session, features, settings.is("profile", "boundaries"));
 
   const double window = settings.number("snippet_frames");

@@ -96,7 +96,7 @@ Curve normalised(Curve curve) {
   return curve;
 }
 
-// The mean over the run, less the mean over the ring around it. Means are differences of sums from the first snippet on.
+// The mean over the run, less the mean over the ring around it: differences of sums from the first snippet on.
 double contrast(const std::vector<double>& sums, const Run& run, double outer) {
   const long snippets = static_cast<long>(sums.size()) - 1, length = run.second - run.first;
   const long ring = static_cast<long>(std::min<double>(std::ceil(outer * length), snippets));

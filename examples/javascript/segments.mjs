@@ -1,12 +1,12 @@
 // From the outputs of a refineloc model to segments: docs/reference/onnx.md, "From outputs to segments", in JavaScript.
 //
-// Scores are float32, of which thresholds are rounded to float32 (Math.fround). Sums are float64, as all numbers are here.
+// Scores are float32, and thresholds are rounded to it (Math.fround). Sums are float64, as all numbers are here.
 
 const { fround } = Math;
 
 /**
- * The segments of one video, best first: {label, first, past, score}. They cover the snippets first .. past - 1, which are
- * fractions where segments were fused or the model found them itself.
+ * The segments of one video, best first: {label, first, past, score}. They cover the snippets first .. past - 1, which
+ * are fractions where segments were fused or the model found them itself.
  *
  * @param outputs of one call of the model, with one video
  * @param settings the model file's metadata, texts by key
@@ -15,9 +15,7 @@ export function findSegments(outputs, settings) {
   const [snippets, count] = outputs.class_scores.dims;
   const values = Object.fromEntries(Object.entries(outputs).map(([name, tensor]) => [name, tensor.data]));
   const video = { ...values, snippets, count };
-  const find = { paper: oneThreshold, release: oneThreshold, 'multi-threshold': manyThresholds, boundaries: ownSegments }[
-    settings.profile
-  ];
+  const find = FINDERS[settings.profile];
   if (!find) throw new Error(`metadata refineloc.profile: ${settings.profile} is not known`);
 
   const y = videoScores(video, settings);
@@ -32,6 +30,13 @@ export function findSegments(outputs, settings) {
   found.sort((a, b) => b.score - a.score); // stable
   return Number(settings.max_detections) ? found.slice(0, Number(settings.max_detections)) : found;
 }
+
+const FINDERS = {
+  paper: oneThreshold,
+  release: oneThreshold,
+  'multi-threshold': manyThresholds,
+  boundaries: ownSegments,
+};
 
 /** ŷ by which classes are chosen: the model's, or the mean class scores where the foreground is highest. */
 function videoScores({ snippets, count, class_scores, foreground, video_scores }, settings) {
@@ -72,7 +77,9 @@ function oneThreshold({ snippets, foreground, attention }, settings, { c, y }) {
 /** Profile `multi-threshold`: the runs of normalised curves above each of many thresholds. */
 function manyThresholds({ snippets, foreground }, settings, { c, y }) {
   const x = normalised(c);
-  const curves = { class: [x], foreground: [normalised(foreground)], both: [x, normalised(foreground)] }[settings.curve];
+  const curves = [];
+  if (settings.curve !== 'foreground') curves.push(x);
+  if (settings.curve !== 'class') curves.push(normalised(foreground));
   const found = new Map(); // a run that is found several times is one
   for (const threshold of JSON.parse(settings.thresholds).map(fround)) {
     for (const curve of curves) {

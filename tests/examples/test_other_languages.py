@@ -222,11 +222,19 @@ def refusals(program: list[str], folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def onnxruntime_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiler() -> None:
+    """Skips where there is none."""
+    for tool in ("cmake", "c++"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not here")
+
+
+@pytest.fixture(scope="module")
+def onnxruntime_root(compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a release of ONNX Runtime: of the variable ONNXRUNTIME_ROOT, or put together from packages.
 
     The library is that of the Python package, which has no headers. They come from Debian 13's libonnxruntime-dev,
-    whatever Debian this is: the library serves programs that were built with the headers of an earlier version.
+    by the mirror of this Debian: the library serves programs that were built with the headers of an earlier version.
     """
     if "ONNXRUNTIME_ROOT" in os.environ:
         return Path(os.environ["ONNXRUNTIME_ROOT"])
@@ -236,13 +244,17 @@ def onnxruntime_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     libraries = list((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
     if not libraries:
         pytest.skip("the onnxruntime of this Python has no library of its own; set ONNXRUNTIME_ROOT")
+    sources = subprocess.run(["apt-get", "update", "--print-uris"], capture_output=True, text=True).stdout
+    mirror = re.search(r"'(\S+/debian/)dists/", sources)
+    if mirror is None:
+        pytest.skip("no headers of ONNX Runtime: this system's packages are not Debian's; set ONNXRUNTIME_ROOT")
     root = tmp_path_factory.mktemp("onnxruntime")
     (root / "lib").mkdir()
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
         (root / "lib" / name).symlink_to(libraries[0])
     for folder in ("apt/lists/partial", "apt/cache/archives/partial"):
         (root / folder).mkdir(parents=True)
-    (root / "apt/sources.list").write_text("deb MIRROR trixie main\n")
+    (root / "apt/sources.list").write_text(f"deb {mirror[1]} trixie main\n")
     apart = {
         "Dir::Etc::sourcelist": root / "apt/sources.list",
         "Dir::Etc::sourceparts": "-",
@@ -253,8 +265,8 @@ def onnxruntime_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     apt = ["apt-get", "-q", *(f"-o{name}={value}" for name, value in apart.items())]
     for command in (["update"], ["download", "libonnxruntime-dev"]):
         done = subprocess.run([*apt, *command], cwd=root, capture_output=True, text=True)
-        if done.returncode or re.search("^(E|W: Failed)", done.stderr, re.MULTILINE):
-            pytest.skip(f"no headers of ONNX Runtime: {(done.stderr.strip() or 'apt-get fails').splitlines()[-1]}")
+        if done.returncode or "W: Failed" in done.stderr:
+            pytest.skip(f"no headers of ONNX Runtime: {(done.stderr.strip() or 'apt-get fails').splitlines()[0]}")
     (package,) = root.glob("*.deb")
     subprocess.run(["dpkg-deb", "-x", package, root / "unpacked"], check=True)
     (root / "include").symlink_to(root / "unpacked/usr/include/onnxruntime")
@@ -264,9 +276,6 @@ def onnxruntime_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cpp(onnxruntime_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built program."""
-    for tool in ("cmake", "c++"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not here")
     build = tmp_path_factory.mktemp("cpp")
     flags = [f"-DONNXRUNTIME_ROOT={onnxruntime_root}", "-DCMAKE_CXX_FLAGS=-Werror"]
     for command in (["-S", EXAMPLES / "cpp", "-B", build, *flags], ["--build", build]):
