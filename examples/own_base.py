@@ -2,7 +2,7 @@
 
     refineloc-train TRAIN.h5 TRAIN.csv --base examples/own_base.py --set model.options.focus=1.5
 
-base-models.md has what such a file consists of. The loss is that of Lin et al., Focal loss (ICCV 2017).
+docs/how-to/own-base.md has what such a file consists of. The loss is that of Lin et al., Focal loss (ICCV 2017).
 """
 
 from pydantic import Field

@@ -2,7 +2,7 @@
 
     refineloc-train TRAIN.h5 TRAIN.csv --generator examples/own_generator.py
 
-docs/how-to/training.md has what such a file consists of.
+docs/how-to/own-generator.md has what such a file consists of.
 """
 
 import numpy as np

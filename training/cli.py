@@ -135,6 +135,7 @@ def train(
         from refineloc.training.settings.config import GENERATORS, described_toml, parse_assignment, resolve
         from refineloc.training.settings.given import given_layers, keyword_settings
         from refineloc.training.settings.model import base_lines
+        from refineloc.training.settings.own_files import OWN_PAGES
         from refineloc.training.settings.presets import PRESETS
         from refineloc.training.settings.section import Layer
     except ImportError as error:
@@ -146,8 +147,7 @@ def train(
     if "list" in (base, generator):
         for name, line in (base_lines() if base == "list" else GENERATORS).items():
             print(f"{name:<20}{line}")
-        page = "docs/explanation/base-models.md" if base == "list" else "docs/how-to/training.md"
-        print(f"{'FILE.py':<20}one of your own ({page})")
+        print(f"{'FILE.py':<20}one of your own ({OWN_PAGES['base' if base == 'list' else 'generator']})")
         return
     options = keyword_settings(
         preset=preset,

@@ -70,13 +70,13 @@ def train(
         subset, val_subset: of labels with subsets, those that train and validate; else those whose names say it.
         preset: settings to begin with; "auto" where neither it nor `base` is given.
         base, generator: the base model and the pseudo-label generator, by name; or a file of one's own, which is run
-            (docs/explanation/base-models.md, docs/how-to/training.md).
+            (docs/how-to/own-base.md, docs/how-to/own-generator.md).
         iterations: models to train, M_0 to M_(iterations - 1).
         epochs: an iteration.
         student_from: the first iteration that is a student, which learns segments (docs/explanation/student.md).
         seed: of everything that is drawn.
         settings: any settings, over the preset's: by name, such as `{"pseudo.beta": 2.0}`, or a TOML file
-            (docs/how-to/training.md).
+            (docs/reference/settings.md).
         fps: frames a second of videos for which neither features nor labels state it. Where it is not known there are
             no detections and no mAP.
         allow_missing: go on with the videos that have both features and labels.

@@ -3,7 +3,7 @@
     false_positives   what the false detections are, and what removing each kind would gain
     instances         which annotations are found well (sensitivity) and which not at all (false negatives)
 
-docs/how-to/diagnosis.md says how to read them, and where they differ from DETAD's tool.
+docs/explanation/diagnosis.md says how to read them, and where they differ from DETAD's tool.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ runtime need C̄, Ā^bf, Ā^time and ŷ of a packed batch. `BaseModel` asks for 
 
 A base model has two files of the same name: its network in training/models/bases/, with a function
 `build(options, width, classes) -> BaseModel`, and its settings in training/settings/bases/, which are read without
-loading torch. docs/explanation/base-models.md shows how to add one.
+loading torch. docs/how-to/own-base.md shows how to add one.
 """
 
 import importlib

@@ -27,7 +27,7 @@ def choose(records: Sequence[Mapping[str, Any]]) -> Choice | None:
     """The last iteration whose attention is in order and whose video loss is near the lowest of those.
 
     Where none is in order, the most in order. The video loss alone would not do: it falls in a collapse as well.
-    docs/how-to/training.md has what the choice costs.
+    docs/explanation/training.md has what the choice costs.
 
     Args:
         records: of iterations.json (`refineloc.training.criterion` has the figures).

@@ -27,7 +27,7 @@ class TrainedIteration:
 
     Attributes:
         number: from 0 on.
-        record: its losses, mAP where times are known, and how good its pseudo labels were (docs/how-to/training.md).
+        record: its losses, mAP where times are known, and how good its pseudo labels were (docs/reference/runs.md).
     """
 
     def __init__(self, run: Run | RunInMemory, number: int) -> None:
@@ -90,12 +90,12 @@ class TrainedRun:
 
     @property
     def records(self) -> Sequence[dict[str, Any]]:
-        """The record of each iteration, as in iterations.json (docs/how-to/training.md)."""
+        """The record of each iteration, as in iterations.json (docs/reference/runs.md)."""
         return self._run.records
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
-        """A record an epoch, as in metrics.jsonl (docs/how-to/training.md)."""
+        """A record an epoch, as in metrics.jsonl (docs/reference/runs.md)."""
         return self._run.epochs
 
     @property
@@ -114,7 +114,7 @@ class TrainedRun:
 
     @property
     def best(self) -> int:
-        """The number of the best iteration, chosen without times (docs/how-to/training.md).
+        """The number of the best iteration, chosen without times (docs/explanation/training.md).
 
         Raises:
             ModelError: the records do not tell: a run of an earlier version.

@@ -165,7 +165,7 @@ class TrainingConfig(Section):
     least_order: float = Field(
         0.2,
         description="least attention_order of an attention that is in order, for warnings and restarts "
-        "(docs/how-to/training.md)",
+        "(docs/explanation/training.md)",
     )
     batch_videos: int = Field(32, ge=1, description="videos a batch (open in the paper)")
     learning_rate: float = Field(

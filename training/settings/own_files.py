@@ -17,11 +17,11 @@ from typing import Any, Literal
 from refineloc.runtime.errors import ConfigError, first_line
 from refineloc.runtime.files import read_content
 
-__all__ = ["OwnFile", "is_own", "name_own", "own_file", "plain_name", "same_file"]
+__all__ = ["OWN_PAGES", "OwnFile", "is_own", "name_own", "own_file", "plain_name", "same_file"]
 
 Kind = Literal["base", "generator"]
 _NEEDS = {"base": "build(options, width, classes)", "generator": "generate(scores, lengths, known, rng)"}
-_DOCS = {"base": "docs/explanation/base-models.md", "generator": "docs/how-to/training.md"}
+OWN_PAGES = {"base": "docs/how-to/own-base.md", "generator": "docs/how-to/own-generator.md"}  # how each is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,9 @@ def name_own(path: str, kind: Kind) -> str:
     file = _named.get(digest) or OwnFile(source, digest, _run(source, content, digest))
     function = _NEEDS[kind]
     if not callable(getattr(file.module, function.partition("(")[0], None)):
-        raise ConfigError(f"{source}: has no function {function}, which a {kind} needs ({_DOCS[kind]})", parameter=kind)
+        raise ConfigError(
+            f"{source}: has no function {function}, which a {kind} needs ({OWN_PAGES[kind]})", parameter=kind
+        )
     _named[digest] = file
     return f"{source}#{digest}"
 

@@ -275,7 +275,7 @@ def authors(shared_data: Path) -> list[Matching]:
 
 
 def test_the_figures_of_the_documentation(authors: list[Matching]) -> None:
-    """docs/how-to/diagnosis.md, to four digits: what is true positive, wrong label, ... of the best G; mAP_N; missed.
+    """docs/explanation/diagnosis.md, to four digits: true positives, wrong labels, ... of the best G; mAP_N; missed.
 
     They show what the paper's Figure 3 shows: more true positives, fewer of localization and background, fewer missed.
     """
@@ -301,7 +301,7 @@ def test_the_figures_of_the_documentation(authors: list[Matching]) -> None:
 
 
 def test_the_tools_figures_without_annotations_longer_than_their_video(authors: list[Matching]) -> None:
-    """docs/how-to/diagnosis.md, where it differs from DETAD's tool: what its rule of dropping them comes to."""
+    """docs/explanation/diagnosis.md, where it differs from DETAD's tool: what its rule of dropping them comes to."""
     kept, excess = {}, []
     for name, video in authors[1].annotations.items():
         length = video.end - video.start
