@@ -70,7 +70,8 @@ class Detector:
             several workers.
         batch_snippets: `detect_many` packs videos into calls of at most this many snippets (at most 2^20); a longer
             video is a call of its own. None: 2,048 on the CPU, 8,192 on a GPU.
-        engine_cache: a folder where TensorRT keeps its engines, see `Session`.
+        engine_cache: a folder where TensorRT keeps its engines for the next start; made if it is missing. Engines are
+            code: trust the folder as you trust the program.
         spin: whether threads wait for work by spinning, which takes a core each for some time after every call.
         profile: rules of detection: "paper", "release", "multi-threshold" or, of a student, "boundaries". None, here
             and below, takes the value of the model file. If `profile` is of another kind of rule than the file's, the
@@ -106,8 +107,11 @@ class Detector:
         point_score: least score of a segment before suppression ("boundaries").
 
     Raises:
-        ModelError, EngineError, MissingExtraError, OutputError: see `Session`.
+        ModelError: not a file that refineloc-export wrote, or one that needs a newer ONNX Runtime or refineloc.
+        EngineError: the given provider cannot run here.
+        MissingExtraError: no ONNX Runtime is installed.
         ConfigError: a value out of range, a model of another kind, or a setting that the profile does not have.
+        OutputError: the engine cache cannot be made.
     """
 
     def __init__(
