@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from refineloc.runtime.model.metadata import ModelMetadata, OperatingScore, Parity, Tuning
 from refineloc.runtime.segments.rules import OneThreshold, changed, profiles_with
@@ -59,6 +61,25 @@ POINT = OperatingScore(
     date="2026-11-27",
     videos=2,
 )
+# Of a model that finds segments itself.
+STUDENT: dict[str, Any] = {"profile": "boundaries", "base": "student", "top_k": 5, "point_score": 0.1}
+
+
+def student_graph(rows: int = 0) -> onnx.ModelProto:
+    """The committed graph, whose points are its snippets, without the first `rows`; ends by the first two features."""
+    model = onnx.load(GRAPH)
+    for name, value in (("from", [rows, 0]), ("to", [2**31, 2]), ("all", [2**31, 2**31])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
+    model.graph.node.extend(
+        [
+            helper.make_node("Slice", ["class_scores", "from", "all"], ["point_scores"]),
+            helper.make_node("Slice", ["features", "from", "to"], ["two"]),
+            helper.make_node("Abs", ["two"], ["distances"]),
+        ]
+    )
+    for name, width in (("point_scores", 5), ("distances", 2)):
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["points", width]))
+    return model
 
 
 def metadata_with(**changes: Any) -> ModelMetadata:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from small_data import files, train, write_data
-from small_model import WIDTH, write_features, write_model
+from small_model import STUDENT, WIDTH, student_graph, write_features, write_model
 
 from refineloc.export.cli.tune import main
 from refineloc.runtime import Detector, open_features, write_detections
@@ -69,6 +69,26 @@ def test_it_changes_the_rule_and_nothing_else(folder: Path, run: Run) -> None:
     assert "widen: 2 -> 0" in tuning.changed
     assert tuning.own_map < tuning.map
     assert tuning.gain > 1.5 * tuning.noise
+
+
+def test_the_rule_of_a_student(folder: Path, run: Run) -> None:
+    """Its own segments are annotated; suppression at a lower tIoU loses some of them."""
+    model = folder / "m.onnx"
+    write_model(model, student_graph(), **STUDENT, suppression="hard", tiou=0.6)
+    rows = ["video-name,t-start,t-end,label,video-duration,fps"]
+    with open_features(folder / "f.h5") as store:
+        for name, detections in Detector(model, provider="cpu").detect_many(store):
+            rows += [f"{name},{start},{end},{label},90,16" for start, end, label, _ in detections]
+    (folder / "l.csv").write_text("\n".join(rows) + "\n")
+    write_model(model, student_graph(), **STUDENT, suppression="hard", tiou=0.1)
+    done = run("m.onnx", "f.h5", "l.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tiou: 0.1 -> " in done.stdout
+    now = Detector(folder / "tuned.onnx", provider="cpu")
+    before = Detector(model, provider="cpu").settings
+    assert now.settings == replace(before, tiou=now.settings.tiou)
+    assert now.metadata.tuning is not None
+    assert now.metadata.tuning.own_map < now.metadata.tuning.map
 
 
 def test_a_rule_that_is_good_stays(folder: Path, run: Run) -> None:

@@ -1,13 +1,11 @@
 """A model that finds segments itself: its file, its detections, and what is refused. The graph here has one level."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from small_model import GRAPH, write_model
+from small_model import STUDENT, student_graph, write_model
 
 from refineloc.runtime import ConfigError, Detector, ModelError, Points, StreamingDetector
 from refineloc.runtime.model import session as module
@@ -15,29 +13,10 @@ from refineloc.runtime.model.session import Session
 from refineloc.runtime.segments.postprocess import segments
 from refineloc.runtime.segments.rules import Boundaries
 
-STUDENT: dict[str, Any] = {"profile": "boundaries", "base": "student", "top_k": 5, "point_score": 0.1}
-
-
-def graph(rows: int = 0) -> onnx.ModelProto:
-    """The committed graph, whose points are its snippets, without the first `rows`; ends by the first two features."""
-    model = onnx.load(GRAPH)
-    for name, value in (("from", [rows, 0]), ("to", [2**31, 2]), ("all", [2**31, 2**31])):
-        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
-    model.graph.node.extend(
-        [
-            helper.make_node("Slice", ["class_scores", "from", "all"], ["point_scores"]),
-            helper.make_node("Slice", ["features", "from", "to"], ["two"]),
-            helper.make_node("Abs", ["two"], ["distances"]),
-        ]
-    )
-    for name, width in (("point_scores", 5), ("distances", 2)):
-        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["points", width]))
-    return model
-
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("student") / "m.onnx", graph(), suppression="hard", **STUDENT)
+    return write_model(tmp_path_factory.mktemp("student") / "m.onnx", student_graph(), suppression="hard", **STUDENT)
 
 
 def test_its_segments_are_those_of_its_points(student: Path, rng: np.random.Generator) -> None:
@@ -91,12 +70,12 @@ def test_what_is_refused(student: Path, model_path: Path, tmp_path: Path) -> Non
         Detector(write_model(tmp_path / "none.onnx", **STUDENT), provider="cpu")
     with pytest.raises(ConfigError, match=r"widen: a setting of the profile 'paper' or .*, not of 'boundaries'"):
         Detector(student, provider="cpu", widen=1)
-    fewer = Detector(write_model(tmp_path / "fewer.onnx", graph(rows=2), **STUDENT), provider="cpu")
+    fewer = Detector(write_model(tmp_path / "fewer.onnx", student_graph(rows=2), **STUDENT), provider="cpu")
     with pytest.raises(ModelError, match="its 3 points are not those of videos of 5 snippets; the file is damaged"):
         fewer.scores(np.ones((5, 24), np.float32))
     with pytest.raises(ConfigError, match="base model 'student' have no running form; use Detector on the whole video"):
         StreamingDetector(Detector(student, provider="cpu"), fps=25.0)
-    further = write_model(tmp_path / "context.onnx", graph(), context_snippets=49, **STUDENT)
+    further = write_model(tmp_path / "context.onnx", student_graph(), context_snippets=49, **STUDENT)
     with pytest.raises(ConfigError, match="'student' the scores of a snippet depend on the 49 before and after it"):
         StreamingDetector(Detector(further, provider="cpu"), fps=25.0)
 
