@@ -111,6 +111,9 @@ def bases() -> Iterator[str]:
         if base.defaults:
             changes = [(code(key), shown(value)) for key, value in flat(base.defaults)]
             yield from ("What it changes:", table(("setting", "value"), changes))
+        if base.of_auto:
+            changes = [(code(key), shown(value)) for key, value in flat(base.of_auto)]
+            yield from ("What it changes of the preset `auto`:", table(("setting", "value"), changes))
 
 
 def flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

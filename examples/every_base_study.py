@@ -26,18 +26,6 @@ from refineloc.training.study.display import show
 from refineloc.training.study.jobs import Job, run_jobs
 
 ITERATIONS = 3
-# The same for all: one network an iteration, and the optimisation of the preset auto. Chosen for none of them, but the
-# learning rate of the two networks with the most layers.
-COMMON = [
-    "features.standardise=true",
-    "training.epochs=20",
-    "training.min_steps=300",
-    "training.batch_videos=8",
-    "training.weight_decay=3e-3",
-    "training.evaluate_every=0",
-]
-RATES = {"basnet": 5e-4, "co2net": 5e-4}
-ONE_OF_AUTO = ["training.models=1", "training.restarts=0", "training.evaluate_every=0"]
 
 
 def main(folder: Path, seeds: int, bases: Sequence[str]) -> None:
@@ -54,12 +42,9 @@ def main(folder: Path, seeds: int, bases: Sequence[str]) -> None:
 
 
 def job(folder: Path, data: str, base: str, seed: int) -> Job:
-    """One run: RefineLoc's with the preset auto, of one network; the others' with their own rules."""
-    settings = [f"training.seed={seed}", f"training.iterations={ITERATIONS}", *SETTINGS.get(data, [])]
-    if base == "refineloc":
-        settings += ["preset=auto", *ONE_OF_AUTO]
-    else:
-        settings += [f"model.base={base}", f"training.learning_rate={RATES.get(base, 1e-3):g}", *COMMON]
+    """One run: the preset auto, of one network."""
+    settings = ["preset=auto", f"model.base={base}", "training.models=1", "training.restarts=0"]
+    settings += [f"training.seed={seed}", f"training.iterations={ITERATIONS}", *SETTINGS.get(data, [])]
     splits = {split: (SPOKEN if data == "spoken" else folder / data) / split for split in ("train", "val")}
     parts = [splits[split].with_suffix(suffix) for split in splits for suffix in (".h5", ".csv")]
     return Job(folder / "runs" / f"{data}-{base}-seed{seed}", resolve(*map(parse_assignment, settings)), Files(*parts))

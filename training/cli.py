@@ -56,7 +56,9 @@ def train(
     allow_leaks: Annotated[
         bool, typer.Option("--allow-leaks", help="Go on with videos that are in both splits.")
     ] = False,
-    preset: Annotated[str | None, typer.Option(help="Settings to begin with (auto); --preset list names them.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings to begin with (auto; none: the paper's); --preset list names them.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings, over the preset's.")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, over all others; repeatable.")
@@ -142,7 +144,7 @@ def train(
         raise MissingExtraError(_LINE) from error
 
     if preset == "list":
-        print("\n".join(PRESETS))
+        print("\n".join([*PRESETS, "none"]))
         return
     if "list" in (base, generator):
         for name, line in (base_lines() if base == "list" else GENERATORS).items():

@@ -68,7 +68,7 @@ def train(
         val_share: without them, the share of the training videos that is held out for validation; 0.2 if left out.
         val_seed: of which videos these are; 0 if left out.
         subset, val_subset: of labels with subsets, those that train and validate; else those whose names say it.
-        preset: settings to begin with; "auto" where neither it nor `base` is given.
+        preset: settings to begin with; "auto" if left out, "none" for the paper's and the base model's own.
         base, generator: the base model and the pseudo-label generator, by name; or a file of one's own, which is run
             (docs/how-to/own-base.md, docs/how-to/own-generator.md).
         iterations: models to train, M_0 to M_(iterations - 1).

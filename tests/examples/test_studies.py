@@ -105,9 +105,12 @@ def test_every_base_study(
 ) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
     module = study("every_base_study.py")
-    vars(module).update(DATA={"sample": "The sample data"}, ITERATIONS=2, COMMON=["training.batch_videos=8"])
+    vars(module).update(
+        DATA={"sample": "The sample data"},
+        ITERATIONS=2,
+        SETTINGS={**module.SETTINGS, "sample": ["training.min_steps=0"]},
+    )
     vars(module).update(make=lambda data, folder: synth(folder, videos=6, classes=2, dim=8) is None)
-    vars(module).update(ONE_OF_AUTO=[*module.ONE_OF_AUTO, "training.min_steps=0"])
     module.main(tmp_path, 1, ["cmcs", "refineloc"])
     table = rows(capsys.readouterr().out.split("The sample data, 1 seeds:")[1])
     assert [row[0].strip() for row in table[2:]] == ["cmcs", "refineloc"]

@@ -18,7 +18,7 @@ from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.detection import Detection, replaced
 from refineloc.training.settings.model import ModelConfig, find_base
 from refineloc.training.settings.own_files import is_own
-from refineloc.training.settings.presets import find_preset
+from refineloc.training.settings.presets import auto_for, find_preset
 from refineloc.training.settings.section import OF_A_KEY, Layer, Section, meant
 from refineloc.training.settings.student import STUDENT, StudentConfig, student_rules
 
@@ -331,7 +331,7 @@ def sources_of(*layers: Layer) -> dict[tuple[str, ...], str]:
 
 def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
     """The settings of all layers and of what lies under them; the source of each value, by its path of keys."""
-    names = [name for layer in layers if (name := layer.settings.get("preset", "")) != ""]
+    names = [name for layer in layers if (name := layer.settings.get("preset", "")) not in ("", "none")]
     if any(name != names[0] for name in names):
         raise ConfigError(f"preset: given as {' and as '.join(map(repr, names))}; settings begin with one")
     merged: dict[str, Any] = {"preset": names[0] if names else ""}
@@ -356,9 +356,10 @@ def _under(layers: Sequence[Layer], name: str) -> list[Layer]:
         raise ConfigError(f"profile: expected 'paper' or 'release', got {profile!r}")
     if profile == "release" and base.name != _base_of([_RELEASE]):
         raise ConfigError(f"profile: release is what RefineLoc's released code does, not {base.name}")
-    if name == "auto" and (profile == "release" or base.name != _base_of([])):
-        other = "profile release" if profile == "release" else f"the base model {base.name}"
-        raise ConfigError(f"preset auto: has rules of its own, which do not fit {other}; name another preset, or none")
+    if name == "auto" and profile == "release":
+        raise ConfigError("preset auto: has rules of its own, which do not fit profile release; name another preset")
+    if name == "auto" and base.name != _base_of([]):
+        return auto_for(base)
     return [
         *([_RELEASE] if profile == "release" else []),
         *preset,

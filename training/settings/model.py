@@ -24,11 +24,13 @@ class Base:
         name: of the file, and for `--base`.
         options: its own settings.
         defaults: the other settings that it changes. They lie over a preset and under the user's settings.
+        of_auto: what it changes of the preset auto (`refineloc.training.settings.presets.auto_for`).
     """
 
     name: str
     options: type[Section]
     defaults: Mapping[str, Any]
+    of_auto: Mapping[str, Any]
 
 
 def base_lines() -> dict[str, str]:
@@ -48,12 +50,14 @@ def find_base(name: str) -> Base:
     """
     if is_own(name):
         module = own_file(name, "base").module
-        return Base(name, getattr(module, "Options", Section), getattr(module, "DEFAULTS", {}))
+        return Base(
+            name, getattr(module, "Options", Section), getattr(module, "DEFAULTS", {}), getattr(module, "OF_AUTO", {})
+        )
     if name not in base_names():
         near = meant(str(name), base_names())
         raise ConfigError(f"base model {name!r}: not known{near}; there are {', '.join(base_names())}")
     module = importlib.import_module(f"{bases.__name__}.{name}")
-    return Base(name, module.Options, module.DEFAULTS)
+    return Base(name, module.Options, module.DEFAULTS, getattr(module, "OF_AUTO", {}))
 
 
 class ModelConfig(Section):

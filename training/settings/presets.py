@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from refineloc.runtime.errors import ConfigError
+from refineloc.training.settings.model import Base
+from refineloc.training.settings.own_files import is_own
 from refineloc.training.settings.section import Layer, meant
 
-__all__ = ["AUTO_DETECTION", "AUTO_PSEUDO", "PRESETS", "default_preset", "find_preset", "sets_stream"]
+__all__ = ["AUTO_DETECTION", "AUTO_PSEUDO", "PRESETS", "auto_for", "default_preset", "find_preset", "sets_stream"]
 
 
 def _paper(snippet_frames: int, alpha_c: float, learning_rate: float, batch_videos: int) -> list[Layer]:
@@ -62,30 +64,31 @@ AUTO_PSEUDO: Mapping[str, Any] = {
     "class_smoothing": 0.1,
 }
 
+# Of the preset auto, for any base model.
+_AUTO_FEATURES: Mapping[str, Any] = {"stream": "both", "standardise": True}
+_AUTO_TRAINING: Mapping[str, Any] = {
+    "epochs": 20,
+    "min_steps": 300,
+    "batch_videos": 8,
+    "learning_rate": 1e-3,
+    "weight_decay": 3e-3,
+    "evaluate_every": 0,
+}
+
 # The layers of each preset; each layer has one source, and later layers win. The key `profile` implies a profile.
 PRESETS: Mapping[str, Sequence[Layer]] = {
     "auto": [
         Layer(
             "ours, for data that nobody tuned for; docs/explanation/method.md has the measured effect",
             {
-                "features": {"stream": "both", "standardise": True},
+                "features": _AUTO_FEATURES,
                 "model": {
                     "base": "refineloc",
                     "options": {"layers": 2, "attention_values": 2, "exchanged_means": 0.5},
                 },
                 "detection": AUTO_DETECTION,
                 "pseudo": AUTO_PSEUDO,
-                "training": {
-                    "models": 4,
-                    "epochs": 20,
-                    "min_steps": 300,
-                    "batch_videos": 8,
-                    "learning_rate": 1e-3,
-                    "weight_decay": 3e-3,
-                    "label_smoothing": 0.5,
-                    "restarts": 3,
-                    "evaluate_every": 0,
-                },
+                "training": {**_AUTO_TRAINING, "models": 4, "label_smoothing": 0.5, "restarts": 3},
             },
         )
     ],
@@ -168,18 +171,27 @@ PRESETS: Mapping[str, Sequence[Layer]] = {
 }
 
 
-def default_preset(layers: Sequence[Layer]) -> list[Layer]:
-    """The preset `auto` as one more layer, where these layers name neither a preset nor what it was not made for.
+def auto_for(base: Base) -> list[Layer]:
+    """What lies under the user's settings where the preset auto is that of another base model than refineloc.
 
-    It was made for the base model refineloc. Another one begins with its own defaults, and so does the released code's
-    profile.
+    It has auto's features and optimisation, not that of the base model's paper, which is for other data; and one
+    network. Rules of detection and pseudo labels are the base model's own; auto's where it states none.
     """
-    for layer in layers:
-        settings = layer.settings
-        model = settings.get("model")
-        base = model.get("base", "refineloc") if isinstance(model, Mapping) else "refineloc"
-        if "preset" in settings or settings.get("profile") == "release" or base != "refineloc":
-            return []
+    rules = {"detection": AUTO_DETECTION, "pseudo": AUTO_PSEUDO}
+    missing = {section: settings for section, settings in rules.items() if section not in base.defaults}
+    published = () if is_own(base.name) else ("training",)
+    own = {section: settings for section, settings in base.defaults.items() if section not in published}
+    return [
+        Layer("preset auto", {"features": _AUTO_FEATURES, "training": _AUTO_TRAINING, **missing}),
+        Layer(f"default of the base model {base.name}", own),
+        Layer(f"of the base model {base.name} with the preset auto", base.of_auto),
+    ]
+
+
+def default_preset(layers: Sequence[Layer]) -> list[Layer]:
+    """The preset `auto` as one more layer, where these layers name neither a preset nor the released code's profile."""
+    if any("preset" in settings or settings.get("profile") == "release" for _, settings in layers):
+        return []
     return [Layer("default", {"preset": "auto"})]
 
 

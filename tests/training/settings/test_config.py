@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,8 +13,9 @@ from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold
 from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.config import described_toml, parse_assignment, read_toml, resolve
+from refineloc.training.settings.model import Base
 from refineloc.training.settings.presets import PRESETS, default_preset, find_preset
-from refineloc.training.settings.section import Layer
+from refineloc.training.settings.section import Layer, Section
 
 # What the paper states (sections 3.1, 3.2 and 4), for all data sets and features.
 OF_THE_PAPER = {
@@ -363,18 +363,36 @@ def test_wrong_settings_of_detection_are_one_line(assignment: str, message: str)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [({"profile": "release"}, "profile release"), ({"model": {"base": "wtalc"}}, "the base model wtalc")],
-)
-def test_auto_is_refused_where_its_rules_do_not_fit(other: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"preset auto: .* do not fit {message}; name another preset, or none"):
+def test_auto_is_refused_where_its_rules_do_not_fit() -> None:
+    other = {"profile": "release"}
+    with pytest.raises(ConfigError, match=r"preset auto: .* do not fit profile release; name another preset"):
         resolve({"preset": "auto"}, other)
     assert default_preset([Layer("", other)]) == []
+
+
+def test_auto_trains_any_base_model_with_that_model_s_rules() -> None:
+    config, own = resolve({"preset": "auto", "model": {"base": "wtalc"}}), resolve({"model": {"base": "wtalc"}})
+    assert (config.detection, config.pseudo) == (own.detection, own.pseudo)
+    assert config.features.standardise
+    assert (config.training.learning_rate, config.training.min_steps, config.training.models) == (1e-3, 300, 1)
+    assert resolve({"preset": "auto", "model": {"base": "co2net"}}).training.learning_rate == 5e-4
+    assert own.training.learning_rate == 1e-4
+
+
+def test_auto_has_rules_for_a_base_model_without_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = resolve({"preset": "auto"})
+    own = Base("own.py", Section, {"training": {"learning_rate": 0.5}, "pseudo": {"beta": 2.0}}, {})
+    monkeypatch.setattr("refineloc.training.settings.config.find_base", lambda name: own)
+    config = resolve({"preset": "auto", "model": {"base": "wtalc"}})
+    assert config.detection == auto.detection
+    assert (config.pseudo.beta, config.pseudo.generator) == (2.0, "segment"), "none of another kind's labels"
+    assert (config.training.learning_rate, config.training.batch_videos) == (0.5, 8)
 
 
 def test_auto_is_the_default_of_training_where_nothing_else_is_named() -> None:
     assert default_preset([Layer("", {"training": {"epochs": 3}, "model": {}})])[0].settings == {"preset": "auto"}
     assert default_preset([Layer("", {"model": {"base": "refineloc"}})])
-    for named in ("", "thumos14-i3d"):
+    assert default_preset([Layer("", {"model": {"base": "wtalc"}})])
+    for named in ("", "none", "thumos14-i3d"):
         assert default_preset([Layer("", {"preset": named})]) == []
+    assert resolve({"preset": "none"}) == resolve()

@@ -7,7 +7,7 @@ from pydantic import Field
 from refineloc.runtime.segments.rules import ManyThresholds
 from refineloc.training.settings.section import Section
 
-__all__ = ["DEFAULTS", "Options"]
+__all__ = ["DEFAULTS", "OF_AUTO", "Options"]
 
 DEFAULTS: dict[str, Any] = {
     # Section 4.1: thresholds from 0 in steps of 0.025, outer-inner contrast, suppression of overlaps at tIoU 0.7.
@@ -27,6 +27,8 @@ DEFAULTS: dict[str, Any] = {
     "pseudo": {"beta": 0.5, "normalised": 0.5, "top_k": 1, "widen": 0},
     "training": {"learning_rate": 1e-4, "weight_decay": 5e-4},
 }
+# Half of auto's: its network has the most layers.
+OF_AUTO: dict[str, Any] = {"training": {"learning_rate": 5e-4}}
 
 
 class Options(Section):

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from refineloc.training.settings.section import Section
 
-__all__ = ["DEFAULTS", "Options"]
+__all__ = ["DEFAULTS", "OF_AUTO", "Options"]
 
 DEFAULTS: dict[str, Any] = {
     # Released code: ten thresholds of the attention, outer-inner contrast of attention times class activation, and
@@ -29,6 +29,8 @@ DEFAULTS: dict[str, Any] = {
     "pseudo": {"beta": 0.3, "normalised": 0.5, "top_k": 1, "widen": 0},
     "training": {"learning_rate": 5e-5, "weight_decay": 1e-3, "batch_videos": 10},
 }
+# Half of auto's: its network has the most layers.
+OF_AUTO: dict[str, Any] = {"training": {"learning_rate": 5e-4}}
 
 
 class Options(Section):
