@@ -3,6 +3,7 @@
     detections, one set or several (iterations),
     matched with a ground truth or alone                  data     plain values for the script
     page.html, page.css, page.js, figures as SVG          page     one file
+    shared.css, shared.js: what examples/app.py takes, too
 
 What comes from outside (labels, video names, file names) reaches the script as JSON, and the script shows it as text.
 The policy of the page lets no other script run.

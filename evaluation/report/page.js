@@ -1,43 +1,19 @@
 "use strict";
-// The page's only script. Everything from the data reaches the page as text or as an attribute, never as markup.
+// The report, by what shared.js has.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const SVG = "http://www.w3.org/2000/svg";
 const LINKS = 12; // of a video's annotations in words, or of its best detections
 const last = data.sets.length - 1;
 const truth = data.ground_truth !== null;
 const percent = (value, digits = 1) => (value === null ? "–" : (100 * value).toFixed(digits));
-const byId = (id) => document.getElementById(id);
-// Six colours, then the same darker, then paler (the paper has up to 15 iterations); lines differ in their dashes too.
-const SHADES = ["", "var(--text)", "var(--page)"];
-const CURVE = 34; // height of the strip of a curve
+// Colours repeat after six, mixed; lines differ in their dashes too.
 const DASHES = ["none", "7 3", "2 3"];
-const turn = (index) => Math.floor(index / 6) % 3;
-const colour = (index) => (turn(index) ? `color-mix(in srgb, var(--c${index % 6}) 52%, ${SHADES[turn(index)]})` : `var(--c${index % 6})`);
-const natural = new Intl.Collator(undefined, { numeric: true }).compare; // class 2 before class 10
+const CURVE = 34; // height of the strip of a curve
 const plain = (value) => (value === null ? "–" : String(value));
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-// An element with attributes and children; strings become text. Colours are styles, so that they can be variables.
-function element(created, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) {
-    if (["fill", "stroke", "background"].includes(name)) created.style[name] = value;
-    else created.setAttribute(name, value);
-  }
-  created.append(...children);
-  return created;
-}
-const make = (tag, attributes = {}, ...children) => element(document.createElement(tag), attributes, children);
-const draw = (tag, attributes = {}, ...children) => element(document.createElementNS(SVG, tag), attributes, children);
-
 // Drawings are made for the screen's width, so that their text stays readable on a phone.
 const roomFor = (width) => Math.max(Math.min(width, document.body.clientWidth - 40), 280);
-
-function key(colour, text) {
-  return make("span", { class: "key" }, make("span", { class: "swatch", background: colour }), text);
-}
-
-const keys = (...entries) => make("div", { class: "keys" }, ...entries);
 
 // A table that sorts by any column and filters by text.
 // columns: {title, value(row), show(row) -> text or element, text: left-aligned}
@@ -366,53 +342,7 @@ function timeline(row) {
   return box;
 }
 
-// A film, which loads nothing before it is played, and links that play a segment of it, from its start to its end.
-function filmOf(file) {
-  const video = make("video", { src: file, controls: "", preload: "none" });
-  const box = make("div", { class: "film" }, video);
-  let stop = Infinity;
-  video.addEventListener("timeupdate", () => {
-    if (video.currentTime < stop) return;
-    stop = Infinity; // played on from there, it goes on
-    video.pause();
-  });
-  video.addEventListener("error", () => {
-    const name = decodeURIComponent(file.split("/").pop());
-    box.replaceChildren(make("span", { class: "quiet" }, "This browser cannot play ", make("a", { href: file }, name), "; MP4 (H.264) and WebM can be played everywhere."));
-  });
-  const link = (anchor, start, end, content) => {
-    anchor.setAttribute("href", `${file}#t=${start},${end}`); // for a window of its own
-    anchor.append(content);
-    anchor.addEventListener("click", (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-      event.preventDefault();
-      video.currentTime = start;
-      stop = end;
-      video.play().catch(() => {}); // the error is told above
-      box.scrollIntoView({ block: "nearest", behavior: "smooth" });
-    });
-    return anchor;
-  };
-  return { box, link };
-}
-
-function ticks(length, most) {
-  const step = [0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600].find((size) => length / size <= most) || 7200;
-  return Array.from({ length: Math.floor(length / step) + 1 }, (_, k) => k * step).filter((second) => second <= length * 0.97);
-}
-
-function clock(second) {
-  if (second < 60) return `${+second.toFixed(1)} s`;
-  const parts = [Math.floor(second / 3600), Math.floor((second % 3600) / 60), Math.floor(second % 60)];
-  const shown = parts[0] ? parts : parts.slice(1);
-  return shown.map((part, k) => (k ? String(part).padStart(2, "0") : part)).join(":");
-}
-
-const clip = (text, size) => (text.length > size ? `${text.slice(0, size - 1)}…` : text);
-
 byId("title").textContent = data.title;
-const things = (number, one) => (number === 1 ? one : one + (one.endsWith("s") ? "es" : "s"));
-const count = (number, one) => `${number.toLocaleString("en")} ${things(number, one)}`;
 byId("about").textContent = truth
   ? `${count(data.videos.length, "video")}, ${count(data.classes.length, "class")}, ${count(data.classes.reduce((sum, row) => sum + row.instances, 0), "annotation")} (${data.ground_truth}); scores in percent`
   : `${count(data.videos.length, "video")}, ${count(data.classes.length, "class")}; without ground truth`;

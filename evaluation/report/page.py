@@ -38,7 +38,8 @@ def write_report(path: str | os.PathLike[str], data: dict[str, Any], diagnoses: 
     """
     here = resources.files(__package__)
     template, style, script = (
-        (here / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
+        "".join((here / name).read_text(encoding="utf-8") for name in names)
+        for names in (("page.html",), ("shared.css", "page.css"), ("shared.js", "page.js"))
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     profiles, groups = _figures(diagnoses)
