@@ -440,7 +440,7 @@ byId("ruler").addEventListener("pointermove", (event) => { if (byId("ruler").has
 
 function zoomBy(factor) {
   const middle = chosen() ? (chosen().start + chosen().end) / 2 : now;
-  zoom = clamp(zoom * factor, 1, Math.max(length() / 5, 1));
+  zoom = clamp(zoom * factor, 1, Math.max(length() / 10, 1));
   render();
   const scroller = byId("scroller");
   scroller.scrollLeft = (middle / length()) * scroller.clientWidth * zoom - scroller.clientWidth / 2;

@@ -298,6 +298,7 @@ def test_bodies_have_lengths_and_limits(start: Callable[..., Client]) -> None:
         line.close()
     assert client.ask("POST", "videos/0", bytes(4 * 2**20 + 1))[0] == 413
     assert client.json("POST", "videos/0", b"{")[0] == 422
+    assert client.ask("GET", "state", b"x")[0] == 400
     # A refused body is received, so that the connection serves the next request.
     line = http.client.HTTPConnection("127.0.0.1", client.server.server_port, timeout=LAST_RESORT_S)
     for expected in (403, 403):
