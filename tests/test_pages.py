@@ -7,10 +7,14 @@
 - Files that a page takes for granted are those of `write_files`.
 """
 
+import importlib.util
+import json
 import re
 import shlex
 import subprocess
 import sys
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from small_model import WIDTH, write_features, write_model
 from typer.main import get_command
 
 from refineloc.__main__ import PROGRAMS
+from refineloc.runtime import read_annotations
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^(?P<indent> *)```(python|console)\n(.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
@@ -34,8 +39,8 @@ COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n?((?:(?!\$ ).*\n?)*)", re.MULTILINE)
 QUICK = ["--iterations", "1"]
 for setting in ("training.models=1", "training.restarts=0", "training.min_steps=100"):
     QUICK += ["--set", setting]
-TRAIN = {"docs/how-to/own-data.md": QUICK}
-LONG = {"docs/how-to/own-data.md", "docs/reference/python.md", "docs/tutorials/features.md", "docs/tutorials/films.md"}
+TRAIN = {"docs/how-to/own-data.md": QUICK, "docs/how-to/correct-and-retrain.md": QUICK}
+LONG = {*TRAIN, "docs/reference/python.md", "docs/tutorials/features.md", "docs/tutorials/films.md"}
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -63,7 +68,32 @@ def check_python(names: dict[str, Any], folder: Path, said: str) -> None:
     assert names["evaluation"].average_mAP > 0.5
 
 
-CHECKS = {"docs/reference/python.md": check_python}
+def check_corrected(names: dict[str, Any], folder: Path, said: str) -> None:
+    """The second training of how-to/correct-and-retrain.md has the new videos, too."""
+    assert len(read_annotations(folder / "all.csv")) == 60 + 12
+
+
+def correct_by_hand(*arguments: str) -> None:
+    """Start examples/app.py, and save the true segments of each video, as its page would."""
+    spec = importlib.util.spec_from_file_location("app", ROOT / "examples/app.py")
+    assert spec is not None
+    assert spec.loader is not None
+    app = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(app)
+    truth = read_annotations("data/val.csv")
+    server = app.create(app.parsed([*arguments, "--port", "0", "--provider", "cpu"]))
+    with server, ThreadPoolExecutor(1) as thread:
+        thread.submit(server.serve_forever, 0.01)
+        for number, video in enumerate(server.videos):
+            true = truth[video.name]
+            segments = [*zip(true.start.tolist(), true.end.tolist(), true.segment_labels, strict=True)]
+            body = json.dumps({"segments": segments}).encode()
+            urllib.request.urlopen(f"{server.address}videos/{number}", body).read()
+        server.shutdown()
+
+
+HANDS = {"examples/app.py": correct_by_hand}  # what a person does in a program's page
+CHECKS = {"docs/how-to/correct-and-retrain.md": check_corrected, "docs/reference/python.md": check_python}
 
 
 @pytest.mark.parametrize("page", pages())
@@ -124,6 +154,9 @@ def write_files(folder: Path) -> None:
 def check_command(command: str, shown: str, folder: Path, train: list[str]) -> None:
     """Run a line; compare its exit code and output with what the page shows."""
     program, *arguments = shlex.split(command.replace("\\\n", " "))
+    if program == "python" and arguments[0] in HANDS:
+        HANDS[arguments[0]](*arguments[1:])
+        return
     if program == "python":
         done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=folder)
     else:
