@@ -16,9 +16,9 @@ from refineloc.runtime.annotations import read_annotations
 from refineloc.runtime.cli.chosen import check_labelled, external_data, labels_of, without
 from refineloc.runtime.cli.common import VersionOption, new_app, note, parse_numbers, run_app
 from refineloc.runtime.cli.detect_films import Films, detect_in_films, film_sources
+from refineloc.runtime.cli.engines import ActorsOption, EngineOption, GpusOption, processes_of
 from refineloc.runtime.cli.run_of_parts import Run, beside, do_blocks, errors_line
 from refineloc.runtime.cli.signs import WholeVideos, why_none
-from refineloc.runtime.cores import physical_cores
 from refineloc.runtime.detections import DETECTION_ENDINGS, write_detections
 from refineloc.runtime.errors import (
     ConfigError,
@@ -39,7 +39,6 @@ from refineloc.runtime.segments.rules import Profile, Setting, every_setting, pr
 if TYPE_CHECKING:
     from refineloc.runtime.batches import Planned
     from refineloc.runtime.detector import Detector, Times
-    from refineloc.runtime.jobs.actors import Actors
 
 __all__ = ["main"]
 
@@ -191,19 +190,9 @@ def detect(
     workers: Annotated[
         int, typer.Option(min=1, max=MAX_THREADS, help="Processes; each takes the model and its share of the cores.")
     ] = 1,
-    engine: Annotated[
-        Literal["local", "ray"],
-        typer.Option(help="What gives the work to processes; ray: actors on this machine or a cluster (RAY_ADDRESS)."),
-    ] = "local",
-    actors: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|MIN:MAX", help="With --engine ray: actors, each with --threads CPUs.", show_default="one a core"
-        ),
-    ] = None,
-    gpus_per_actor: Annotated[
-        float, typer.Option(min=0.0, help="With --engine ray: GPUs of an actor, such as 0.25.")
-    ] = 0.0,
+    engine: EngineOption = "local",
+    actors: ActorsOption = None,
+    gpus_per_actor: GpusOption = 0.0,
     _version: VersionOption = False,
     **settings: Any,
 ) -> None:
@@ -231,7 +220,7 @@ def detect(
         if settings[setting.name] is not None
     }
     models = model or [Path("model.onnx")]
-    processes, threads = _processes(engine, workers, actors, gpus_per_actor, threads)
+    processes, threads = processes_of(engine, workers, actors, gpus_per_actor, threads)
     detector = Detector(
         models if len(models) > 1 else models[0],
         provider=provider,
@@ -345,24 +334,6 @@ def _inputs(
         "settings": repr(detector.settings),
         "options": hashlib.sha256(repr(more).encode()).hexdigest(),
     }
-
-
-def _processes(engine: str, workers: int, actors: str | None, gpus: float, threads: int) -> "tuple[int | Actors, int]":
-    """The processes or actors, and the threads of each: its share of the cores, where none are given."""
-    if engine == "local":
-        if actors is not None or gpus:
-            raise ConfigError("--actors and --gpus-per-actor: are for --engine ray; give that too, or --workers N")
-        return workers, threads or (max(physical_cores() // workers, 1) if workers > 1 else 0)
-    if workers > 1:
-        raise ConfigError("--workers: is for --engine local; give --actors N")
-    from refineloc.runtime.jobs.actors import Actors
-
-    match = re.fullmatch(r"([0-9]{1,5})(?::([0-9]{1,5}))?", actors or f"{physical_cores()}")
-    least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not 1 <= least <= most:
-        raise ConfigError(f"--actors {actors!r}: expected N or MIN:MAX, such as 4 or 2:16")
-    threads = threads or max(physical_cores() // most, 1)
-    return Actors(least, most, threads, gpus), threads
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -74,7 +74,7 @@ def detect_in_films(
     # Imported here, as detection from features needs none of it.
     from refineloc.runtime.video.backbone import Backbone
     from refineloc.runtime.video.detection import FilmDetectionWork, check_fits
-    from refineloc.runtime.video.extract import film_blocks, seconds_counter
+    from refineloc.runtime.video.extract import film_blocks, seconds_counter, seconds_shown
     from refineloc.runtime.video.films import find_films
 
     backbone = Backbone(given.backbone, given.provider, given.threads)
@@ -99,7 +99,7 @@ def detect_in_films(
     if shard:  # the same films on all machines
         job["films"] = hashlib.sha256(json.dumps(list(films)).encode()).hexdigest()
     about = {"classes": detector.classes, "external_data": external_data(detector, models)}
-    seconds = seconds_counter(given.workers if isinstance(given.workers, int) else 1)
+    seconds = seconds_counter(given.workers)
     work = FilmDetectionWork(
         detector,
         films,
@@ -129,7 +129,7 @@ def detect_in_films(
             work,
             blocks(run.folder),
             given.workers,
-            also=lambda: f"{seconds.value:,.0f} s of film" if seconds.value else "",
+            also=lambda: seconds_shown(seconds),
         )
         rate = seconds.value / (time.perf_counter() - began)
         if run.done:

@@ -4,21 +4,31 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from refineloc.runtime.cli.common import VersionOption, new_app, note, progress, run_app
-from refineloc.runtime.cores import physical_cores
+from refineloc.runtime.cli.engines import ActorsOption, EngineOption, GpusOption, processes_of
 from refineloc.runtime.errors import ConfigError, RefineLocError, VideoError, counted
 from refineloc.runtime.files import check_writable, is_stream, make_folder
 from refineloc.runtime.jobs.blocks import MAX_PARTS, Block
-from refineloc.runtime.jobs.parts import check_job, done, locked, remove_parts, take_over
+from refineloc.runtime.jobs.parts import check_job, locked, remove_parts, take_over, undone
 from refineloc.runtime.jobs.run import run_blocks
 from refineloc.runtime.model.limits import MAX_THREADS
 from refineloc.runtime.video.backbone import Backbone
-from refineloc.runtime.video.extract import PAYLOAD, ExtractionWork, Merging, film_blocks, seconds_counter
+from refineloc.runtime.video.extract import (
+    PAYLOAD,
+    ExtractionWork,
+    Merging,
+    film_blocks,
+    seconds_counter,
+    seconds_shown,
+)
 from refineloc.runtime.video.films import find_films, listed_films
+
+if TYPE_CHECKING:
+    from refineloc.runtime.jobs.actors import Actors
 
 __all__ = ["main"]
 
@@ -26,7 +36,8 @@ app = new_app("refineloc-extract")
 
 GROUPS = {
     "Films": ("films", "list_"),
-    "The run": ("backbone", "out", "float32", "shard_mb", "workers", "provider", "threads"),
+    "The run": ("backbone", "out", "float32", "shard_mb", "provider", "threads"),
+    "Many films": ("workers", "engine", "actors", "gpus_per_actor"),
 }
 _SHOWN = 20  # notes and errors of films
 
@@ -69,6 +80,9 @@ def extract(
         int,
         typer.Option(min=0, max=MAX_THREADS, help="CPU threads of decoding and of the backbone, each; 0: one a core."),
     ] = 0,
+    engine: EngineOption = "local",
+    actors: ActorsOption = None,
+    gpus_per_actor: GpusOption = 0.0,
     _version: VersionOption = False,
 ) -> None:
     """Turn films into features: a row for each snippet of frames, or of sound.
@@ -85,7 +99,7 @@ def extract(
     sources = [*(films or []), *(listed_films(list_) if list_ is not None else [])]
     if not sources:
         raise ConfigError("no films: give films, folders of films, or --list FILE")
-    threads = threads or (max(physical_cores() // workers, 1) if workers > 1 else 0)
+    processes, threads = processes_of(engine, workers, actors, gpus_per_actor, threads)
     loaded = Backbone(backbone, provider, threads)
     paths = find_films(sources, sound=loaded.metadata.kind == "audio")
     if len(paths) > MAX_PARTS:
@@ -103,10 +117,10 @@ def extract(
             provider=loaded.provider,
             threads=threads,
             dtype=dtype,
-            seconds=seconds_counter(workers),
+            seconds=seconds_counter(processes),
         )
         began = perf_counter()
-        new = _extract(work, blocks, workers, paths)
+        new = _extract(work, blocks, processes, paths)
         seconds = perf_counter() - began
         merging = Merging(folder)
         merging.write(out, 0 if shard_mb is None else shard_mb * 10**6)
@@ -123,19 +137,19 @@ def extract(
         remove_parts(folder, PAYLOAD)
 
 
-def _extract(work: ExtractionWork, blocks: list[Block], workers: int, films: Mapping[str, Path]) -> float:
+def _extract(work: ExtractionWork, blocks: list[Block], workers: "int | Actors", films: Mapping[str, Path]) -> float:
     """Do the blocks that are not done yet; gives the seconds of film that were decoded."""
     folder = blocks[0].part.parent
     take_over(folder, blocks)
     check_job(folder, blocks[0])
-    remaining = [block for block in blocks if not done(block, work)]
+    remaining = undone(blocks, work)
     if before := len(blocks) - len(remaining):
         note(f"{folder}: goes on after {before} of {counted(len(blocks), 'film')}")
-    if workers > 1:  # the largest first, so that none is left alone at the end
+    if workers != 1:  # the largest first, so that none is left alone at the end
         remaining.sort(key=lambda block: -_size(films[block.names[0]]))
     counter = work.seconds
     steps = run_blocks(work, remaining, workers=workers)
-    shown = progress("extracting", len(remaining), "films", also=lambda: f"{counter.value:,.0f} s of film")
+    shown = progress("extracting", len(remaining), "films", also=lambda: seconds_shown(counter))
     with _goes_on(folder), shown as advance, contextlib.closing(steps):
         for step in steps:
             advance(step.videos)

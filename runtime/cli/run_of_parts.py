@@ -12,7 +12,7 @@ from refineloc.runtime.cli.common import note, progress
 from refineloc.runtime.errors import EngineError, FeatureError, InputError, ModelError, RefineLocError, counted
 from refineloc.runtime.files import is_stream, make_folder
 from refineloc.runtime.jobs.blocks import Block, Work
-from refineloc.runtime.jobs.parts import check_job, done, holds_parts, locked, remove_parts
+from refineloc.runtime.jobs.parts import check_job, holds_parts, locked, remove_parts, undone
 from refineloc.runtime.jobs.run import run_blocks
 
 if TYPE_CHECKING:
@@ -45,19 +45,24 @@ def do_blocks(
 ) -> None:
     """Do the blocks that are not done yet."""
     check_job(run.folder, blocks[0])
-    remaining = [block for block in blocks if not done(block, work)]
+    remaining = undone(blocks, work)
     count, total = (sum(len(block.names) for block in some) for some in (remaining, blocks))
     run.done = total - count
     if run.done:
         note(f"{run.folder}: goes on after {run.done} of {counted(total, 'video')}")
     began = time.perf_counter()
     steps = run_blocks(work, remaining, workers=workers)
-    with progress("detecting", count, "videos", also=also) as advance, contextlib.closing(steps):
-        for step in steps:
-            advance(step.videos)
-            errors = {name: error for name, error in step.written if error}
-            run.errors |= errors
-            run.done += len(step.written) - len(errors)
+    try:
+        with progress("detecting", count, "videos", also=also) as advance, contextlib.closing(steps):
+            for step in steps:
+                advance(step.videos)
+                errors = {name: error for name, error in step.written if error}
+                run.errors |= errors
+                run.done += len(step.written) - len(errors)
+    except (KeyboardInterrupt, EngineError):
+        if not run.done:  # a part of another process is there before its step is
+            run.done = total - sum(len(block.names) for block in undone(blocks, work))
+        raise
     seconds = time.perf_counter() - began
     run.rate = f", {count / seconds:.0f} videos/s" if count else ""
 

@@ -35,6 +35,7 @@ __all__ = [
     "merge",
     "remove_parts",
     "take_over",
+    "undone",
     "write_part",
 ]
 
@@ -89,6 +90,12 @@ def done(block: Block, work: Work) -> bool:
     except InputError:
         return False
     return values == list(block.names)
+
+
+def undone(blocks: Sequence[Block], work: Work) -> list[Block]:
+    """The blocks, of one folder, that are not `done`; the folder is listed once, not asked for each part."""
+    there = {path.name for block in blocks[:1] for path in block.part.parent.glob("part-*.jsonl")}
+    return [block for block in blocks if block.part.name not in there or not done(block, work)]
 
 
 def check_job(folder: Path, block: Block) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,19 @@ from refineloc.runtime.model.session import Provider
 from refineloc.runtime.video.backbone import Backbone
 from refineloc.runtime.video.features import FilmFeatures, film_features
 
-__all__ = ["PAYLOAD", "ExtractionWork", "Merging", "features_of", "film_blocks", "film_state", "seconds_counter"]
+if TYPE_CHECKING:
+    from refineloc.runtime.jobs.actors import Actors
+
+__all__ = [
+    "PAYLOAD",
+    "ExtractionWork",
+    "Merging",
+    "features_of",
+    "film_blocks",
+    "film_state",
+    "seconds_counter",
+    "seconds_shown",
+]
 
 PAYLOAD = ".npy"  # ends the name of what lies beside a part
 _PAYLOAD_NAME = re.compile(r"part-[0-9a-f]{20}\.npy")
@@ -39,16 +51,21 @@ _NUMBERS: Mapping[str, type] = {
 _ATTRIBUTES = 2**11  # bytes of a dataset's name and attributes
 
 
-def seconds_counter(workers: int) -> Any:
-    """A number, `.value`, which processes share where several work; it is for display.
+def seconds_counter(workers: "int | Actors") -> Any:
+    """A number, `.value`, which processes share where several work; it is for display. Actors leave it at 0.
 
     Without a lock: where two write at once it misses some seconds.
     """
-    if workers == 1:
+    if workers == 1 or not isinstance(workers, int):
         return SimpleNamespace(value=0.0)
     import multiprocessing  # one process needs none, and it takes time to load
 
     return multiprocessing.get_context("spawn").Value("d", 0.0, lock=False)
+
+
+def seconds_shown(counter: Any) -> str:
+    """The seconds of a `seconds_counter` in a progress bar; "" where there are none."""
+    return f"{counter.value:,.0f} s of film" if counter.value else ""
 
 
 def film_blocks(

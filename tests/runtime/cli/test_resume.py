@@ -2,12 +2,18 @@
 
 import json
 import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from programs import Program
+from small_job import UpperCase, job
 from small_model import write_features
+
+from refineloc.runtime.cli import run_of_parts
+from refineloc.runtime.jobs.blocks import Block, Step, Work
+from refineloc.runtime.jobs.parts import write_part
 
 
 def detect(folder: Path, *arguments: str, before: str = "") -> Program:
@@ -126,3 +132,20 @@ def test_what_else_lies_in_the_folder_stays(tmp_path: Path, model_path: Path) ->
     with detect(tmp_path, "--fps", "25") as process:
         assert process.wait().returncode == 0
     assert list(precious.parent.iterdir()) == [precious]
+
+
+def test_a_part_that_no_step_has_told_of_survives_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Processes and actors write parts; the news of them comes later."""
+
+    def stopped(work: Work, blocks: Sequence[Block], workers: int) -> Iterator[Step]:
+        list(write_part(blocks[1], work.process(blocks[1])))
+        raise KeyboardInterrupt
+        yield Step(0)
+
+    monkeypatch.setattr(run_of_parts, "run_blocks", stopped)
+    with pytest.raises(KeyboardInterrupt), run_of_parts.beside(tmp_path / "out.json", resume=False) as run:
+        run_of_parts.do_blocks(run, UpperCase(), job(run.folder, shards=1), 2)
+    assert [path.name for path in run.folder.glob("part-*")] == ["part-00002.jsonl"]
+    assert "out.json.partial: has 3 videos; --resume goes on with them" in capsys.readouterr().err

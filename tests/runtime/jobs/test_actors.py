@@ -158,6 +158,33 @@ def test_films_of_a_store_are_decoded_and_detected_in_by_actors(tmp_path: Path, 
         assert not any("partial" in name for name in store.names())
 
 
+@pytest.mark.long
+def test_features_that_actors_extract_are_those_of_one_process(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A hostile film is a row here too, and the same command goes on."""
+    pytest.importorskip("av")
+    (tmp_path / "films").mkdir()
+    write_backbone(tmp_path / "backbone.onnx")
+    for index in range(6):
+        frames = [np.full((32, 48, 3), level, np.uint8) for level in rng.integers(0, 256, 10 + 10 * index)]
+        film = tmp_path / f"films/v{index}.mkv"
+        write_film(film, range(0, 100 * len(frames), 100), codec="ffv1", size=(32, 48), rate=10, frames=frames)
+    (tmp_path / "films/bad.mkv").write_bytes(b"no film")
+    given = ("refineloc-extract", "films", "--backbone", "backbone.onnx", "--provider", "cpu", "--threads", "1")
+    here = run(*given, "-o", "one.h5", cwd=tmp_path)
+    there = run(*given, *RAY, "-o", "ray.h5", cwd=tmp_path)
+    for done in (here, there):
+        assert done.returncode == 2
+        assert re.search(r"h5: 6 films of 21 s, \d+ snippets of 3 features \(cpu", done.stderr), done.stderr
+        assert "error: films/bad.mkv: " in done.stderr
+    assert (tmp_path / "ray.h5").read_bytes() == (tmp_path / "one.h5").read_bytes()
+    (tmp_path / "films/bad.mkv").unlink()
+    done = run(*given, *RAY, "-o", "ray.h5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "ray.h5.partial: goes on after 6 of 6 films" in done.stderr
+    assert (tmp_path / "ray.h5").read_bytes() == (tmp_path / "one.h5").read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("ray*")) == ["ray.h5"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -167,9 +194,10 @@ def test_films_of_a_store_are_decoded_and_detected_in_by_actors(tmp_path: Path, 
     ],
 )
 def test_options_that_contradict(folder: Path, options: tuple[str, ...], message: str) -> None:
-    done = run(*DETECT, *options, cwd=folder)
-    assert done.returncode == 2
-    assert message in done.stderr
+    for program in (DETECT, ("refineloc-extract", "films", "--backbone", "backbone.onnx")):
+        done = run(*program, *options, cwd=folder)
+        assert done.returncode == 2
+        assert message in done.stderr
 
 
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
