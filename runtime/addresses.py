@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from refineloc.runtime.errors import MissingExtraError, StoreError
 
-__all__ = ["Address", "Ranges", "as_path"]
+__all__ = ["Address", "Ranges", "as_path", "open_here_and_there"]
 
 _ADDRESS = re.compile(r"(s3|gs|https?|file):[/\\]+")
 # A store that answers 500, or that it is asked too much, is asked again, each time later.
@@ -43,7 +43,7 @@ _BLOCKS = 256  # that are kept of a file
 _BUFFER = 2**22  # bytes of a request of what is read from its beginning to its end
 _CREDENTIALS = (
     "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (GOOGLE_APPLICATION_CREDENTIALS for gs://), or "
-    "AWS_SKIP_SIGNATURE=true for a public bucket"
+    "AWS_SKIP_SIGNATURE=true (GOOGLE_SKIP_SIGNATURE) for a public bucket"
 )
 # What a message of obstore holds, and what is wrong then.
 _REASONS = (
@@ -53,6 +53,7 @@ _REASONS = (
     ("169.254.169.254", _CREDENTIALS),  # where a machine of a cloud would have them
     ("metadata.google.internal", _CREDENTIALS),
     ("Precondition", "it changed while it was read; wait until it is complete, and start again"),
+    ("InvalidCertificate", "its certificate is not trusted; SSL_CERT_FILE names the file of those that are"),
     ("TimedOut", "the store did not answer in time"),
     ("error sending request", "the store cannot be reached"),
 )
@@ -74,6 +75,11 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     if match[1] == "file":
         return Path(f"/{text[match.end() :]}")
     return Address(text)
+
+
+def open_here_and_there(path: Path) -> "io.BufferedReader | Ranges":
+    """Open an input of which parts are read: at an address, each part is a request."""
+    return Ranges(path) if isinstance(path, Address) else path.open("rb")
 
 
 class Address(_Base):
@@ -98,7 +104,7 @@ class Address(_Base):
                     raise FileNotFoundError  # the bucket
                 meta = obstore.head(store, key)
         except FileNotFoundError:
-            if self._scheme().startswith("http") or next(self._objects(), None) is None:
+            if not self.has_folders() or next(self._objects(), None) is None:
                 raise
             return os.stat_result((stat.S_IFDIR | 0o777, *(0,) * 9))
         changed = meta["last_modified"].timestamp()
@@ -131,7 +137,7 @@ class Address(_Base):
 
     def upload(self, source: Path | bytes) -> None:
         """Make the object, or replace it, as a whole."""
-        if self._scheme().startswith("http"):
+        if not self.has_folders():
             raise self._error("outputs go to s3:// and gs:// alone")
         with self._asking() as (obstore, store, key):
             obstore.put(store, key, source)
@@ -165,6 +171,10 @@ class Address(_Base):
         return self
 
     absolute = resolve
+
+    def has_folders(self) -> bool:
+        """Whether it is of a store that lists its objects and takes new ones, as https:// is not."""
+        return not self._scheme().startswith("http")
 
     def _error(self, why: str) -> StoreError:
         return StoreError(f"{self}: {why}", why=why)
@@ -214,6 +224,7 @@ class Ranges(io.RawIOBase):
     Attributes:
         address: of the object.
         size: of the object, bytes.
+        mark: of its content (ETag); None where the store gives none.
         requests, bytes: so far, after the request for the size.
     """
 
@@ -222,7 +233,7 @@ class Ranges(io.RawIOBase):
         with address._asking() as (obstore, store, key):
             meta = obstore.head(store, key)
         self.size: int = meta["size"]
-        self._mark = meta["e_tag"]
+        self.mark: str | None = meta["e_tag"]
         self._position = self.requests = self.bytes = 0
         self._blocks: OrderedDict[int, memoryview] = OrderedDict()
 
@@ -268,7 +279,7 @@ class Ranges(io.RawIOBase):
         return block
 
     def _request(self, begin: int, end: int) -> memoryview:
-        options: Any = {"range": (begin, end)} | ({"if_match": self._mark} if self._mark else {})
+        options: Any = {"range": (begin, end)} | ({"if_match": self.mark} if self.mark else {})
         with self.address._asking() as (obstore, store, key):
             data = memoryview(obstore.get(store, key, options=options).bytes())
         self.requests += 1

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refineloc.runtime.addresses import Ranges
 from refineloc.runtime.errors import FeatureError, counted_of, first_line
 from refineloc.runtime.text import is_text
 
@@ -41,9 +42,18 @@ STATED: dict[str, tuple[float, float]] = {
 CHANGED = "the file changed while it was read; wait until it is complete, and start again"
 
 
-def file_state(descriptor: int) -> tuple[int, int]:
-    """Size and time of change (nanoseconds) of an open file: others than before, once a program has written to it."""
-    status = os.fstat(descriptor)
+def file_state(file: Any) -> tuple[int, object]:
+    """Size and time of change (nanoseconds) of an open file: others than before, once a program has written to it.
+
+    Of an object at an address, its size and mark. A change while it is read is an error of the read (`Ranges`).
+
+    Args:
+        file: any object that is open, or the descriptor of a file.
+    """
+    raw = getattr(file, "raw", file)
+    if isinstance(raw, Ranges):
+        return raw.size, raw.mark
+    status = os.fstat(raw if isinstance(raw, int) else raw.fileno())
     return status.st_size, status.st_mtime_ns
 
 

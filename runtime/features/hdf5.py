@@ -115,10 +115,8 @@ class HDF5File(FeatureStore):
             dataset.read_direct(out, source_sel=selection(dataset, axes, columns))
         self._check_unchanged(name)
 
-    def _state_now(self) -> tuple[int, int]:
-        if self._ranges is not None:  # which notices it itself
-            return self._ranges.size, 0
-        return file_state(self._file.id.get_vfd_handle())
+    def _state_now(self) -> tuple[int, object]:
+        return file_state(self._ranges or self._file.id.get_vfd_handle())
 
     def _check_unchanged(self, name: str) -> None:
         """HDF5 keeps parts of the file in memory, and takes zeros for what lies behind its end."""

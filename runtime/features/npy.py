@@ -11,7 +11,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError
+from refineloc.runtime.addresses import open_here_and_there
+from refineloc.runtime.errors import FeatureError, StoreError
 from refineloc.runtime.features.checks import DAMAGED, check_array, check_stated, file_state
 
 __all__ = ["UNREADABLE", "NpyArray", "NumbersFile", "is_one_video"]
@@ -35,14 +36,15 @@ class NumbersFile(Protocol):
     def readinto(self, room: Any, /) -> int | None: ...
     def seek(self, offset: int, /) -> int: ...
     def tell(self) -> int: ...
-    def fileno(self) -> int: ...
 
 
 def is_one_video(path: Path) -> bool:
     """Whether a .npy file holds T x D numbers."""
     try:
-        with path.open("rb") as file:
+        with open_here_and_there(path) as file:
             array = NpyArray.opened(file, objects=True)
+    except StoreError:
+        raise
     except UNREADABLE:
         return False
     return not array.dtype.hasobject and len(array.shape) == 2
@@ -56,7 +58,7 @@ class NpyArray:
         offset: of the first number.
         shape, dtype: of the array.
         by_columns: whether it lies in Fortran's order.
-        size: bytes of the file; those of its descriptor if left out.
+        size: bytes of the file; those of `file_state` if left out.
 
     Raises:
         ValueError, or another of `UNREADABLE`: it is none.
@@ -72,7 +74,7 @@ class NpyArray:
         size: int | None = None,
     ) -> None:
         self._file = file
-        self._state = file_state(file.fileno())
+        self._state = file_state(file)
         self.offset, self.shape, self.by_columns, self.dtype = offset, shape, by_columns, dtype
         if not all(type(length) is int and 0 <= length < _LARGEST for length in self.shape):
             raise ValueError("its shape is none")
@@ -144,7 +146,7 @@ class NpyArray:
 
     def has_changed(self) -> bool:
         """Whether another program has written to the file since it was opened."""
-        return file_state(self._file.fileno()) != self._state
+        return file_state(self._file) != self._state
 
     def _fill(self, array: npt.NDArray[Any]) -> None:
         if self._file.readinto(array.reshape(-1).view(np.uint8)) != array.nbytes:

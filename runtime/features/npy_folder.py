@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError, InputWarning, counted, first_line
+from refineloc.runtime.addresses import Address, open_here_and_there
+from refineloc.runtime.errors import FeatureError, InputWarning, StoreError, counted, first_line
 from refineloc.runtime.features.checks import CHANGED, check_names
 from refineloc.runtime.features.npy import UNREADABLE, NpyArray
 from refineloc.runtime.features.npz import NpzArchive
@@ -128,9 +129,13 @@ class NpyFolder(FeatureStore):
 
 def _array(path: Path, where: str, closing: contextlib.ExitStack) -> NpyArray:
     try:
-        if not path.is_file():  # opening a pipe could wait forever
+        if not isinstance(path, Address) and not path.is_file():  # opening a pipe could wait forever
             raise ValueError("not a file")
-        return NpyArray.opened(closing.enter_context(path.open("rb")))
+        file = open_here_and_there(path)
+        closing.callback(file.close)
+        return NpyArray.opened(file)
+    except StoreError:
+        raise
     except UNREADABLE as error:
         raise FeatureError(f"{where}: not a readable .npy file of numbers: {first_line(error)}") from error
 
@@ -143,6 +148,8 @@ def _beside(name: str) -> list[str]:
 
 def _files_in(folder: Path) -> list[str]:
     try:
+        if isinstance(folder, Address):
+            return [path.name for path in folder.iterdir()]
         return os.listdir(folder)  # not glob, to which a folder that cannot be read is an empty one
     except OSError as error:
         raise FeatureError(f"{folder}: cannot be read: {reason(error)}") from error

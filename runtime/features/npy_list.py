@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError, counted, first_line
+from refineloc.runtime.addresses import open_here_and_there
+from refineloc.runtime.errors import FeatureError, StoreError, counted, first_line
 from refineloc.runtime.features.checks import CHANGED, check_array, check_names, file_state
 from refineloc.runtime.features.npy import UNREADABLE, NpyArray
 from refineloc.runtime.features.pickled import PickledArray, read_structure
@@ -33,10 +34,12 @@ class NpyList(FeatureStore):
     def __init__(self, path: Path, max_video_bytes: int) -> None:
         self.path = path
         self._max_video_bytes = max_video_bytes
-        with path.open("rb") as file:
-            self._state = file_state(file.fileno())
+        with open_here_and_there(path) as file:
+            self._state = file_state(file)
             try:
                 arrays = _arrays(file)
+            except StoreError:
+                raise
             except UNREADABLE as error:
                 raise FeatureError(f"{path}: cannot be read as arrays of T x D numbers: {first_line(error)}") from error
         source, names = _names_beside(path)
@@ -56,11 +59,11 @@ class NpyList(FeatureStore):
 
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
         array = self._array(name)
-        with self.path.open("rb") as file:
-            changed = file_state(file.fileno()) != self._state
+        with open_here_and_there(self.path) as file:
+            changed = file_state(file) != self._state
             if not changed:
                 NpyArray(file, array.offset, array.shape, array.by_columns, array.dtype).read_into(out, columns)
-                changed = file_state(file.fileno()) != self._state
+                changed = file_state(file) != self._state
         if changed:
             raise FeatureError(f"{self.path}: video {name!r}: {CHANGED}")
 
@@ -114,11 +117,13 @@ def _names_beside(path: Path) -> tuple[Path, list[str]]:
 def _names_of(path: Path) -> list[str]:
     try:
         with path.open("rb") as file:
-            if file_state(file.fileno())[0] > _MOST_NAMES:
+            if file_state(file)[0] > _MOST_NAMES:
                 raise ValueError("too large")
             names = np.lib.format.read_array(file, allow_pickle=False)
             if names.ndim != 1 or names.dtype.kind not in "SU" or not names.dtype.itemsize:
                 raise ValueError(f"an array of {names.dtype} and {names.ndim} dimensions")
             return [name.decode() if isinstance(name, bytes) else name for name in names.tolist()]
+    except StoreError:
+        raise
     except UNREADABLE as error:
         raise FeatureError(f"{path}: expected an array of names: {first_line(error)}") from error

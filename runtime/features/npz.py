@@ -22,7 +22,8 @@ from typing import IO, Any, Self
 
 import numpy.typing as npt
 
-from refineloc.runtime.errors import FeatureError, counted, first_line
+from refineloc.runtime.addresses import Address, Ranges
+from refineloc.runtime.errors import FeatureError, StoreError, counted, first_line
 from refineloc.runtime.features.checks import CHANGED, STATED, can_be_features, check_names, file_state
 from refineloc.runtime.features.npy import UNREADABLE, NpyArray
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
@@ -53,11 +54,13 @@ class NpzArchive:
         self._members: dict[str, zipfile.ZipInfo] = {}
         with contextlib.ExitStack() as closing:
             try:
-                self._file = closing.enter_context(_Bounded(io.FileIO(path)))
+                self._file = closing.enter_context(_bounded(path))
                 with _as_value_errors():
                     self._zip = closing.enter_context(zipfile.ZipFile(self._file))
                 for member in self._zip.infolist():
                     self._add(member)
+            except StoreError:
+                raise
             except UNREADABLE as error:
                 other = mistaken(first_bytes(path), "expected NumPy arrays (.npz)", own="NumPy arrays")
                 raise FeatureError(f"{path}: {other or f'not a readable .npz file: {first_line(error)}'}") from error
@@ -75,9 +78,9 @@ class NpzArchive:
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
 
-    def state(self) -> tuple[int, int]:
+    def state(self) -> tuple[int, object]:
         """See `file_state`."""
-        return file_state(self._file.fileno())
+        return file_state(self._file)
 
     def array(self, name: str, *, objects: bool = False) -> NpyArray:
         """An array, whose numbers can be read while the archive is open; `objects` as in `NpyArray.opened`.
@@ -90,6 +93,8 @@ class NpzArchive:
             with _as_value_errors():
                 unpacked = _Unpacked(self._zip.open(member), self._file)
             return NpyArray.opened(unpacked, objects=objects, size=member.file_size)
+        except StoreError:
+            raise
         except UNREADABLE as error:
             raise FeatureError(f"{self.path}: array {name!r}: cannot be read: {first_line(error)}") from error
 
@@ -209,7 +214,7 @@ class _Unpacked:
 
     def __init__(self, member: IO[bytes], archive: io.BufferedReader) -> None:
         self._member = member
-        self.tell, self.fileno = member.tell, archive.fileno
+        self.tell, self.raw = member.tell, archive.raw  # `file_state` asks the latter
 
     def read(self, size: int) -> bytes:
         if size > _LONGEST_HEADER:
@@ -228,6 +233,11 @@ class _Unpacked:
     def seek(self, offset: int) -> int:
         with _as_value_errors():
             return self._member.seek(offset)
+
+
+def _bounded(path: Path) -> _Bounded:
+    # At an address each block is a request.
+    return _Bounded(Ranges(path), _BLOCK) if isinstance(path, Address) else _Bounded(io.FileIO(path))
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import stat
 from collections import Counter
 from pathlib import Path
 
-from refineloc.runtime.addresses import Address, as_path
+from refineloc.runtime.addresses import as_path
 from refineloc.runtime.errors import FeatureError, counted
 from refineloc.runtime.features.npy import is_one_video
 from refineloc.runtime.features.npy_folder import NpyFolder
@@ -64,8 +64,6 @@ def open_features(
         raise FeatureError(f"{source}: no such file or folder; give an HDF5 file or a folder of .npy or .npz files")
     if stat.S_ISDIR(status.st_mode) and (source / INDEX).is_file():
         return Shards(source, max_video_bytes)
-    if isinstance(source, Address) and (stat.S_ISDIR(status.st_mode) or source.suffix.lower() in (".npy", ".npz")):
-        raise FeatureError(f"{source}: at an address, features are an HDF5 file or shards (docs/how-to/scale.md)")
     if stat.S_ISDIR(status.st_mode):
         store: FeatureStore = NpyFolder(source, max_video_bytes)
     elif stat.S_ISREG(status.st_mode) and source.suffix.lower() == ".npy":

@@ -6,11 +6,12 @@ instructions that such a file has, for their structure alone: nothing is called,
     W-TALC, CO2-Net: np.save(FILE, array of V arrays T x D), by Python 2 (protocol 2) or 3 (protocols 3, 4)
 """
 
-import os
 import struct
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+
+from refineloc.runtime.features.checks import file_state
 
 __all__ = ["PickledArray", "read_structure"]
 
@@ -78,7 +79,7 @@ def read_structure(file: BinaryIO) -> Any:
 class _Reader:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._size = os.fstat(file.fileno()).st_size
+        self._size = file_state(file)[0]
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._values = 0

@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.addresses import Address, Ranges
+from refineloc.runtime.addresses import Ranges, open_here_and_there
 from refineloc.runtime.errors import FeatureError, OutputError, RefineLocError, first_line
 from refineloc.runtime.features.checks import CHANGED, check_names
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
@@ -217,7 +217,7 @@ class Shards(FeatureStore):
         self._open = None
         path = self.path / name
         try:
-            file: Any = Ranges(path) if isinstance(path, Address) else path.open("rb")
+            file: Any = open_here_and_there(path)
         except FileNotFoundError:
             raise FeatureError(f"{path}: no such shard, and video {video!r} lies in it") from None
         there = file.size if isinstance(file, Ranges) else path.stat().st_size

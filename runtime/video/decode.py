@@ -17,8 +17,9 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.addresses import Ranges, as_path
+from refineloc.runtime.addresses import as_path
 from refineloc.runtime.errors import ConfigError, MissingExtraError, StoreError, VideoError, first_line
+from refineloc.runtime.features.checks import file_state
 from refineloc.runtime.files import status_of
 
 __all__ = ["FILM_SUFFIXES", "SOUND_SUFFIXES", "Film", "FilmInfo"]
@@ -401,8 +402,7 @@ class Film:
             )
 
     def _size_now(self) -> int:
-        ranges = getattr(self._file, "raw", None)
-        return ranges.size if isinstance(ranges, Ranges) else os.fstat(self._file.fileno()).st_size
+        return file_state(self._file)[0]
 
     def _open(self) -> Any:
         try:

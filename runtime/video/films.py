@@ -4,6 +4,7 @@ import glob
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from refineloc.runtime.addresses import Address, as_path
@@ -93,13 +94,7 @@ def _films_of(source: Path, sound: bool) -> Iterable[Path]:
     if status is None:
         if not _WILD & set(str(source)):
             raise VideoError(f"{source}: no such film or folder")
-        matches = sorted(map(Path, glob.glob(str(source), recursive=True)))
-        films = [
-            path
-            for match in matches
-            for path in ([match] if not is_folder(match, VideoError) else _below(match, sound))
-        ]
-        films = [path for path in films if is_film(path, sound=sound)]
+        films = list(_fitting(source, sound))
     elif stat.S_ISDIR(status.st_mode):
         films = list(_below(source, sound))
     else:
@@ -108,6 +103,39 @@ def _films_of(source: Path, sound: bool) -> Iterable[Path]:
         what = "films or recordings" if sound else "films"
         raise VideoError(f"{source}: there are no {what}, files that end in .mp4, .mkv, ...; give the files themselves")
     return films
+
+
+def _fitting(pattern: Path, sound: bool) -> Iterator[Path]:
+    """The films that fit a pattern, and those in folders that fit it, in the order of names."""
+    if isinstance(pattern, Address):
+        yield from _fitting_objects(pattern, sound)
+        return
+    for match in sorted(map(Path, glob.glob(str(pattern), recursive=True))):
+        if is_folder(match, VideoError):
+            yield from _below(match, sound)
+        elif is_film(match, sound=sound):
+            yield match
+
+
+def _fitting_objects(pattern: Address, sound: bool) -> Iterator[Path]:
+    """Of a store, which has no patterns: of what lies in the last folder that is named plainly."""
+    parts = pattern.parts
+    plain = next(index for index, part in enumerate(parts) if _WILD & set(part))
+    if plain < 2 or not pattern.has_folders():
+        raise VideoError(f"{pattern}: patterns are for s3:// and gs://, after the name of the bucket")
+    for path in _below(Address(*parts[:plain]), sound):
+        rest = path.parts[plain:]
+        if any(_fits(rest[:count], parts[plain:]) for count in range(1, len(rest) + 1)):
+            yield path
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path fits a pattern, part by part; `**` stands for any number of them."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[skipped:], pattern[1:]) for skipped in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _below(folder: Path, sound: bool) -> Iterator[Path]:

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import programs
 import pytest
-from object_store import BUCKET, ObjectStore, serving
+from object_store import BUCKET, ObjectStore, over_tls, serving
 from small_model import write_features
 
 from refineloc.runtime import FeatureError, OutputError, RefineLocError, StoreError, open_features, read_detections
@@ -28,7 +28,8 @@ FEATURES, MODEL = f"s3://{BUCKET}/in/features.h5", f"s3://{BUCKET}/in/model.onnx
 
 def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program with the store of this process: programs are forked from one that started before."""
-    return programs.run(*arguments, env={k: v for k, v in os.environ.items() if k.startswith("AWS_")}, **options)
+    env = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "GOOGLE_"))}
+    return programs.run(*arguments, env=env, **options)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_programs_read_and_write_addresses(folder: Path, store: ObjectStore) -> 
     [
         ("s3://nowhere/f.h5", "d.json", "s3://nowhere/f.h5: cannot be read: there is no such bucket"),
         (f"s3://{BUCKET}/none.h5", "d.json", f"s3://{BUCKET}/none.h5: no such file or folder"),
-        (f"s3://{BUCKET}/in", "d.json", f"s3://{BUCKET}/in: at an address, features are an HDF5 file or shards"),
+        (f"s3://{BUCKET}/in", "d.json", f"s3://{BUCKET}/in: holds no video; it holds 1 .h5 file"),
         (FEATURES, "s3://nowhere/d.json", "s3://nowhere/d.json: cannot be written: there is no such bucket"),
         (FEATURES, "http://127.0.0.1:1/d.json", "cannot be written: outputs go to s3:// and gs:// alone"),
         ("http://127.0.0.1:1/f.h5", "d.json", "f.h5: cannot be read: the store cannot be reached"),
@@ -306,3 +307,95 @@ def test_a_video_of_a_shard_is_one_request(store: ObjectStore, tmp_path: Path, r
         assert [method for method, *_ in store.requests] == ["GET"]
         for name, values in videos.items():
             np.testing.assert_array_equal(features.read(name), values)
+
+
+def test_google_s_store_is_read_and_written(folder: Path, store: ObjectStore) -> None:
+    """obstore's client for it; the server is S3's, which has the same requests."""
+    assert run(*DETECT, "features.h5", "-o", "one.json", cwd=folder).returncode == 0
+    given = (*DETECT, f"gs://{BUCKET}/in/features.h5", "--model", f"gs://{BUCKET}/in/model.onnx")
+    done = run(*given, "-o", f"gs://{BUCKET}/out/all.json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert store.get("out/all.json") == (folder / "one.json").read_bytes()
+    assert store.names() == ["in/features.h5", "in/model.onnx", "out/all.json"]  # its parts are gone
+    large = as_path(f"gs://{BUCKET}/large.bin")
+    with atomic_write(large, "wb") as file:
+        file.write(bytes(7 * 2**20))
+    assert [path.name for path in large.parent.rglob("*.bin")] == ["large.bin"]
+    with Ranges(Address(str(large))) as ranges:
+        assert ranges.read_at(7 * 2**20 - 3, 9) == bytes(3)
+        store.put("large.bin", b"another")
+        with pytest.raises(StoreError, match=f"gs://{BUCKET}/large.bin: it changed while it was read"):
+            ranges.read_at(0, 7)
+
+
+def test_over_https_certificates_are_checked(
+    folder: Path, store: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with over_tls(store, tmp_path) as (url, authority):
+        address = f"{url}/{BUCKET}/in/features.h5"
+        with pytest.raises(
+            FeatureError, match=r"features.h5: cannot be read: its certificate is not trusted; SSL_CERT"
+        ):
+            open_features(address)
+        module._store.cache_clear()
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        with open_features(address) as there, open_features(folder / "features.h5") as here:
+            assert there.names == here.names
+            np.testing.assert_array_equal(there.read("v007"), here.read("v007"))
+
+
+def test_arrays_in_files_of_their_own(store: ObjectStore, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Folders of .npy and .npz, two streams, one file of many videos: as on a disk."""
+    arrays = {f"v{index}": rng.standard_normal((300, 64)).astype(np.float16) for index in range(3)}
+    for kind in ("npy", "npz", "two/rgb", "two/flow"):
+        (tmp_path / kind).mkdir(parents=True)
+    for name, array in arrays.items():
+        np.save(tmp_path / f"npy/{name}.npy", array)
+        np.save(tmp_path / f"two/rgb/{name}.npy", array)
+        np.save(tmp_path / f"two/flow/{name}.npy", np.asfortranarray(array[:, :9]))
+        np.savez_compressed(tmp_path / f"npz/{name}.npz", features=array, fps=25.0)
+    np.save(tmp_path / "npy/v1_fps.npy", 12.5)
+    several = np.empty(3, object)
+    several[:] = list(arrays.values())
+    np.save(tmp_path / "all.npy", several, allow_pickle=True)
+    np.savez(tmp_path / "all.npz", **arrays)
+    (tmp_path / "all.txt").write_text("\n".join(arrays))
+    for path in sorted(tmp_path.rglob("*.*")):
+        store.put(path.relative_to(tmp_path).as_posix(), path.read_bytes())
+    for kind in ("npy", "npz", "two", "all.npy", "all.npz", "npy/v1.npy"):
+        with open_features(f"s3://{BUCKET}/{kind}") as there, open_features(tmp_path / kind) as here:
+            assert there.names == here.names
+            assert there.two_streams == here.two_streams == (kind == "two")
+            for name in there.names:
+                assert there.info(name) == here.info(name)
+                np.testing.assert_array_equal(there.read(name, slice(3, 60, 2)), here.read(name, slice(3, 60, 2)))
+    with open_features(f"s3://{BUCKET}/npy") as features:
+        assert features.info("v1").fps == 12.5
+        store.requests.clear()
+        features.read("v2")
+        assert len(store.requests) < 8  # of its shape and of its values: size, header, rest of each
+        store.fault = lambda method, path: 500
+        with pytest.raises(StoreError, match=r"v2.npy: the store answered 500"):  # no fault of the video
+            features.read("v2")
+
+
+def test_patterns_of_films(store: ObjectStore) -> None:
+    pytest.importorskip("av")
+    from refineloc.runtime.video.films import find_films
+
+    for name in ("day1/a.mp4", "day1/notes.txt", "day2/deep/b.mkv", "night/c.mp4", "day3.mp4", ".day/d.mp4"):
+        store.put(f"films/{name}", b"x")
+    root = f"s3://{BUCKET}/films"
+    for pattern, names in {
+        "day*": "a b day3",
+        "day?/*": "a b",
+        "*/[ac].mp4": "a c",
+        "**/*.mp4": "a c day3",
+        "**": "a b c day3",
+    }.items():
+        assert " ".join(find_films([f"{root}/{pattern}"])) == names, pattern
+    assert find_films([f"{root}/n*/c.mp4"]) == {"c": as_path(f"{root}/night/c.mp4")}
+    with pytest.raises(RefineLocError, match="there are no films"):
+        find_films([f"{root}/x*"])
+    with pytest.raises(RefineLocError, match="patterns are for s3:// and gs://"):
+        find_films([f"{store.url}/{BUCKET}/*.mp4"])
