@@ -16,7 +16,7 @@ from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, time_attention
 from refineloc.training.models.layers.mean_exchange import with_exchanged_means
 from refineloc.training.models.layers.packing import video_of
-from refineloc.training.models.layers.pyramid import Level, first_level, levels_of_snippets, next_level
+from refineloc.training.models.layers.pyramid import Level, beside, first_level, largest_of_levels, next_level
 from refineloc.training.models.layers.targets import labels_of
 from refineloc.training.models.layers.top_mean import top_mean
 from refineloc.training.settings.student import StudentConfig
@@ -64,22 +64,21 @@ class Student(BaseModel):
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
         """All points of a packed batch; see the class."""
         level, values = first_level(lengths, features), self._seen(features, lengths)
+        around = level.around()
         for block in (self.first, self.second):
-            values = self.dropout(block(level.beside(values)))
+            values = self.dropout(block(beside(values, around)))
         every: list[Level] = []
         class_logits, distances = [], []
         for index, norm in enumerate(self.norms):
             if index:
-                # Values are at least 0, so the 0 beyond a video's ends changes no maximum.
-                before, after = level.neighbours(values)
-                values = torch.maximum(values, torch.maximum(before, after))
-                level, values = next_level(level, values)
-            normed = level.beside(norm(values))
-            class_logits.append(self.classifier(level.beside(self.class_block(normed))))
-            units = self.distances(level.beside(self.distance_block(normed)))
+                level, values = next_level(level, values, around)
+                around = level.around()
+            normed = beside(norm(values), around)
+            class_logits.append(self.classifier(beside(self.class_block(normed), around)))
+            units = self.distances(beside(self.distance_block(normed), around))
             distances.append(F.relu(units * self.scales[index]) * 2.0**index)
             every.append(level)
-        largest = levels_of_snippets(every, class_logits).amax(dim=0)
+        largest = largest_of_levels(every, class_logits)
         other = torch.cat(class_logits), torch.cat(distances)
         return Outputs(largest, largest.amax(dim=1, keepdim=True), other)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from refineloc.training.models.layers.packing import video_of
 
-__all__ = ["Level", "first_level", "levels_of_snippets", "next_level"]
+__all__ = ["Level", "beside", "first_level", "largest_of_levels", "next_level"]
 
 
 class Level(NamedTuple):
@@ -24,17 +24,23 @@ class Level(NamedTuple):
     place: Tensor
     points: Tensor
 
-    def neighbours(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The values [P, K] of the points before and after each point; 0 beyond the ends of its video."""
-        index = torch.arange(values.shape[0], device=values.device)
-        before, after = values[(index - 1).clamp_min(0)], values[torch.minimum(index + 1, index[-1:])]
-        is_last = self.place + 1 == self.points[self.video]
-        return torch.where((self.place > 0)[:, None], before, 0.0), torch.where(is_last[:, None], 0.0, after)
+    def around(self) -> Tensor:
+        """Rows of the point before each point, of itself and of the one after, int64 [P, 3]; P where there is none."""
+        own = torch.arange(self.place.shape[0], device=self.place.device)
+        none = self.place.shape[0]
+        before = torch.where(self.place > 0, own - 1, none)
+        after = torch.where(self.place + 1 < self.points[self.video], own + 1, none)
+        return torch.stack([before, own, after], dim=1)
 
-    def beside(self, values: Tensor) -> Tensor:
-        """Each point's values between those of its neighbours, [P, 3 K]: what a convolution of width 3 multiplies."""
-        before, after = self.neighbours(values)
-        return torch.cat([before, values, after], dim=1)
+
+def _with_none(values: Tensor) -> Tensor:
+    """Values [P, K] and a row of zeros behind them, for rows of `Level.around` that are none."""
+    return torch.cat([values, values.new_zeros(1, values.shape[1])])
+
+
+def beside(values: Tensor, around: Tensor) -> Tensor:
+    """Each point's values between those of its neighbours, [P, 3 K]: what a convolution of width 3 multiplies."""
+    return _with_none(values).index_select(0, around.flatten()).reshape(-1, 3 * values.shape[1])
 
 
 def first_level(lengths: Tensor, snippets: Tensor) -> Level:
@@ -44,17 +50,22 @@ def first_level(lengths: Tensor, snippets: Tensor) -> Level:
     return Level(video, index - (torch.cumsum(lengths, dim=0) - lengths)[video], lengths)
 
 
-def next_level(level: Level, values: Tensor) -> tuple[Level, Tensor]:
-    """The level above, which has every second point, and the values [P, K] at these points."""
+def next_level(level: Level, values: Tensor, around: Tensor) -> tuple[Level, Tensor]:
+    """The level above, which has every second point, and the largest of `values` [P, K] there and beside, or 0."""
     kept = level.place % 2 == 0
-    return Level(level.video[kept], level.place[kept] // 2, (level.points + 1) // 2), values[kept]
+    padded, rows = _with_none(values), around[kept]
+    before, own, after = (padded.index_select(0, rows[:, index]) for index in range(3))
+    above = Level(level.video[kept], level.place[kept] // 2, (level.points + 1) // 2)
+    return above, torch.maximum(own, torch.maximum(before, after))
 
 
-def levels_of_snippets(levels: Sequence[Level], values: Sequence[Tensor]) -> Tensor:
-    """The values of each snippet's point at every level, [L, S, K]: at level l that at or before the snippet."""
-    snippets = levels[0]
-    rows = [
-        (torch.cumsum(level.points, dim=0) - level.points)[snippets.video] + snippets.place // 2**index
-        for index, level in enumerate(levels)
-    ]
-    return torch.stack([each[row] for each, row in zip(values, rows, strict=True)])
+def largest_of_levels(levels: Sequence[Level], values: Sequence[Tensor]) -> Tensor:
+    """The largest of all levels' values [P, K] at each snippet, [S, K]: of level l those of the point at or before it.
+
+    Levels are gone down from the last, so that each point looks at one above.
+    """
+    largest = values[-1]
+    for level, above, own in reversed(list(zip(levels, levels[1:], values, strict=False))):
+        starts = torch.cumsum(above.points, dim=0) - above.points
+        largest = torch.maximum(own, largest.index_select(0, starts[level.video] + level.place // 2))
+    return largest
