@@ -1,5 +1,7 @@
 """The mean of the highest class activations of each video: how W-TALC and BaS-Net turn snippets into a video score."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ __all__ = ["top_mean"]
 
 _STEPS = 2.0**20  # of the grid of exact values, from 0 to 1: a step is about a millionth
 _LARGEST = 2.0**11  # exact values beyond are cut; with the steps above an exact value has 32 bits
+_FEW = 16  # from one of so many on, contenders are chosen before the sort
 _APART = 2**33  # between the keys of neighbouring videos: more than the values of a video can span
 
 
@@ -28,11 +31,13 @@ def top_mean(values: Tensor, lengths: Tensor, one_of: int = 8, *, exact: bool = 
     One sort of the whole batch does it, without padding or a loop over videos. Keys are whole numbers that order by
     video first and then by falling value, so each video keeps its place and its highest values come first.
     """
+    counts = (lengths + one_of - 1) // one_of
+    if exact and one_of >= _FEW:
+        values, lengths = _contenders(values, lengths, counts, math.isqrt(one_of))
     video = video_of(lengths, values)
     first_key = (video * _APART)[:, None]
     keys, order = torch.sort(first_key - (_grid_steps(values) if exact else _rank(values)), dim=0)
     starts = torch.cumsum(lengths, dim=0) - lengths
-    counts = (lengths + one_of - 1) // one_of
     place = torch.arange(values.shape[0], device=values.device) - starts[video]
     counted = (place < counts[video])[:, None]
     # Each video keeps its place in the sorted keys, so a key minus the video's first key gives the value back.
@@ -40,6 +45,28 @@ def top_mean(values: Tensor, lengths: Tensor, one_of: int = 8, *, exact: bool = 
     one_hot = membership(lengths, values).to(highest.dtype)
     sums = one_hot @ torch.where(counted, highest, 0.0)
     return (sums / counts.clamp_min(1)[:, None].to(sums.dtype)).to(values.dtype)
+
+
+def _contenders(values: Tensor, lengths: Tensor, counts: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Of each column and video values among which the `counts` highest are, [R, K], and how many of each video, [V].
+
+    The snippets of a video form groups of `size`. The k highest values lie in the k groups of the highest maxima. So
+    two sorts of a fraction each take the place of one of all; ONNX Runtime takes long to sort.
+    """
+    video, starts = video_of(lengths, values), torch.cumsum(lengths, dim=0) - lengths
+    place = torch.arange(values.shape[0], device=values.device) - starts[video]
+    groups = (lengths + size - 1) // size
+    # Each group begins with one of the video's first snippets and has those that lie a number of groups further on.
+    first = torch.nonzero(place < groups[video])[:, 0]
+    video, place = video[first], place[first]
+    members = place[:, None] + groups[video][:, None] * torch.arange(size, device=values.device)
+    rows = torch.where(members < lengths[video][:, None], starts[video][:, None] + members, values.shape[0])
+    lowest = values.new_full((1, values.shape[1]), -_LARGEST)  # in the place of members that there are none of
+    grouped = torch.cat([values, lowest]).index_select(0, rows.flatten()).reshape(-1, size, values.shape[1])
+    order = torch.argsort((video * _APART)[:, None] - _grid_steps(grouped.amax(dim=1)), dim=0)
+    best = order.index_select(0, torch.nonzero(place < counts[video])[:, 0])
+    chosen = torch.gather(grouped, 0, best[:, None].expand(-1, size, -1))
+    return chosen.reshape(-1, values.shape[1]), size * counts
 
 
 def _grid_steps(values: Tensor) -> Tensor:
