@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -335,7 +335,7 @@ class Detector:
         Args:
             path: of the film.
             backbone: what turns films into features (docs/how-to/videos.md): its ONNX file, or, for many films, the
-                loaded `refineloc.runtime.video.backbone.Backbone`.
+                loaded `refineloc.runtime.video.backbone.Backbone`. A file runs on the detector's provider.
             labels: see `detect`.
 
         Raises:
@@ -348,7 +348,7 @@ class Detector:
         from refineloc.runtime.video.detection import check_fits, detect_film
         from refineloc.runtime.video.features import film_features
 
-        loaded = backbone if isinstance(backbone, Backbone) else Backbone(backbone)
+        loaded = backbone if isinstance(backbone, Backbone) else Backbone(backbone, cast(Provider, self.provider))
         check_fits(self.metadata, loaded)
         film = film_features(path, loaded)
         for line in film.notes:

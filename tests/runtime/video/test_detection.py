@@ -1,6 +1,7 @@
 """From films to detections: the same as from features that were extracted before, in files and in running video."""
 
 import signal
+import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ from small_model import WIDTH, write_model
 from refineloc.runtime.detections import as_written, read_detections
 from refineloc.runtime.detector import Detector
 from refineloc.runtime.errors import ConfigError, FeatureError, InputWarning, ModelError, RefineLocError, VideoError
+from refineloc.runtime.model.session import EngineWarning
 from refineloc.runtime.streaming import StreamingDetector
 from refineloc.runtime.video.backbone import Backbone
 from refineloc.runtime.video.decode import Film
@@ -55,6 +57,9 @@ def test_a_film_is_detected_in_as_its_features_are(folder: Path) -> None:
     assert list(detector.detect_video(folder / "films/a.mkv", backbone)) == list(expected)
     one = detector.detect_video(folder / "films/a.mkv", backbone, labels=["walk"])
     assert {each.label for each in one} == {"walk"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EngineWarning)  # the backbone's file runs on the detector's provider
+        assert list(detector.detect_video(folder / "films/a.mkv", folder / "b.onnx")) == list(expected)
 
 
 def test_what_is_odd_in_a_film_is_a_warning(folder: Path) -> None:
@@ -175,6 +180,7 @@ def test_shards_and_workers_give_what_one_run_gives(folder: Path) -> None:
 
 WAITS = """
 import signal
+import warnings
 from refineloc.runtime.jobs import run
 write_part = run.write_part
 def waits(block, rows):
