@@ -36,6 +36,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -93,6 +94,11 @@ class OfFeatures:
         self._detector, self._store, self._planned, self._known = detector, store, planned, known
         self._reading = threading.Lock()
 
+    @property
+    def fps(self) -> float | None:
+        """Frames a second."""
+        return self._planned.grid.fps
+
     def found(self) -> Found:
         """Detect."""
         name = self._planned.name
@@ -119,6 +125,11 @@ class OfFilm:
     def is_done(self) -> bool:
         """Whether it was detected, or cannot be."""
         return self._found is not None
+
+    @property
+    def fps(self) -> float | None:
+        """Frames a second; None before the film was detected, and of a recording."""
+        return self._found.fps if isinstance(self._found, Found) else None
 
     def found(self) -> Found | None:
         """What was found; None before that."""
@@ -348,8 +359,15 @@ class Corrections:
                     f"{self.csv.name} cannot hold video {name!r}: its name or a label reads otherwise; rename"
                 )
 
-    def load(self, name: str, content: bytes) -> dict[str, list[Segment]]:
+    def load(
+        self, name: str, content: bytes, rates: Mapping[str, float | None] = MappingProxyType({})
+    ) -> dict[str, list[Segment]]:
         """The segments by video of any file that refineloc-convert reads. Nothing is saved.
+
+        Args:
+            name: of the file.
+            content: of the file.
+            rates: frames a second by video, for tasks of Label Studio that do not state theirs.
 
         Raises:
             InputError: another file.
@@ -358,7 +376,7 @@ class Corrections:
             path = Path(aside, safe_name(name))
             path.write_bytes(content)
             try:
-                tracks = read_source(path).tracks
+                tracks = read_source(path, rates=rates).tracks
             except InputError as error:
                 raise InputError(str(error).replace(str(path), path.name)) from error
         rows = {
@@ -478,7 +496,8 @@ class Handler(BaseHTTPRequestHandler):
                 video = self._numbered(number[1])
                 self._json({"saved": self._save(video, self._body(SAVE_BYTES))})
             elif place == "load":
-                loaded = self.server.corrections.load(query.get("name", ""), self._body(LOAD_BYTES))
+                rates = {video.name: video.source.fps for video in self.server.videos}
+                loaded = self.server.corrections.load(query.get("name", ""), self._body(LOAD_BYTES), rates)
                 self._json({"videos": loaded})
             elif place == "uploads":
                 self._upload(query.get("name", ""), query.get("fps", ""))

@@ -186,6 +186,10 @@ def test_a_loaded_correction_is_read_as_refineloc_convert_reads_it(start: Callab
             "a": ["run", "jump"], "c <i>": ["walk"],
         }  # fmt: skip
         assert answer["videos"]["a"][1][:2] == pytest.approx([4.2, 8.08], abs=tolerance)
+    # Tasks that do not state their frames a second get those of the video.
+    ranges = {"ranges": [{"start": 26, "end": 50}], "timelinelabels": ["run"]}
+    task = [{"data": {"video": "a.mp4"}, "annotations": [{"result": [{"value": ranges}]}]}]
+    assert client.json("POST", "load?name=tasks.json", task) == (200, {"videos": {"a": [[1, 2, "run"]]}})
     status, answer = client.json("POST", "load?name=x.srt", b"1\n00:00:01,000 --> 00:00:02,500\nrun\n")
     assert (status, answer) == (200, {"videos": {"x": [[1, 2.5, "run"]]}})
     for name, content in (("x.json", b"{"), ("x.csv", b"a,b\n1,2\n"), ("../x.csv", b""), ("", b"")):
