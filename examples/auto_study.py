@@ -47,6 +47,7 @@ ABLATED = {
     "one threshold (paper)": ["detection.profile=paper", "pseudo.generator=segment"],
     "no classes taught": ["pseudo.class_weight=0"],
     "hard labels": ["pseudo.softness=0"],
+    "no length_power": ["detection.length_power=0"],
 }
 
 
