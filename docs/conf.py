@@ -29,6 +29,7 @@ PAGES = {
     "reference/results": "benchmarks/RESULTS.md",
     "reference/studies": "benchmarks/STUDIES.md",
     "reference/changelog": "CHANGELOG.md",
+    "contributing": "CONTRIBUTING.md",
 }
 
 project = "refineloc"

@@ -44,7 +44,7 @@ def export(
         typer.Option(
             "--iter",
             metavar="N|best",
-            help="Iteration to export; best: the one whose attention is most in order. [default: the last]",
+            help="Iteration to export; best: chosen without times (docs/how-to/training.md). [default: the last]",
             show_default=False,
         ),
     ] = None,
