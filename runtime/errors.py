@@ -113,7 +113,9 @@ class MissingExtraError(RefineLocError, ImportError):
 
 def first_line(error: BaseException) -> str:
     """What a library's error says, as one line for a message of ours."""
-    return (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    quoted = len(line) > 1 and line[0] == line[-1] and line[0] in "'\""  # a KeyError's
+    return line[1:-1] if quoted else line
 
 
 def counted(count: int, one: str, many: str = "") -> str:

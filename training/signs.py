@@ -23,6 +23,8 @@ def signs(order: float, config: Config, split: Split, scores: Scores, segments: 
     """
     foreground, rules = scores.foreground, config.detection
     cure = "a lower training.learning_rate, more training.models or training.restarts can help"
+    if isinstance(rules, Boundaries):  # a student detects by its points, and is one network
+        cure = "this says little of a student's segments; compare them with those of the iteration before"
     if len(foreground) and foreground.min() == foreground.max():
         yield f"the foreground is {foreground[0]:.2g} in every snippet, so it tells no action from the rest: {cure}"
     elif order < config.training.least_order:

@@ -227,7 +227,12 @@ def _names(store: FeatureStore, labels: Annotations, every: Sequence[Annotations
     try:
         shared = shared_videos(store, labels, elsewhere=elsewhere)
     except InputError as error:
-        yield Finding("fail", "names", str(error), "correct the names; --allow-missing goes on with those of both")
+        yield Finding(
+            "fail",
+            "names",
+            str(error),
+            "correct the names; refineloc-train's --allow-missing goes on with those of both",
+        )
     else:
         yield Finding("ok", "names", f"{labels.path}: {counted(len(shared), 'video')} with features")
 

@@ -369,6 +369,7 @@ def main() -> NoReturn:
     """Entry point of the console script."""
     options = {"fps": "--fps X or --videos LABELS.csv", "allow_missing": "--allow-missing", "labels": "--video-labels"}
     options |= {"stride_frames": "--stride-frames N", "provider": "--provider cpu"}
+    options |= {"backbone": "films themselves: --backbone backbone.onnx"}
     run_app(app, options, groups=GROUPS)
 
 

@@ -91,24 +91,23 @@ def open_features(
         raise FeatureError(f"{source}: neither a file nor a folder")
     if not store.names:
         store.close()
-        raise FeatureError(f"{source}: holds no video; {_instead(source)}{_SAVE}")
+        instead, parameter = _instead(source)
+        raise FeatureError(f"{source}: holds no video; {instead}{_SAVE}", parameter=parameter)
     return store
 
 
-def _instead(source: Path) -> str:
-    """What a folder without features holds."""
+def _instead(source: Path) -> tuple[str, str]:
+    """What a folder without features holds, and the parameter that takes it."""
     if not source.is_dir():
-        return ""
+        return "", ""
     kinds = Counter(path.suffix.lower() or path.name for path in sorted(source.iterdir()))
     folders = [path for path in sorted(source.iterdir()) if path.is_dir()]
     within = next((folder for folder in folders if any(folder.glob("*.np[yz]"))), None)
     if within is not None:
-        return f"its folder {within} does: give that; else: "
+        return f"its folder {within} does: give that; else: ", ""
     kind, count = kinds.most_common(1)[0] if kinds else ("", 0)
     if kind in FILM_SUFFIXES:
-        return f"it holds films ({count} {kind}), whose features refineloc-extract makes; "
-    return (
-        f"it holds {counted(count, f'{kind} file')}, which {'is' if count == 1 else 'are'} not read; "
-        if kind.startswith(".")
-        else ""
-    )
+        return f"it holds films ({count} {kind}), whose features refineloc-extract makes; ", "backbone"
+    if kind.startswith("."):
+        return f"it holds {counted(count, f'{kind} file')}, which {'is' if count == 1 else 'are'} not read; ", ""
+    return "", ""

@@ -38,24 +38,27 @@ def shared_videos(
     names = tuple(sorted(with_features & with_labels))
     if not names:
         raise InputError(nothing_shared("video", store.path, with_features, labels.path, with_labels))
-    for missing, others, one, many in (
-        (
-            with_labels - with_features,
-            with_features,
-            f"video of {labels.path} has no features in {store.path}",
-            f"videos of {labels.path} have no features in {store.path}",
-        ),
-        (
-            with_features - with_labels,
-            with_labels,
-            f"video of {store.path} is not in {labels.path}",
-            f"videos of {store.path} are not in {labels.path}",
-        ),
-    ):
-        if missing and not allow_missing:
-            who = f"{counted(len(missing), one, many)}, the first: {first_names(missing)}"
-            raise InputError(
-                f"{who}{why_unmatched(missing, others)}; allow_missing goes on without them",
-                parameter="allow_missing",
-            )
+    unmatched = [
+        f"{counted(len(missing), one, many)}, the first: {first_names(missing)}{why_unmatched(missing, others)}"
+        for missing, others, one, many in (
+            (
+                with_labels - with_features,
+                with_features,
+                f"video of {labels.path} has no features in {store.path}",
+                f"videos of {labels.path} have no features in {store.path}",
+            ),
+            (
+                with_features - with_labels,
+                with_labels,
+                f"video of {store.path} is not in {labels.path}",
+                f"videos of {store.path} are not in {labels.path}",
+            ),
+        )
+        if missing
+    ]
+    if unmatched and not allow_missing:
+        raise InputError(
+            f"{'; '.join(unmatched)}; allow_missing goes on without them",
+            parameter="allow_missing",
+        )
     return names

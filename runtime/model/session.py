@@ -326,7 +326,7 @@ def start_session(
     if provider != "auto":
         raise EngineError(f"provider {provider!r} cannot run here: {problem}; provider 'cpu' runs anywhere")
     if ONNX_NAMES["cuda"] in listed:
-        _warn_once(f"refineloc runs on the CPU: {problem}; provider='cpu' asks for that and silences this")
+        _warn_once(f"refineloc runs on the CPU: {problem}; the provider 'cpu' asks for that and silences this")
     return session, "cpu"
 
 

@@ -413,8 +413,9 @@ class Film:
         except StoreError:
             raise
         except (self._av.error.FFmpegError, ValueError, OSError) as error:
+            why = getattr(error, "strerror", None) or first_line(error)  # without its number, and the path once more
             raise VideoError(
-                f"{self.path}: not a film that FFmpeg reads, cut short, or still being written: {first_line(error)}"
+                f"{self.path}: not a film that FFmpeg reads, cut short, or still being written: {why}"
             ) from error
         names = set(container.format.name.split(","))
         problem = None

@@ -30,6 +30,13 @@ def test_numbers_of_things() -> None:
     assert errors.counted_of(2, 12, "class", "is", "are") == "2 of 12 classes are"
 
 
+def test_only_quotes_around_a_whole_line_go() -> None:
+    assert errors.first_line(KeyError("videos")) == "videos"
+    assert errors.first_line(ValueError("no such file: 'a.mp4'")) == "no such file: 'a.mp4'"
+    assert errors.first_line(ValueError("one\ntwo")) == "one"
+    assert errors.first_line(ValueError()) == "ValueError"
+
+
 @pytest.mark.parametrize(
     ("parameter", "line"), [("fps", "error: give fps (--fps X)"), ("tiou", "error: give fps"), ("", "error: give fps")]
 )

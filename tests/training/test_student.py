@@ -20,6 +20,7 @@ from refineloc.training.pseudo_labels import taught_segments
 from refineloc.training.run.display import Silent
 from refineloc.training.settings.config import Config, resolve
 from refineloc.training.settings.student import StudentConfig
+from refineloc.training.signs import signs
 from refineloc.training.targets import SegmentTargets, point_rows
 from refineloc.training.train_run import train_run
 
@@ -180,6 +181,20 @@ def test_settings_of_an_iteration() -> None:
     )
     rules = resolve({"student": {"first": 1}}).of_iteration(1).detection
     assert (rules.suppression, rules.max_detections) == ("fuse", 200)
+
+
+def test_a_student_without_order_is_not_told_to_change_what_it_does_not_have() -> None:
+    config = resolve({"preset": "auto", "student": {"first": 2}})
+    scores = Scores(
+        np.zeros((2, 1), np.float32), np.float32([0, 1]), np.zeros(2, np.float32), np.ones((1, 1), np.float32)
+    )
+    split: Any = None  # the first sign needs none
+    before, own = (
+        next(signs(0.0, config.of_iteration(k), split, scores, segments_of((0, 0, 0, 1, 1)))) for k in (1, 2)
+    )
+    assert "more training.models" in before
+    assert "compare them with those of the iteration before" in own
+    assert "training." not in own
 
 
 def test_a_first_student_after_the_last_iteration_is_refused(data: Path) -> None:

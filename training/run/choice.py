@@ -56,6 +56,8 @@ def best_of(records: Sequence[Mapping[str, Any]], where: str) -> Choice:
     Raises:
         ModelError: it gives none; the message begins with `where`, the run.
     """
+    if not records:
+        raise ModelError(f"{where}: has no finished iteration; resume its training first")
     choice = choose(records)
     if choice is None:
         raise ModelError(f"{where}: its records have no attention order to choose by; name an iteration by its number")

@@ -156,8 +156,9 @@ def test_folders_of_other_files_say_what_they_hold(tmp_path: Path) -> None:
         (folder / name).parent.mkdir(parents=True)
         np.save(folder / "x.npy", FEATURES)
         (folder / "x.npy").rename(folder / name)
-        with pytest.raises(FeatureError, match=message):
+        with pytest.raises(FeatureError, match=message) as raised:
             open_features(folder)
+        assert raised.value.parameter == ("backbone" if name == "v.MP4" else "")
 
 
 def test_files_of_other_kinds_say_what_they_are(tmp_path: Path) -> None:

@@ -35,6 +35,11 @@ def test_both_have_the_same(features: Path) -> None:
             r"2 videos of labels.csv have no features in .*, the first: 'd', 'e'; allow_missing goes on",
         ),
         ("c", "c", r"2 videos of .*f.h5 are not in labels.csv, the first: 'a', 'b'; allow_missing goes on"),
+        (
+            "abd",
+            "ab",
+            r"1 video of labels.csv has no .*, the first: 'd'; 1 video of .* is not .*, the first: 'c'; allow",
+        ),
     ],
 )
 def test_a_difference_is_an_error_unless_it_is_allowed(features: Path, names: str, shared: str, message: str) -> None:

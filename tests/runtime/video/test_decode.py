@@ -141,7 +141,10 @@ def test_what_is_no_film(tmp_path):
     assert "no such film" in refusal(tmp_path / "none.mp4")
     assert "folder" in refusal(tmp_path)
     (tmp_path / "text.mp4").write_text("hello " * 100)
-    assert "not a film" in refusal(tmp_path / "text.mp4")
+    refused = refusal(tmp_path / "text.mp4")
+    assert "not a film" in refused
+    assert "Errno" not in refused
+    assert refused.count("text.mp4") == 1
     sound = write_sound(tmp_path / "sound.wav", np.zeros(8000, np.float32), 8000)
     assert "no video stream (sound alone)" in refusal(sound)
 

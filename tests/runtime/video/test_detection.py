@@ -126,6 +126,7 @@ def test_a_bad_film_does_not_stop_the_others(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["films/a.mkv"], "films/a.mkv: is a film; give --backbone, the ONNX file that turns films into features"),
+        (["films"], "films: holds no video; it holds films (2 .mkv), whose features refineloc-extract makes; "),
         (["f.h5", "g.h5"], "g.h5: several are for films, with --backbone"),
         ([*ARGUMENTS, "--fps", "25"], "--fps: is for features, and films were given; leave it out"),
         ([*ARGUMENTS, "--untrusted"], "--untrusted: is for features"),

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from refineloc.runtime.errors import OutputError
+from refineloc.runtime.errors import ModelError, OutputError
 from refineloc.training.data.record import DataRecord
-from refineloc.training.run.choice import choose
+from refineloc.training.run.choice import best_of, choose
 from refineloc.training.run.display import RunReporter, epoch_texts, iterations_table
 from refineloc.training.run.files import Run
 from refineloc.training.settings.config import resolve
@@ -159,6 +159,8 @@ def test_the_table_says_which_iteration_to_take_without_times() -> None:
     assert choose(records) == (1, "it is the last in order with the lowest video loss, 0.700")
     records[3]["video_loss"] = 0.72
     assert choose(records) == (3, "it is the last in order with a video loss, 0.720, near the lowest, 0.700")
+    with pytest.raises(ModelError, match="runs/first: has no finished iteration; resume its training first"):
+        best_of([], "runs/first")
     text = printed([record(k, attention_order=order / 9, video_loss=loss) for k, (order, loss) in enumerate(figures)])
     assert "iteration 3, since its attention order of 0.12" in text
     weak = [
