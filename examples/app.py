@@ -90,9 +90,16 @@ class Found(NamedTuple):
 class OfFeatures:
     """A video whose features are in a file. It is detected whenever the page opens it, which takes milliseconds."""
 
-    def __init__(self, detector: Detector, store: FeatureStore, planned: Planned, known: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        store: FeatureStore,
+        planned: Planned,
+        known: Sequence[str] | None,
+        reading: threading.Lock,
+    ) -> None:
         self._detector, self._store, self._planned, self._known = detector, store, planned, known
-        self._reading = threading.Lock()
+        self._reading = reading  # of all videos of the store: not every one can be read by two threads at a time
 
     @property
     def fps(self) -> float | None:
@@ -252,8 +259,13 @@ class Videos:
         }
         planned = self.detector.plan(store, store.names, fps=fps, times=times)
         films = films_below(self._films, store.names) if self._films is not None else {}
+        reading = threading.Lock()
         return [
-            Video(each.name, films.get(each.name), OfFeatures(self.detector, store, each, self._known(each.name)))
+            Video(
+                each.name,
+                films.get(each.name),
+                OfFeatures(self.detector, store, each, self._known(each.name), reading),
+            )
             for each in planned
         ]
 
@@ -374,7 +386,8 @@ class Corrections:
         """
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".loaded-") as aside:
             path = Path(aside, safe_name(name))
-            path.write_bytes(content)
+            with writing(path):
+                path.write_bytes(content)
             try:
                 tracks = read_source(path, rates=rates).tracks
             except InputError as error:
@@ -523,7 +536,10 @@ class Handler(BaseHTTPRequestHandler):
         self._unread = self._length()
         if len(self.headers.get_all("Host", [])) != 1 or self.headers["Host"] not in self.server.hosts:
             raise RefusedError(HTTPStatus.MISDIRECTED_REQUEST, "this server is reached by its own address alone")
-        parts = urlsplit(self.path)
+        try:
+            parts = urlsplit(self.path)
+        except ValueError:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "this is no address") from None
         secret, _, place = parts.path.removeprefix("/").partition("/")
         if not hmac.compare_digest(secret.encode(errors="replace"), self.server.secret.encode()):
             raise RefusedError(HTTPStatus.FORBIDDEN, "open the address that the program printed")
@@ -671,8 +687,10 @@ class Handler(BaseHTTPRequestHandler):
         if self._unread > self.server.max_upload_bytes:
             self.close_connection = True
         else:
-            with contextlib.suppress(ConnectionError):
+            try:
                 self._receive(None)
+            except OSError:  # it went away, or sends nothing more
+                self.close_connection = True
         self._begin(status, "application/json; charset=utf-8", len(content))
         self.wfile.write(content)
 
@@ -719,6 +737,12 @@ def _range(header: str, size: int) -> tuple[int, int]:
     return first, last if first < size else -1
 
 
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) >= 2**16:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 65535, got {text!r:.40}")
+    return int(text)
+
+
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description="Correct detections in a browser and save them as labels.")
@@ -731,7 +755,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--fps", type=float, help="frames a second of features that do not state it")
     parser.add_argument("--media", default="", help="for Label Studio: goes before the file of each video")
     parser.add_argument("--provider", default="auto", choices=("auto", "cuda", "tensorrt", "cpu"))
-    parser.add_argument("--port", type=int, default=8765, help="0 takes a free one")
+    parser.add_argument("--port", type=_port, default=8765, help="0 takes a free one")
     parser.add_argument("--max-upload-mib", type=int, default=4096)
     return parser.parse_intermixed_args(arguments)
 

@@ -320,5 +320,6 @@ _MARKUP = re.compile(r"[\\`*_{}\[\]#~!^$@<>&|]|^[-+=]|:(?=\S)|(?<=www)\.", re.IG
 
 
 def _quoted(text: str) -> str:
-    """A text in double quotes, as YAML and Python read it."""
-    return json.dumps(text, ensure_ascii=False)
+    """A text in double quotes, as YAML and Python read it; a file's name need be no UTF-8, which a card is."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(sign if sign.isprintable() else f"\\U{ord(sign):08x}" for sign in quoted)

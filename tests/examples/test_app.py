@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import subprocess
 import sys
 import wave
@@ -112,6 +113,24 @@ def test_what_is_found_is_what_the_detector_finds(start: Callable[..., Client], 
     assert (found["duration_s"], found["fps"], found["corrected"]) == (DURATION_S, FPS, None)
     assert set(found["curves"]) == {"foreground", *(d.label for d in expected[:10])}
     assert all(0 <= value <= 1 for _, values in found["curves"].values() for value in values)
+
+
+def test_a_store_is_read_for_one_video_at_a_time(
+    start: Callable[..., Client], app: ModuleType, given: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most stores cannot be read by two threads, and each request has one."""
+    first, second, other = start(sources=(given / "f.h5",)).server.videos
+    plan = app.Detector.scores_planned
+    seen = []
+
+    def watched(*arguments: Any) -> Any:
+        seen.append([video.source._reading.locked() for video in (first, second, other)])
+        return plan(*arguments)
+
+    monkeypatch.setattr(app.Detector, "scores_planned", watched)
+    first.source.found()
+    second.source.found()
+    assert seen == [[True] * 3] * 2
 
 
 def test_saved_segments_are_labels_and_tasks_and_come_back(start: Callable[..., Client], given: Path) -> None:
@@ -279,6 +298,11 @@ def test_nobody_else_is_answered(start: Callable[..., Client], given: Path) -> N
     assert client.ask("GET", "state", Host=f"localhost:{port}")[0] == 200
     for place in ("../app.py", "editor.js/../../app.py", "films/../0", "videos/3", "videos/-1", "page.js", "app.py"):
         assert client.ask("GET", place)[0] == 404
+    for line in (f"GET /{client.server.secret}/films/0", "GET http://[x/state"):
+        request = f"{line} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", port), LAST_RESORT_S) as connection:
+            connection.sendall(request.encode())
+            assert connection.recv(12) == (b"HTTP/1.1 400" if "[" in line else b"HTTP/1.1 200")
     for method in ("PUT", "DELETE", "OPTIONS"):
         assert client.ask(method, "videos/0", b"")[0] == 501
     assert not list(client.folder.iterdir())
@@ -361,6 +385,9 @@ def test_mistakes_on_the_command_line_are_one_line(given: Path, tmp_path: Path, 
     ):
         with pytest.raises(InputError, match=said):
             app.create(app.parsed([*model, *arguments]))
+    for port in ("65536", "-1", "x"):
+        with pytest.raises(SystemExit, match="2"):
+            app.parsed([*model, f"--port={port}"])
     (tmp_path / "c/corrected.csv").write_text("no,labels\n1,2\n")
     with pytest.raises(InputError, match=r"corrected\.csv"):
         app.create(app.parsed(model))

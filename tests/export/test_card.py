@@ -1,7 +1,9 @@
 """The card of a model file: what it says, where it says that something is unknown, and names that are only text."""
 
+import ast
 import functools
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +121,19 @@ def test_names_of_strangers_are_text_and_no_markup(make_model: Callable[..., Pat
     assert not re.search("<(script|a|img|em|b|ol)[ >]", page)
     _, page = parts(model_card(make_model(classes=("- x", "= y", *names[5:], "z"))))
     assert f"<p>- x, = y, {', '.join(escaped[5:])}, z</p>" in page
+
+
+def test_a_name_that_is_no_utf_8(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    made = make_model(licence='\N{GRINNING FACE} of "\u00df"')
+    try:
+        model = made.rename(tmp_path / os.fsdecode(b"\xc3\x9f\xff.onnx"))
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    text = write_card(model).read_text(encoding="utf-8")
+    front, _ = parts(text)
+    assert front["license_name"] == '\N{GRINNING FACE} of "\u00df"'
+    (call,) = re.findall(r"Detector\((.*)\)", text)
+    assert ast.literal_eval(call) == model.name
 
 
 def test_a_page_that_a_person_wrote_is_not_replaced(export: Export, tmp_path: Path, model_path: Path) -> None:
