@@ -139,6 +139,14 @@ def test_files_that_cannot_be_used_are_one_line(tmp_path: Path, text: str, messa
         keyword_settings(generator=str(tmp_path / "gone.py"))
 
 
+@pytest.mark.parametrize("table", ["DEFAULTS", "OF_AUTO"])
+def test_settings_of_an_own_base_are_a_table(tmp_path: Path, table: str) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text(f"def build(options, width, classes): ...\n{table} = 5\n")
+    with pytest.raises(ConfigError, match=rf"bad\.py: {table}: expected a dictionary of settings"):
+        resolve({"preset": "auto"}, keyword_settings(base=str(path)))
+
+
 def test_what_a_generator_gives_is_checked(own: Path) -> None:
     (own / "labels.py").write_text(
         "import numpy as np\n\n\ndef generate(scores, lengths, known, rng):\n    return [1]\n"

@@ -49,7 +49,11 @@ def find_base(name: str) -> Base:
             itself (`own_file`).
     """
     if is_own(name):
-        module = own_file(name, "base").module
+        own = own_file(name, "base")
+        for table in ("DEFAULTS", "OF_AUTO"):
+            if not isinstance(getattr(own.module, table, {}), Mapping):
+                raise ConfigError(f"{own.path}: {table}: expected a dictionary of settings", parameter="base")
+        module = own.module
         return Base(
             name, getattr(module, "Options", Section), getattr(module, "DEFAULTS", {}), getattr(module, "OF_AUTO", {})
         )
