@@ -130,6 +130,7 @@ def refine(
         scores = predict(model, val, precision)
         detections = detect(config, val, scores)
         before, parts = parts, segments(scores, val.lengths.numpy(), config.detection)
+        record["student"] = config.is_student(iteration)
         record["pseudo_labels"] = _describe(taught, splits, times)
         record |= _figures(val, scores, parts, before) | quality(detections, truth.val)
         if needs_frozen_rule(config):

@@ -508,7 +508,7 @@ async function save() {
 async function load(file) {
   const { videos: loaded } = await ask(`load?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
   const unknown = Object.keys(loaded).filter((name) => !videos.some((each) => each.name === name));
-  const known = videos.filter((each) => loaded[each.name]);
+  const known = videos.filter((each) => Object.hasOwn(loaded, each.name));
   for (const each of known) each.pending = loaded[each.name];
   for (const label of new Set(Object.values(loaded).flat().map((row) => row[2]))) if (!state.classes.includes(label)) state.classes.push(label);
   if (current >= 0 && video().pending) await show(current);

@@ -29,6 +29,9 @@ def choose(records: Sequence[Mapping[str, Any]]) -> Choice | None:
     Where none is in order, the most in order. The video loss alone would not do: it falls in a collapse as well.
     docs/explanation/training.md has what the choice costs.
 
+    Where there are students, one of them: neither figure of theirs can be compared with those of a base model, as their
+    scores of classes do not sum to 1, and order says little of what finds segments by their ends.
+
     Args:
         records: of iterations.json (`refineloc.training.criterion` has the figures).
 
@@ -38,14 +41,15 @@ def choose(records: Sequence[Mapping[str, Any]]) -> Choice | None:
     if not records or any("attention_order" not in record for record in records):
         return None
     orders = [float(record["attention_order"]) for record in records]
+    students = [k for k, record in enumerate(records) if record.get("student")]
     ordered = [k for k, order in enumerate(orders) if order >= _IN_ORDER and "video_loss" in records[k]]
-    if ordered:
-        losses = {k: float(records[k]["video_loss"]) for k in ordered}
+    if students or ordered:
+        losses = {k: float(records[k]["video_loss"]) for k in students or ordered}
         lowest = min(losses.values())
         last = max(k for k, loss in losses.items() if loss <= (1 + _ROOM) * lowest)
         loss = f"video loss, {losses[last]:.3f}"
         near = f"the lowest {loss}" if losses[last] == lowest else f"a {loss}, near the lowest, {lowest:.3f}"
-        return Choice(last, f"it is the last in order with {near}")
+        return Choice(last, f"it is the last {'student' if students else 'in order'} with {near}")
     best = int(np.argmax(orders))
     return Choice(best, f"its attention order of {orders[best]:.2f} is the highest")
 

@@ -159,6 +159,10 @@ def test_the_table_says_which_iteration_to_take_without_times() -> None:
     assert choose(records) == (1, "it is the last in order with the lowest video loss, 0.700")
     records[3]["video_loss"] = 0.72
     assert choose(records) == (3, "it is the last in order with a video loss, 0.720, near the lowest, 0.700")
+    # A student is taken whatever its order and whatever the base model's losses are.
+    students = [record(k, attention_order=-0.3, video_loss=loss, student=True) for k, loss in ((4, 0.9), (5, 0.92))]
+    assert choose([*records, students[0]]) == (4, "it is the last student with the lowest video loss, 0.900")
+    assert choose([*records, *students]).iteration == 5
     with pytest.raises(ModelError, match="runs/first: has no finished iteration; resume its training first"):
         best_of([], "runs/first")
     text = printed([record(k, attention_order=order / 9, video_loss=loss) for k, (order, loss) in enumerate(figures)])
