@@ -202,7 +202,8 @@ def find_preset(name: str) -> Sequence[Layer]:
         ConfigError: no such preset. The message lists those that there are.
     """
     if name not in list(PRESETS):  # not `in PRESETS`: TOML may have a value here that has no hash
-        raise ConfigError(f"preset {name!r}: not known{meant(str(name), PRESETS)}; there are {', '.join(PRESETS)}")
+        known = ", ".join([*PRESETS, "none"])
+        raise ConfigError(f"preset {name!r}: not known{meant(str(name), PRESETS)}; there are {known}")
     return [Layer(f"preset {name}: {source}", settings) for source, settings in PRESETS[name]]
 
 
