@@ -79,7 +79,9 @@ def correct_by_hand(*arguments: str) -> None:
     assert spec is not None
     assert spec.loader is not None
     app = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(app)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "examples"))
+        spec.loader.exec_module(app)
     truth = read_annotations("data/val.csv")
     server = app.create(app.parsed([*arguments, "--port", "0", "--provider", "cpu"]))
     with server, ThreadPoolExecutor(1) as thread:

@@ -19,7 +19,7 @@ from small_model import write_features
 from waiting import LAST_RESORT_S, wait_until
 
 from refineloc.evaluation.formats.reading import read_source
-from refineloc.runtime import Detector, InputError, read_annotations
+from refineloc.runtime import Detector, InputError, open_features, read_annotations
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/app.py"
 FPS = 25.0
@@ -28,8 +28,10 @@ FILM = bytes(range(256)) * 40
 
 
 @pytest.fixture(scope="module")
-def app(load_example: Callable[[str], ModuleType]) -> ModuleType:
-    return load_example("app.py")
+def app(load_example: Callable[[str], ModuleType]) -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLE.parent))
+        yield load_example("app.py")
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +106,6 @@ def test_what_is_found_is_what_the_detector_finds(start: Callable[..., Client], 
     detector = Detector(given / "model.onnx", provider="cpu")
     assert state["classes"] == list(detector.classes)
     status, found = client.json("GET", "videos/1")
-    from refineloc.runtime import open_features
-
     with open_features(given / "f.h5") as store:
         expected = dict(detector.detect_many(store))["b"]
     assert [row[:3] for row in found["detections"]] == [[round(d.start, 2), round(d.end, 2), d.label] for d in expected]
@@ -137,7 +137,7 @@ def test_saved_segments_are_labels_and_tasks_and_come_back(start: Callable[..., 
     client = start()
     segments = [[12.5, 20.04, "run"], [0, 3.3333, "jump"], [1, 2, "=high jump"]]
     status, answer = client.save(0, segments)
-    assert (status, answer["saved"][:48]) == (200, "corrected.csv and corrected_label_studio.json: 3")
+    assert (status, answer["saved"][:64]) == (200, "corrected.csv, corrected.json and corrected_label_studio.json: 3")
     video = read_annotations(client.folder / "corrected.csv")["a"]
     assert list(zip(video.start.tolist(), video.end.tolist(), video.segment_labels, strict=True)) == [
         (0, 3.333, "jump"), (1, 2, "=high jump"), (12.5, 20.04, "run"),
@@ -162,6 +162,11 @@ def test_saved_segments_are_labels_and_tasks_and_come_back(start: Callable[..., 
     assert again.save(0, [])[0] == 200
     assert not (client.folder / "corrected.csv").exists()
     assert [video["corrected"] for video in start().json("GET", "state")[1]["videos"]] == [True, True, False]
+    # What training takes as videos in which nothing happens.
+    empty = read_annotations(client.folder / "corrected.json")
+    assert {name: (video.labels, video.fps, video.duration_s) for name, video in empty.items()} == {
+        "a": ((), FPS, DURATION_S), "b": ((), FPS, DURATION_S),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -198,7 +203,8 @@ def test_a_loaded_correction_is_read_as_refineloc_convert_reads_it(start: Callab
     client = start()
     client.save(0, [[1, 2, "run"], [4.2, 8.08, "jump"]])
     client.save(2, [[0.04, 1, "walk"]])
-    for name, tolerance in (("corrected.csv", 1e-9), ("corrected_label_studio.json", 0.04)):
+    files = {"corrected.csv": 1e-9, "corrected.json": 1e-9, "corrected_label_studio.json": 0.04}
+    for name, tolerance in files.items():
         status, answer = client.json("POST", f"load?name={name}", (client.folder / name).read_bytes())
         assert status == 200
         assert {video: [row[2] for row in rows] for video, rows in answer["videos"].items()} == {
@@ -215,7 +221,7 @@ def test_a_loaded_correction_is_read_as_refineloc_convert_reads_it(start: Callab
         status, answer = client.json("POST", f"load?name={quote(name)}", content)
         assert status == 422
         assert str(client.folder) not in answer["error"]
-    assert sorted(path.name for path in client.folder.iterdir()) == ["corrected.csv", "corrected_label_studio.json"]
+    assert sorted(path.name for path in client.folder.iterdir()) == sorted(files)
 
 
 def test_uploads_stay_in_their_folder(start: Callable[..., Client], given: Path, tmp_path: Path) -> None:
@@ -229,6 +235,7 @@ def test_uploads_stay_in_their_folder(start: Callable[..., Client], given: Path,
     np.save(npy, np.random.default_rng(0).standard_normal((20, 24)).astype(np.float32))
     status, answer = client.json("POST", "uploads?name=d.npy", npy.read_bytes())
     assert (status, "fps is not known" in answer["error"]) == (422, True)
+    assert client.json("POST", "uploads?name=d.npy&fps=-25", npy.read_bytes())[0] == 422
     assert client.json("POST", "uploads?name=d.npy&fps=25", npy.read_bytes())[0] == 200
     refused = {
         "my videos.h5": "is there already",
@@ -249,10 +256,34 @@ def test_uploads_stay_in_their_folder(start: Callable[..., Client], given: Path,
         assert client.json("POST", "uploads?name=x.h5", body)[0] == 422
     status, answer = client.json("POST", "uploads?name=x.h5", bytes(2**20 + 1))
     assert (status, answer["error"]) == (413, "x.h5: larger than 1 MiB; start with --max-upload-mib N")
-    assert sorted(path.name for path in (client.folder / "uploads").iterdir()) == ["d.npy", "my videos.h5"]
+    uploads = client.folder / "uploads"
+    assert sorted(path.name for path in uploads.iterdir()) == ["d.npy", "d_fps.npy", "my videos.h5"]
     assert [path.name for path in client.folder.iterdir()] == ["uploads"]
-    # The next start has them; what it cannot read without the rate is left out and told.
-    assert [video["name"] for video in start(sources=()).json("GET", "state")[1]["videos"]] == ["a", "b", "c <i>"]
+
+
+def test_the_next_start_has_the_uploads_with_their_rates(
+    start: Callable[..., Client], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = start(sources=())
+    features = np.random.default_rng(0).standard_normal((20, 24)).astype(np.float32)
+    np.save(tmp_path / "d.npy", features)
+    write_features(tmp_path / "two.h5", {"e": features, "f": features})
+    for name, rate in (("d.npy", 20), ("two.h5", 30)):
+        assert client.json("POST", f"uploads?name={name}&fps={rate}", (tmp_path / name).read_bytes())[0] == 200
+    uploads = client.folder / "uploads"
+    with open_features(uploads / "d.npy") as store:  # for the other programs, too
+        assert store.info("d").fps == 20
+    again = start("--fps", 50, sources=())
+    assert [video["name"] for video in again.json("GET", "state")[1]["videos"]] == ["d", "e", "f"]
+    assert [again.json("GET", f"videos/{number}")[1]["fps"] for number in range(3)] == [20, 30, 30]
+    # A rate that is not there any more, or is none: the file is left out and told.
+    (uploads / "d_fps.npy").unlink()
+    (uploads / "two_fps.npy").write_bytes(b"30")
+    assert start(sources=()).json("GET", "state")[1]["videos"] == []
+    said = capsys.readouterr().err.splitlines()
+    assert [line[:10] for line in said] == ["left out: "] * 2
+    assert "d.npy: video 'd': its fps is not known" in said[0]
+    assert said[1].endswith("two_fps.npy: expected a number of frames a second")
 
 
 def test_films_are_served_in_parts(start: Callable[..., Client], given: Path) -> None:
@@ -369,6 +400,31 @@ def test_films_are_detected_in_the_background(start: Callable[..., Client], tmp_
     assert client.json("POST", "videos/2", {"segments": []})[0] == 422
     assert client.save(1, [[0, 1, "run"]])[0] == 200
     assert read_annotations(client.folder / "corrected.csv")["two"].fps == 25
+
+
+def test_a_recording_in_which_nothing_is_stays_corrected(start: Callable[..., Client], tmp_path: Path) -> None:
+    from films import write_sound
+    from small_backbone import write_backbone
+
+    of_sound = {"kind": "audio", "width": 24, "size": (), "fps": 16.0, "snippet_frames": 16, "stride_frames": 16}
+    write_backbone(tmp_path / "ear.onnx", **of_sound)
+    noise = np.random.default_rng(0).uniform(-1, 1, 8000 * 9).astype(np.float32)
+    write_sound(tmp_path / "hum.wav", noise, 8000)
+
+    def started() -> Client:
+        client = start("--backbone", tmp_path / "ear.onnx", sources=(tmp_path / "hum.wav",))
+        wait_until(lambda: not client.json("GET", "videos/0")[1].get("waiting"), "the recording is detected in")
+        return client
+
+    client = started()
+    _, found = client.json("GET", "videos/0")
+    assert (found["fps"], found["corrected"]) == (None, None)
+    assert client.save(0, [])[0] == 200
+    again = started()
+    assert [video["corrected"] for video in again.json("GET", "state")[1]["videos"]] == [True]
+    assert again.json("GET", "videos/0")[1]["corrected"] == []
+    assert client.save(0, [[1, 2, "run"]])[0] == 200
+    assert started().json("GET", "videos/0")[1]["corrected"] == [[1, 2, "run"]]
 
 
 def test_mistakes_on_the_command_line_are_one_line(given: Path, tmp_path: Path, app: ModuleType) -> None:
