@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from refineloc.runtime.addresses import as_path
 from refineloc.runtime.batches import FeatureBatch, Planned, ahead, read_batches
 from refineloc.runtime.cores import physical_cores
 from refineloc.runtime.detections import Detections
-from refineloc.runtime.errors import ConfigError, FeatureError, InputError, InputWarning, counted
+from refineloc.runtime.errors import ConfigError, FeatureError, InputError, InputWarning, ModelError, counted
 from refineloc.runtime.features.checks import as_array, check_backbone, check_finite, two_dimensional
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
+from refineloc.runtime.files import status_of
 from refineloc.runtime.model.gpu import PinnedBuffers
 from refineloc.runtime.model.limits import BATCH_SNIPPETS, GPU_BATCH_SNIPPETS, GPU_READERS
 from refineloc.runtime.model.metadata import ModelMetadata
@@ -185,6 +187,7 @@ class Detector:
             self._session = Session(given, provider, threads, **options)
         self._half: HalfToFloat | None = None
         self._buffers = PinnedBuffers()
+        self._backbone: tuple[Any, Backbone] | None = None  # of `detect_video`, after the file that it is of
         on_gpu = self.provider != "cpu"
         self._batch_snippets = batch_snippets or (GPU_BATCH_SNIPPETS if on_gpu else BATCH_SNIPPETS)
         self._readers = min(GPU_READERS, physical_cores()) if on_gpu else 1
@@ -231,6 +234,9 @@ class Detector:
         from refineloc.runtime.hub import fetch_model
 
         return cls(fetch_model(repo, filename, revision, sha256, update), **settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_backbone": None}  # loaded anew by whom it is asked of
 
     def _operating_score(self, name: str, others: Collection[str]) -> float:
         """The score of an operating point, where the scores are those for which it was chosen."""
@@ -334,8 +340,9 @@ class Detector:
 
         Args:
             path: of the film.
-            backbone: what turns films into features (docs/how-to/videos.md): its ONNX file, or, for many films, the
-                loaded `refineloc.runtime.video.backbone.Backbone`. A file runs on the detector's provider.
+            backbone: what turns films into features (docs/how-to/videos.md): its ONNX file, or the loaded
+                `refineloc.runtime.video.backbone.Backbone`. A file runs on the detector's provider. It stays loaded for
+                the next film, until it changes or another one is given.
             labels: see `detect`.
 
         Raises:
@@ -348,12 +355,25 @@ class Detector:
         from refineloc.runtime.video.detection import check_fits, detect_film
         from refineloc.runtime.video.features import film_features
 
-        loaded = backbone if isinstance(backbone, Backbone) else Backbone(backbone, cast(Provider, self.provider))
+        loaded = backbone if isinstance(backbone, Backbone) else self._loaded(backbone)
         check_fits(self.metadata, loaded)
         film = film_features(path, loaded)
         for line in film.notes:
             warnings.warn(line, InputWarning, stacklevel=2)
         return detect_film(self, film, labels)
+
+    def _loaded(self, model: ModelSource) -> "Backbone":
+        """The backbone of a file, once as long as the file stays as it is: TensorRT takes minutes for it."""
+        from refineloc.runtime.video.backbone import Backbone
+
+        if not isinstance(model, (str, os.PathLike)):
+            return Backbone(model, cast(Provider, self.provider))
+        status = status_of(model, ModelError)
+        state = as_path(model).absolute(), status and (status.st_size, status.st_mtime_ns)
+        kept = self._backbone
+        if kept is None or kept[0] != state:  # two threads may both load it, which does no harm
+            kept = self._backbone = state, Backbone(model, cast(Provider, self.provider))
+        return kept[1]
 
     def detect_many(
         self,

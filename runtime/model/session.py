@@ -40,6 +40,7 @@ __all__ = [
     "NOT_LOADED",
     "ONNX_NAMES",
     "EngineWarning",
+    "LoadedModel",
     "Provider",
     "Session",
     "create_session",
@@ -70,7 +71,85 @@ class EngineWarning(UserWarning):
     """`provider="auto"` runs on a slower provider than the installed engine was built for."""
 
 
-class Session:
+class LoadedModel:
+    """A model file and ONNX Runtime's session of it. In a forked process it goes on, with threads of its own.
+
+    Args:
+        model, provider, threads, spin: see `Session`.
+        call_once, sizes: see `start_session`.
+        cache: where TensorRT keeps its engines, a folder that is there.
+
+    Attributes:
+        name, provider: see `Session`.
+
+    Raises:
+        ModelError, EngineError, MissingExtraError: see `Session`.
+    """
+
+    def __init__(
+        self,
+        model: ModelSource,
+        provider: Provider,
+        threads: int,
+        call_once: Callable[[Any, int], None],
+        sizes: tuple[int, int],
+        *,
+        spin: bool = False,
+        cache: Path | None = None,
+    ) -> None:
+        engine = load_engine()
+        self.name, content = read_model(model)
+        # What the model is read from again: where there is a path, its bytes need not stay in memory.
+        self._model = str(as_path(model).absolute()) if isinstance(model, (str, os.PathLike)) else content
+        self._checksum = zlib.crc32(content)
+        self._threads, self._spin = threads, spin
+        create = functools.partial(create_session, engine, self.name, content, threads=threads, spin=spin, cache=cache)
+        self._session, self.provider = start_session(engine, create, content, provider, call_once, sizes=sizes)
+        _loaded.add(self)
+
+    def _must_be(self, checksum: int) -> None:
+        """Refuse a file that was replaced: the processes of one program give the same results."""
+        if checksum != self._checksum:
+            raise ModelError(f"{self.name}: was replaced after it was loaded; load it again, in the first process")
+
+    def _here(self) -> Any:
+        """ONNX Runtime's session of this process."""
+        if self._session is None:  # forked; two threads may both make one, which does no harm
+            if self.provider != "cpu":
+                raise EngineError(
+                    f"{self.name}: provider {self.provider!r} cannot run in a forked process; start it with 'spawn' "
+                    "(multiprocessing.get_context), or load the model after the fork only"
+                )
+            _, content = read_model(self._model)
+            self._must_be(zlib.crc32(content))
+            self._session = create_session(load_engine(), self.name, content, ["cpu"], self._threads, spin=self._spin)
+        return self._session
+
+    def _leave_behind(self) -> None:
+        """In a forked process: give up the session of the parent, whose threads are not here.
+
+        To end it would wait for them for ever, or crash. So its memory stays, shared with the parent, to the end of the
+        process. A CPU session of one thread has no others, and goes on.
+        """
+        if self._session is not None and (self.provider != "cpu" or self._threads != 1):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+            self._session = None
+
+
+# Those of this process, for its forked children.
+_loaded: "weakref.WeakSet[LoadedModel]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for model in list(_loaded):
+        model._leave_behind()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Session(LoadedModel):
     """One loaded model file; safe to call from many threads at once.
 
     It can be pickled and copied: the other process makes it anew from the path or bytes, and the settings. In a forked
@@ -114,34 +193,22 @@ class Session:
     ) -> None:
         if provider not in ("auto", *ONNX_NAMES):
             raise ConfigError(f"provider: expected auto, tensorrt, cuda or cpu, got {provider!r}")
-        self._threads = _count("threads", threads, 0, MAX_THREADS)
+        threads = _count("threads", threads, 0, MAX_THREADS)
         batch_snippets = _count("batch_snippets", batch_snippets, 1, MAX_BATCH_SNIPPETS)
         if engine_cache is not None and provider != "tensorrt":
             raise ConfigError(f"engine_cache: goes with the provider 'tensorrt', got {provider!r}")
-        self._spin = bool(spin)
-        engine = load_engine()
-        self.name, content = read_model(model)
-        # What the model is read from again: where there is a path, its bytes need not stay in memory.
-        self._model = str(as_path(model).absolute()) if isinstance(model, (str, os.PathLike)) else content
-        self._checksum = zlib.crc32(content)
         cache = None if engine_cache is None else make_folder(engine_cache)
-        create = functools.partial(
-            create_session, engine, self.name, content, threads=self._threads, spin=self._spin, cache=cache
-        )
-        self._session, self.provider = start_session(
-            engine, create, content, provider, _call_once, sizes=(1, batch_snippets)
-        )
+        super().__init__(model, provider, threads, _call_once, (1, batch_snippets), spin=bool(spin), cache=cache)
         self.metadata = _checked_metadata(self.name, self._session)
         self.has_points = _has_points(self._session)
         self._outputs = PinnedBuffers()
         self._arguments = {
             "provider": provider,
-            "threads": self._threads,
+            "threads": threads,
             "batch_snippets": batch_snippets,
             "engine_cache": None if cache is None else os.path.abspath(cache),
             "spin": self._spin,
         }
-        _sessions.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made_anew, (self._model, self._arguments, self._checksum)
@@ -196,34 +263,6 @@ class Session:
                 f"{self.name}: ONNX Runtime fails on {counted(len(features), 'snippet')}: {first_line(error)}"
             ) from error
 
-    def _must_be(self, checksum: int) -> None:
-        """Refuse a file that was replaced: the processes of one program give the same results."""
-        if checksum != self._checksum:
-            raise ModelError(f"{self.name}: was replaced after the Detector was made; make a new Detector")
-
-    def _here(self) -> Any:
-        """ONNX Runtime's session of this process."""
-        if self._session is None:  # forked; two threads may both make one, which does no harm
-            if self.provider != "cpu":
-                raise EngineError(
-                    f"{self.name}: provider {self.provider!r} cannot run in a forked process; start it with 'spawn' "
-                    "(multiprocessing.get_context), or make the Detector after the fork only"
-                )
-            _, content = read_model(self._model)
-            self._must_be(zlib.crc32(content))
-            self._session = create_session(load_engine(), self.name, content, ["cpu"], self._threads, spin=self._spin)
-        return self._session
-
-    def _leave_behind(self) -> None:
-        """In a forked process: give up the session of the parent, whose threads are not here.
-
-        To end it would wait for them for ever, or crash. So its memory stays, shared with the parent, to the end of the
-        process. A CPU session of one thread has no others, and goes on.
-        """
-        if self._session is not None and (self.provider != "cpu" or self._threads != 1):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
-            self._session = None
-
     def _not_finite(
         self, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64], names: Sequence[str] | None
     ) -> RefineLocError:
@@ -243,19 +282,6 @@ class Session:
                         f"model{other}; extract this video's features again or leave it out"
                     )
         return ModelError(f"{self.name}: its scores have values not finite; the file is damaged, export it again")
-
-
-# Those of this process, for its forked children.
-_sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for session in list(_sessions):
-        session._leave_behind()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _made_anew(model: ModelSource, arguments: dict[str, Any], checksum: int) -> Session:

@@ -5,7 +5,6 @@ Cropping, scaling of values, mean and standard deviation are in the graph. Its m
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -17,8 +16,8 @@ import numpy.typing as npt
 
 from refineloc.runtime.errors import EngineError, ModelError, VideoError, counted, first_line
 from refineloc.runtime.model.metadata import KEY_PREFIX, as_text, read_value
-from refineloc.runtime.model.onnx_guard import ModelSource, read_model
-from refineloc.runtime.model.session import Provider, create_session, load_engine, start_session
+from refineloc.runtime.model.onnx_guard import ModelSource
+from refineloc.runtime.model.session import LoadedModel, Provider
 
 __all__ = ["BACKBONE_VERSION", "Backbone", "BackboneMetadata"]
 
@@ -111,8 +110,8 @@ class BackboneMetadata:
         return cls(**{field.name: read_value(props, _PREFIX + field.name, field.type) for field in fields(cls)})
 
 
-class Backbone:
-    """One loaded backbone; safe to call from many threads at once.
+class Backbone(LoadedModel):
+    """One loaded backbone; safe to call from many threads at once. In a forked process it goes on, as a `Detector`.
 
     Args:
         model: the ONNX file.
@@ -129,10 +128,7 @@ class Backbone:
     """
 
     def __init__(self, model: ModelSource, provider: Provider = "auto", threads: int = 0) -> None:
-        engine = load_engine()
-        self.name, content = read_model(model)
-        create = functools.partial(create_session, engine, self.name, content, threads=threads)
-        self._session, self.provider = start_session(engine, create, content, provider, _call_once, sizes=(1, 8))
+        super().__init__(model, provider, threads, _call_once, (1, 8))
         self.metadata = _checked(self.name, self._session)
 
     def features(self, windows: npt.NDArray[np.uint8 | np.float32]) -> npt.NDArray[np.float32]:
@@ -160,8 +156,9 @@ class Backbone:
                 f"{name}: expected {wanted} with F = {self.metadata.snippet_frames}, got {list(windows.shape)}"
             )
         kind = np.uint8 if axes == 5 else np.float32
+        session = self._here()
         try:
-            (features,) = self._session.run(["features"], {name: np.ascontiguousarray(windows, dtype=kind)})
+            (features,) = session.run(["features"], {name: np.ascontiguousarray(windows, dtype=kind)})
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
             raise EngineError(
                 f"{self.name}: ONNX Runtime fails on {counted(len(windows), 'snippet')}: {first_line(error)}"

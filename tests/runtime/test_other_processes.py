@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_backbone import write_backbone
 from waiting import LAST_RESORT_S
 
 import refineloc.runtime.model.session as session_module
@@ -85,7 +86,11 @@ FORK = """
 import os, sys
 import numpy as np
 from refineloc.runtime import Detector
+from refineloc.runtime.video.backbone import Backbone
 detector = Detector(sys.argv[1], provider="cpu", threads=int(sys.argv[2]))
+backbone = Backbone(sys.argv[3], provider="cpu", threads=int(sys.argv[2]))
+frames = np.full((3, 5, 16, 16, 3), 51, dtype=np.uint8)
+assert np.allclose(backbone.features(frames), 0.2)
 features = np.random.default_rng(0).standard_normal((300, 24)).astype(np.float32)
 detections = list(detector.detect(features, fps=25.0))
 for used in (False, True):
@@ -94,6 +99,7 @@ for used in (False, True):
         if used:
             assert list(detector.detect(features, fps=25.0)) == detections
             assert list(dict(detector.detect_many({"v": features}, fps=25.0))["v"]) == detections
+            assert np.allclose(backbone.features(frames), 0.2)
         sys.exit(7)  # the ordinary way, which ends what a process has
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 assert list(detector.detect(features, fps=25.0)) == detections
@@ -102,8 +108,9 @@ print(len(detections))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_forked_child_detects_and_ends(model_path: Path, threads: int) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", FORK, str(model_path), str(threads)]
+def test_a_forked_child_detects_and_ends(model_path: Path, tmp_path: Path, threads: int) -> None:
+    backbone = write_backbone(tmp_path / "b.onnx")
+    command = [sys.executable, "-W", "ignore", "-c", FORK, str(model_path), str(threads), str(backbone)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LAST_RESORT_S)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 3

@@ -1,5 +1,7 @@
 """From films to detections: the same as from features that were extracted before, in files and in running video."""
 
+import copy
+import pickle
 import signal
 import warnings
 from collections.abc import Iterator
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 pytest.importorskip("av")
@@ -60,6 +63,38 @@ def test_a_film_is_detected_in_as_its_features_are(folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", EngineWarning)  # the backbone's file runs on the detector's provider
         assert list(detector.detect_video(folder / "films/a.mkv", folder / "b.onnx")) == list(expected)
+
+
+def test_the_file_of_a_backbone_is_loaded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on TensorRT, which takes minutes for it."""
+    loaded = []
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a, **more: loaded.append(1) or real(*a, **more))
+    monkeypatch.chdir(folder)
+    detector, path = Detector(folder / "model.onnx", provider="cpu"), folder / "b.onnx"
+
+    def detect(by: Detector, backbone: Path | str) -> list[Any]:
+        return [list(by.detect_video(each, backbone)) for each in sorted((folder / "films").iterdir())]
+
+    expected = detect(detector, path)
+    assert min(map(len, expected)) > 2
+    assert detect(detector, "b.onnx") == expected
+    assert len(loaded) == 2  # with the model
+    for copied in (pickle.loads(pickle.dumps(detector)), copy.deepcopy(detector)):
+        assert detect(copied, path) == expected
+    assert len(loaded) == 6
+    detector._loaded(path)._leave_behind()  # as in a forked process
+    assert detect(detector, path) == expected
+    assert len(loaded) == 7
+    # Another file in its place; none; and what is no path.
+    write_backbone(path, **{**OF_MODEL, "stride_frames": 8})
+    with pytest.raises(ModelError, match="16 frames every 8"):
+        detector.detect_video(folder / "films/a.mkv", path)
+    path.unlink()
+    with pytest.raises(ModelError, match="no such file"):
+        detector.detect_video(folder / "films/a.mkv", path)
+    with pytest.raises(ConfigError, match="expected a path"):
+        detector.detect_video(folder / "films/a.mkv", None)  # type: ignore[arg-type]
 
 
 def test_what_is_odd_in_a_film_is_a_warning(folder: Path) -> None:
