@@ -109,7 +109,11 @@ def _prepared(
     settled_config = with_least_steps(settled(config, inputs.train, inputs.val, inputs.truth), inputs.train)
     before, epochs = config.training.epochs, settled_config.training.epochs
     if epochs > before and not parallel.rank():
-        note(f"training.epochs: {epochs} instead of {before}, for training.min_steps = {config.training.min_steps}")
+        videos, steps = len(inputs.train), config.training.min_steps
+        note(
+            f"few training videos ({videos:,}): {epochs:,} epochs instead of {before:,}, so that the optimiser takes "
+            f"at least {steps:,} steps (training.min_steps)"
+        )
     return settled_config, inputs
 
 

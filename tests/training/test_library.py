@@ -273,6 +273,15 @@ def test_progress_in_a_pipe_is_a_line_an_iteration(data: Path, capsys: pytest.Ca
     assert err.startswith("training: 12 + 6 videos")
 
 
+def test_more_epochs_than_were_set_are_told_with_the_reason(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"training.batch_videos": 4, "training.min_steps": 10}
+    in_memory(data, iterations=1, settings=settings, show=True)
+    assert (
+        "few training videos (12): 4 epochs instead of 3, so that the optimiser takes at least 10 steps "
+        "(training.min_steps)"
+    ) in capsys.readouterr().err.splitlines()
+
+
 def test_progress_in_a_notebook_is_one_line_that_changes(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
