@@ -13,8 +13,10 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from refineloc.export.joined import join_layers
@@ -108,7 +110,9 @@ def trace(
         )
     if program is None:
         raise ModelError("torch.onnx.export gave no graph")
-    return _tidied(program.model_proto)
+    model: onnx.ModelProto = program.model_proto
+    _fold_weights(model.graph)
+    return _tidied(model)
 
 
 def check_graph(model: onnx.ModelProto) -> None:
@@ -163,6 +167,22 @@ def content_of(model: onnx.ModelProto, props: dict[str, str], producer: str, wor
     except ValueError as error:  # protobuf's limit
         raise ModelError("the model is larger than 2 GiB, which no single ONNX file can be") from error
     return content
+
+
+def _fold_weights(graph: onnx.GraphProto) -> None:
+    """Store weights as layers take them, in place: the exporter leaves large ones to be rearranged in every call."""
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    read: set[str] = set()
+    for node in list(graph.node):
+        if node.op_type in ("Reshape", "Transpose") and values.keys() >= set(node.input):
+            inputs = {name: onnx.numpy_helper.to_array(values[name]) for name in node.input}
+            (folded,) = ReferenceEvaluator(node).run(None, inputs)
+            values[node.output[0]] = onnx.numpy_helper.from_array(np.ascontiguousarray(folded), node.output[0])
+            graph.node.remove(node)
+            read |= set(node.input)
+    gone = read - {name for node in graph.node for name in node.input}
+    del graph.initializer[:]
+    graph.initializer.extend(tensor for name, tensor in values.items() if name not in gone)
 
 
 def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -16,7 +16,7 @@ from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, time_attention
 from refineloc.training.models.layers.mean_exchange import with_exchanged_means
 from refineloc.training.models.layers.packing import video_of
-from refineloc.training.models.layers.pyramid import Level, beside, first_level, largest_of_levels, next_level
+from refineloc.training.models.layers.pyramid import convolved, pyramid
 from refineloc.training.models.layers.targets import labels_of
 from refineloc.training.models.layers.top_mean import top_mean
 from refineloc.training.settings.student import StudentConfig
@@ -51,7 +51,7 @@ class Student(BaseModel):
         self.first, self.second = _Block(width, hidden), _Block(hidden, hidden)
         self.norms = nn.ModuleList([nn.LayerNorm(hidden) for _ in range(self.levels)])
         self.class_block, self.distance_block = _Block(hidden, hidden), _Block(hidden, hidden)
-        self.classifier, self.distances = nn.Linear(3 * hidden, classes), nn.Linear(3 * hidden, 2)
+        self.classifier, self.distances = _Convolution(hidden, classes), _Convolution(hidden, 2)
         self.scales = nn.Parameter(torch.ones(self.levels))
         nn.init.constant_(self.classifier.bias, -math.log(1 / _PRIOR - 1))
         nn.init.constant_(self.distances.bias, 1.0)  # a rectifier that is closed everywhere would not learn
@@ -63,24 +63,20 @@ class Student(BaseModel):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
         """All points of a packed batch; see the class."""
-        level, values = first_level(lengths, features), self._seen(features, lengths)
-        around = level.around()
+        points, values = pyramid(lengths, features, self.levels), self._seen(features, lengths)
         for block in (self.first, self.second):
-            values = self.dropout(block(beside(values, around)))
-        every: list[Level] = []
-        class_logits, distances = [], []
-        for index, norm in enumerate(self.norms):
-            if index:
-                level, values = next_level(level, values, around)
-                around = level.around()
-            normed = beside(norm(values), around)
-            class_logits.append(self.classifier(beside(self.class_block(normed), around)))
-            units = self.distances(beside(self.distance_block(normed), around))
-            distances.append(F.relu(units * self.scales[index]) * 2.0**index)
-            every.append(level)
-        largest = largest_of_levels(every, class_logits)
-        other = torch.cat(class_logits), torch.cat(distances)
-        return Outputs(largest, largest.amax(dim=1, keepdim=True), other)
+            values = self.dropout(block(values, points.beside[: features.shape[0]]))
+        of_levels = [values]
+        for window in points.windows:
+            around = of_levels[-1].index_select(0, window.flatten())
+            of_levels.append(around.reshape(-1, 3, values.shape[1]).amax(dim=1))
+        normed = torch.cat([norm(each) for norm, each in zip(self.norms, of_levels, strict=True)])
+        class_logits = self.classifier(self.class_block(normed, points.beside), points.beside)
+        units = self.distances(self.distance_block(normed, points.beside), points.beside)
+        steps = [2.0**level * self.scales[level].expand(size) for level, size in enumerate(points.sizes)]
+        distances = F.relu(units * torch.cat(steps)[:, None])
+        largest = points.largest(class_logits)
+        return Outputs(largest, largest.amax(dim=1, keepdim=True), (class_logits, distances))
 
     def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
         """C̄ is the softmax over classes times the foreground, Ā^bf the foreground's sigmoid.
@@ -147,15 +143,25 @@ def _distance_iou(got: Tensor, wanted: Tensor) -> Tensor:
     return 1 - overlap / union.clamp_min(1e-6) + (apart / hull.clamp_min(1e-6)) ** 2
 
 
+class _Convolution(nn.Linear):
+    """A convolution of width 3 over the points of each video and level."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(3 * inputs, outputs)
+
+    def forward(self, values: Tensor, beside: Tensor) -> Tensor:  # type: ignore[override]
+        return convolved(values, beside, self.weight, self.bias)
+
+
 class _Block(nn.Module):
-    """A convolution of width 3, its norm and its rectifier, of points that have their neighbours beside them."""
+    """A convolution, its norm and its rectifier."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.product, self.norm = nn.Linear(3 * inputs, outputs), nn.LayerNorm(outputs)
+        self.product, self.norm = _Convolution(inputs, outputs), nn.LayerNorm(outputs)
 
-    def forward(self, beside: Tensor) -> Tensor:
-        return F.relu(self.norm(self.product(beside)))
+    def forward(self, values: Tensor, beside: Tensor) -> Tensor:
+        return F.relu(self.norm(self.product(values, beside)))
 
 
 def build(options: StudentConfig, width: int, classes: int) -> Student:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from refineloc.training.models.layers import pyramid
 from refineloc.training.models.layers.packing import membership, moved, video_of
 from refineloc.training.models.layers.ranks import highest, ranks
 from refineloc.training.models.layers.sums import video_means, video_sums
@@ -147,3 +148,35 @@ def test_halves(width: int, expected: tuple[int, int]) -> None:
     assert widths(width) == expected
     assert tuple(part.shape[1] for part in halves(columns)) == expected
     assert (halves(columns)[0][0, 0], halves(columns)[1][0, -1]) == (0, width - 1)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(5, 4), (9, 4), (600, 3)])
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_convolution_of_the_points_of_a_pyramid(
+    inputs: int, outputs: int, on_cpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each way to compute it, by torch on a CPU and as it is traced, against a loop over videos and levels."""
+    if not on_cpu:
+        monkeypatch.setattr(pyramid, "_on_cpu", lambda values: False)
+    lengths, torch_rng = torch.tensor([4, 1, 0, 7]), torch.Generator().manual_seed(0)
+    points = pyramid.pyramid(lengths, torch.zeros(12), 3)
+    assert points.sizes == [12, 2 + 1 + 4, 1 + 1 + 2]
+    counts = [count for size in (1, 2, 4) for count in (-(-lengths // size)).tolist()]
+    values, weight, bias = (
+        torch.randn(size, generator=torch_rng, dtype=torch.float64).float().requires_grad_()
+        for size in ((sum(counts), inputs), (outputs, 3 * inputs), (outputs,))
+    )
+    got = pyramid.convolved(values, points.beside, weight, bias)
+    kernel = weight.reshape(outputs, 3, inputs).transpose(1, 2)
+    alone = [
+        nn.functional.conv1d(part.t()[None], kernel, bias, padding=1)[0].t()
+        for part in values.split(counts)
+        if len(part)
+    ]
+    factors = torch.randn(got.shape, generator=torch_rng)
+    gradients = [
+        torch.autograd.grad((each * factors).sum(), (values, weight, bias)) for each in (got, torch.cat(alone))
+    ]
+    torch.testing.assert_close(got, torch.cat(alone), rtol=1e-4, atol=1e-4)
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
