@@ -17,6 +17,7 @@ from refineloc.runtime.detector import Detector
 from refineloc.runtime.features.opening import open_features
 from refineloc.runtime.model.metadata import Precision
 from refineloc.runtime.segments.values import Points
+from refineloc.training.models.ensemble import as_one
 from refineloc.training.models.student import Student
 from refineloc.training.settings.config import resolve
 from refineloc.training.settings.student import StudentConfig
@@ -26,13 +27,20 @@ WIDTH, CLASSES, LEVELS = 16, 3, 3
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("precision", "near", "width"),
-    [("fp32", 1e-4, WIDTH), ("fp32", 1e-4, 600), ("fp16", 3e-2, WIDTH), ("int8", 0.3, 600)],
+    ("networks", "precision", "near", "width"),
+    [
+        (1, "fp32", 1e-4, WIDTH),
+        (2, "fp32", 1e-4, WIDTH),
+        (2, "fp32", 1e-4, 600),
+        (2, "fp16", 3e-2, WIDTH),
+        (2, "int8", 0.3, 600),
+    ],
 )
-def test_no_leak_between_videos_at_any_level(precision: Precision, near: float, width: int) -> None:
+def test_no_leak_between_videos_at_any_level(networks: int, precision: Precision, near: float, width: int) -> None:
     """The graph scores points as torch does, and the same to the last bit whatever is packed around a video."""
     torch.manual_seed(5)
-    model = Student(width, CLASSES, StudentConfig(hidden=16, levels=LEVELS)).eval()
+    options = StudentConfig(hidden=16, levels=LEVELS)
+    model = as_one([Student(width, CLASSES, options) for _ in range(networks)]).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2.0)
@@ -72,7 +80,14 @@ def test_the_file_detects_what_training_did(tmp_path: Path, rng: np.random.Gener
         {
             "features": {"standardise": True},
             "detection": {"alpha_c": 0.4, "widen": 0, "suppression": "fuse"},
-            "training": {"epochs": 15, "batch_videos": 4, "learning_rate": 0.01, "iterations": 2, "evaluate_every": 0},
+            "training": {
+                "epochs": 15,
+                "batch_videos": 4,
+                "learning_rate": 0.01,
+                "iterations": 2,
+                "evaluate_every": 0,
+                "models": 2,
+            },
             "student": {"first": 1, "hidden": 16, "levels": LEVELS, "learning_rate": 0.01, "threshold": 0.4},
         }
     )
@@ -84,6 +99,7 @@ def test_the_file_detects_what_training_did(tmp_path: Path, rng: np.random.Gener
     assert parity.distances is not None
     assert max(parity.point_scores, parity.distances) < 1e-4
     assert (parity.lost, parity.gained) == (0, 0)
+    assert written.metadata.networks == 2
     assert (written.metadata.base, written.metadata.detection.profile) == ("student", "boundaries")
     trained = run.detections(1)
     assert trained is not None

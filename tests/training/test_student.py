@@ -174,7 +174,7 @@ def test_settings_of_an_iteration() -> None:
     config = resolve({"preset": "auto", "student": {"first": 2}})
     assert config.of_iteration(1) is config
     own = config.of_iteration(2)
-    assert (own.training.models, own.training.restarts, own.training.label_smoothing) == (1, 0, 0.0)
+    assert (own.training.models, own.training.restarts, own.training.label_smoothing) == (4, 0, 0.0)
     # What the two kinds of rule share is kept.
     assert own.detection == Boundaries(
         top_k=10, suppression="fuse", tiou=0.5, fuse_temperature=0.1, class_threshold=0.1, max_detections=200

@@ -4,7 +4,7 @@ Features are standardised once for all of them: `Standardised` is outside `Ensem
 values and the exporter can join their first layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -19,7 +19,7 @@ __all__ = ["Ensemble", "as_one", "build_models", "build_network", "members_of"]
 
 
 class Ensemble(BaseModel):
-    """K networks of one base model, trained each by itself.
+    """K networks of one base model, or K students, trained each by itself.
 
     C̄, Ā^bf and Ā^time are the members' means. ŷ is pooled with them as in a single network: the sum over time of
     Ā^time times C̄. Where the base model has a video score of its own (`pools_by_attention` is False), ŷ is the
@@ -37,6 +37,7 @@ class Ensemble(BaseModel):
         first = members[0]
         self.layers, self.attention_values = first.layers, first.attention_values
         self.context_snippets, self.pools_by_attention = first.context_snippets, first.pools_by_attention
+        self.levels = first.levels
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
         """The members' logits beside each other: class logits [S, K x columns], attention logits [S, K x values].
@@ -52,22 +53,32 @@ class Ensemble(BaseModel):
 
     def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
         """The means of the members' activations."""
-        count = len(self.members)
-        each = len(outputs.other) // count
-        other = [outputs.other[first : first + each] for first in range(0, each * count, each or 1)] or [()] * count
-        logits = zip(outputs.class_logits.chunk(count, 1), outputs.attention_logits.chunk(count, 1), other, strict=True)
-        parts = [
-            member.activations(Outputs(*own), lengths, exact=exact)  # type: ignore[operator]
-            for member, own in zip(self.members, logits, strict=True)
-        ]
-        means = Activations(*(torch.stack(values).mean(dim=0) for values in zip(*parts, strict=True)))
+        parts = [member.activations(own, lengths, exact=exact) for member, own in self._each(outputs)]
+        means = Activations(*map(_mean, zip(*parts, strict=True)))
         if not self.pools_by_attention:
             return means
         return means._replace(video_scores=pooled(means.attention, means.class_scores, lengths, exact=exact))
 
+    def points(self, outputs: Outputs) -> tuple[Tensor, ...]:
+        """The means of the members' class scores and distances, point by point."""
+        return tuple(map(_mean, zip(*(member.points(own) for member, own in self._each(outputs)), strict=True)))
+
     def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
         """Not defined: members are trained one after another."""
         raise NotImplementedError("an ensemble is not trained as a whole")
+
+    def _each(self, outputs: Outputs) -> Iterator[tuple[BaseModel, Outputs]]:
+        """Each member and the outputs of its own `forward`."""
+        count = len(self.members)
+        share = len(outputs.other) // count
+        columns = outputs.class_logits.chunk(count, 1), outputs.attention_logits.chunk(count, 1)
+        for index, (member, class_logits, attention_logits) in enumerate(zip(self.members, *columns, strict=True)):
+            own = outputs.other[index * share : (index + 1) * share]
+            yield cast(BaseModel, member), Outputs(class_logits, attention_logits, own)
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(tuple(values)).mean(dim=0)
 
 
 def as_one(networks: Sequence[BaseModel]) -> BaseModel:

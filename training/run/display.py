@@ -65,8 +65,7 @@ class RunReporter:
     def __init__(self, run: Run | RunInMemory, console: Console | None = None, *, show: bool = True) -> None:
         settings = run.config.training
         self._iterations, self._models, self._epochs = settings.iterations, settings.models, settings.epochs
-        # A student is one network.
-        total = self._epochs * sum(run.config.of_iteration(k).training.models for k in range(self._iterations))
+        total = self._epochs * self._models * self._iterations
         self._done = len(run.records)
         self._seen = 0
         self._began = time.perf_counter()

@@ -244,11 +244,11 @@ class Config(Section):
     def of_iteration(self, iteration: int) -> "Config":
         """The settings that an iteration is trained and detects with: those of the run, or of its student.
 
-        A student is one network, so it needs no restarts, which are for an attention without order.
+        A student needs no restarts, which are for an attention without order.
         """
         if not self.is_student(iteration):
             return self
-        own = {"models": 1, "restarts": 0, "label_smoothing": 0.0}
+        own = {"restarts": 0, "label_smoothing": 0.0}
         own |= {name: getattr(self.student, name) for name in ("learning_rate", "weight_decay", "ema")}
         return self.model_copy(
             update={

@@ -21,10 +21,12 @@ from refineloc.runtime.model.metadata import Precision
 from refineloc.training.models.base_model import BaseModel, build_model
 from refineloc.training.models.ensemble import Ensemble, as_one, members_of
 from refineloc.training.models.standardised import Standardised
+from refineloc.training.models.student import Student
 from refineloc.training.run.display import Silent
 from refineloc.training.run.files import Run, load_iteration
 from refineloc.training.settings.bases import base_names
 from refineloc.training.settings.config import resolve
+from refineloc.training.settings.student import StudentConfig
 
 WIDTH, CLASSES, LENGTHS = 16, 3, [7, 1, 0, 40, 2]
 SETTINGS: dict[str, Any] = {
@@ -66,6 +68,19 @@ def test_the_scores_are_the_members_means(base: str) -> None:
     # Equal networks are one network.
     for got, one in zip(scores_of(Ensemble([members[0]] * 3), LENGTHS), scores_of(members[0], LENGTHS), strict=True):
         np.testing.assert_allclose(got, one, atol=1e-6)
+
+
+def test_the_segments_of_students_are_means_point_by_point() -> None:
+    torch.manual_seed(0)
+    students = [Student(WIDTH, CLASSES, StudentConfig(hidden=8, levels=3)).eval() for _ in range(3)]
+    features, lengths = features_of(sum(LENGTHS)), torch.tensor(LENGTHS)
+    with torch.inference_mode():
+        model = Ensemble(students)
+        got = model.points(model(features, lengths))
+        each = [student.points(student(features, lengths)) for student in students]
+    assert model.levels == 3
+    for mean, parts in zip(got, zip(*each, strict=True), strict=True):
+        np.testing.assert_allclose(mean, np.mean(parts, axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("standardise", [False, True])
