@@ -26,7 +26,7 @@ def join_layers(model: onnx.ModelProto) -> None:
             nodes.append(node)
         elif node.output[0] == layers[0].output[0]:
             name = f"layers_of_{node.input[0]}"
-            parts = [[numpy_helper.to_array(values.pop(layer.input[place])) for layer in layers] for place in (1, 2)]
+            parts = [[numpy_helper.to_array(values[layer.input[place]]) for layer in layers] for place in (1, 2)]
             sizes = np.array([len(bias) for bias in parts[1]], dtype=np.int64)
             joined = {f"{name}.weight": np.concatenate(parts[0]), f"{name}.bias": np.concatenate(parts[1])}
             for key, array in (joined | {f"{name}.sizes": sizes}).items():
@@ -38,7 +38,9 @@ def join_layers(model: onnx.ModelProto) -> None:
             wide.output[:] = [name]
             outputs = [layer.output[0] for layer in layers]
             nodes += [wide, helper.make_node("Split", [name, f"{name}.sizes"], outputs, f"{name}.split", axis=1)]
-    result = onnx.GraphProto(name=graph.name, node=nodes, initializer=values.values())
+    read = {name for node in nodes for name in node.input}
+    left = [tensor for name, tensor in values.items() if name in read]
+    result = onnx.GraphProto(name=graph.name, node=nodes, initializer=left)
     result.input.extend(graph.input)
     result.output.extend(graph.output)
     graph.CopyFrom(result)
