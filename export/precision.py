@@ -76,14 +76,15 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
             raise ModelError(f"int8: a layer with {weight.shape[1]} inputs; at most {_MAX_WIDTH} fit, use fp32 or fp16")
         scale = np.maximum(np.abs(weight).max(axis=1), np.float32(1e-30)) / np.float32(_WEIGHT_LEVELS)
         integers = np.round(weight / scale[:, None]).astype(np.int8)
-        added = numpy_helper.to_array(weights.pop(bias[0])) if bias else np.zeros(len(weight), dtype=np.float32)
+        added = numpy_helper.to_array(weights[bias[0]]) if bias else np.zeros(len(weight), dtype=np.float32)
         arrays = {"weight": np.ascontiguousarray(integers.T), "scale": scale, "bias": added}
         if features not in never_negative:
             sums = scale * integers.sum(axis=1, dtype=np.int64).astype(np.float32)
             arrays["sum_and_bias"] = np.stack([sums, arrays.pop("bias")])
         for name, values in arrays.items():
             constants.append(numpy_helper.from_array(values, f"{layer}.{name}"))
-    kept = [tensor for tensor in graph.initializer if tensor.name in weights]
+    read = {name for node in nodes for name in node.input} - {constant.name for constant in constants}
+    kept = [tensor for name, tensor in weights.items() if name in read]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend([*kept, *constants])
