@@ -2,12 +2,15 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from refineloc.runtime.errors import EngineError, InputError
-from refineloc.runtime.jobs.blocks import Block, Row, plan_blocks
+from refineloc.runtime.jobs.blocks import Block, Row, Work, plan_blocks
+from refineloc.runtime.jobs.processes import work_on
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,24 @@ class UpperCase:
             raise InputError(f"{where}: damaged")
 
 
+class Niceness(UpperCase):
+    """Gives the niceness of the process that does a video."""
+
+    def process(self, block: Block) -> Iterator[Row]:
+        for name in block.names:
+            yield {"video": name, "value": os.nice(0)}
+
+
 def job(folder: Path, count: int = 9, *, shard: int = 1, shards: int = 3, **more: str) -> list[Block]:
     """Videos v0, v1, ...; three in a block."""
     videos = {f"v{index}": 10 for index in range(count)}
     return plan_blocks(folder, videos, {"model": "m", **more}, {"who": "me"}, limit=30, shard=shard, shards=shards)
+
+
+def work_and_linger(work: Work, blocks: Sequence[Block], _actors: object, connection: Connection, _log: str) -> None:
+    """Stands for the process that speaks with Ray: does the blocks, says so, and ends once there is a file `end`."""
+    for block in blocks:
+        connection.send((block.part.name, work_on(work, block)))
+    connection.send(None)
+    while not (blocks[0].part.parent / "end").exists():
+        time.sleep(0.01)

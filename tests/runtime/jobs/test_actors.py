@@ -3,6 +3,7 @@
 Each test starts a Ray of its own, which takes some seconds.
 """
 
+import multiprocessing
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from films import write_film
 from object_store import BUCKET, serving
 from programs import Program, run
 from small_backbone import write_backbone
-from small_job import UpperCase, job
+from small_job import Niceness, UpperCase, job, work_and_linger
 from small_model import WIDTH, write_features, write_model
 
 from refineloc.runtime.errors import EngineError, RefineLocError
@@ -70,6 +71,12 @@ def test_killed_actors_cost_nothing_and_a_block_that_always_kills_is_named(tmp_p
 def test_what_the_work_raises_ends_the_job(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"^v1: out of memory$"):
         list(run_blocks(UpperCase(raises="v1"), job(tmp_path, 9, shards=1), workers=Actors(1, 1)))
+
+
+@pytest.mark.long
+def test_actors_have_the_priority_of_the_program(tmp_path: Path) -> None:
+    list(run_blocks(Niceness(), job(tmp_path, shards=1), workers=Actors(1, 1)))
+    assert {row["value"] for _, row in merge(tmp_path).rows} == {os.nice(0)}
 
 
 @pytest.mark.long
@@ -183,6 +190,17 @@ def test_features_that_actors_extract_are_those_of_one_process(tmp_path: Path, r
     assert "ray.h5.partial: goes on after 6 of 6 films" in done.stderr
     assert (tmp_path / "ray.h5").read_bytes() == (tmp_path / "one.h5").read_bytes()
     assert sorted(path.name for path in tmp_path.glob("ray*")) == ["ray.h5"]
+
+
+def test_a_job_that_is_done_does_not_wait_for_the_end_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_speak_with_ray", work_and_linger)
+    others = {*multiprocessing.active_children()}
+    steps = list(run_blocks(UpperCase(), job(tmp_path, shards=1), workers=Actors(1, 1)))
+    assert sum(step.videos for step in steps) == len(list(merge(tmp_path).rows))
+    (process,) = {*multiprocessing.active_children()} - others
+    (tmp_path / "end").touch()
+    process.join()
+    assert process.exitcode == 0
 
 
 @pytest.mark.parametrize(
