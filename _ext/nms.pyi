@@ -3,6 +3,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+def groups(video: npt.NDArray[np.int64], label: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]: ...
 def hard_nms(
     start: npt.NDArray[np.float64],
     end: npt.NDArray[np.float64],

@@ -30,6 +30,34 @@ cdef enum:
 cdef double SLACK = 1.0 - 1e-12
 
 
+def groups(video, label):
+    """Groups of segments that lie together: those of a class of a video.
+
+    Args:
+        video, label: int64 [n].
+
+    Returns:
+        int64 [n], from 0 on, one more where the video or the label is another than that of the segment before.
+
+    Raises:
+        TypeError: videos or labels that are no integers, or that int64 does not hold.
+        ValueError: sizes that differ.
+    """
+    video, label = _indices("video", video), _indices("label", label)
+    if video.shape != label.shape or video.ndim != 1:
+        raise ValueError(f"expected two arrays of one size, got {video.shape} and {label.shape}")
+    group = _empty(video.shape, _int64)
+    cdef const i64[::1] videos = video
+    cdef const i64[::1] labels = label
+    cdef i64[::1] out = group
+    cdef Py_ssize_t i
+    cdef i64 current = 0
+    for i in range(out.shape[0]):
+        current += i > 0 and (videos[i] != videos[i - 1] or labels[i] != labels[i - 1])
+        out[i] = current
+    return group
+
+
 def hard_nms(start, end, score, group, *, tiou_threshold):
     """Greedy NMS: the best segment drops the weaker ones of its group that overlap it by more than the threshold.
 
@@ -157,6 +185,10 @@ def soft_nms(start, end, score, group, *, method="gaussian", sigma=0.5, tiou_thr
     decay.threshold = tiou_threshold
     decay.least = min_score
     cdef Py_ssize_t begin = 0, count = 0, members, i
+    cdef double[::1] s = given.doubles[START]
+    cdef double[::1] e = given.doubles[END]
+    cdef double[::1] p = given.doubles[SCORE]
+    cdef i64[::1] index = given.ints[INDEX]
     with nogil:
         for i in range(n):
             if given.score[i] < 0.0:
@@ -165,7 +197,7 @@ def soft_nms(start, end, score, group, *, method="gaussian", sigma=0.5, tiou_thr
         while begin < n:
             members = _gather(given, begin)
             begin += members
-            count = _soft_rounds(given, &members, decay, count)
+            count = _soft_rounds(given, s, e, p, index, &members, decay, count)
             if members:
                 _sort(given, members)
                 count = _soft_sweep(given, members, decay, count)
@@ -210,30 +242,36 @@ cdef class Input:
         self.doubles = self.doubles_array
         self.ints = self.ints_array
         self.sorting = _empty((SORT_ROWS, self.n), _uint64)
+        cdef const double[::1] starts = self.start
+        cdef const double[::1] ends = self.end
+        cdef const double[::1] scores = self.score
+        cdef const i64[::1] groups = self.group
         cdef Py_ssize_t i
-        cdef bint finite = True, forward = True, ordered = True
+        cdef bint finite = True, forward = True, ordered = True, by_start = True
         for i in range(self.n):
             # Two ends that are finite, but not their difference, would make a tIoU of infinity over infinity.
-            finite &= isfinite(self.end[i] - self.start[i]) and isfinite(self.score[i])
-            forward &= self.end[i] >= self.start[i]
-            ordered &= i == 0 or self.group[i - 1] <= self.group[i]
+            finite &= isfinite(ends[i] - starts[i]) and isfinite(scores[i])
+            forward &= ends[i] >= starts[i]
+            if i > 0:
+                ordered &= groups[i - 1] <= groups[i]
+                by_start &= groups[i - 1] != groups[i] or starts[i - 1] <= starts[i]
             self.ints[ORDER, i] = i
         if not finite:
             raise ValueError("start, end, score: expected finite values")
         if not forward:
             raise ValueError("end: a segment ends before it starts")
+        cdef Py_ssize_t before, after
         if not ordered:
+            by_start = True
             for i in range(self.n):
-                self.sorting[KEY, i] = rising_int(self.group[i])
+                self.sorting[KEY, i] = rising_int(groups[i])
                 self.sorting[PLACE, i] = i
             sort_by_key(self.sorting, self.n)
             for i in range(self.n):
-                self.ints[ORDER, i] = self.sorting[PLACE, i]
-        self.by_start = True
-        cdef Py_ssize_t before, after
-        for i in range(1, self.n):
-            before, after = self.ints[ORDER, i - 1], self.ints[ORDER, i]
-            self.by_start &= self.group[before] != self.group[after] or self.start[before] <= self.start[after]
+                after = self.ints[ORDER, i] = self.sorting[PLACE, i]
+                by_start &= i == 0 or groups[before] != groups[after] or starts[before] <= starts[after]
+                before = after
+        self.by_start = by_start
 
 
 cdef Py_ssize_t _gather(Input given, Py_ssize_t begin) noexcept nogil:
@@ -262,49 +300,51 @@ cdef Py_ssize_t _gather(Input given, Py_ssize_t begin) noexcept nogil:
 
 cdef _greedy(Input given):
     """Indices of the kept segments, rising; the row OWNER: of each segment the kept one that dropped it (itself where kept)."""
-    cdef Py_ssize_t begin = 0, count = 0, members, i
+    cdef Py_ssize_t begin = 0, count = 0, members, left, i
+    # Taken once: clusters are small, and a view of a row costs more than a look at its members.
+    cdef double[::1] s = given.doubles[START]
+    cdef double[::1] e = given.doubles[END]
+    cdef double[::1] p = given.doubles[SCORE]
+    cdef i64[::1] index = given.ints[INDEX]
+    cdef i64[::1] owner = given.ints[OWNER]
     with nogil:
         while begin < given.n:
             members = _gather(given, begin)
             begin += members
-            count = _rounds(given, &members, count)
-            if members:
-                _sort(given, members)
-                count = _sweep(given, members, count)
+            left = _rounds(s, e, p, index, owner, given.threshold, members)
+            if left:
+                _sort(given, left)
+                _sweep(given, left)
+        for i in range(given.n):
+            count += owner[i] == i
     kept = _empty(count, _int64)
     cdef i64[::1] out = kept
     count = 0
     for i in range(given.n):
-        if given.ints[OWNER, i] == i:
+        if owner[i] == i:
             out[count] = i
             count += 1
     return kept
 
 
-cdef Py_ssize_t _rounds(Input given, Py_ssize_t* members, Py_ssize_t count) noexcept nogil:
+cdef inline Py_ssize_t _rounds(
+    double[::1] s, double[::1] e, double[::1] p, i64[::1] index, i64[::1] owner, double threshold, Py_ssize_t m
+) noexcept nogil:
     """Rounds of greedy NMS that each look at all members left, for as long as this is cheaper than sorting them.
 
     A round keeps the best and closes up those that it does not drop. While rounds drop an eighth or more, all of them
-    together cost eight looks at each member at most; so segments that all overlap are never sorted. Leaves in `members`
-    how many are left to sweep: those of the first round that dropped fewer, unless only a few are left anyhow.
+    together cost eight looks at each member at most; so segments that all overlap are never sorted. Returns how many
+    are left to sweep: those of the first round that dropped fewer, unless only a few are left anyhow.
     """
-    cdef double[::1] s = given.doubles[START]
-    cdef double[::1] e = given.doubles[END]
-    cdef double[::1] p = given.doubles[SCORE]
-    cdef i64[::1] index = given.ints[INDEX]
-    cdef i64[::1] kept = given.ints[KEPT]
-    cdef i64[::1] owner = given.ints[OWNER]
-    cdef double threshold = given.threshold, best_s, best_e, inside
-    cdef Py_ssize_t m = members[0], k, left, best = 0, following
+    cdef double best_s, best_e, inside
+    cdef Py_ssize_t k, left, best = 0, following
     cdef i64 best_index
     for k in range(1, m):
         if p[k] > p[best]:
             best = k
     while m > 0:
         best_s, best_e, best_index = s[best], e[best], index[best]
-        kept[count] = best_index
         owner[best_index] = best_index
-        count += 1
         left = following = 0
         for k in range(m):
             if k == best:
@@ -319,11 +359,9 @@ cdef Py_ssize_t _rounds(Input given, Py_ssize_t* members, Py_ssize_t count) noex
                 following = left
             left += 1
         if left > FEW and m - left < m >> 3:
-            members[0] = left
-            return count
+            return left
         m, best = left, following
-    members[0] = 0
-    return count
+    return 0
 
 
 cdef void _sort(Input given, Py_ssize_t m) noexcept nogil:
@@ -346,7 +384,7 @@ cdef void _sort(Input given, Py_ssize_t m) noexcept nogil:
             given.doubles[REACH, k] = given.doubles[REACH, k - 1]
 
 
-cdef Py_ssize_t _sweep(Input given, Py_ssize_t m, Py_ssize_t count) noexcept nogil:
+cdef void _sweep(Input given, Py_ssize_t m) noexcept nogil:
     """Greedy NMS of the members, sorted by start: each kept one looks only at starts from which it can be overlapped.
 
     With a segment [s, e] of length L, the tIoU of one that starts at s' >= s is at most (e - s') / L, and of one that
@@ -356,7 +394,6 @@ cdef Py_ssize_t _sweep(Input given, Py_ssize_t m, Py_ssize_t count) noexcept nog
     cdef double[::1] s = given.doubles[START_SORTED]
     cdef double[::1] e = given.doubles[END_SORTED]
     cdef double[::1] reach = given.doubles[REACH]
-    cdef i64[::1] kept = given.ints[KEPT]
     cdef i64[::1] owner = given.ints[OWNER]
     cdef i64[::1] dropped_by = given.ints[DROPPED_BY]  # -1: not yet; by position in the order of starts
     cdef i64[::1] rank = given.ints[RANK]
@@ -375,9 +412,7 @@ cdef Py_ssize_t _sweep(Input given, Py_ssize_t m, Py_ssize_t count) noexcept nog
             owner[given.ints[INDEX, member]] = dropped_by[i]
             continue
         member = given.ints[INDEX, member]
-        kept[count] = member
         owner[member] = member
-        count += 1
         dropped_by[i] = member  # visited: later ones need not compare with it
         length = e[i] - s[i]
         j = i + 1
@@ -392,7 +427,6 @@ cdef Py_ssize_t _sweep(Input given, Py_ssize_t m, Py_ssize_t count) noexcept nog
             if inside > threshold * (length + (e[j] - s[j]) - inside) and dropped_by[j] < 0:
                 dropped_by[j] = member
             j -= 1
-    return count
 
 
 # --- soft-NMS ------------------------------------------------------------------------------------------------------
@@ -415,12 +449,14 @@ cdef inline double _lowered(double score, double inside, double lengths, Decay d
     return score if score >= decay.least else -1.0
 
 
-cdef Py_ssize_t _soft_rounds(Input given, Py_ssize_t* members, Decay decay, Py_ssize_t count) noexcept nogil:
-    """As `_rounds`, for soft-NMS: while the best overlaps an eighth or more, of which each costs an exponential anyway."""
-    cdef double[::1] s = given.doubles[START]
-    cdef double[::1] e = given.doubles[END]
-    cdef double[::1] p = given.doubles[SCORE]
-    cdef i64[::1] index = given.ints[INDEX]
+cdef inline Py_ssize_t _soft_rounds(
+    Input given, double[::1] s, double[::1] e, double[::1] p, i64[::1] index, Py_ssize_t* members, Decay decay,
+    Py_ssize_t count,
+) noexcept nogil:
+    """As `_rounds`, for soft-NMS: while the best overlaps an eighth or more, of which each costs an exponential anyway.
+
+    Returns how many are kept so far, and leaves in `members` how many are left to sweep.
+    """
     cdef double best_s, best_e, inside, score
     cdef Py_ssize_t m = members[0], k, left = 0, best = 0, following, met
     for k in range(m):

@@ -7,12 +7,14 @@ from libc.math cimport INFINITY
 include "arrays.pxi"
 
 
-cdef inline bint _rank(const float[:, ::1] y, i64[:, ::1] ranked) noexcept nogil:
+cdef inline bint _rank(const float[:, ::1] y, i64[:, ::1] ranked, double threshold) noexcept nogil:
     """The classes of largest ŷ of each video, falling; of equal ones the lower index first. False: ŷ holds NaN.
 
-    A class of -inf is left out; where fewer are left than there is room for, -1 stands behind them.
+    A class of -inf is left out, and, where `threshold` is above 0, one whose ŷ is below this share of the largest (in
+    float32). Where fewer are left than there is room for, -1 stands behind them.
     """
     cdef Py_ssize_t v, n, at, filled
+    cdef float share = <float>threshold, least
     for v in range(y.shape[0]):
         filled = 0
         for n in range(y.shape[1]):
@@ -30,6 +32,10 @@ cdef inline bint _rank(const float[:, ::1] y, i64[:, ::1] ranked) noexcept nogil
                 at -= 1
             ranked[v, at] = n
             filled += 1
+        if share > 0.0 and filled > 0:
+            least = share * y[v, ranked[v, 0]]
+            while filled > 0 and y[v, ranked[v, filled - 1]] < least:
+                filled -= 1
         for at in range(filled, ranked.shape[1]):
             ranked[v, at] = -1
     return True

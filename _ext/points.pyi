@@ -10,6 +10,7 @@ def detect_points(
     *,
     top_k: int,
     least: float,
+    class_threshold: float = 0.0,
     levels: int = 1,
 ) -> tuple[
     npt.NDArray[np.int64],

@@ -13,7 +13,7 @@ cdef enum:
     VALUE_ROWS
 
 
-def detect_points(scores, to_start, to_end, video_scores, lengths, *, top_k, least, levels=1):
+def detect_points(scores, to_start, to_end, video_scores, lengths, *, top_k, least, class_threshold=0.0, levels=1):
     """The segments of a packed batch: P points of V videos, N classes.
 
     The points of level 0 of all videos come first, one a snippet, then those of level 1, and so on; level l has a point
@@ -28,6 +28,7 @@ def detect_points(scores, to_start, to_end, video_scores, lengths, *, top_k, lea
         lengths: snippets of each video, int64 [V], which sum to P where there is one level; a video may have none.
         top_k: classes a video, those of the largest ŷ (of equal ones, the lower index).
         least: score of a segment, above 0.
+        class_threshold: least ŷ of a class, as a share of the largest of the video, in float32; 0 keeps all.
         levels: of the points, 1 to 60.
 
     Returns:
@@ -65,6 +66,8 @@ def detect_points(scores, to_start, to_end, video_scores, lengths, *, top_k, lea
         raise ValueError(f"top_k: expected at least 1, got {top_k}")
     if not 0.0 < lowest < INFINITY:
         raise ValueError(f"least: expected a number above 0, got {least}")
+    if not 0.0 <= class_threshold <= 1.0:
+        raise ValueError(f"class_threshold: expected a number from 0 to 1, got {class_threshold}")
 
     # Where the points of each video begin at each level.
     begins = _empty((level_count, videos), _int64)
@@ -81,7 +84,7 @@ def detect_points(scores, to_start, to_end, video_scores, lengths, *, top_k, lea
 
     ranking = _empty((videos, min(top_k, classes)), _int64)
     cdef i64[:, ::1] ranked = ranking
-    if not _rank(y, ranked):
+    if not _rank(y, ranked, class_threshold):
         raise ValueError("video_scores: holds NaN")
     # Counted first, then written.
     cdef i64[:, ::1] index = _empty((INDEX_ROWS, 0), _int64)

@@ -12,6 +12,7 @@ def detect_proposals(
     thresholds: Sequence[float],
     top_k: int,
     scoring: str,
+    class_threshold: float = 0.0,
     curve: str = "class",
     scored_on: str = "class",
     outer: float = 0.25,
@@ -23,7 +24,7 @@ def detect_proposals(
 ) -> tuple[
     npt.NDArray[np.int64],
     npt.NDArray[np.int64],
-    npt.NDArray[np.int64],
-    npt.NDArray[np.int64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.float64],
     npt.NDArray[np.float64],
 ]: ...

@@ -7,24 +7,33 @@ that are open, one a threshold; a snippet costs one look, and one step for each 
 past. Sums come from prefix sums, so a score costs the same for every length.
 """
 
-from libc.math cimport INFINITY, ceil, fmin, isfinite, pow
+from libc.math cimport INFINITY, isfinite, pow
 
 include "packed.pxi"
 
-# Rows of the table that holds the proposals, of the one that holds the videos, and of those that hold runs.
+# Rows of the tables that hold the proposals.
 cdef enum:
-    VIDEO, LABEL, FIRST, LAST
-    PROPOSAL_ROWS
+    VIDEO, LABEL
+    INDEX_ROWS
 cdef enum:
-    BEGIN, OFFSET, COUNT
-    VIDEO_ROWS
+    FIRST, LAST, SCORE
+    VALUE_ROWS
+# Classes whose sums are found side by side: alone, each addition would wait for the one before.
 cdef enum:
-    RUN_FIRST, RUN_LAST
-    RUN_ROWS
-# The curves that have runs.
+    LANES = 4
+# Rows of the room to work in. A row of ints that holds first snippets is followed by that of the last ones.
 cdef enum:
-    OF_CLASS, OF_FOREGROUND
-    CURVES
+    X_CLASS, X_FOREGROUND, SCORED, PEAK_CLASS, PEAK_FOREGROUND, OPEN_PEAK
+    FLOAT_ROWS
+cdef enum:
+    SUMS = 0
+    POWERS = LANES
+    DOUBLE_ROWS
+cdef enum:
+    OF_CLASS = 0
+    OF_FOREGROUND = 2
+    OPEN = 4
+    INT_ROWS = 6
 
 
 cdef struct Rules:
@@ -44,11 +53,12 @@ cdef struct Rules:
 cdef enum:
     BAD_CLASS = -1
     BAD_FOREGROUND = -2
+    FULL = -3
 
 
 def detect_proposals(
     class_scores, foreground, video_scores, lengths, *,
-    thresholds, top_k, scoring, curve="class", scored_on="class", outer=0.25, length_power=0.0,
+    thresholds, top_k, scoring, class_threshold=0.0, curve="class", scored_on="class", outer=0.25, length_power=0.0,
     video_term="add", video_weight=0.2, max_gap=0, widen=0,
 ):
     """Detect the proposals of a packed batch: S snippets of V videos one after another, N classes.
@@ -64,6 +74,7 @@ def detect_proposals(
         lengths: snippets of each video, int64 [V], which sum to S; a video may have none.
         thresholds: numbers in [0, 1], at least one; rounded to float32 once. Order and repetition make no difference.
         top_k: classes a video, those of the largest ŷ (of equal ones, the lower index).
+        class_threshold: least ŷ of a class, as a share of the largest of the video, in float32; 0 keeps all.
         scoring: "contrast", the outer-inner contrast (AutoLoc, ECCV 2018; BaS-Net): the mean inside, less the mean over
             ceil(outer * length) snippets at each side, as far as they are in the video (0 where there are none);
             or "peak" (W-TALC): the largest value inside.
@@ -79,7 +90,7 @@ def detect_proposals(
         widen: snippets added at both ends after scoring, clipped to the video.
 
     Returns:
-        video int64 [n], label int64 [n], first int64 [n], last int64 [n], score float64 [n]; snippets are counted from
+        video int64 [n], label int64 [n], first float64 [n], last float64 [n], score float64 [n]; snippets are counted from
         the video's first, both ends included. Order: by video, then by rank of the class, then by first and last before
         widening. Sums are float64 differences of sums from the video's first snippet on, from left to right.
 
@@ -115,8 +126,9 @@ def detect_proposals(
     for name, value in (("outer", outer), ("video_weight", video_weight)):
         if not 0.0 <= value < INFINITY:
             raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
-    if not 0.0 <= length_power <= 1.0:
-        raise ValueError(f"length_power: expected a number from 0 to 1, got {length_power}")
+    for name, value in (("length_power", length_power), ("class_threshold", class_threshold)):
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"{name}: expected a number from 0 to 1, got {value}")
     cdef const float[::1] levels = _levels(thresholds)
 
     cdef Rules rules
@@ -127,184 +139,179 @@ def detect_proposals(
     # No gap or widening goes beyond the snippets there are: so that sums of them cannot overflow.
     rules.max_gap, rules.widen = min(max_gap, snippets), min(widen, snippets)
 
-    # Runs within each other have each a snippet that no smaller one has, and the least snippet is in none: so there are
-    # fewer than snippets, and for few thresholds (T + 1) // 2 a threshold. Each video writes into its own part of a table
-    # of that size; pages that nobody writes cost nothing.
-    cdef Py_ssize_t chosen = min(top_k, classes), curves = rules.of_class + rules.of_foreground
-    cdef Py_ssize_t v, begin = 0, capacity = 0, most_runs = 0, most_length = 0, runs, total = 0, at, i
-    cdef i64[:, ::1] video = _empty((VIDEO_ROWS, videos), _int64)
+    cdef Py_ssize_t v, begin = 0, longest = 0, at = 0, i
+    cdef i64 count = 0
     for v in range(videos):
         # Compared with what is left, so that lengths whose sum overflows cannot pass.
         if not 0 <= length[v] <= snippets - begin:
             raise ValueError(f"lengths: expected lengths of at least 0 that sum to {snippets}, got {lengths.tolist()}")
-        runs = min(length[v], (length[v] + 1) // 2 * levels.shape[0])
-        most_runs = max(most_runs, runs)
-        most_length = max(most_length, length[v])
-        video[BEGIN, v], video[OFFSET, v] = begin, capacity
+        longest = max(longest, length[v])
         begin += length[v]
-        capacity += runs * curves * chosen
     if begin != snippets:
         raise ValueError(f"lengths: expected lengths of at least 0 that sum to {snippets}, got a sum of {begin}")
-    cdef i64[:, ::1] ranked = _empty((videos, chosen), _int64)
-    if not _rank(y, ranked):
+    cdef i64[:, ::1] ranked = _empty((videos, min(top_k, classes)), _int64)
+    if not _rank(y, ranked, class_threshold):
         raise ValueError("video_scores: holds NaN")
 
-    cdef i64[:, ::1] proposal = _empty((PROPOSAL_ROWS, capacity), _int64)
-    cdef double[::1] score = _empty(capacity, _float64)
-    # The curves of each video: x of each, what is scored, and its sums from the video's first snippet on, one more than
-    # snippets a video.
-    cdef float[:, ::1] x = _empty((CURVES, snippets), _float32)
-    cdef float[::1] scored = _empty(snippets, _float32)
-    cdef double[::1] sums = _empty(snippets + videos, _float64)
-    # Level k is the k-th lowest threshold, from 1 on; level 0 holds what nobody reads.
-    cdef i64[:, ::1] open_ = _empty((RUN_ROWS, levels.shape[0] + 1), _int64)
-    cdef float[::1] open_peak = _empty(levels.shape[0] + 1, _float32)
-    # Powers of lengths, each found when it is first wanted; 0 until then.
-    cdef double[::1] powers = _empty(most_length + 1 if length_power > 0.0 else 0, _float64)
-    for i in range(powers.shape[0]):
-        powers[i] = 0.0
-    cdef i64[:, :, ::1] run = _empty((CURVES, RUN_ROWS, most_runs), _int64)
-    cdef float[:, ::1] peak = _empty((CURVES, most_runs), _float32)
-    with nogil:
-        for v in range(videos):
-            video[COUNT, v] = _video(
-                c, f, y, ranked, levels, v, video[BEGIN, v], length[v], video[OFFSET, v], x[:, video[BEGIN, v]:],
-                scored[video[BEGIN, v]:], sums[video[BEGIN, v] + v:], open_, open_peak, run, peak, proposal, score,
-                powers, rules,
-            )
-    for v in range(videos):
-        if video[COUNT, v] == BAD_CLASS:
-            raise ValueError("class_scores: expected finite values, of a range that float32 holds")
-        if video[COUNT, v] == BAD_FOREGROUND:
-            raise ValueError("foreground: expected finite values, of a range that float32 holds")
-        total += video[COUNT, v]
+    # Room for one video, the longest. It has fewer runs than snippets: those that lie within each other have each a
+    # snippet that no smaller one has, and the least snippet is in none. There is one sum more than snippets. Level k of
+    # the open runs is the k-th lowest threshold, from 1 on; level 0 holds what nobody reads.
+    cdef Py_ssize_t width = max(longest, levels.shape[0]) + 1
+    cdef float[:, ::1] floats = _empty((FLOAT_ROWS, width), _float32)
+    cdef double[:, ::1] doubles = _empty((DOUBLE_ROWS, width), _float64)
+    cdef i64[:, ::1] ints = _empty((INT_ROWS, width), _int64)
+    if length_power > 0.0:  # powers of lengths, each found when it is first wanted; 0 until then
+        for i in range(width):
+            doubles[POWERS, i] = 0.0
 
-    # Close up the parts that the videos did not fill.
-    proposals = _empty((PROPOSAL_ROWS, total), _int64)
-    scores = _empty(total, _float64)
-    cdef i64[:, ::1] out = proposals
-    cdef double[::1] out_score = scores
-    at = 0
-    with nogil:
-        for v in range(videos):
-            for i in range(video[OFFSET, v], video[OFFSET, v] + video[COUNT, v]):
-                out[VIDEO, at], out[LABEL, at] = v, proposal[LABEL, i]
-                out[FIRST, at], out[LAST, at] = proposal[FIRST, i], proposal[LAST, i]
-                out_score[at] = score[i]
-                at += 1
-    return proposals[VIDEO], proposals[LABEL], proposals[FIRST], proposals[LAST], scores
+    indices, numbers = _empty((INDEX_ROWS, snippets), _int64), _empty((VALUE_ROWS, snippets), _float64)
+    cdef i64[:, ::1] index = indices
+    cdef double[:, ::1] values = numbers
+    v = begin = 0
+    while v < videos:
+        with nogil:
+            while v < videos and count >= 0:
+                count = _video(
+                    c[begin:begin + length[v]], f[begin:begin + length[v]], y, ranked, levels, v, floats, doubles, ints,
+                    index, values, at, rules,
+                )
+                if count >= 0:
+                    at, begin, v = at + count, begin + length[v], v + 1
+        if count == BAD_CLASS:
+            raise ValueError("class_scores: expected finite values, of a range that float32 holds")
+        if count == BAD_FOREGROUND:
+            raise ValueError("foreground: expected finite values, of a range that float32 holds")
+        if count == FULL:  # then this video again, with twice the room
+            indices, numbers = _wider(indices, at), _wider(numbers, at)
+            index, values = indices, numbers
+            count = 0
+    return indices[VIDEO, :at], indices[LABEL, :at], numbers[FIRST, :at], numbers[LAST, :at], numbers[SCORE, :at]
+
+
+cdef _wider(table, Py_ssize_t used):
+    """A table of twice as many columns, with the used ones of this one."""
+    wider = _empty((table.shape[0], 2 * table.shape[1]), table.dtype)
+    wider[:, :used] = table[:, :used]
+    return wider
 
 
 cdef i64 _video(
     const float[:, ::1] c, const float[::1] f, const float[:, ::1] y, const i64[:, ::1] ranked,
-    const float[::1] levels, Py_ssize_t v, Py_ssize_t begin, Py_ssize_t length, Py_ssize_t offset, float[:, ::1] x,
-    float[::1] scored, double[::1] sums, i64[:, ::1] open_, float[::1] open_peak, i64[:, :, ::1] run,
-    float[:, ::1] peak, i64[:, ::1] proposal, double[::1] score, double[::1] powers, Rules rules,
+    const float[::1] levels, Py_ssize_t v, float[:, ::1] floats, double[:, ::1] doubles, i64[:, ::1] ints,
+    i64[:, ::1] index, double[:, ::1] values, Py_ssize_t offset, Rules rules,
 ) noexcept nogil:
-    """Write the proposals of one video from `offset` on; how many, or BAD_CLASS or BAD_FOREGROUND."""
-    cdef Py_ssize_t rank, n, t, at = offset, end = run.shape[2]
-    # The runs of the class lie at i..end - 1 of their table, those of the foreground at j..end - 1.
-    cdef Py_ssize_t i, j, first_of_foreground = end
+    """Write the proposals of one video from `offset` on; how many, or BAD_CLASS, BAD_FOREGROUND or FULL."""
+    cdef Py_ssize_t length = f.shape[0], rank, lane = 0, n, t, at = offset, end = ints.shape[1]
+    # The runs of the class lie at i..end - 1 of their rows, those of the foreground at j..end - 1.
+    cdef Py_ssize_t i, j, first_of_foreground = end, first, last
     cdef bint on_x = rules.contrast and not rules.product  # the contrast is that of x
-    cdef i64 first, last
     cdef float highest
     cdef double own
-    cdef const float[::1] values = scored
+    cdef float[::1] x = floats[X_CLASS]
+    cdef float[::1] scored = floats[SCORED]
     if on_x:  # no conditional expression: Cython 3 counts the references of its slices wrong
-        values = x[OF_CLASS]
+        scored = x
     if rules.of_foreground or rules.product:
-        if not _normalise(f[begin:begin + length], x[OF_FOREGROUND]):
+        if not _normalise(f, floats[X_FOREGROUND]):
             return BAD_FOREGROUND
     if rules.of_foreground and rules.contrast:  # the same runs for every class; peaks differ
-        first_of_foreground = _sweep(
-            x[OF_FOREGROUND], length, levels, values, rules, open_, open_peak, run[OF_FOREGROUND], peak[OF_FOREGROUND]
-        )
+        first_of_foreground = _sweep(length, levels, scored, rules, floats, X_FOREGROUND, ints, OF_FOREGROUND)
     for rank in range(ranked.shape[1]):
         n = ranked[v, rank]
         if n < 0:
             break
-        if (rules.of_class or on_x) and not _normalise(c[begin:begin + length, n], x[OF_CLASS]):
+        if (rules.of_class or on_x) and not _normalise(c[:, n], x):
             return BAD_CLASS
-        if not on_x:
-            for t in range(length):
-                scored[t] = f[begin + t] * c[begin + t, n] if rules.product else c[begin + t, n]
-        if not _sum(values, length, sums):
-            return BAD_CLASS
+        if rules.contrast and rules.product:
+            lane = rank % LANES
+            if lane == 0 and not _sum_products(c, f, ranked, v, rank, doubles):
+                return BAD_CLASS
+        else:
+            if not on_x:
+                for t in range(length):
+                    scored[t] = f[t] * c[t, n] if rules.product else c[t, n]
+            if not _sum(scored, length, doubles):
+                return BAD_CLASS
         i, j = end, first_of_foreground
         if rules.of_class:
-            i = _sweep(x[OF_CLASS], length, levels, values, rules, open_, open_peak, run[OF_CLASS], peak[OF_CLASS])
+            i = _sweep(length, levels, scored, rules, floats, X_CLASS, ints, OF_CLASS)
         if rules.of_foreground and not rules.contrast:
-            j = _sweep(
-                x[OF_FOREGROUND], length, levels, values, rules, open_, open_peak, run[OF_FOREGROUND],
-                peak[OF_FOREGROUND],
-            )
+            j = _sweep(length, levels, scored, rules, floats, X_FOREGROUND, ints, OF_FOREGROUND)
+        if (end - i) + (end - j) > index.shape[1] - at:
+            return FULL
         # Both lie in the order of their first and last snippets; a run of both is taken once.
         while i < end or j < end:
-            if j == end or (i < end and _is_before(run[OF_CLASS], i, run[OF_FOREGROUND], j)):
-                first, last, highest = run[OF_CLASS, RUN_FIRST, i], run[OF_CLASS, RUN_LAST, i], peak[OF_CLASS, i]
+            if j == end or (i < end and _is_before(ints, OF_CLASS, i, OF_FOREGROUND, j)):
+                first, last, highest = ints[OF_CLASS, i], ints[OF_CLASS + 1, i], floats[PEAK_CLASS, i]
                 i += 1
             else:
-                first, last = run[OF_FOREGROUND, RUN_FIRST, j], run[OF_FOREGROUND, RUN_LAST, j]
-                highest = peak[OF_FOREGROUND, j]
-                if i < end and not _is_before(run[OF_FOREGROUND], j, run[OF_CLASS], i):
+                first, last = ints[OF_FOREGROUND, j], ints[OF_FOREGROUND + 1, j]
+                highest = floats[PEAK_FOREGROUND, j]
+                if i < end and not _is_before(ints, OF_FOREGROUND, j, OF_CLASS, i):
                     i += 1
                 j += 1
-            proposal[LABEL, at] = n
-            proposal[FIRST, at] = max(first - rules.widen, 0)
-            proposal[LAST, at] = min(last + rules.widen, length - 1)
-            own = _contrast(sums, length, first, last, rules.outer) if rules.contrast else highest
+            index[VIDEO, at], index[LABEL, at] = v, n
+            values[FIRST, at] = max(first - rules.widen, 0)
+            values[LAST, at] = min(last + rules.widen, length - 1)
+            own = _contrast(doubles, lane, length, first, last, rules.outer) if rules.contrast else highest
             if rules.length_power > 0.0:
-                own *= _power(powers, last - first + 1, rules.length_power)
-            score[at] = max(own, 0.0) * y[v, n] if rules.multiply else own + rules.video_weight * y[v, n]
+                own *= _power(doubles, last - first + 1, rules.length_power)
+            values[SCORE, at] = max(own, 0.0) * y[v, n] if rules.multiply else own + rules.video_weight * y[v, n]
             at += 1
     return at - offset
 
 
-cdef inline bint _is_before(i64[:, ::1] one, Py_ssize_t i, i64[:, ::1] other, Py_ssize_t j) noexcept nogil:
-    if one[RUN_FIRST, i] != other[RUN_FIRST, j]:
-        return one[RUN_FIRST, i] < other[RUN_FIRST, j]
-    return one[RUN_LAST, i] < other[RUN_LAST, j]
+cdef inline bint _is_before(
+    i64[:, ::1] ints, Py_ssize_t row, Py_ssize_t i, Py_ssize_t other, Py_ssize_t j
+) noexcept nogil:
+    if ints[row, i] != ints[other, j]:
+        return ints[row, i] < ints[other, j]
+    return ints[row + 1, i] < ints[other + 1, j]
 
 
 cdef Py_ssize_t _sweep(
-    const float[::1] x, Py_ssize_t length, const float[::1] levels, const float[::1] values, Rules rules,
-    i64[:, ::1] open_, float[::1] open_peak, i64[:, ::1] run, float[::1] peak,
+    Py_ssize_t length, const float[::1] levels, const float[::1] scored, Rules rules, float[:, ::1] floats,
+    Py_ssize_t curve, i64[:, ::1] ints, Py_ssize_t runs,
 ) noexcept nogil:
-    """Find the runs of x at all levels, and the largest of `values` in each unless the contrast is wanted.
+    """Find the runs of a curve at all levels, and the largest of `scored` in each unless the contrast is wanted.
 
-    They are written from the end of `run` and `peak` on, so that they come to lie in order; returns where they begin.
+    They are written from the end of the rows `runs` on, so that they come to lie in order; returns where they begin.
     """
-    cdef Py_ssize_t t, k, low, between, at = run.shape[1], max_gap = min(rules.max_gap, length)
+    cdef Py_ssize_t t, k, low, between, at = ints.shape[1], max_gap = min(rules.max_gap, length)
     cdef Py_ssize_t level = 0  # of the snippet at t: how many thresholds are below its x
     cdef Py_ssize_t opened = 0  # levels 1..opened have an open run
+    cdef float[::1] x = floats[curve]
+    cdef float[::1] peak = floats[curve - X_CLASS + PEAK_CLASS]
+    cdef float[::1] open_peak = floats[OPEN_PEAK]
     open_peak[0] = -INFINITY
-    # Invariant: the open run of level k has its last snippet at open_[RUN_LAST, k], and its first one so far at t + 1
-    # (k <= level) or at open_[RUN_FIRST, k] (k > level), which does not fall with k. Nothing is kept before snippet 0.
+    # Invariant: the open run of level k has its last snippet at ints[OPEN + 1, k], and its first one so far at t + 1
+    # (k <= level) or at ints[OPEN, k] (k > level), which does not fall with k. Nothing is kept before snippet 0.
     for t in range(length - 1, -2 - max_gap, -1):
         while level > 0 and (t < 0 or not x[t] > levels[level - 1]):
-            open_[RUN_FIRST, level] = t + 1
+            ints[OPEN, level] = t + 1
             level -= 1
         while t >= 0 and level < levels.shape[0] and x[t] > levels[level]:
             level += 1
             if level > opened:
                 opened = level
-                open_[RUN_LAST, level] = t
+                ints[OPEN + 1, level] = t
                 open_peak[level] = -INFINITY
             elif not rules.contrast:  # what lies between is inside too, and may be high where x is low
-                for between in range(t + 1, open_[RUN_FIRST, level]):
-                    open_peak[level] = max(open_peak[level], values[between])
+                for between in range(t + 1, ints[OPEN, level]):
+                    open_peak[level] = max(open_peak[level], scored[between])
         if level > 0 and not rules.contrast:
-            open_peak[level] = max(open_peak[level], values[t])
+            open_peak[level] = max(open_peak[level], scored[t])
         low = opened
-        while low > level and open_[RUN_FIRST, low] - t > max_gap:
-            open_peak[low - 1] = max(open_peak[low - 1], open_peak[low])
+        while low > level and ints[OPEN, low] - t > max_gap:
+            if not rules.contrast:
+                open_peak[low - 1] = max(open_peak[low - 1], open_peak[low])
             low -= 1
         # The runs of the levels low + 1..opened can grow no more, and all have the same first snippet.
         for k in range(low + 1, opened + 1):
-            if k > low + 1 and open_[RUN_LAST, k] == open_[RUN_LAST, k - 1]:
+            if k > low + 1 and ints[OPEN + 1, k] == ints[OPEN + 1, k - 1]:
                 continue  # the run of the threshold before
             at -= 1
-            run[RUN_FIRST, at], run[RUN_LAST, at] = open_[RUN_FIRST, k], open_[RUN_LAST, k]
+            ints[runs, at], ints[runs + 1, at] = ints[OPEN, k], ints[OPEN + 1, k]
             peak[at] = open_peak[k]
         opened = low
     return at
@@ -331,37 +338,64 @@ cdef inline bint _normalise(const float[:] z, float[::1] x) noexcept nogil:
     return True
 
 
-cdef inline bint _sum(const float[::1] values, Py_ssize_t length, double[::1] sums) noexcept nogil:
+cdef inline bint _sum(const float[::1] scored, Py_ssize_t length, double[:, ::1] doubles) noexcept nogil:
     """Sums of the values from the first on; False where one is not finite."""
     cdef Py_ssize_t t
     cdef double total = 0.0
-    sums[0] = 0.0
+    doubles[SUMS, 0] = 0.0
     for t in range(length):
-        total += values[t]
-        sums[t + 1] = total
+        total += scored[t]
+        doubles[SUMS, t + 1] = total
     return isfinite(total)  # sums of finite float32 stay far within float64
 
 
+cdef inline bint _sum_products(
+    const float[:, ::1] c, const float[::1] f, const i64[:, ::1] ranked, Py_ssize_t v, Py_ssize_t rank,
+    double[:, ::1] doubles,
+) noexcept nogil:
+    """As `_sum`, of foreground * C̄_n for the classes of `rank` and those after it, a row each."""
+    cdef Py_ssize_t t, lane
+    cdef i64[LANES] n
+    cdef i64 last = ranked[v, rank]
+    cdef double[LANES] total
+    cdef bint finite = True
+    for lane in range(LANES):
+        # Where no class is left, the last again, into a row that nobody reads.
+        if rank + lane < ranked.shape[1] and ranked[v, rank + lane] >= 0:
+            last = ranked[v, rank + lane]
+        n[lane] = last
+        doubles[SUMS + lane, 0] = total[lane] = 0.0
+    for t in range(f.shape[0]):
+        for lane in range(LANES):
+            total[lane] += f[t] * c[t, n[lane]]
+            doubles[SUMS + lane, t + 1] = total[lane]
+    for lane in range(LANES):
+        finite &= isfinite(total[lane])
+    return finite
+
+
 cdef inline double _contrast(
-    const double[::1] sums, Py_ssize_t length, Py_ssize_t first, Py_ssize_t last, double outer
+    const double[:, ::1] doubles, Py_ssize_t lane, Py_ssize_t length, Py_ssize_t first, Py_ssize_t last, double outer
 ) noexcept nogil:
     """The mean over first..last, less the mean over the ring outside."""
-    cdef Py_ssize_t size = last - first + 1, ring = <Py_ssize_t>fmin(ceil(outer * size), length)
-    cdef Py_ssize_t left = max(first - ring, 0), right = min(last + ring, length - 1)
-    cdef double inside = sums[last + 1] - sums[first], outside
+    cdef Py_ssize_t row = SUMS + lane, size = last - first + 1, ring, left, right
+    cdef double wide = outer * size, inside = doubles[row, last + 1] - doubles[row, first], outside
+    ring = length if wide >= length else <Py_ssize_t>wide
+    ring += ring < wide  # rounded up
+    left, right = max(first - ring, 0), min(last + ring, length - 1)
     if right - left + 1 == size:
         return inside / size
-    outside = (sums[first] - sums[left]) + (sums[right + 1] - sums[last + 1])
+    outside = (doubles[row, first] - doubles[row, left]) + (doubles[row, right + 1] - doubles[row, last + 1])
     return inside / size - outside / (right - left + 1 - size)
 
 
-cdef inline double _power(double[::1] powers, Py_ssize_t size, double power) noexcept nogil:
-    if powers[size] == 0.0:
-        powers[size] = pow(<double>size, power)
-    return powers[size]
+cdef inline double _power(double[:, ::1] doubles, Py_ssize_t size, double power) noexcept nogil:
+    if doubles[POWERS, size] == 0.0:
+        doubles[POWERS, size] = pow(<double>size, power)
+    return doubles[POWERS, size]
 
 
-cdef _levels(thresholds):
+cdef float[::1] _levels(thresholds):
     """The thresholds in float32, rising, each once."""
     thresholds = list(thresholds)  # of its own: as long as it says, however the caller's may change
     cdef float[::1] levels = _empty(len(thresholds), _float32)

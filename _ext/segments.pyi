@@ -17,8 +17,8 @@ def detect_segments(
 ) -> tuple[
     npt.NDArray[np.int64],
     npt.NDArray[np.int64],
-    npt.NDArray[np.int64],
-    npt.NDArray[np.int64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.float64],
     npt.NDArray[np.float64],
 ]: ...
 def segment_score(

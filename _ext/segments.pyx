@@ -7,10 +7,13 @@ segment; no prefix sums, no memory of the size of the input.
 
 include "packed.pxi"
 
-# Rows of the table that holds the segments, and of the one that holds the videos.
+# Rows of the tables that hold the segments, and of the one that holds the videos.
 cdef enum:
-    VIDEO, LABEL, FIRST, LAST
-    SEGMENT_ROWS
+    VIDEO, LABEL
+    INDEX_ROWS
+cdef enum:
+    FIRST, LAST, SCORE
+    VALUE_ROWS
 cdef enum:
     BEGIN, OFFSET, COUNT
     VIDEO_ROWS
@@ -48,7 +51,7 @@ def detect_segments(
         widen: snippets added at both ends after scoring, clipped to the video.
 
     Returns:
-        video int64 [n], label int64 [n], first int64 [n], last int64 [n], score float64 [n]; snippets are counted from
+        video int64 [n], label int64 [n], first float64 [n], last float64 [n], score float64 [n]; snippets are counted from
         the video's first, both ends included. Order: by video, then by rank of the class, then by time.
         The score is the mean over the segment (before widening) of Ā^time + C̄_n, plus ŷ_n ("paper"), or the mean of C̄_n
         plus that of the foreground, plus ŷ_n, over the dilated run ("release"); sums in float64, from left to right.
@@ -93,15 +96,14 @@ def detect_segments(
     rules.reach = 1 if rules.strict else 0
     rules.widen = min(widen, snippets)
 
-    # Two segments of a class have a removed snippet between them, so T snippets hold at most (T + 1) // 2 a class. Each
-    # video writes into its own part of a table of that size; pages that nobody writes cost nothing.
-    cdef Py_ssize_t chosen = min(top_k, classes), v, begin = 0, capacity = 0, total = 0, at, i
-    cdef i64[:, ::1] video = _empty((VIDEO_ROWS, videos), _int64)
+    # Two segments of a class have a removed snippet between them, so T snippets hold at most (T + 1) // 2 a class. Pages
+    # of the tables that nobody writes cost nothing.
+    cdef Py_ssize_t chosen = min(top_k, classes), v, begin = 0, capacity = 0, at = 0
+    cdef i64 count = 0
     for v in range(videos):
         # Compared with what is left, so that lengths whose sum overflows cannot pass.
         if not 0 <= length[v] <= snippets - begin:
             raise ValueError(f"lengths: expected lengths of at least 0 that sum to {snippets}, got {lengths.tolist()}")
-        video[BEGIN, v], video[OFFSET, v] = begin, capacity
         begin += length[v]
         capacity += (length[v] + 1) // 2 * chosen
     if begin != snippets:
@@ -109,37 +111,23 @@ def detect_segments(
     if _any_nan(f):
         raise ValueError("foreground: holds NaN")
     cdef i64[:, ::1] ranked = _empty((videos, chosen), _int64)
-    if not _rank(y, ranked):
+    if not _rank(y, ranked, 0.0):
         raise ValueError("video_scores: holds NaN")
 
-    cdef i64[:, ::1] found = _empty((SEGMENT_ROWS, capacity), _int64)
-    cdef double[::1] found_score = _empty(capacity, _float64)
+    indices, numbers = _empty((INDEX_ROWS, capacity), _int64), _empty((VALUE_ROWS, capacity), _float64)
+    cdef i64[:, ::1] index = indices
+    cdef double[:, ::1] values = numbers
     cdef const float[::1] weight = f if rules.strict else a
+    begin = 0
     with nogil:
         for v in range(videos):
-            video[COUNT, v] = _video(
-                c, f, weight, y, ranked, v, video[BEGIN, v], video[BEGIN, v] + length[v], video[OFFSET, v],
-                found, found_score, rules,
-            )
-    for v in range(videos):
-        if video[COUNT, v] < 0:
-            raise ValueError("class_scores, attention: holds NaN")
-        total += video[COUNT, v]
-
-    # Close up the parts that the videos did not fill.
-    segments = _empty((SEGMENT_ROWS, total), _int64)
-    scores = _empty(total, _float64)
-    cdef i64[:, ::1] out = segments
-    cdef double[::1] out_score = scores
-    at = 0
-    with nogil:
-        for v in range(videos):
-            for i in range(video[OFFSET, v], video[OFFSET, v] + video[COUNT, v]):
-                out[VIDEO, at], out[LABEL, at] = v, found[LABEL, i]
-                out[FIRST, at], out[LAST, at] = found[FIRST, i], found[LAST, i]
-                out_score[at] = found_score[i]
-                at += 1
-    return segments[VIDEO], segments[LABEL], segments[FIRST], segments[LAST], scores
+            count = _video(c, f, weight, y, ranked, v, begin, begin + length[v], index, values, at, rules)
+            if count < 0:
+                break
+            at, begin = at + count, begin + length[v]
+    if count < 0:
+        raise ValueError("class_scores, attention: holds NaN")
+    return indices[VIDEO, :at], indices[LABEL, :at], numbers[FIRST, :at], numbers[LAST, :at], numbers[SCORE, :at]
 
 
 def segment_score(profile, double class_mean, double foreground_mean, double attention_mean, double video_score):
@@ -159,8 +147,8 @@ cdef inline double _score(double class_mean, double weight_mean, double video_sc
 
 cdef i64 _video(
     const float[:, ::1] c, const float[::1] f, const float[::1] weight, const float[:, ::1] y,
-    const i64[:, ::1] ranked, Py_ssize_t v, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t offset,
-    i64[:, ::1] found, double[::1] score, Rules rules,
+    const i64[:, ::1] ranked, Py_ssize_t v, Py_ssize_t begin, Py_ssize_t end,
+    i64[:, ::1] index, double[:, ::1] values, Py_ssize_t offset, Rules rules,
 ) noexcept nogil:
     """The segments of one video, snippets begin..end-1 of the batch, written from `offset` on.
 
@@ -192,11 +180,11 @@ cdef i64 _video(
                 classes += c[i, n]
                 weights += weight[i]
             size = last - first + 1
-            found[LABEL, at] = n
-            found[FIRST, at] = max(first - rules.widen, begin) - begin
-            found[LAST, at] = min(last + rules.widen, end - 1) - begin
-            score[at] = _score(classes / size, weights / size, y[v, n])
-            if score[at] != score[at]:
+            index[VIDEO, at], index[LABEL, at] = v, n
+            values[FIRST, at] = max(first - rules.widen, begin) - begin
+            values[LAST, at] = min(last + rules.widen, end - 1) - begin
+            values[SCORE, at] = _score(classes / size, weights / size, y[v, n])
+            if values[SCORE, at] != values[SCORE, at]:
                 return -1
             at += 1
     return at - offset

@@ -8,6 +8,13 @@ include "packed.pxi"
 
 ctypedef unsigned int u32
 
+# Rows of the room for the keys of a video: of all its snippets, and of those that may be the one that is sought.
+cdef enum:
+    KEYS, SOUGHT
+    KEY_ROWS
+
+cdef object _uint32 = np.dtype(np.uint32)
+
 
 def best_snippet_scores(class_scores, foreground, lengths, *, share):
     """The mean class activations of each video over its ceil(share * T) snippets of the highest foreground.
@@ -31,7 +38,7 @@ def best_snippet_scores(class_scores, foreground, lengths, *, share):
     cdef const float[:, ::1] c = class_scores
     cdef const float[::1] f = foreground
     cdef const i64[::1] length = lengths
-    cdef Py_ssize_t snippets = c.shape[0], classes = c.shape[1], videos = length.shape[0], v, begin = 0
+    cdef Py_ssize_t snippets = c.shape[0], classes = c.shape[1], videos = length.shape[0], v, begin = 0, longest = 0
     if f.shape[0] != snippets:
         raise ValueError(f"foreground: expected {snippets} snippets as in class_scores, got {f.shape[0]}")
     if not 0.0 < share <= 1.0:
@@ -40,6 +47,7 @@ def best_snippet_scores(class_scores, foreground, lengths, *, share):
         # Compared with what is left, so that lengths whose sum overflows cannot pass.
         if not 0 <= length[v] <= snippets - begin:
             raise ValueError(f"lengths: expected lengths of at least 0 that sum to {snippets}, got {lengths.tolist()}")
+        longest = max(longest, length[v])
         begin += length[v]
     if begin != snippets:
         raise ValueError(f"lengths: expected lengths of at least 0 that sum to {snippets}, got a sum of {begin}")
@@ -47,12 +55,13 @@ def best_snippet_scores(class_scores, foreground, lengths, *, share):
     scores = _empty((videos, classes), _float32)
     cdef float[:, ::1] out = scores
     cdef double[::1] sums = _empty(classes, _float64)
+    cdef u32[:, ::1] keys = _empty((KEY_ROWS, longest), _uint32)
     cdef double part = share
     cdef bint ordered = True
     begin = 0
     with nogil:
         for v in range(videos):
-            ordered &= _video(c, f, begin, length[v], part, sums, out[v])
+            ordered &= _video(c, f, begin, length[v], part, keys, sums, out[v])
             begin += length[v]
     if not ordered:
         raise ValueError("foreground: holds NaN")
@@ -60,59 +69,74 @@ def best_snippet_scores(class_scores, foreground, lengths, *, share):
 
 
 cdef bint _video(
-    const float[:, ::1] c, const float[::1] f, Py_ssize_t begin, Py_ssize_t length, double share, double[::1] sums,
-    float[::1] out,
+    const float[:, ::1] c, const float[::1] f, Py_ssize_t begin, Py_ssize_t length, double share, u32[:, ::1] keys,
+    double[::1] sums, float[::1] out,
 ) noexcept nogil:
     """The scores of one video; False where its foreground holds NaN."""
     cdef Py_ssize_t count = <Py_ssize_t>fmin(ceil(share * length), length), t, n, left
     cdef u32 least
+    cdef bint ordered = True
     for n in range(out.shape[0]):
         sums[n] = 0.0
         out[n] = 0.0
-    for t in range(begin, begin + length):
-        if f[t] != f[t]:
-            return False
+    for t in range(length):
+        ordered &= f[begin + t] == f[begin + t]
+        keys[KEYS, t] = _key(f[begin + t])
+    if not ordered:
+        return False
     if not length:
         return True
-    least = _least_key(f, begin, length, count, &left)
-    for t in range(begin, begin + length):
-        if _key(f[t]) < least:
+    least = _least_key(keys, length, count, &left)
+    for t in range(length):
+        if keys[KEYS, t] < least:
             continue
-        if _key(f[t]) == least:
+        if keys[KEYS, t] == least:
             if not left:
                 continue
             left -= 1
         for n in range(out.shape[0]):
-            sums[n] += c[t, n]
+            sums[n] += c[begin + t, n]
     for n in range(out.shape[0]):
         out[n] = <float>(sums[n] / count)
     return True
 
 
-cdef u32 _least_key(const float[::1] f, Py_ssize_t begin, Py_ssize_t length, Py_ssize_t count, Py_ssize_t* equal) noexcept nogil:
-    """The key of the count-th highest foreground, byte by byte from the highest; `equal`: how many of that key to take.
+cdef u32 _least_key(u32[:, ::1] keys, Py_ssize_t length, Py_ssize_t count, Py_ssize_t* equal) noexcept nogil:
+    """The count-th largest key; `equal`: how many of that key to take.
 
-    Four looks at each snippet, whatever the values: there is no bad case.
+    Byte by byte from the highest in which the keys differ; each look leaves those that share the bytes so far. At most
+    four looks at each key, whatever the values: there is no bad case.
     """
     cdef Py_ssize_t size[256]
-    cdef Py_ssize_t t, left = count
-    cdef u32 key, known = 0
-    cdef int shift, byte
-    for shift in range(24, -8, -8):
+    cdef Py_ssize_t i, kept, sought = length, left = count
+    cdef u32 least = keys[KEYS, 0], most = keys[KEYS, 0], byte
+    cdef int shift = 0
+    for i in range(length):
+        least, most = min(least, keys[KEYS, i]), max(most, keys[KEYS, i])
+        keys[SOUGHT, i] = keys[KEYS, i]
+    while shift < 24 and (most - least) >> shift > 255:
+        shift += 1
+    while sought > 1:
         for byte in range(256):
             size[byte] = 0
-        for t in range(begin, begin + length):
-            key = _key(f[t])
-            if shift == 24 or key >> (shift + 8) == known:
-                size[(key >> shift) & 255] += 1
+        for i in range(sought):
+            size[((keys[SOUGHT, i] - least) >> shift) & 255] += 1
         byte = 255
-        # Invariant: the snippets above `known` and this byte are count - left, and those at or below it at least left.
-        while byte > 0 and size[byte] < left:  # above 0 even where another thread changes the foreground
+        # Invariant: the keys above those sought are count - left, and these are at least left.
+        while size[byte] < left:
             left -= size[byte]
             byte -= 1
-        known = known << 8 | byte
+        kept = 0
+        for i in range(sought):
+            if ((keys[SOUGHT, i] - least) >> shift) & 255 == byte:
+                keys[SOUGHT, kept] = keys[SOUGHT, i]
+                kept += 1
+        sought = kept
+        if not shift:
+            break
+        shift = max(shift - 8, 0)
     equal[0] = left
-    return known
+    return keys[SOUGHT, 0]
 
 
 cdef inline u32 _key(float value) noexcept nogil:

@@ -1,6 +1,6 @@
 """Proposals at many thresholds, against one threshold at a time as in BaS-Net's code, and against the NumPy twin.
 
-And the whole way from scores to detections by many thresholds of two curves, against RefineLoc's single threshold.
+And the whole way from scores to detections by the rule of the preset auto, against RefineLoc's single threshold.
 """
 
 from typing import Any
@@ -15,8 +15,9 @@ from refineloc._ext.proposals import detect_proposals
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.postprocess import segments
-from refineloc.runtime.segments.rules import ManyThresholds, OneThreshold, Rules
+from refineloc.runtime.segments.rules import OneThreshold, Rules, changed
 from refineloc.runtime.segments.values import Scores
+from refineloc.training.settings.presets import AUTO_DETECTION
 
 F32 = npt.NDArray[np.float32]
 THRESHOLDS = tuple(step / 40 for step in range(10))
@@ -83,26 +84,18 @@ def batch() -> Row:
 
 
 def post_processing() -> list[Row]:
-    """Scores to detections in seconds, as the detector does it: one threshold against many of both curves, fused."""
+    """Scores to detections in seconds, as the detector does it: one threshold, and many with fusion."""
     one = OneThreshold()
-    many = ManyThresholds(
-        thresholds=tuple(step / 10 for step in range(1, 10)),
-        curve="both",
-        scored_on="product",
-        video_share=0.15,
-        suppression="fuse",
-        tiou=0.3,
-    )
+    many = changed(one, AUTO_DETECTION)
     grid, classes = SnippetGrid(25.0, 16), tuple(map(str, range(20)))
     out = []
-    for videos, snippets in ((1, 200), (10, 200), (1, 2_000), (1, 20_000)):
+    for videos, snippets in ((1, 200), (10, 200), (1, 2_000)):
         c, f, a, y = scores(videos * snippets, 20)
         batch = Scores(c, f, a, np.repeat(y, videos, axis=0))
         lengths = np.full(videos, snippets)
 
         def detections(rules: Rules) -> list[Detections]:
-            by_video = segments(batch, lengths, rules).by_video(videos)  # noqa: B023
-            return [Detections.from_segments(grid, each, classes) for each in by_video]
+            return Detections.from_batch([grid] * videos, segments(batch, lengths, rules), classes)  # noqa: B023
 
         counts = [sum(map(len, detections(rules))) for rules in (many, one)]
         many_s, one_s = race(lambda: detections(many), lambda: detections(one))

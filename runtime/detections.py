@@ -1,11 +1,12 @@
 """Detections: the value, and its files (ActivityNet JSON, CSV, JSON lines)."""
 
+import itertools
 import json
 import operator
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
+from refineloc._ext.times import best_first
 from refineloc.runtime.addresses import as_path
 from refineloc.runtime.errors import DetectionError, InputError, MissingExtraError, counted
 from refineloc.runtime.files import atomic_write, is_folder, output_ending
@@ -99,10 +101,23 @@ class Detections:
         cls, grid: SnippetGrid, segments: Segments, classes: tuple[str, ...], provider: str = ""
     ) -> "Detections":
         """The segments of one video in seconds, best first, without those that lie past the end of the video."""
-        start, end = grid.seconds(segments.first, segments.last)
-        kept = np.flatnonzero(start < end)
-        order = kept[np.argsort(-segments.score[kept], kind="stable")]
-        return cls(start[order], end[order], segments.score[order], segments.label[order], classes, provider)
+        alone = segments._replace(video=np.zeros_like(segments.video))
+        return cls.from_batch([grid], alone, classes, provider)[0]
+
+    @classmethod
+    def from_batch(
+        cls, grids: Sequence[SnippetGrid], segments: Segments, classes: tuple[str, ...], provider: str = ""
+    ) -> "list[Detections]":
+        """As `from_segments`, for a packed batch: the detections of each of its videos, given their grids.
+
+        Their arrays are parts of one array for all.
+        """
+        rows = np.array([grid.row for grid in grids], dtype=np.float64).reshape(-1, 4)
+        begins, start, end, score, label = best_first(*segments, rows)
+        return [
+            cls(start[begin:past], end[begin:past], score[begin:past], label[begin:past], classes, provider)
+            for begin, past in itertools.pairwise(begins.tolist())
+        ]
 
     @property
     def label(self) -> npt.NDArray[np.str_]:

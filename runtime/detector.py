@@ -325,7 +325,7 @@ class Detector:
         _check_one("", packed, grid, "duration_s")
         lengths = np.array([len(packed)], dtype=np.int64)
         detected = segments(self._session.run(packed, lengths, ["features"]), lengths, settings, known)
-        return Detections.from_segments(grid, detected, self.classes, self.provider)
+        return Detections.from_batch([grid], detected, self.classes, self.provider)[0]
 
     def detect_video(
         self,
@@ -524,11 +524,9 @@ class Detector:
         with contextlib.closing(scored):  # stops the threads before the caller closes the store
             for batch, scores in scored:
                 known = self._known_of(batch.names, labels)
-                detected = segments(scores, batch.lengths, settings, known).by_video(len(batch.names))
-                yield [
-                    (name, Detections.from_segments(grid, video_segments, self.classes, self.provider))
-                    for name, grid, video_segments in zip(batch.names, batch.grids, detected, strict=True)
-                ]
+                detected = segments(scores, batch.lengths, settings, known)
+                detections = Detections.from_batch(batch.grids, detected, self.classes, self.provider)
+                yield list(zip(batch.names, detections, strict=True))
 
     def _with(self, min_score: float | EllipsisType | None) -> Rules:
         """The settings, with another least score where one is given."""

@@ -76,9 +76,8 @@ def detect(config: Config, split: Split, scores: Scores) -> dict[str, Detections
     grids = [grid for grid in split.grids if grid is not None]
     if len(grids) < len(split):
         return None
-    by_video = segments(scores, split.lengths.numpy(), config.detection).by_video(len(split))
-    videos = zip(split.names, grids, by_video, strict=True)
-    return {name: Detections.from_segments(grid, parts, split.classes) for name, grid, parts in videos}
+    detected = segments(scores, split.lengths.numpy(), config.detection)
+    return dict(zip(split.names, Detections.from_batch(grids, detected, split.classes), strict=True))
 
 
 def quality(detections: Mapping[str, Detections] | None, truth: Annotations | None) -> dict[str, Any]:

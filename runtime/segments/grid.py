@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from refineloc._ext import times
 from refineloc.runtime.errors import InputError
 from refineloc.runtime.scalars import as_number, as_whole
 
@@ -65,9 +66,14 @@ class SnippetGrid:
         return self.stride_frames or self.snippet_frames
 
     @property
-    def _offset(self) -> float:
-        """Frames before the first snippet's part: its window begins at 0, and its part is the middle of its window."""
-        return (self.snippet_frames - self.stride) / 2
+    def row(self) -> tuple[float, float, float, float]:
+        """What a kernel makes seconds with: S, the frames before the first snippet's part, fps, and the duration.
+
+        The first window begins at 0, and its part is its middle. A duration that is not known is infinity.
+        """
+        stride = self.stride
+        duration_s = math.inf if self.duration_s is None else self.duration_s
+        return stride, (self.snippet_frames - stride) / 2, self.fps, duration_s
 
     def covered_s(self, snippets: int) -> tuple[float, float]:
         """How long a video of T snippets is, the least and the most, seconds.
@@ -103,12 +109,7 @@ class SnippetGrid:
         Returns:
             start and end in seconds, shape [n]: (first * S + (H - S) / 2) / fps, and the same of last + 1.
         """
-        stride, offset = self.stride, self._offset
-        start = np.maximum((np.asarray(first, np.float64) * stride + offset) / self.fps, 0.0)
-        end = ((np.asarray(last, np.float64) + 1) * stride + offset) / self.fps
-        if self.duration_s is not None:
-            start, end = np.minimum(start, self.duration_s), np.minimum(end, self.duration_s)
-        return start, end
+        return times.seconds(np.asarray(first, np.float64), np.asarray(last, np.float64), np.array(self.row))
 
     def foreground(
         self, start_s: npt.NDArray[np.float64], end_s: npt.NDArray[np.float64], snippets: int

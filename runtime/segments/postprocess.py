@@ -3,12 +3,14 @@
 Training uses this too: segment-based pseudo labels are detections.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from refineloc._ext.proposals import detect_proposals
 from refineloc._ext.segments import detect_segments
-from refineloc.runtime.segments.rules import Boundaries, ManyThresholds, Rules
+from refineloc.runtime.segments.rules import Boundaries, ManyThresholds, OneThreshold, Rules
 from refineloc.runtime.segments.values import Scores, Segments
 
 __all__ = ["segments"]
@@ -30,18 +32,23 @@ def segments(
         ValueError: shapes or dtypes that do not fit together, no points where the rules take the model's own segments,
             or NaN (a defect of the caller, not of a user's file).
     """
-    video_scores = _video_scores(scores, lengths, rules, known)
-    top_k = rules.top_k if known is None else max(known.shape[1], 1)
+    video_scores = _video_scores(scores, lengths, rules)
+    chosen: dict[str, Any] = {"top_k": rules.top_k}
+    if known is not None:
+        video_scores = np.where(known, video_scores, np.float32(-np.inf))
+        chosen = {"top_k": max(known.shape[1], 1)}
+    elif not isinstance(rules, OneThreshold):
+        chosen["class_threshold"] = rules.class_threshold
     if isinstance(rules, Boundaries):
-        return _limited(_suppressed(_of_points(scores, video_scores, lengths, rules, top_k), rules), rules)
-    if isinstance(rules, ManyThresholds):
-        video, label, first, last, score = detect_proposals(
+        columns = _of_points(scores, video_scores, lengths, rules, chosen)
+    elif isinstance(rules, ManyThresholds):
+        columns = detect_proposals(
             scores.class_scores,
             scores.foreground,
             video_scores,
             lengths,
             thresholds=rules.thresholds,
-            top_k=top_k,
+            **chosen,
             curve=rules.curve,
             scoring=rules.scoring,
             scored_on=rules.scored_on,
@@ -53,7 +60,7 @@ def segments(
             widen=rules.widen,
         )
     else:
-        video, label, first, last, score = detect_segments(
+        columns = detect_segments(
             scores.class_scores,
             scores.foreground,
             scores.attention,
@@ -62,53 +69,45 @@ def segments(
             profile=rules.profile,
             alpha_a=rules.alpha_a,
             alpha_c=rules.alpha_c,
-            top_k=top_k,
+            **chosen,
             max_gap=rules.max_gap,
             widen=rules.widen,
         )
-    detected = Segments(video, label, first.astype(np.float64), last.astype(np.float64), score)
-    return _limited(_suppressed(detected, rules), rules)
+    return _limited(_suppressed(Segments(*columns), rules), rules)
 
 
 def _of_points(
-    scores: Scores, video_scores: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64], rules: Boundaries, top_k: int
-) -> Segments:
-    """The segments that the model finds itself, before suppression."""
+    scores: Scores,
+    video_scores: npt.NDArray[np.float32],
+    lengths: npt.NDArray[np.int64],
+    rules: Boundaries,
+    chosen: dict[str, Any],
+) -> tuple[npt.NDArray[Any], ...]:
+    """The segments that the model finds itself, before suppression, as columns."""
     from refineloc._ext.points import detect_points
 
     if scores.points is None:
         raise ValueError("scores: the profile 'boundaries' needs points")
     points = scores.points
-    video, label, first, last, score = detect_points(
+    return detect_points(
         points.scores,
         points.distances[:, 0],
         points.distances[:, 1],
         video_scores,
         lengths,
-        top_k=top_k,
+        **chosen,
         least=rules.point_score,
         levels=max(points.levels(lengths), 1),  # of videos without snippets there are no points
     )
-    return Segments(video, label, first, last, score)
 
 
-def _video_scores(
-    scores: Scores, lengths: npt.NDArray[np.int64], rules: Rules, known: npt.NDArray[np.bool_] | None
-) -> npt.NDArray[np.float32]:
-    """ŷ of the rules, -inf for classes that are not to be chosen."""
-    video_scores = scores.video_scores
-    if isinstance(rules, ManyThresholds) and rules.video_share:
-        from refineloc._ext.video_scores import best_snippet_scores
+def _video_scores(scores: Scores, lengths: npt.NDArray[np.int64], rules: Rules) -> npt.NDArray[np.float32]:
+    """ŷ of the rules."""
+    if not isinstance(rules, ManyThresholds) or not rules.video_share:
+        return scores.video_scores
+    from refineloc._ext.video_scores import best_snippet_scores
 
-        video_scores = best_snippet_scores(scores.class_scores, scores.foreground, lengths, share=rules.video_share)
-    never = np.float32(-np.inf)
-    if known is not None:
-        return np.where(known, video_scores, never)
-    if isinstance(rules, ManyThresholds | Boundaries) and rules.class_threshold:
-        least = np.float32(rules.class_threshold) * video_scores.max(axis=1, keepdims=True)
-        # The comparison lets NaN through, which the kernel refuses.
-        return np.where(video_scores < least, never, video_scores)
-    return video_scores
+    return best_snippet_scores(scores.class_scores, scores.foreground, lengths, share=rules.video_share)
 
 
 def _suppressed(detected: Segments, rules: Rules) -> Segments:
@@ -119,17 +118,13 @@ def _suppressed(detected: Segments, rules: Rules) -> Segments:
 
     if rules.suppression == "soft":  # which cannot lower a negative score
         detected = detected.take(np.flatnonzero(detected.score >= 0))
-    # The segments of a class of a video lie together.
-    group = np.zeros(len(detected.score), dtype=np.int64)
-    is_next = (detected.video[1:] != detected.video[:-1]) | (detected.label[1:] != detected.label[:-1])
-    np.cumsum(is_next, out=group[1:])
     # Snippets first..last cover [first, last + 1).
-    columns = detected.first, detected.last + 1, detected.score, group
+    columns = detected.first, detected.last + 1, detected.score, nms.groups(detected.video, detected.label)
     if rules.suppression == "hard":
         return detected.take(nms.hard_nms(*columns, tiou_threshold=rules.tiou))
     if rules.suppression == "fuse":
         kept, start, end = nms.fuse_nms(*columns, tiou_threshold=rules.tiou, temperature=rules.fuse_temperature)
-        return detected.take(kept)._replace(first=start, last=end - 1)
+        return Segments(detected.video[kept], detected.label[kept], start, end - 1, detected.score[kept])
     if rules.suppression == "vote":
         kept, score = nms.vote_nms(*columns, tiou_threshold=rules.tiou)
     else:

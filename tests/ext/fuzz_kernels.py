@@ -72,6 +72,7 @@ class Kernel:
         self.words: dict[str, list[str]] = {}
         self.dims: dict[str, list[str]] = {}
         self.sums: dict[str, str] = {}
+        self.owners: dict[str, str] = {}
         for names, text in re.findall(r"^ {8}([\w, ]+): (.*(?:\n {9,}.*)*)", docs, re.MULTILINE):
             for name in names.split(", "):
                 self.words[name] = re.findall(r'"([\w-]+)"', text)
@@ -79,12 +80,14 @@ class Kernel:
                     self.dims[name] = found[1].split(", ")
                     if total := re.search(r"sum to (\w+)", text):
                         self.sums[name] = total[1]
+                    if owners := re.search(r"0 to (\w+) - 1, not falling", text):
+                        self.owners[name] = owners[1]
 
     def arguments(self, rng: Generator) -> dict[str, Any]:
         """Arguments that fit, mostly."""
         symbols = {dim.split(" ")[0] for dims in self.dims.values() for dim in dims}
         largest = 7 if rng.random() < 0.9 else 200
-        sizes = {symbol: int(rng.integers(largest)) for symbol in sorted(symbols)}
+        sizes = {symbol: int(symbol) if symbol.isdigit() else int(rng.integers(largest)) for symbol in sorted(symbols)}
         values: dict[str, Any] = {}
         for name, parameter in inspect.signature(self.function).parameters.items():
             if parameter.default is not parameter.empty and rng.random() < 0.5:
@@ -116,9 +119,11 @@ class Kernel:
     def _integers(
         self, name: str, dims: list[str], shape: list[int], sizes: dict[str, int], rng: Generator
     ) -> npt.NDArray[Any]:
-        """Lengths that sum to a size, rising bounds up to a size, or indices below one."""
+        """Lengths that sum to a size, owners in their order, rising bounds up to a size, or indices below one."""
         if name in self.sums and shape[0]:
             return rng.multinomial(sizes.get(self.sums[name], 1), np.ones(shape[0]) / shape[0])
+        if name in self.owners:
+            return np.sort(rng.integers(0, max(sizes[self.owners[name]], 1), shape))
         limit = int(rng.choice(list(sizes.values())))
         if dims[0].endswith("+ 1"):
             return np.sort(np.concatenate([[0, limit], rng.integers(0, limit + 1, max(shape[0] - 2, 0))])[: shape[0]])
@@ -136,7 +141,7 @@ def spoilt(value: Any, rng: Generator) -> Any:
             warnings.simplefilter("ignore")
             try:
                 return value.astype(DTYPES[rng.integers(len(DTYPES))])
-            except REFUSALS:
+            except (*REFUSALS, RuntimeError):  # of a date as a short text
                 return value.tolist()
     if kind == 2:
         shape = [int(size) for size in rng.integers(0, 4, rng.integers(0, 4))]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins import nms as twin
 
-from refineloc._ext.nms import fuse_nms, hard_nms, soft_nms, vote_nms
+from refineloc._ext.nms import fuse_nms, groups, hard_nms, soft_nms, vote_nms
 
 Columns = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]
 GAUSSIAN: dict[str, Any] = {"method": "gaussian", "sigma": 0.5, "tiou_threshold": 0.3, "min_score": 0.001}
@@ -144,6 +144,14 @@ def test_soft_scores_fall_and_never_rise_above_their_own(table: Columns, options
     best = [np.flatnonzero(group == one)[np.argmax(score[group == one])] for one in np.unique(group)]
     for index in best:  # none lowers the best
         assert score[index] < options["min_score"] or lowered[kept == index].tolist() == [score[index]]
+
+
+def test_groups_are_the_classes_of_each_video() -> None:
+    video, label = np.array([0, 0, 0, 1, 1, 2]), np.array([3, 3, 1, 1, 1, 3])
+    assert groups(video, label).tolist() == [0, 0, 1, 2, 2, 3]
+    assert groups(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
+    with pytest.raises(ValueError, match="two arrays of one size"):
+        groups(video, label[:1])
 
 
 #     0         10

@@ -34,10 +34,11 @@ def test_by_hand() -> None:
     levels=st.integers(1, 7),
     top_k=st.integers(1, 5),
     least=st.sampled_from([1e-6, 0.3, 0.9]),
+    class_threshold=st.sampled_from([0.0, 0.5, 1.0]),
 )
 @settings(max_examples=150, deadline=None)
 def test_equals_its_twin_to_the_bit(
-    seed: int, lengths: list[int], classes: int, levels: int, top_k: int, least: float
+    seed: int, lengths: list[int], classes: int, levels: int, top_k: int, least: float, class_threshold: float
 ) -> None:
     rng = np.random.default_rng(seed)
     packed = np.array(lengths, np.int64)
@@ -46,7 +47,7 @@ def test_equals_its_twin_to_the_bit(
     distances = np.float32(rng.exponential(4, (points, 2)) * (rng.random((points, 2)) < 0.8))
     video_scores = np.float32(rng.integers(0, 4, (len(lengths), classes)) / 3)
     video_scores[rng.random(video_scores.shape) < 0.2] = -np.inf
-    arguments: dict[str, Any] = {"levels": levels, "top_k": top_k, "least": least}
+    arguments: dict[str, Any] = {"levels": levels, "top_k": top_k, "least": least, "class_threshold": class_threshold}
     ours = detect_points(scores, *distances.T, video_scores, packed, **arguments)
     theirs = twin.detect_points(scores, *distances.T, video_scores, packed, **arguments)
     assert [column.tolist() for column in ours] == [column.tolist() for column in theirs]
@@ -72,6 +73,7 @@ def test_equals_its_twin_to_the_bit(
         ({"top_k": 0}, ValueError, "top_k"),
         ({"least": 0.0}, ValueError, "least"),
         ({"least": float("nan")}, ValueError, "least"),
+        ({"class_threshold": -0.5}, ValueError, "class_threshold"),
     ],
 )
 def test_wrong_arguments_are_named(changes: dict[str, Any], error: type[Exception], message: str) -> None:

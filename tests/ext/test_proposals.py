@@ -138,8 +138,9 @@ def test_contrast_is_a_difference_of_means(seed: int, snippets: int, outer: floa
     one: dict[str, Any] = {"thresholds": [0.2, 0.5, 0.9], "top_k": 1, "scoring": "contrast", "outer": outer}
     found = detect_proposals(c, unread(c), np.zeros((1, 1), np.float32), np.array([snippets]), **one)
     x = twin.normalised(c[:, 0])
+    bounds = [column.astype(np.int64) for column in found[2:4]]
     assert len(found[0])
-    for first, last, score in zip(*(column.tolist() for column in found[2:]), strict=True):
+    for first, last, score in zip(*(column.tolist() for column in (*bounds, found[4])), strict=True):
         ring = int(np.ceil(outer * (last - first + 1)))
         around = np.concatenate([x[max(first - ring, 0) : first], x[last + 1 : last + 1 + ring]])
         assert score == pytest.approx(x[first : last + 1].mean() - (around.mean() if len(around) else 0.0), abs=1e-6)
@@ -161,14 +162,15 @@ def scores(rng: np.random.Generator, lengths: list[int], classes: int, levels: i
 OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "seed": st.integers(0, 2**32 - 1),
     "lengths": st.lists(st.one_of(st.integers(0, 12), st.integers(0, 300)), max_size=6),
-    "classes": st.integers(1, 6),
+    "classes": st.integers(1, 10),
     "levels": st.sampled_from([0, 1, 4, 10]),
     "thresholds": st.one_of(
         st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.3, 0.5, 0.9, 1.0]), min_size=1, max_size=8),
         st.lists(st.floats(0, 1), min_size=1, max_size=40),
     ),
-    "top_k": st.integers(1, 8),
+    "top_k": st.integers(1, 12),
     "scoring": st.sampled_from(["contrast", "peak"]),
+    "class_threshold": st.sampled_from([0.0, 0.25, 0.5, 1.0]),
     "curve": st.sampled_from(["class", "foreground", "both"]),
     "scored_on": st.sampled_from(["class", "product"]),
     "outer": st.sampled_from([0.0, 0.25, 1.0, 7.5]),
@@ -186,6 +188,22 @@ def test_equals_its_twin_to_the_bit(seed: int, lengths: list[int], classes: int,
     arguments = scores(np.random.default_rng(seed), lengths, classes, levels)
     found = detect_proposals(*arguments, **options)
     expected = twin.detect_proposals(*arguments, **options)
+    assert [twin.Found(*row) for row in zip(*(column.tolist() for column in found), strict=True)] == expected
+
+
+def test_more_proposals_than_snippets() -> None:
+    """The room that the kernel begins with is for as many as snippets."""
+    rng = np.random.default_rng(0)
+    arguments = (
+        rng.random((60, 9), np.float32),
+        rng.random(60, np.float32),
+        np.ones((2, 9), np.float32),
+        np.array([20, 40]),
+    )
+    options: dict[str, Any] = {"thresholds": [0.1, 0.3, 0.5, 0.7], "top_k": 9, "scoring": "contrast", "curve": "both"}
+    found = detect_proposals(*arguments, **options)
+    expected = twin.detect_proposals(*arguments, **options)
+    assert len(expected) > 4 * 60
     assert [twin.Found(*row) for row in zip(*(column.tolist() for column in found), strict=True)] == expected
 
 
@@ -345,6 +363,7 @@ BAD = [np.nan, np.inf, -np.inf]
         ({"video_term": "x"}, ValueError, "video_term: expected 'add' or 'multiply', got 'x'"),
         ({"scoring": "mean"}, ValueError, "scoring: expected 'contrast' or 'peak', got 'mean'"),
         ({"top_k": 0}, ValueError, "top_k: expected at least 1"),
+        ({"class_threshold": 1.5}, ValueError, "class_threshold: expected a number from 0 to 1"),
         ({"max_gap": -1}, ValueError, "max_gap: expected at least 0"),
         ({"thresholds": []}, ValueError, "thresholds: expected at least one"),
         ({"thresholds": [0.5, 1.5]}, ValueError, "thresholds: expected numbers from 0 to 1, got 1.5"),

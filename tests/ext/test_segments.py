@@ -77,7 +77,7 @@ def test_grouping_is_idempotent() -> None:
         first = run(kept)
         inside = np.zeros(60, bool)
         for t1, t2 in first:
-            inside[t1 : t2 + 1] = True
+            inside[int(t1) : int(t2) + 1] = True
         assert run("".join("#" if one else "." for one in inside)) == first
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from refineloc.runtime.detections import Detection, Detections, read_detections, write_detections
 from refineloc.runtime.errors import DetectionError, InputError, MissingExtraError, OutputError
+from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.values import Segments
 
 FOUND = {
     "v1": Detections(
@@ -20,6 +22,22 @@ FOUND = {
     ),
     "v2": Detections(np.empty(0), np.empty(0), np.empty(0), np.empty(0, np.int64), ("dive", "jump")),
 }
+
+
+def test_those_of_a_batch_are_those_of_each_video() -> None:
+    columns = ([0, 0, 2], [1, 0, 1], [0.0, 4.0, 2.0], [3.0, 9.0, 2.5], [0.25, 0.5, 1.0])
+    segments = Segments(*map(np.array, columns))
+    grids = [SnippetGrid(16.0, 8), SnippetGrid(16.0, 8), SnippetGrid(8.0, 8, 3.25)]
+    detections = Detections.from_batch(grids, segments, ("dive", "jump"), "cpu")
+    assert [list(each) for each in detections] == [
+        [Detection(2.0, 5.0, "dive", 0.5), Detection(0.0, 2.0, "jump", 0.25)],
+        [],
+        [Detection(2.0, 3.25, "jump", 1.0)],
+    ]
+    assert {each.provider for each in detections} == {"cpu"}
+    for grid, video, each in zip(grids, segments.by_video(3), detections, strict=True):
+        assert list(Detections.from_segments(grid, video, ("dive", "jump"))) == list(each)
+    assert Detections.from_batch([], segments.take(slice(0)), ("dive", "jump")) == []
 
 
 def test_records_and_labels() -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from twins.proposals import chosen
 
 Floats = npt.NDArray[np.float32]
 
@@ -15,6 +16,7 @@ def detect_points(
     *,
     top_k: int,
     least: float,
+    class_threshold: float = 0.0,
     levels: int = 1,
 ) -> tuple[npt.NDArray[np.generic], ...]:
     """Class by class: all points of a video with their snippets, then what is high enough and has a length."""
@@ -28,8 +30,8 @@ def detect_points(
         places = [(level, place) for level in range(levels) for place in range(-(-length // 2**level))]
         rows = np.array([begins[level][video] + place for level, place in places], np.int64)
         middles = np.array([place * 2.0**level + 0.5 for level, place in places])
-        ranked = [n for n in np.argsort(-video_scores[video], kind="stable") if video_scores[video, n] > -np.inf]
-        for label in ranked[:top_k]:
+        ranked = chosen(video_scores[video], top_k, class_threshold)
+        for label in ranked:
             best = np.float64(video_scores[video, ranked[0]])
             share = np.float64(video_scores[video, label]) / best if best > 0 else np.float64(0)
             score = scores[rows, label].astype(np.float64) * share

@@ -45,10 +45,11 @@ def contrast(x: Floats, first: int, last: int, outer: float) -> float:
     return float(inside - outside / around)
 
 
-def chosen(video_scores: Floats, top_k: int) -> list[int]:
+def chosen(video_scores: Floats, top_k: int, class_threshold: float) -> list[int]:
     """The classes of a video by falling ŷ, of equal ones the lower index first; none of -inf."""
     ranked = np.argsort(-video_scores, kind="stable")[:top_k].tolist()
-    return [n for n in ranked if video_scores[n] != -np.inf]
+    least = np.float32(class_threshold) * video_scores.max() if class_threshold else -np.inf
+    return [n for n in ranked if video_scores[n] != -np.inf and video_scores[n] >= least]
 
 
 def detect_proposals(
@@ -60,6 +61,7 @@ def detect_proposals(
     thresholds: Sequence[float],
     top_k: int,
     scoring: str,
+    class_threshold: float = 0.0,
     curve: str = "class",
     scored_on: str = "class",
     outer: float = 0.25,
@@ -76,7 +78,7 @@ def detect_proposals(
         if begin == end:
             continue
         f = foreground[begin:end]
-        for n in chosen(video_scores[video], top_k):
+        for n in chosen(video_scores[video], top_k, class_threshold):
             c = class_scores[begin:end, n]
             both = set()
             if curve in ("class", "both"):
