@@ -25,12 +25,13 @@ from benchmarks.timing import Row, race
 from refineloc.export.graph import model_bytes
 from refineloc.export.precision import build
 from refineloc.runtime import Detector, open_features
+from refineloc.runtime.model.limits import BATCH_SNIPPETS
 from refineloc.runtime.model.metadata import Precision
 from refineloc.runtime.model.session import create_session, load_engine
 from refineloc.runtime.segments.rules import OneThreshold
 from refineloc.training.models.bases.refineloc import RefineLoc
 
-WIDTH, CLASSES, VIDEOS, BATCH = 2048, 100, 64, 2048
+WIDTH, CLASSES, VIDEOS, BATCH = 2048, 100, 64, BATCH_SNIPPETS
 ROUNDS_S = 12.0  # for each of the three
 
 
@@ -63,7 +64,7 @@ def _end_to_end(folder: Path, lengths: np.ndarray, precision: Precision, dtype: 
         with open_features(features) as store:
             buffer = np.empty((int(lengths.max()), WIDTH), dtype)
             for name, length in zip(store.names, lengths, strict=True):
-                store.read_into(name, buffer[:length], slice(0, WIDTH), finite=False)
+                store.read_into(name, buffer[:length], slice(0, WIDTH))
 
     def whole() -> None:
         with open_features(features) as store:

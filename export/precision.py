@@ -10,7 +10,7 @@ that fit, (127, 127), (255, 64) and (181, 90), the last had the smallest worst e
 inputs and weights.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,10 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
     For a layer y = x W + b with inputs x [S, D], for each snippet: from and to are its smallest and largest value, or 0
     if all values are on one side of 0. scale = (to - from) / 181, zero = round(-from / scale) and
     q = round(x / scale) + zero. With W ~ s Q (Q int8, one s for each output)
-    y = scale * s * (q Q) + low * sum_d (s Q)_d + b, where low = -zero * scale. After a ReLU, from and low are 0.
+    y = scale * (s * (q Q) - zero * sum_d (s Q)_d + b / scale). After a ReLU, from and zero are 0.
+
+    Where only other layers read y, after a ReLU, the graph has y / scale without the ReLU: quantisation scales each
+    snippet anew anyway, and cuts off what is negative. So it passes over these values, the most of all, less often.
 
     Raises:
         ModelError: a layer too wide for 32-bit sums.
@@ -58,17 +61,23 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
     ]
     nodes = list(_one())
     never_negative = {node.output[0] for node in graph.node if node.op_type == "Relu"}
+    hidden = _hidden(graph)
+    before_hidden = {layer.output[0] for layer in hidden.values()}
     quantised_inputs: set[str] = set()
     for node in graph.node:
+        if node.output[0] in hidden:
+            continue
         if node.op_type != "Gemm":
             nodes.append(node)
             continue
         features, weight_name, *bias = node.input  # a layer may have no bias
         if features not in quantised_inputs:  # both branches read the same features
-            nodes.extend(_quantise_rows(features, never_negative))
+            nodes.extend(_quantise_rows(features, features in never_negative, hidden.get(features)))
             quantised_inputs.add(features)
         layer = weight_name.removesuffix(".weight")
-        nodes.extend(_integer_product(layer, features, features in never_negative, node.output[0]))
+        nodes.extend(_integer_product(layer, features, node.output[0]))
+        if node.output[0] not in before_hidden:
+            nodes.extend(_in_full(features, node.output[0]))
         if weight_name not in weights:  # a layer at several places has its constants once
             continue
         weight = numpy_helper.to_array(weights.pop(weight_name)).astype(np.float32)  # [out, in]
@@ -76,11 +85,10 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
             raise ModelError(f"int8: a layer with {weight.shape[1]} inputs; at most {_MAX_WIDTH} fit, use fp32 or fp16")
         scale = np.maximum(np.abs(weight).max(axis=1), np.float32(1e-30)) / np.float32(_WEIGHT_LEVELS)
         integers = np.round(weight / scale[:, None]).astype(np.int8)
-        added = numpy_helper.to_array(weights[bias[0]]) if bias else np.zeros(len(weight), dtype=np.float32)
-        arrays = {"weight": np.ascontiguousarray(integers.T), "scale": scale, "bias": added}
+        added = [numpy_helper.to_array(weights[bias[0]]) if bias else np.zeros(len(weight), dtype=np.float32)]
         if features not in never_negative:
-            sums = scale * integers.sum(axis=1, dtype=np.int64).astype(np.float32)
-            arrays["sum_and_bias"] = np.stack([sums, arrays.pop("bias")])
+            added.insert(0, scale * integers.sum(axis=1, dtype=np.int64).astype(np.float32))
+        arrays = {"weight": np.ascontiguousarray(integers.T), "scale": scale, "added": np.stack(added)}
         for name, values in arrays.items():
             constants.append(numpy_helper.from_array(values, f"{layer}.{name}"))
     read = {name for node in nodes for name in node.input} - {constant.name for constant in constants}
@@ -103,49 +111,76 @@ def _one() -> Iterator[onnx.NodeProto]:
     yield _node("Cast", ["dimensions"], "one", to=TensorProto.FLOAT)
 
 
-def _quantise_rows(name: str, never_negative: Collection[str]) -> Iterator[onnx.NodeProto]:
-    """`name` [S, D] -> `name`.quantised uint8 [S, D] and `name`.scale [S, 1].
+def _hidden(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """What ReLUs give that only fully connected layers read -> the layer before, which only the ReLU reads."""
+    readers: dict[str, list[str]] = {value.name: [""] for value in graph.output}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            readers.setdefault(name, []).append(node.op_type if place == 0 else "")
+    layers = {node.output[0]: node for node in graph.node if node.op_type == "Gemm"}
+    return {
+        node.output[0]: layers[node.input[0]]
+        for node in graph.node
+        if node.op_type == "Relu"
+        and node.input[0] in layers
+        and readers[node.input[0]] == ["Relu"]
+        and set(readers.get(node.output[0], ())) == {"Gemm"}
+    }
 
-    Where it may be negative also `name`.low_and_one [S, 2], the value of quantised 0 and the number 1.
+
+def _quantise_rows(name: str, never_negative: bool, before: onnx.NodeProto | None) -> Iterator[onnx.NodeProto]:
+    """Inputs of layers, `name` [S, D] -> `name`.quantised uint8 [S, D], `name`.scale [S], and `name`.offsets.
+
+    `name`.offsets is what `layer`.added is multiplied with: 1 / scale, [S, 1], and where `name` may be negative -zero
+    before it, [S, 2]. `before` is the layer whose outputs stand for those of a ReLU, see `quantized`.
+
+    Values of a snippet are [S] and not [S, 1], which ONNX Runtime combines with a number ten times as slowly.
     """
-    yield _node("ReduceMax", [name, "columns"], f"{name}.largest", keepdims=1)
-    if name in never_negative:
-        yield from _scale(name, f"{name}.largest")
-        yield _node("QuantizeLinear", [name, f"{name}.scales"], f"{name}.quantised", axis=0)
-        return
-    yield _node("ReduceMin", [name, "columns"], f"{name}.least", keepdims=1)
-    yield _node("Min", [f"{name}.least", "zero"], f"{name}.from")
-    yield _node("Max", [f"{name}.largest", "zero"], f"{name}.to")
-    yield _node("Sub", [f"{name}.to", f"{name}.from"], f"{name}.range")
-    yield from _scale(name, f"{name}.range")
-    yield _node("Div", [f"{name}.from", f"{name}.scale"], f"{name}.steps_below_zero")
-    yield _node("Round", [f"{name}.steps_below_zero"], f"{name}.whole_steps_below_zero")
-    yield _node("Mul", [f"{name}.whole_steps_below_zero", f"{name}.scale"], f"{name}.low")
-    yield _node("Div", [f"{name}.scale", f"{name}.scale"], f"{name}.ones")
-    yield _node("Concat", [f"{name}.low", f"{name}.ones"], f"{name}.low_and_one", axis=1)
-    yield _node("Neg", [f"{name}.whole_steps_below_zero"], f"{name}.zero_level")
-    yield _node("Cast", [f"{name}.zero_level"], f"{name}.zero_point", to=TensorProto.UINT8)
-    yield _node("Squeeze", [f"{name}.zero_point", "columns"], f"{name}.zero_points")
-    yield _node("QuantizeLinear", [name, f"{name}.scales", f"{name}.zero_points"], f"{name}.quantised", axis=0)
+    values = name if before is None else f"{before.output[0]}.in_steps"
+    own_scale = f"{name}.scale" if before is None else f"{name}.own_scale"
+    quantisation = [values, own_scale]
+    yield _node("ReduceMax", [values, "columns"], f"{name}.largest", keepdims=0)
+    if never_negative:
+        yield _node("Div", [f"{name}.largest", "levels"], f"{name}.step")
+        yield _node("Max", [f"{name}.step", "least_scale"], own_scale)
+    else:
+        yield _node("ReduceMin", [values, "columns"], f"{name}.least", keepdims=0)
+        yield _node("Min", [f"{name}.least", "zero"], f"{name}.from")
+        yield _node("Max", [f"{name}.largest", "zero"], f"{name}.to")
+        yield _node("Sub", [f"{name}.to", f"{name}.from"], f"{name}.range")
+        yield _node("Div", [f"{name}.range", "levels"], f"{name}.step")
+        yield _node("Max", [f"{name}.step", "least_scale"], own_scale)
+        yield _node("Div", [f"{name}.from", own_scale], f"{name}.steps_below_zero")
+        yield _node("Round", [f"{name}.steps_below_zero"], f"{name}.minus_zero")
+        yield _node("Neg", [f"{name}.minus_zero"], f"{name}.zero_level")
+        yield _node("Cast", [f"{name}.zero_level"], f"{name}.zero_point", to=TensorProto.UINT8)
+        quantisation.append(f"{name}.zero_point")
+    yield _node("QuantizeLinear", quantisation, f"{name}.quantised", axis=0)
+    if before is not None:
+        yield _node("Mul", [own_scale, f"{before.input[0]}.scale"], f"{name}.both_scales")
+        yield _node("Max", [f"{name}.both_scales", "least_scale"], f"{name}.scale")  # 0 has no inverse
+    yield _node("Reciprocal", [f"{name}.scale"], f"{name}.inverse")
+    if never_negative:
+        yield _node("Unsqueeze", [f"{name}.inverse", "columns"], f"{name}.offsets")
+    else:
+        yield _node("Unsqueeze", [f"{name}.inverse", "columns"], f"{name}.inverse_column")
+        yield _node("Unsqueeze", [f"{name}.minus_zero", "columns"], f"{name}.minus_zero_column")
+        yield _node("Concat", [f"{name}.minus_zero_column", f"{name}.inverse_column"], f"{name}.offsets", axis=1)
 
 
-def _scale(name: str, extent: str) -> Iterator[onnx.NodeProto]:
-    yield _node("Div", [extent, "levels"], f"{name}.step")
-    yield _node("Max", [f"{name}.step", "least_scale"], f"{name}.scale")
-    yield _node("Squeeze", [f"{name}.scale", "columns"], f"{name}.scales")
-
-
-def _integer_product(layer: str, features: str, never_negative: bool, output: str) -> Iterator[onnx.NodeProto]:
+def _integer_product(layer: str, features: str, output: str) -> Iterator[onnx.NodeProto]:
+    """`output`.in_steps: what a layer gives, divided by the scale of its inputs."""
     yield _node("MatMulInteger", [f"{features}.quantised", f"{layer}.weight"], f"{output}.integers")
     yield _node("Cast", [f"{output}.integers"], f"{output}.product", to=TensorProto.FLOAT)
     yield _node("Mul", ["one", f"{layer}.scale"], f"{output}.output_scale")
-    yield _node("Mul", [f"{output}.product", f"{output}.output_scale"], f"{output}.scaled_outputs")
-    yield _node("Mul", [f"{output}.scaled_outputs", f"{features}.scale"], f"{output}.scaled")
-    if never_negative:
-        yield _node("Add", [f"{output}.scaled", f"{layer}.bias"], output)
-    else:  # low * sum + 1 * bias + scaled: one operator, into which ONNX Runtime takes the ReLU too
-        inputs = [f"{features}.low_and_one", f"{layer}.sum_and_bias", f"{output}.scaled"]
-        yield _node("Gemm", inputs, output)
+    yield _node("Mul", [f"{output}.product", f"{output}.output_scale"], f"{output}.scaled")
+    yield _node("Gemm", [f"{features}.offsets", f"{layer}.added", f"{output}.scaled"], f"{output}.in_steps")
+
+
+def _in_full(features: str, output: str) -> Iterator[onnx.NodeProto]:
+    """What a layer gives, from `output`.in_steps."""
+    yield _node("Unsqueeze", [f"{features}.scale", "columns"], f"{output}.steps")
+    yield _node("Mul", [f"{output}.in_steps", f"{output}.steps"], output)
 
 
 def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:

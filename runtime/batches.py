@@ -1,17 +1,17 @@
 """Reads the features of the next batch while the model runs on this one.
 
-    reader thread           model thread            the caller's thread
-    read, convert, check -> run the model        -> segments, seconds, writing
+    reader thread           model threads           the caller's thread
+    read, check, convert -> run the model        -> segments, seconds, writing
 
-Each stage is an iterator over the one before it, and `ahead` runs an iterator in a thread of its own. ONNX Runtime and
-the kernels release the GIL, so the stages overlap. At most three batches of features exist at a time. A model on a GPU
-is faster than one reader: there several threads read the videos of a batch, and four batches exist.
+Each stage is an iterator over the one before it, and `ahead` runs an iterator in threads of its own. ONNX Runtime and
+the kernels release the GIL, so the stages overlap. On a CPU two calls of the model run at a time, and at most five
+batches of features exist. A GPU has one call at a time. It is faster than one reader: there several threads read the
+videos of a batch, and four batches exist.
 """
 
 import collections
 import contextlib
 import itertools
-import math
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from refineloc.runtime.features.checks import check_finite
 from refineloc.runtime.features.store import FeatureStore
 from refineloc.runtime.segments.agreement import TimedVideo
 from refineloc.runtime.segments.grid import SnippetGrid
@@ -31,7 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FeatureBatch", "Planned", "ahead", "pack", "read_batches"]
 
-_T = TypeVar("_T")
+_T, _U = TypeVar("_T"), TypeVar("_U")
+
+
+def _same(item: Any) -> Any:
+    return item
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ def read_batches(
     to_float: Callable[[], "HalfToFloat"],
     empty: Callable[[tuple[int, ...]], npt.NDArray[np.float32]],
     readers: int = 1,
+    calls: int = 1,
 ) -> Generator[FeatureBatch]:
     """Read videos into batches.
 
@@ -104,6 +108,7 @@ def read_batches(
         to_float: gives the converter of float16; called only if a video has float16.
         empty: allocates the buffers; that of `gpu.PinnedBuffers` if the model runs on a GPU.
         readers: threads that read, where the store allows more than one.
+        calls: how many batches the model takes at a time.
 
     Raises:
         FeatureError: a video cannot be read, or has NaN or infinite values.
@@ -111,11 +116,12 @@ def read_batches(
     batches = [planned[part] for part in pack([video.snippets for video in planned], limit)]
     sizes = [sum(video.snippets for video in videos) for videos in batches]
     fitting = [size for size in sizes if size <= limit]
-    scratch, several = _Scratch(), readers > 1 and store.concurrent
-    # One batch waits and one is in use (see `ahead`), so the third buffer is free for the next batch. Several readers
-    # begin with the one after it, so that none of them waits for the last video of a batch.
-    buffers = [empty((max(fitting), width)) for _ in fitting[: 3 + several]]
-    ring = itertools.cycle(buffers)
+    scratch, several = _Scratch(store, planned, width), readers > 1 and store.concurrent
+    # One batch waits and `calls` are in use (see `ahead`), so the buffer after those is free for the next batch. Of
+    # several calls a later one may end first, and another begin, while the first still has its buffer. Several readers
+    # begin with the batch after the next, so that none of them waits for the last video of a batch.
+    count = calls + 2 + (calls > 1) + several
+    ring = itertools.cycle([empty((max(fitting), width)) for _ in fitting[:count]])
     begun: collections.deque[tuple[FeatureBatch, list[Callable[[], None]]]] = collections.deque()
     with _readers(readers if several else 1) as submit:
         for videos, size in zip(batches, sizes, strict=True):
@@ -166,14 +172,10 @@ def _finished(batch: FeatureBatch, jobs: list[Callable[[], None]]) -> FeatureBat
 class _Scratch(threading.local):
     """Memory for float16 features, of each thread: to ask for it anew for each video would take as long as reading."""
 
-    flat: npt.NDArray[np.float16] = np.empty(0, np.float16)
-
-    def room(self, store: FeatureStore, name: str, shape: tuple[int, int]) -> npt.NDArray[np.float16]:
-        size = math.prod(shape)
-        if size > len(self.flat):
-            self.flat = np.empty(0, np.float16)
-            self.flat = store.room(name, shape, np.float16).reshape(-1)
-        return self.flat[:size].reshape(shape)
+    def __init__(self, store: FeatureStore, planned: Sequence[Planned], width: int) -> None:
+        longest = max((video for video in planned if video.half), key=lambda video: video.snippets, default=None)
+        shape = (0 if longest is None else longest.snippets, width)
+        self.rows = store.room("" if longest is None else longest.name, shape, np.float16)
 
 
 def _read(
@@ -186,35 +188,49 @@ def _read(
     if not video.half:
         store.read_into(video.name, out, video.columns)
         return
-    half = scratch.room(store, video.name, (len(out), out.shape[1]))
-    store.read_into(video.name, half, video.columns, finite=False)
+    half = scratch.rows[: len(out)]
+    store.read_into(video.name, half, video.columns)
     to_float()(half, out)
-    check_finite(out, f"{store.path}: video {video.name!r}")
 
 
-def ahead(items: Generator[_T]) -> Generator[_T]:
-    """Run a generator in a thread of its own: one item waits for the caller while the thread makes the next.
+def ahead(items: Generator[_T], step: Callable[[_T], _U] = _same, threads: int = 1) -> Generator[_U]:
+    """Run a generator, and `step` on each of its items, in threads of their own; the results come in order.
 
-    An error of the generator is raised in the caller, after the items before it. Leaving early (`break`, an error,
-    `close()`) waits for the thread to stop, so the caller may then close what the generator reads from.
+    One result waits for the caller while each thread makes another. One thread at a time runs the generator. Errors of
+    it and of `step` are raised in the caller, after the results before them. Leaving early (`break`, an error,
+    `close()`) waits for the threads to stop, so the caller may then close what the generator reads from.
     """
     # Imported here: it loads logging, which embedding with arrays does not need.
     from concurrent.futures import Future, ThreadPoolExecutor
 
     end: Any = object()
-    waiting: collections.deque[Future[_T]] = collections.deque()
-    with contextlib.closing(items), ThreadPoolExecutor(1, "refineloc-ahead") as pool:
+    waiting: collections.deque[Future[_U]] = collections.deque()
+    turn = threading.Event()  # set when all items that were asked for have been taken
+    turn.set()
+
+    def make(turn: threading.Event, next_turn: threading.Event) -> _U:
+        turn.wait()
+        try:
+            item = next(items, end)
+        finally:
+            next_turn.set()
+        return end if item is end else step(item)
+
+    with contextlib.closing(items), ThreadPoolExecutor(threads, "refineloc-ahead") as pool:
 
         def request() -> None:
+            nonlocal turn
+            next_turn = threading.Event()
             # A pool takes nothing any more once the main thread has ended. Another thread goes on without it.
             with contextlib.suppress(RuntimeError):
-                waiting.append(pool.submit(next, items, end))
+                waiting.append(pool.submit(make, turn, next_turn))
+                turn = next_turn
 
         try:
-            request()
-            request()
-            while (item := waiting.popleft().result() if waiting else next(items, end)) is not end:
+            for _ in range(threads + 1):
                 request()
-                yield item
+            while (result := waiting.popleft().result() if waiting else make(turn, turn)) is not end:
+                request()
+                yield result
         finally:
             pool.shutdown(cancel_futures=True)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +21,7 @@ from refineloc.runtime.features.checks import as_array, check_backbone, check_fi
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.files import status_of
 from refineloc.runtime.model.gpu import PinnedBuffers
-from refineloc.runtime.model.limits import BATCH_SNIPPETS, GPU_BATCH_SNIPPETS, GPU_READERS
+from refineloc.runtime.model.limits import BATCH_SNIPPETS, CPU_CALLS, GPU_BATCH_SNIPPETS, GPU_READERS
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.onnx_guard import ModelSource
 from refineloc.runtime.model.session import Provider, Session
@@ -69,9 +70,9 @@ class Detector:
             are taken and the settings of the first.
         provider: "auto" (CUDA if it really runs, else the CPU), or "cuda", "tensorrt", "cpu": used, or an error.
         threads: CPU threads of one call, up to 1,024; 0 takes one for each physical core. Give 1 in a service with
-            several workers.
+            several workers. With more than one, two calls run at a time on a file's videos.
         batch_snippets: `detect_many` packs videos into calls of at most this many snippets (at most 2^20); a longer
-            video is a call of its own. None: 2,048 on the CPU, 8,192 on a GPU.
+            video is a call of its own. None: 1,536 on the CPU, 8,192 on a GPU.
         engine_cache: a folder where TensorRT keeps its engines for the next start; made if it is missing. Engines are
             code: trust the folder as you trust the program.
         spin: whether threads wait for work by spinning, which takes a core each for some time after every call.
@@ -191,6 +192,7 @@ class Detector:
         on_gpu = self.provider != "cpu"
         self._batch_snippets = batch_snippets or (GPU_BATCH_SNIPPETS if on_gpu else BATCH_SNIPPETS)
         self._readers = min(GPU_READERS, physical_cores()) if on_gpu else 1
+        self._calls = 1 if on_gpu or (threads or physical_cores()) == 1 else CPU_CALLS
         if isinstance(min_score, str):
             changes["min_score"] = self._operating_score(min_score, changes.keys() - {"max_detections"})
         elif min_score is not ...:
@@ -438,7 +440,7 @@ class Detector:
             yield from self.detect_planned(videos, planned, labels=labels, min_score=min_score)
         else:
             packed = self._packed(_pairs(videos, names), fps, stride_frames, times or {}, labels)
-            yield from self._detected(self._scored(packed, ""), labels, settings)
+            yield from self._detected((self._scored(batch) for batch in packed), labels, settings)
 
     def plan(
         self,
@@ -512,8 +514,8 @@ class Detector:
         """Each call of the model, its scores in memory that the stack gives back."""
         empty = _empty if self.provider == "cpu" else stack.enter_context(self._buffers.lent())
         limit, width = self._batch_snippets, self.metadata.width
-        read = read_batches(store, planned, width, limit, self._half_to_float, empty, self._readers)
-        return ahead(self._scored(ahead(read), f"{store.path}: "))
+        read = read_batches(store, planned, width, limit, self._half_to_float, empty, self._readers, self._calls)
+        return ahead(ahead(read), partial(self._scored, where=f"{store.path}: "), self._calls)
 
     def _detected(
         self,
@@ -532,11 +534,9 @@ class Detector:
         """The settings, with another least score where one is given."""
         return self._settings if min_score is ... else changed(self._settings, {"min_score": min_score})
 
-    def _scored(self, batches: Generator[FeatureBatch], where: str) -> Generator[tuple[FeatureBatch, Scores]]:
-        with contextlib.closing(batches):  # an error here stops the reading thread
-            for batch in batches:
-                names = [f"{where}video {name!r}" for name in batch.names]
-                yield batch, self._session.run(batch.features, batch.lengths, names)
+    def _scored(self, batch: FeatureBatch, where: str = "") -> tuple[FeatureBatch, Scores]:
+        names = [f"{where}video {name!r}" for name in batch.names]
+        return batch, self._session.run(batch.features, batch.lengths, names)
 
     def _planned(
         self, store: FeatureStore, name: str, fps: float | None, stride_frames: int | None, times: Times

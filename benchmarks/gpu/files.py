@@ -87,7 +87,7 @@ def read(path: Path, lengths: Any, sizes: Sizes) -> None:
     with open_features(path) as store:
         buffer = np.empty((int(lengths.max()), sizes.width), store.info(store.names[0]).dtype)
         for name, length in zip(store.names, lengths, strict=True):
-            store.read_into(name, buffer[:length], slice(0, sizes.width), finite=False)
+            store.read_into(name, buffer[:length], slice(0, sizes.width))
 
 
 def whole(detector: Detector, path: Path) -> None:

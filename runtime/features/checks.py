@@ -39,6 +39,8 @@ STATED: dict[str, tuple[float, float]] = {
     "stride_frames": (1, 2**24),
 }
 
+_HALF_INFINITY = 0x7C00  # the bits of infinity in float16
+
 CHANGED = "the file changed while it was read; wait until it is complete, and start again"
 
 
@@ -105,10 +107,16 @@ def _numpy(features: Any) -> npt.NDArray[Any]:
 
 def check_finite(features: npt.NDArray[Any], where: str) -> None:
     """Refuse features [T, D] with NaN or infinite values; the message says which snippet."""
-    # A sum is one fast pass without a temporary. Only if it is not finite (it may overflow), the rows are checked.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(features.sum(dtype=np.float32 if features.dtype == np.float16 else None)):
+    if features.dtype == np.float16:
+        # NaN and infinity have the largest bits of their sign. To compare integers takes a tenth of a sum of halves.
+        bits = features.view(np.uint16)
+        if features.view(np.int16).max(initial=0) < _HALF_INFINITY and bits.max(initial=0) < _HALF_INFINITY + 0x8000:
             return
+    else:
+        # A sum is one fast pass without a temporary. Only if it is not finite (it may overflow), the rows are checked.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(features.sum()):
+                return
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         first = int(np.argmax(bad))

@@ -86,10 +86,10 @@ class HDF5File(FeatureStore):
         return name in self._known
 
     def info(self, name: str) -> FeatureInfo:
-        dataset, attributes = self._dataset(name)
+        shape, dtype, attributes = self._dataset(name)
         self._check_unchanged(name)
-        snippets, width = (dataset.shape[axis] for axis in self._checked[name][1])
-        return FeatureInfo.stating(name, snippets, width, dataset.dtype, attributes)
+        snippets, width = (shape[axis] for axis in self._checked[name][1])
+        return FeatureInfo.stating(name, snippets, width, dtype, attributes)
 
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
         if name not in self._checked:
@@ -103,7 +103,7 @@ class HDF5File(FeatureStore):
                 return
         path, axes = self._checked[name]
         dataset = self._file[path]
-        place = _place(dataset) if self._ranges is not None else None
+        place = _place(dataset, dataset.dtype) if self._ranges is not None and dataset.chunks is None else None
         if self._ranges is not None and place is not None:
             # One request; HDF5 would make several of values that it converts, and of some columns one a row.
             data = self._ranges.read_at(place, dataset.nbytes)
@@ -123,34 +123,38 @@ class HDF5File(FeatureStore):
         if self._state_now() != self._state:
             raise FeatureError(f"{self.path}: video {name!r}: {CHANGED}")
 
-    def _dataset(self, name: str) -> tuple[Any, dict[str, Any]]:
-        """The dataset of a video, and the attributes of it and of its group. Opens nothing outside the file."""
+    def _dataset(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any], dict[str, Any]]:
+        """Shape and dtype of a video's dataset, and its attributes and its group's. Opens nothing outside the file."""
         where = f"{self.path}: video {name!r}"
         try:
             item, attributes = self._look(name, where)
-            if item.is_virtual or item.external:
+            # Each of these makes h5py ask HDF5 anew, and many videos are looked at before the first is read.
+            shape, dtype, stated = item.shape, item.dtype, item.id.get_create_plist()
+            layout = stated.get_layout()
+            if layout == h5py.h5d.VIRTUAL or stated.get_external_count():
                 raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
-            axes = check_array(item.shape, item.dtype, where)
+            axes = check_array(shape, dtype, where)
             stored = item.id.get_storage_size()
-            place = _place(item) if self._ranges is None else None
+            chunked = layout == h5py.h5d.CHUNKED
+            place = _place(item, dtype) if self._ranges is None and not chunked else None
             if name not in self._checked:
-                check_chunks(item, where, self._max_video_bytes)
+                if chunked:
+                    check_chunks(item, where, self._max_video_bytes)
                 if self._untrusted:
                     check_filters(item, where)
-                elif item.chunks is not None:  # only chunks have filters
+                elif chunked:  # only chunks have filters
                     _load_filters(item, where)
         except (FeatureError, StoreError):
             raise
         except DAMAGED as error:
             raise FeatureError(f"{where}: damaged: {first_line(error)}") from error
         # HDF5 fills in values that were never written; written ones take some bytes, even compressed.
-        if 0 not in item.shape and not stored:
-            shape = " x ".join(map(str, item.shape))
-            raise FeatureError(f"{where}: has a shape, {shape}, and nothing is stored in it")
-        if place is not None and axes == (0, 1) and len(item.shape) == 2 and hasattr(os, "preadv"):
-            self._pieces[name] = place, item.shape, item.dtype
+        if 0 not in shape and not stored:
+            raise FeatureError(f"{where}: has a shape, {' x '.join(map(str, shape))}, and nothing is stored in it")
+        if place is not None and axes == (0, 1) and len(shape) == 2 and hasattr(os, "preadv"):
+            self._pieces[name] = place, shape, dtype
         self._checked[name] = item.name, axes
-        return item, attributes
+        return shape, dtype, attributes
 
     def _look(self, name: str, where: str) -> tuple[Any, dict[str, Any]]:
         item = self._inside(self._entered(self._within, where), name, where)
@@ -223,7 +227,9 @@ class HDF5File(FeatureStore):
         # By the address of the link: to ask the object would open it.
         if is_virtual(file, link.u, base=self._userblock):
             raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
-        return group[name]
+        # `group[name]` also asks for the file's mode, which takes longer than to open the dataset.
+        opened = h5py.h5o.open(group.id, name.encode())
+        return h5py.Dataset(opened) if isinstance(opened, h5py.h5d.DatasetID) else group[name]
 
 
 def _link(group: Any, name: str) -> Any:
@@ -273,9 +279,9 @@ def _open_ranges(ranges: Ranges) -> h5py.File:
         raise FeatureError(f"{where}: not an HDF5 file, or its upload was cut short: {first_line(error)}") from error
 
 
-def _place(dataset: Any) -> int | None:
-    """Where the values of a dataset lie in the file, if they lie there as they are in memory."""
-    plain = dataset.chunks is None and h5py.h5t.py_create(dataset.dtype) == dataset.id.get_type()
+def _place(dataset: Any, dtype: np.dtype[Any]) -> int | None:
+    """Where the values of a dataset without chunks lie in the file, if they lie there as they are in memory."""
+    plain = h5py.h5t.py_create(dtype) == dataset.id.get_type()
     place: int | None = dataset.id.get_offset() if plain else None
     return place
 
@@ -301,8 +307,10 @@ def _text(name: str | bytes) -> str:
 def _attributes(item: Any, where: str) -> dict[str, Any]:
     """The attributes in `STATED`, and `backbone`; no others are read."""
     values: dict[str, Any] = {}
+    count = h5py.h5a.get_num_attrs(item.id)
+    if not count:
+        return values
     attributes = item.attrs
-    count = len(attributes)
     for key in STATED:
         if len(values) == count:  # each question takes HDF5 4 µs
             return values

@@ -140,12 +140,8 @@ class FeatureStore(ABC):
         except MemoryError as error:
             raise FeatureError(f"{where}: no memory for its features ({_gib(size)}); split the video") from error
 
-    def read_into(self, name: str, out: npt.NDArray[Any], columns: slice | None = None, *, finite: bool = True) -> None:
-        """Like `read`, into a C-contiguous part of a buffer that the caller owns, shape [T, D].
-
-        `finite=False` leaves the check for NaN and infinite values to a caller that converts float16: it is faster
-        after that.
-        """
+    def read_into(self, name: str, out: npt.NDArray[Any], columns: slice | None = None) -> None:
+        """Like `read`, into a C-contiguous part of a buffer that the caller owns, shape [T, D]."""
         wanted = columns if columns is not None else slice(0, self.info(name).width)
         if not len(out):
             return
@@ -161,8 +157,6 @@ class FeatureStore(ABC):
             ) from error
         except MemoryError as error:
             raise FeatureError(f"{where}: no memory to read its features; split the video") from error
-        if not finite:
-            return
         try:
             check_finite(out, where)
         except FeatureError:

@@ -15,6 +15,7 @@ from data.make_model import make_graph
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from refineloc.export.graph import check_valid
 from refineloc.export.last_layers import last_layers_in_float32
 from refineloc.export.precision import build, quantized
 from refineloc.runtime.errors import ModelError
@@ -107,7 +108,7 @@ def test_the_runtime_can_tell_an_int8_file_by_its_operator() -> None:
     assert named == {"fp32": False, "fp16": False, "int8": True}
 
 
-def test_onnx_runtime_scales_within_the_products_and_adds_within_one_operator(tmp_path: Path) -> None:
+def test_onnx_runtime_passes_over_the_first_layers_outputs_as_seldom_as_it_can(tmp_path: Path) -> None:
     """docs/explanation/performance.md: the passes over the first layer's outputs were a tenth of an int8 call."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
@@ -115,10 +116,15 @@ def test_onnx_runtime_scales_within_the_products_and_adds_within_one_operator(tm
     onnxruntime.InferenceSession(graph_of("int8").SerializeToString(), options, providers=["CPUExecutionProvider"])
     kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
     assert kinds["MatMulIntegerToFloat"] == 4
-    assert kinds["FusedGemm"] == 2  # offset, bias and ReLU of both first layers
+    assert kinds["Gemm"] == 4  # offset and bias
+    assert kinds["QuantizeLinear"] == 3  # of the features, and of both first layers' outputs, in the place of the ReLU
     assert kinds["ReduceMin"] == 1  # of the features: what a ReLU gives is never negative
     assert not kinds["MatMulInteger"]
     assert not kinds["Relu"]
+    graph = graph_of("int8").graph
+    scaled = [node.input[0] for node in graph.node if node.op_type == "Mul" and node.output[0].startswith("c")]
+    assert "classifier.0.in_steps" not in scaled  # the quantisation that follows scales each snippet anew
+    assert "classifier.2.in_steps" in scaled
 
 
 def test_integers_do_not_saturate_where_pairs_are_added_in_16_bits() -> None:
@@ -153,6 +159,66 @@ def test_snippets_with_all_values_equal(value: float) -> None:
     features = np.full((4, WIDTH), value, dtype=np.float32)
     for name, expected, got in zip(OUTPUTS, run("fp32", features, [4]), run("int8", features, [4]), strict=True):
         np.testing.assert_allclose(got, expected, atol=2e-2, rtol=0, err_msg=name)
+
+
+def layers_of(outputs: list[str], bias: float | None = None) -> tuple[onnx.ModelProto, npt.NDArray[np.float32]]:
+    """x -> first -> ReLU -> second -> ReLU -> third, of 8 values each; and x W + b by weights, [3, 9, 8]."""
+    layers = np.random.default_rng(0).standard_normal((3, 9, 8)).astype(np.float32)
+    if bias is not None:
+        layers[:2, 8] = bias
+    nodes, arrays, features = [], {}, "features"
+    for name, layer in zip(("first", "second", "third"), layers, strict=True):
+        nodes.append(helper.make_node("Gemm", [features, f"{name}.weight", f"{name}.bias"], [name], transB=1))
+        nodes.append(helper.make_node("Relu", [name], [f"{name}.relu"]))
+        arrays |= {f"{name}.weight": np.ascontiguousarray(layer[:8].T), f"{name}.bias": layer[8]}
+        features = f"{name}.relu"
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["S", 8]) for name in ("features", "third", *outputs)
+    ]
+    lengths = helper.make_tensor_value_info("lengths", TensorProto.INT64, ["V"])
+    tensors = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes[:-1], "g", [values[0], lengths], values[1:], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), layers
+
+
+def by_numpy(x: npt.NDArray[np.float32], layers: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+    """After the first layer's ReLU, and after the last layer."""
+    outputs = []
+    for layer in layers:
+        x = x @ layer[:8] + layer[8]
+        outputs.append(x)
+        x = np.maximum(x, 0)
+    return [np.maximum(outputs[0], 0), outputs[2]]
+
+
+@pytest.fixture
+def any_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs of layers alone, which are no whole model."""
+    monkeypatch.setattr("refineloc.export.precision.check_graph", check_valid)
+
+
+@pytest.mark.parametrize("bias", [0.0, -5.0, 1.0])
+@pytest.mark.parametrize("size", [0.0, 1e-35, 1.0, 1e30])
+@pytest.mark.usefixtures("any_outputs")
+def test_layers_behind_each_other_with_features_of_any_size(bias: float, size: float) -> None:
+    """Of 0 the scale is the least there is. With biases of 0, or below it, so is that of the layers that follow."""
+    model, layers = layers_of([], bias)
+    x = (np.random.default_rng(1).standard_normal((50, 8)) * size).astype(np.float32)
+    session = onnxruntime.InferenceSession(quantized(model).SerializeToString())
+    got = session.run(["third"], {"features": x, "lengths": np.array([50])})[0]
+    expected = by_numpy(x, layers)[1]
+    np.testing.assert_allclose(got, expected, atol=0.05 * np.abs(expected).max(), rtol=0)
+
+
+@pytest.mark.usefixtures("any_outputs")
+def test_what_is_read_elsewhere_too_is_not_scaled_anew() -> None:
+    """As of a base model that weights features with what a layer gives."""
+    model, layers = layers_of(["first.relu"])
+    x = np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32)
+    session = onnxruntime.InferenceSession(quantized(model).SerializeToString())
+    got = session.run(["first.relu", "third"], {"features": x, "lengths": np.array([50])})
+    for expected, values in zip(by_numpy(x, layers), got, strict=True):
+        np.testing.assert_allclose(values, expected, atol=0.05 * np.abs(expected).max(), rtol=0)
 
 
 def test_a_layer_too_wide_for_32_bit_sums_is_refused() -> None:

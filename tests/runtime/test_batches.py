@@ -21,7 +21,7 @@ from small_model import write_features
 from waiting import wait_until
 
 from refineloc.runtime import Detector, EngineError, FeatureError, SnippetGrid, open_features
-from refineloc.runtime.batches import Planned, ahead, pack, read_batches
+from refineloc.runtime.batches import FeatureBatch, Planned, ahead, pack, read_batches
 from refineloc.runtime.features.hdf5 import HDF5File
 from refineloc.runtime.model.half import CAST_MODEL, HalfToFloat
 
@@ -65,12 +65,51 @@ def test_runs_ahead_by_two_items_and_no_further() -> None:
     items.close()
 
 
-def test_an_error_comes_after_the_items_before_it() -> None:
-    items = ahead(ahead(count([], 50, fail_at=3)))
-    assert [next(items) for _ in range(3)] == [0, 1, 2]
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_error_comes_after_the_items_before_it(threads: int) -> None:
+    items = ahead(ahead(count([], 50, fail_at=3)), str, threads)
+    assert [next(items) for _ in range(3)] == ["0", "1", "2"]
     with pytest.raises(FeatureError, match="in its place"):
         next(items)
     assert not running()
+
+
+def test_steps_run_at_a_time_and_their_results_and_errors_come_in_order() -> None:
+    later = threading.Event()
+
+    def step(number: int) -> int:
+        if number == 0:
+            assert later.wait(timeout=10)  # for a result that is ready before this one
+        if number == 2:
+            later.set()
+        if number == 20:
+            raise FeatureError("of the step")
+        return -number
+
+    items = ahead(count([], 50), step, 2)
+    assert [next(items) for _ in range(20)] == [-number for number in range(20)]
+    with pytest.raises(FeatureError, match="of the step"):
+        next(items)
+    assert not running()
+
+
+@pytest.mark.parametrize("readers", [1, 4])
+def test_calls_at_a_time_keep_their_features_until_each_has_ended(tmp_path: Path, readers: int) -> None:
+    """The first call ends after the second, and after a third has begun: what is read meanwhile goes elsewhere."""
+    videos = {f"v{index:02}": np.full((4, 24), index, np.float16) for index in range(16)}
+    third = threading.Event()
+
+    def call(batch: FeatureBatch) -> float:
+        if batch.names == ["v00"]:
+            assert third.wait(timeout=10)
+            time.sleep(0.05)  # the reader goes on as far as it may
+        if batch.names == ["v02"]:
+            third.set()
+        return float(batch.features.mean())
+
+    with open_features(write_features(tmp_path / "features.h5", videos)) as store:
+        batches = read_batches(store, plan(store), 24, 4, HalfToFloat, EMPTY, readers, 2)
+        assert list(ahead(ahead(batches), call, 2)) == list(range(16))
 
 
 def test_a_thread_may_go_on_when_the_main_thread_has_ended() -> None:
@@ -154,7 +193,10 @@ def test_buffers_are_no_larger_than_the_batches(store_path: Path, limit: int, sh
             pass
         assert asked == shapes
         list(read_batches(store, plan(store), 24, 10, HalfToFloat, empty, 4))
-    assert asked[len(shapes) :] == [(10, 24)] * 4, "with several readers the next batch is begun"
+        assert asked[len(shapes) :] == [(10, 24)] * 4, "with several readers the next batch is begun"
+        asked.clear()
+        list(read_batches(store, plan(store), 24, 10, HalfToFloat, empty, calls=2))
+    assert asked == [(10, 24)] * 5
 
 
 @pytest.mark.parametrize("readers", [1, 4])

@@ -173,6 +173,18 @@ def test_infinities_that_cancel_are_found_and_large_finite_values_pass() -> None
     check_finite(np.full((4, 4), np.finfo(np.float32).max), "x")
 
 
+def test_every_half_that_is_not_finite_is_found_and_no_other() -> None:
+    for half in np.arange(2**16, dtype=np.uint16).view(np.float16):
+        features = np.array([[1, half], [-1, 0]], np.float16)
+        if np.isfinite(half):
+            check_finite(features, "x")
+            check_finite(features[:, 1:], "x")
+        else:
+            with pytest.raises(FeatureError, match="snippet 0 holds"):
+                check_finite(features, "x")
+    check_finite(np.empty((0, 3), np.float16), "x")
+
+
 def test_one_line_for_each_wrong_file(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("not hdf5")
     h5(tmp_path / "empty.h5")
