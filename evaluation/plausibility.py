@@ -14,7 +14,7 @@ import numpy.typing as npt
 from refineloc.runtime.annotations import Annotations
 from refineloc.runtime.detections import Detections
 from refineloc.runtime.errors import AnnotationError, DetectionError, InputError, counted
-from refineloc.runtime.segments.odd import Timed, after_the_end, by_row, odd_segments, rows_of
+from refineloc.runtime.segments.odd import Rows, Timed, after_the_end, by_row, odd_segments, rows_of
 
 __all__ = ["Doubt", "check_plausible"]
 
@@ -58,14 +58,16 @@ def check_plausible(
     """
     durations = {video.name: video.duration_s for video in annotations.values()}
     rates = {video.name: video.fps for video in annotations.values()}
-    _check_units(annotations, durations, rates, detections, f"{annotations.path}: the annotations", AnnotationError)
-    _check_units(detections, durations, rates, annotations, f"{name}: the detections", DetectionError)
+    true, found = rows_of(annotations), rows_of(detections)
+    whose = f"{annotations.path}: the annotations", f"{name}: the detections"
+    _check_units(annotations, true, durations, rates, found, whose[0], AnnotationError)
+    _check_units(detections, found, durations, rates, true, whose[1], DetectionError)
     return [
-        *_in_minutes(annotations, durations, f"{annotations.path}: the annotations"),
-        *_in_minutes(detections, durations, f"{name}: the detections"),
+        *_in_minutes(annotations, true, durations, whose[0]),
+        *_in_minutes(detections, found, durations, whose[1]),
         *_in_subsets(detections, annotations, name),
-        *_in_annotations(annotations, durations, keep_empty),
-        *_in_detections(detections, annotations, durations, name),
+        *_in_annotations(annotations, true, durations, keep_empty),
+        *_in_detections(detections, found, annotations, durations, name),
     ]
 
 
@@ -86,10 +88,10 @@ def _in_subsets(detections: Mapping[str, Detections], annotations: Annotations, 
 
 
 def _in_annotations(
-    annotations: Annotations, durations: Mapping[str, float | None], keep_empty: bool
+    annotations: Annotations, rows: Rows, durations: Mapping[str, float | None], keep_empty: bool
 ) -> Iterable[Doubt]:
     total = sum(len(video.start) for video in annotations.values())
-    for odd in odd_segments(annotations, durations):
+    for odd in odd_segments(annotations, durations, rows):
         then = "kept as in the file"
         if odd.kind in ("reversed", "empty"):
             then = "kept, and found by no detection" if keep_empty else "left out"
@@ -113,15 +115,19 @@ def _in_annotations(
 
 
 def _in_detections(
-    detections: Mapping[str, Detections], annotations: Annotations, durations: Mapping[str, float | None], name: object
+    detections: Mapping[str, Detections],
+    rows: Rows,
+    annotations: Annotations,
+    durations: Mapping[str, float | None],
+    name: object,
 ) -> Iterable[Doubt]:
-    total = sum(map(len, detections.values()))
+    total = len(rows[0])
     if not total:
         yield Doubt(
             f"{name}: holds no detection, so every figure is 0; was it written to its end, and of these videos?"
         )
         return
-    for odd in odd_segments(detections, durations):
+    for odd in odd_segments(detections, durations, rows):
         then = "kept as in the file"
         if odd.kind in ("reversed", "empty"):
             then = "false positives, which a diagnosis leaves out"
@@ -135,9 +141,16 @@ def _in_detections(
         )
 
 
-def _in_minutes(videos: Mapping[str, Timed], durations: Mapping[str, float | None], what: str) -> Iterable[Doubt]:
+def _median(values: Array) -> float:
+    """Of finite values. NumPy's own loads its masked arrays, which takes a tenth of what `import numpy` takes."""
+    return float(np.quantile(values, 0.5))
+
+
+def _in_minutes(
+    videos: Mapping[str, Timed], rows: Rows, durations: Mapping[str, float | None], what: str
+) -> Iterable[Doubt]:
     """Where all segments lie in the first sixtieth of their videos, which may be meant."""
-    _, end, video = rows_of(videos)
+    _, end, video = rows
     share = end / by_row(videos, durations, video)
     if len(end) >= _LEAST and 0.3 / 60 <= share.max() <= 1.1 / 60:
         yield Doubt(f"{what} end within the first {100 * share.max():.1f} % of their videos; are they in minutes?")
@@ -145,9 +158,10 @@ def _in_minutes(videos: Mapping[str, Timed], durations: Mapping[str, float | Non
 
 def _check_units(
     videos: Mapping[str, Timed],
+    rows: Rows,
     durations: Mapping[str, float | None],
     rates: Mapping[str, float | None],
-    others: Mapping[str, Timed],
+    others: Rows,
     what: str,
     error: type[InputError],
 ) -> None:
@@ -157,7 +171,7 @@ def _check_units(
     as far as such a unit would have it; as many frames as videos of a few seconds have could be percent, too.
     Shares: all lie within the first second of long videos, and most do not begin at 0, as the first snippet does.
     """
-    start, end, video = rows_of(videos)
+    start, end, video = rows
     if len(start) < _LEAST:
         return
     if (end < start).mean() > 0.5:
@@ -176,7 +190,7 @@ def _check_units(
         percent = (
             furthest_end >= 0.9 * _MOST_PERCENT
             and end.max() <= _MOST_PERCENT
-            and np.median((duration * frames)[known]) > 2 * _MOST_PERCENT
+            and _median((duration * frames)[known]) > 2 * _MOST_PERCENT
         )
         units: list[tuple[str, Array | float]] = [("frames", frames), ("frames", 60.0), ("milliseconds", 1e3)]
         if percent:
@@ -189,10 +203,10 @@ def _check_units(
                     f"{what} seem to be in {unit}: most end past their video's end, such as {end[row]:.10g} s of "
                     f"{duration[row]:.10g} s in video {list(videos)[video[row]]!r:.80}; {cure}"
                 )
-    lengths = duration[known] if known.any() else rows_of(others)[1]
+    lengths = duration[known] if known.any() else others[1]
     if (
         len(lengths)
-        and np.median(lengths) >= _LONG_S
+        and _median(lengths) >= _LONG_S
         and start.min() >= 0
         and end.max() <= 1
         and np.mean(start > 0) > 0.5

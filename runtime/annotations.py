@@ -41,6 +41,7 @@ from refineloc.runtime.text import (
     numbered_lines,
     parse_json,
     plain_label,
+    plain_number,
     read_text,
     spelling,
     write_csv_rows,
@@ -48,7 +49,8 @@ from refineloc.runtime.text import (
 
 __all__ = ["Annotations", "VideoAnnotation", "read_annotations", "read_regions", "write_annotations_csv"]
 
-_STATED = {"video-duration": "duration_s", "fps": "fps", "video-num-frames": "frames"}  # of `_Builder`
+_STATED_IN_CSV = ("video-duration", "fps", "video-num-frames")
+_STATED = dict(zip(_STATED_IN_CSV, ("duration_s", "fps", "frames"), strict=True))  # of `_Builder`
 _CSV_COLUMNS = ("video-name", "t-start", "t-end", "label", "video-duration", "fps", "video-num-frames")
 _MOST_FPS = 1e6  # of a grid of snippets, too
 
@@ -212,56 +214,104 @@ class _Builder:
     labels: set[str] = field(default_factory=set)
     segments: list[tuple[float, float, str]] = field(default_factory=list)
 
-    def build(self, name: str) -> VideoAnnotation:
-        return VideoAnnotation(
+
+def _built(builders: Mapping[str, _Builder]) -> dict[str, VideoAnnotation]:
+    # One array of all times, and a view for each video: thousands of small arrays would take longer.
+    start = np.array([start for builder in builders.values() for start, _, _ in builder.segments], dtype=np.float64)
+    end = np.array([end for builder in builders.values() for _, end, _ in builder.segments], dtype=np.float64)
+    videos = {}
+    stop = 0
+    for name, builder in builders.items():
+        begin, stop = stop, stop + len(builder.segments)
+        videos[name] = VideoAnnotation(
             name=name,
-            labels=tuple(sorted(self.labels)),
-            duration_s=self.duration_s,
-            fps=self.fps,
-            frames=self.frames,
-            subset=self.subset,
-            start=np.array([start for start, _, _ in self.segments], dtype=np.float64),
-            end=np.array([end for _, end, _ in self.segments], dtype=np.float64),
-            segment_labels=tuple(label for _, _, label in self.segments),
+            labels=tuple(sorted(builder.labels)),
+            duration_s=builder.duration_s,
+            fps=builder.fps,
+            frames=builder.frames,
+            subset=builder.subset,
+            start=start[begin:stop],
+            end=end[begin:stop],
+            segment_labels=tuple([label for _, _, label in builder.segments]),
         )
+    return videos
 
 
 def _from_csv(source: Path, text: str, times: bool) -> dict[str, VideoAnnotation]:
-    rows = list(csv_rows(text, ("video-name", "label"), source, AnnotationError))
+    rows = _CsvRows(source, times)
     cells: dict[str, str] = {}
-    for where, row in rows:
-        cells.setdefault(plain_label(row["label"]), where)
+    failure: AnnotationError | None = None
+    for where, row in csv_rows(text, ("video-name", "label"), source, AnnotationError):
+        cell = plain_label(row["label"])
+        cells.setdefault(cell, where)
+        if failure is None:
+            try:
+                rows.take(row, cell, where)
+            except AnnotationError as error:  # what is wrong with the labels of all rows is told before it
+                failure = error
     several = _several_labels(cells)
     _check_spellings({label: where for label, where in cells.items() if label not in several})
-    builders: dict[str, _Builder] = {}
-    lines: dict[tuple[str, str], str] = {}  # video and what a row states of it -> the line
-    for where, row in rows:
-        name, cell = row["video-name"], plain_label(row["label"])
+    if failure is not None:
+        raise failure
+    for builder in rows.builders.values() if several else ():
+        builder.labels = {label for cell in builder.labels for label in several.get(cell, (cell,))}
+        builder.segments = [
+            (start, end, label) for start, end, cell in builder.segments for label in several.get(cell, (cell,))
+        ]
+    return _built(rows.builders)
+
+
+class _CsvRows:
+    """Collects the rows of a CSV, one at a time: together they would take ten times the memory of the file."""
+
+    def __init__(self, source: Path, times: bool) -> None:
+        self.builders: dict[str, _Builder] = {}
+        self._source, self._times = source, times
+        self._first: dict[
+            str, tuple[str, list[str]]
+        ] = {}  # video -> where its first row is, and what that states of it
+        self._places: dict[tuple[str, str], str] = {}  # video and what a later row is the first to state of it -> where
+
+    def take(self, row: Mapping[str, str], cell: str, where: str) -> None:
+        """A row; its label may turn out to be several."""
+        name = row["video-name"]
         if not name or not cell:
             raise AnnotationError(f"{where}: a video name or a label is empty")
-        stated = {column: value for column, value in row.items() if value}
-        read = _builder(stated, ("video-duration", "fps", "video-num-frames"), where)
-        builder = builders.setdefault(name, read)
+        texts = [row.get(column, "") for column in _STATED]
+        if name not in self.builders:
+            self.builders[name] = _builder(_without_empty(row), _STATED_IN_CSV, where)
+            self._first[name] = where, texts
+        builder = self.builders[name]
+        if texts != self._first[name][1]:  # most rows of a video state the same of it
+            self._compare(name, builder, _builder(_without_empty(row), _STATED_IN_CSV, where), where)
+        builder.labels.add(cell)
+        if not self._times:
+            return
+        start, end = (_optional_s(row, column, where) if row.get(column) else None for column in ("t-start", "t-end"))
+        if (start is None) != (end is None):
+            raise AnnotationError(f"{where}: only one of t-start and t-end is given")
+        if start is not None and end is not None:
+            builder.segments.append((start, end, cell))
+
+    def _compare(self, name: str, builder: _Builder, read: _Builder, where: str) -> None:
+        """Take what another row states of a video; refuse what contradicts rows before it."""
         for column, attribute in _STATED.items():
             before, value = getattr(builder, attribute), getattr(read, attribute)
             if value is None:
                 continue
-            line = lines.setdefault((name, column), where.removeprefix(f"{source}: "))
             # Nearly equal is equal: programs round differently.
             if before is not None and not math.isclose(before, value, rel_tol=1e-4, abs_tol=1e-3):
+                line = self._places.get((name, column), self._first[name][0]).removeprefix(f"{self._source}: ")
                 raise AnnotationError(
                     f"{where}: {column} of video {name!r} is {value:g}, and {before:g} in {line}; correct one of them"
                 )
             if before is None:
                 setattr(builder, attribute, value)
-        labels = several.get(cell, (cell,))
-        builder.labels.update(labels)
-        start, end = (_optional_s(stated, column, where) if times else None for column in ("t-start", "t-end"))
-        if (start is None) != (end is None):
-            raise AnnotationError(f"{where}: only one of t-start and t-end is given")
-        if start is not None and end is not None:
-            builder.segments.extend((start, end, label) for label in labels)
-    return {name: builder.build(name) for name, builder in builders.items()}
+                self._places[name, column] = where
+
+
+def _without_empty(row: Mapping[str, str]) -> dict[str, str]:
+    return {column: value for column, value in row.items() if value}
 
 
 def _several_labels(cells: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -329,7 +379,7 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
         raise AnnotationError(
             f"{source}: expected ActivityNet's form, an object with a 'database' of videos; got {got}"
         )
-    videos: dict[str, VideoAnnotation] = {}
+    builders: dict[str, _Builder] = {}
     others: list[Any] = []
     places: dict[str, str] = {}
     for name, entry in database.items():
@@ -344,7 +394,7 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
         stated_subset = entry.get("subset")
         if stated_subset is not None and not isinstance(stated_subset, str):
             raise AnnotationError(f"{where}: its subset: {not_a_text(stated_subset)}")
-        builder = _builder(entry, keys, where, stated_subset)
+        builder = builders[name] = _builder(entry, keys, where, stated_subset)
         for number, annotation in enumerate(entry.get("annotations", []), start=1):
             if not isinstance(annotation, dict) or "label" not in annotation:
                 raise AnnotationError(f"{where}: annotation {number} has no 'label'")
@@ -369,11 +419,10 @@ def _from_json(source: Path, text: str, times: bool, subset: str | None) -> dict
         ):
             if not is_text(value):
                 raise AnnotationError(f"{where}: its {kind} {value!r} holds half a character (a lone surrogate)")
-        videos[name] = builder.build(name)
-    if subset is not None and not videos:
+    if subset is not None and not builders:
         raise AnnotationError(_no_subset(source, subset, _count_subsets(map(str, filter(None, others)))))
     _check_spellings(places)
-    return videos
+    return _built(builders)
 
 
 def _database_of(document: Any) -> tuple[dict[str, Any] | None, tuple[str, str, str]]:
@@ -433,8 +482,16 @@ def _builder(entry: Mapping[str, Any], keys: tuple[str, str, str], where: str, s
 
 
 def _optional(entry: Mapping[str, Any], key: str, where: str) -> float | None:
-    return None if entry.get(key) is None else finite_number(entry[key], f"{where}: {key}", AnnotationError)
+    value = entry.get(key)
+    number = plain_number(value)
+    if number is None and value is not None:
+        return finite_number(value, f"{where}: {key}", AnnotationError)
+    return number
 
 
 def _optional_s(entry: Mapping[str, Any], key: str, where: str) -> float | None:
-    return None if entry.get(key) is None else finite_seconds(entry[key], f"{where}: {key}", AnnotationError)
+    value = entry.get(key)
+    number = plain_number(value)
+    if number is None and value is not None:
+        return finite_seconds(value, f"{where}: {key}", AnnotationError)
+    return number

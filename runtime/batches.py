@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FeatureBatch", "Planned", "ahead", "pack", "read_batches"]
 
-_T, _U = TypeVar("_T"), TypeVar("_U")
+_T = TypeVar("_T")
+_U = TypeVar("_U")
 
 
 def _same(item: Any) -> Any:

@@ -6,7 +6,8 @@ import operator
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -232,7 +233,7 @@ def read_detections(path: str | os.PathLike[str]) -> dict[str, Detections]:
     if is_folder(source, DetectionError):
         return _read_parts(source)
     if source.suffix.lower() == ".parquet":
-        return _build(source, _rows_of_parquet(source))
+        return _build(source, _Columns.of(_rows_of_parquet(source)))
     return parse_detections(source, read_text(source, DetectionError, "give detections as .json, .csv or .jsonl"))
 
 
@@ -242,7 +243,7 @@ def _read_parts(folder: Path) -> dict[str, Detections]:
 
     try:
         merged = MergedDetections(folder)
-        detections = _build(folder, {name: list(video) for name, video in merged})
+        detections = _build(folder, _Columns.of({name: list(video) for name, video in merged}))
     except InputError as error:
         raise DetectionError(str(error)) from error
     if merged.errors:
@@ -252,8 +253,11 @@ def _read_parts(folder: Path) -> dict[str, Detections]:
 
 def parse_detections(source: Path, text: str) -> dict[str, Detections]:
     """The detections in the text of a file (see `read_detections`)."""
-    readers = {".json": _rows_of_json, ".csv": _rows_of_csv, ".jsonl": _rows_of_jsonl}
-    return _build(source, readers[detection_ending(source, text)](source, text))
+    ending = detection_ending(source, text)
+    if ending == ".json":
+        return _build(source, _columns_of_json(source, text))
+    readers = {".csv": _rows_of_csv, ".jsonl": _rows_of_jsonl}
+    return _build(source, _Columns.of(readers[ending](source, text)))
 
 
 def detection_ending(source: Path, text: str) -> str:
@@ -270,30 +274,57 @@ def detection_ending(source: Path, text: str) -> str:
 _Row = tuple[float, float, str, float]
 
 
-def _build(source: Path, raw: dict[str, list[_Row]]) -> dict[str, Detections]:
+class _Columns:
+    """The rows of a file, video by video, in as little memory as they take."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.start, self.end, self.score, self.label = array("d"), array("d"), array("d"), array("q")
+        self.labels: dict[str, int] = {}  # of `label`
+
+    @classmethod
+    def of(cls, raw: Mapping[str, list[_Row]]) -> "_Columns":
+        columns = cls()
+        for name, rows in raw.items():
+            start, end, label, score = zip(*rows, strict=True) if rows else ((), (), (), ())
+            columns.add(name, start, end, label, score)
+        return columns
+
+    def add(
+        self, name: str, start: Iterable[float], end: Iterable[float], labels: Iterable[str], score: Iterable[float]
+    ) -> None:
+        before = len(self.start)
+        self.start.extend(start)
+        self.end.extend(end)
+        self.score.extend(score)
+        known = self.labels
+        self.label.extend([known.setdefault(label, len(known)) for label in labels])
+        self.counts[name] = len(self.start) - before
+
+
+def _build(source: Path, columns: _Columns) -> dict[str, Detections]:
     # One array of all rows, and a view for each video: thousands of small arrays would take longer than parsing.
-    rows = [row for rows_of_video in raw.values() for row in rows_of_video]
-    classes = tuple(sorted({row[2] for row in rows}))
-    for kind, names in (("video", raw), ("label", classes)):
-        for name in names:
-            problem = "" if is_text(name) else "holds half a character (a lone surrogate)"
-            if not name.strip():
-                problem = "is empty; give it a name"
-            if problem:
-                videos = raw if kind == "label" else ()
-                place = next((f" of video {v!r}" for v in videos if any(row[2] == name for row in raw[v])), "")
-                raise DetectionError(f"{source}: {kind} {name!r}{place}: {problem}")
-    index = {label: i for i, label in enumerate(classes)}
-    start = np.array([row[0] for row in rows], dtype=np.float64)
-    end = np.array([row[1] for row in rows], dtype=np.float64)
-    labels = np.array([index[row[2]] for row in rows], dtype=np.int64)
-    score = np.array([row[3] for row in rows], dtype=np.float64)
-    finite = np.isfinite(start) & np.isfinite(end) & np.isfinite(score)
+    start, end, score = (np.frombuffer(each) for each in (columns.start, columns.end, columns.score))
+    unsorted = np.frombuffer(columns.label, dtype=np.int64)
+    names = list(columns.labels)
+    classes = tuple(sorted(names))
+    ranks = {label: rank for rank, label in enumerate(classes)}
+    labels = np.array([ranks[label] for label in names], dtype=np.int64)[unsorted]
     bounds = {}
     begin = 0
-    for name, rows_of_video in raw.items():
-        bounds[name] = slice(begin, begin + len(rows_of_video))
-        begin = bounds[name].stop
+    for name, count in columns.counts.items():
+        bounds[name] = slice(begin, begin + count)
+        begin += count
+    for kind, texts in (("video", bounds), ("label", classes)):
+        for text in texts:
+            problem = "" if is_text(text) else "holds half a character (a lone surrogate)"
+            if not text.strip():
+                problem = "is empty; give it a name"
+            if problem:
+                of = labels == ranks[text] if kind == "label" else labels < 0
+                place = next((f" of video {name!r}" for name, part in bounds.items() if of[part].any()), "")
+                raise DetectionError(f"{source}: {kind} {text!r}{place}: {problem}")
+    finite = np.isfinite(start) & np.isfinite(end) & np.isfinite(score)
     if not finite.all():
         bad = next(name for name, part in bounds.items() if not finite[part].all())
         raise DetectionError(f"{source}: video {bad!r}: a bound or a score is not a finite number")
@@ -307,25 +338,77 @@ def _build(source: Path, raw: dict[str, list[_Row]]) -> dict[str, Detections]:
     }
 
 
+# How ActivityNet's form begins, and what stands before a video, whose name has nothing escaped, and after it.
+_RESULTS = re.compile(
+    r'[ \t\n\r]*\{[ \t\n\r]*(?:"version"[ \t\n\r]*:[ \t\n\r]*"[^"\\]*"[ \t\n\r]*,[ \t\n\r]*)?'
+    r'"results"[ \t\n\r]*:[ \t\n\r]*\{'
+)
+_VIDEO = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
+_NEXT = re.compile(r"[ \t\n\r]*([,}])")
+
+
+def _columns_of_json(source: Path, text: str) -> _Columns:
+    return _columns_of_plain_json(text) or _Columns.of(_rows_of_json(source, text))
+
+
+def _columns_of_plain_json(text: str) -> _Columns | None:
+    """The rows of ActivityNet's form, parsed one video at a time; None of another form, and where anything is wrong.
+
+    As a whole, the value of a JSON takes ten times the memory of its text, and to get that memory from the system half
+    as long as to parse it.
+    """
+    begin = _RESULTS.match(text)
+    if begin is None:
+        return None
+    columns, position, decode = _Columns(), begin.end(), json.JSONDecoder().raw_decode
+    try:
+        while True:
+            video = _VIDEO.match(text, position)
+            if video is None or video[1] in columns.counts:
+                return None
+            records, position = decode(text, video.end())
+            segments = [record["segment"] for record in records]
+            labels = [record["label"] for record in records]
+            if type(records) is not list or not all(type(label) is str for label in labels):
+                return None
+            columns.add(
+                video[1],
+                [float(segment[0]) for segment in segments],
+                [float(segment[1]) for segment in segments],
+                labels,
+                [float(record["score"]) for record in records],
+            )
+            after = _NEXT.match(text, position)
+            if after is None:
+                return None
+            position = after.end()
+            if after[1] == "}":
+                break
+        rest = json.loads('{"results": 0' + text[position:])
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError):
+        return None
+    return None if rest["results"] or _may_lack(text, columns.counts.values()) else columns
+
+
 def _rows_of_json(source: Path, text: str) -> dict[str, list[_Row]]:
     document = parse_json(text, f"{source}", DetectionError)
     results = document.get("results", document) if isinstance(document, dict) else None
     if not isinstance(results, dict):
         raise DetectionError(f"{source}: expected ActivityNet's form, an object with 'results' by video")
     raw = {name: _rows_of_records(f"{source}: video {name!r}", records) for name, records in results.items()}
-    if _may_lack(text, raw):
+    if _may_lack(text, [*map(len, raw.values())]):
         parse_json(text, f"{source}", DetectionError, unique=True)
     return raw
 
 
-def _may_lack(text: str, raw: Mapping[str, list["_Row"]]) -> bool:
+def _may_lack(text: str, counts: Collection[int]) -> bool:
     """Whether the text may have something twice, of which Python's parser keeps the last alone.
 
     It then has more lists or more keys than the value that was made of it; or a name that looks like them. The slow
     way tells. To take it always would make reading a third slower.
     """
-    rows = sum(map(len, raw.values()))
-    return text.count("[") > len(raw) + rows or any(text.count(f'"{key}"') > rows for key in ("label", "score"))
+    rows = sum(counts)
+    return text.count("[") > len(counts) + rows or any(text.count(f'"{key}"') > rows for key in ("label", "score"))
 
 
 def _rows_of_jsonl(source: Path, text: str) -> dict[str, list[_Row]]:
@@ -342,7 +425,7 @@ def _rows_of_jsonl(source: Path, text: str) -> dict[str, list[_Row]]:
         if entry["video"] in raw:
             raise DetectionError(f"{where}: video {entry['video']!r} is there twice")
         rows = raw[entry["video"]] = _rows_of_records(where, entry.get("detections"))
-        if line.count('"video"') > 1 or _may_lack(line, {entry["video"]: rows}):
+        if line.count('"video"') > 1 or _may_lack(line, [len(rows)]):
             parse_json(line, where, DetectionError, unique=True)
     return raw
 

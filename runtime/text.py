@@ -35,6 +35,7 @@ __all__ = [
     "numbered_lines",
     "parse_json",
     "plain_label",
+    "plain_number",
     "read_names",
     "read_text",
     "spelling",
@@ -198,6 +199,7 @@ def csv_rows(
     import csv
 
     rows, line = None, 0
+    marked = "'" in text
     try:
         header, separator, rows, line = _open_csv(text, columns)
         if not set(columns) <= set(header):
@@ -209,7 +211,7 @@ def csv_rows(
             raise error(f"{source}: the column {twice[0]!r} is there twice; give each value a row of its own")
         for row in rows:
             where = f"{source}: line {line + rows.line_num}"
-            cells = [trimmed(_cell(cell)) for cell in row]
+            cells = [trimmed(_cell(cell)) for cell in row] if marked else [cell.strip(_BLANKS) for cell in row]
             if not any(cells):
                 continue
             if len(cells) != len(header):
@@ -300,6 +302,18 @@ def finite_seconds(value: Any, where: str, error: type[InputError]) -> float:
     if abs(number) > FURTHEST_S:
         raise error(f"{where}: {too_far(number)}")
     return number
+
+
+def plain_number(text: Any) -> float | None:
+    """The number of a text, of at most 1e9 either side of 0; None of all else, whose error others make.
+
+    Most numbers are plain. Where each is read, a message would be put together for each.
+    """
+    try:
+        number = float(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if -FURTHEST_S <= number <= FURTHEST_S else None
 
 
 def not_a_text(value: Any) -> str:

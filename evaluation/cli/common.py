@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from refineloc.evaluation.matching import Matching, Regions
@@ -92,7 +91,7 @@ def warn_of_unknown(matching: Matching, detections: str | Path) -> None:
     annotations = matching.annotations
     truth = annotations.path
     by_video = matching.detections
-    classes = {video.classes[index] for video in by_video.values() for index in np.unique(video.label_index)}
+    classes = {video.classes[index] for video in by_video.values() for index in set(video.label_index.tolist())}
     for kind, names, known in (("video", by_video.keys(), annotations.keys()), ("class", classes, annotations.classes)):
         missing = set(names) - set(known)
         if not missing:

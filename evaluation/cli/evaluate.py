@@ -10,17 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from refineloc.evaluation import (
-    Evaluation,
-    at_precision,
-    at_score,
-    average_recall,
-    compare,
-    evaluate,
-    match_detections,
-)
-from refineloc.evaluation import bootstrap as intervals_of
-from refineloc.evaluation import calibration as calibration_of
+from refineloc.evaluation.average_precision import Evaluation, evaluate
 from refineloc.evaluation.cli.common import (
     DropRepeated,
     Subset,
@@ -32,7 +22,7 @@ from refineloc.evaluation.cli.common import (
     warn_of_odd,
     warn_of_unknown,
 )
-from refineloc.evaluation.matching import AmbiguousRule, Matching
+from refineloc.evaluation.matching import AmbiguousRule, Matching, match_detections
 from refineloc.runtime.annotations import read_annotations, read_regions
 from refineloc.runtime.cli.common import VersionOption, new_app, run_app
 from refineloc.runtime.cli.streams import visible
@@ -171,6 +161,8 @@ def evaluate_command(
     with contextlib.redirect_stdout(sys.stderr) if json_out and is_stdout(json_out) else contextlib.nullcontext():
         _print(evaluation, per_class)
         if bootstrap:
+            from refineloc.evaluation.bootstrap import bootstrap as intervals_of
+
             intervals = intervals_of(matching, resamples=bootstrap, seed=seed, interpolated=interpolated)
             document["intervals"] = intervals.to_json(evaluation)
             low, high = intervals.average_mAP
@@ -178,6 +170,8 @@ def evaluate_command(
             for tiou_value, low, high in zip(evaluation.tious, *intervals.mAP, strict=True):
                 print(f"mAP@{tiou_value:.2f}, 95 % interval\t{low:.6f}\t{high:.6f}")
         if numbers:
+            from refineloc.evaluation.recall import average_recall
+
             recalls = average_recall(matching, numbers)
             document["average_recall"] = {
                 str(number): float(value) for number, value in zip(numbers, recalls, strict=True)
@@ -199,6 +193,7 @@ def _compare(
     matching: Matching, others: Mapping[str, Matching], resamples: int, seed: int, interpolated: bool
 ) -> dict[str, Any]:
     """Print how the detections differ from each of the others; gives the part of the JSON, by name."""
+    from refineloc.evaluation.bootstrap import compare
     from refineloc.evaluation.cli.comparison import Compared, print_comparison
 
     compared = []
@@ -218,6 +213,8 @@ def _for_use(
 ) -> dict[str, Any]:
     """Print operating point and calibration, as asked for; gives their part of the JSON."""
     from refineloc.evaluation.cli.operating import print_calibration, print_points
+    from refineloc.evaluation.operating import at_precision, at_score
+    from refineloc.evaluation.operating import calibration as calibration_of
 
     part: dict[str, Any] = {}
     points = None

@@ -6,9 +6,10 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["OddSegments", "Timed", "after_the_end", "by_row", "odd_segments", "rows_of"]
+__all__ = ["OddSegments", "Rows", "Timed", "after_the_end", "by_row", "odd_segments", "rows_of"]
 
 Array = npt.NDArray[np.float64]
+Rows = tuple[Array, Array, npt.NDArray[np.int64]]
 Kind = Literal["reversed", "empty", "negative", "beyond"]
 
 _WORDS: dict[Kind, tuple[str, str]] = {
@@ -55,9 +56,14 @@ class OddSegments(NamedTuple):
         )
 
 
-def odd_segments(videos: Mapping[str, Timed], durations: Mapping[str, float | None]) -> list[OddSegments]:
-    """The odd segments of videos, by kind; in those without a duration none is beyond it."""
-    start, end, video = rows_of(videos)
+def odd_segments(
+    videos: Mapping[str, Timed], durations: Mapping[str, float | None], rows: Rows | None = None
+) -> list[OddSegments]:
+    """The odd segments of videos, by kind; in those without a duration none is beyond it.
+
+    `rows` are those of the videos, for who has them.
+    """
+    start, end, video = rows_of(videos) if rows is None else rows
     duration = by_row(videos, durations, video)
     kinds: dict[Kind, npt.NDArray[np.bool_]] = {
         "reversed": end < start,
@@ -66,16 +72,17 @@ def odd_segments(videos: Mapping[str, Timed], durations: Mapping[str, float | No
         "beyond": after_the_end(end, duration),
     }
     names, seen, odd = list(videos), np.zeros(len(start), dtype=np.bool_), []
-    for kind, rows in kinds.items():
-        rows = rows & ~seen
-        seen |= rows
-        if rows.any():
-            first = int(np.argmax(rows))
-            odd.append(OddSegments(kind, int(rows.sum()), names[video[first]], float(start[first]), float(end[first])))
+    for kind, fitting in kinds.items():
+        of_kind = fitting & ~seen
+        seen |= of_kind
+        if of_kind.any():
+            first = int(np.argmax(of_kind))
+            number = int(of_kind.sum())
+            odd.append(OddSegments(kind, number, names[video[first]], float(start[first]), float(end[first])))
     return odd
 
 
-def rows_of(videos: Mapping[str, Timed]) -> tuple[Array, Array, npt.NDArray[np.int64]]:
+def rows_of(videos: Mapping[str, Timed]) -> Rows:
     """Start and end of all segments, and the index of the video of each."""
     start = np.concatenate([np.empty(0), *(video.start for video in videos.values())])
     end = np.concatenate([np.empty(0), *(video.end for video in videos.values())])
