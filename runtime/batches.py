@@ -4,8 +4,8 @@
     read, check, convert -> run the model        -> segments, seconds, writing
 
 Each stage is an iterator over the one before it, and `ahead` runs an iterator in threads of its own. ONNX Runtime and
-the kernels release the GIL, so the stages overlap. On a CPU two calls of the model run at a time, and at most five
-batches of features exist. A GPU has one call at a time. It is faster than one reader: there several threads read the
+the kernels release the GIL, so the stages overlap. At most three batches of features exist at a time; five of an int8
+file, of which two calls run at a time. A model on a GPU is faster than one reader: there several threads read the
 videos of a batch, and four batches exist.
 """
 
@@ -212,7 +212,7 @@ def ahead(items: Generator[_T], step: Callable[[_T], _U] = _same, threads: int =
     def make(turn: threading.Event, next_turn: threading.Event) -> _U:
         turn.wait()
         try:
-            item = next(items, end)
+            item: Any = next(items, end)
         finally:
             next_turn.set()
         return end if item is end else step(item)

@@ -340,7 +340,7 @@ def _build(source: Path, columns: _Columns) -> dict[str, Detections]:
 
 # How ActivityNet's form begins, and what stands before a video, whose name has nothing escaped, and after it.
 _RESULTS = re.compile(
-    r'[ \t\n\r]*\{[ \t\n\r]*(?:"version"[ \t\n\r]*:[ \t\n\r]*"[^"\\]*"[ \t\n\r]*,[ \t\n\r]*)?'
+    r'[ \t\n\r]*\{[ \t\n\r]*(?:"version"[ \t\n\r]*:[ \t\n\r]*"[^"\\\x00-\x1f]*"[ \t\n\r]*,[ \t\n\r]*)?'
     r'"results"[ \t\n\r]*:[ \t\n\r]*\{'
 )
 _VIDEO = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
@@ -354,8 +354,8 @@ def _columns_of_json(source: Path, text: str) -> _Columns:
 def _columns_of_plain_json(text: str) -> _Columns | None:
     """The rows of ActivityNet's form, parsed one video at a time; None of another form, and where anything is wrong.
 
-    As a whole, the value of a JSON takes ten times the memory of its text, and to get that memory from the system half
-    as long as to parse it.
+    The value of a whole JSON takes ten times the memory of its text. To get that from the system takes half as long as
+    parsing.
     """
     begin = _RESULTS.match(text)
     if begin is None:
@@ -384,10 +384,11 @@ def _columns_of_plain_json(text: str) -> _Columns | None:
             position = after.end()
             if after[1] == "}":
                 break
-        rest = json.loads('{"results": 0' + text[position:])
+        rest = json.loads('{"results": 0' + text[position:], object_pairs_hook=list)
     except (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError):
         return None
-    return None if rest["results"] or _may_lack(text, columns.counts.values()) else columns
+    twice = sum(key == "results" for key, _ in rest) > 1
+    return None if twice or _may_lack(text, columns.counts.values()) else columns
 
 
 def _rows_of_json(source: Path, text: str) -> dict[str, list[_Row]]:

@@ -21,7 +21,7 @@ from refineloc.runtime.features.checks import as_array, check_backbone, check_fi
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.files import status_of
 from refineloc.runtime.model.gpu import PinnedBuffers
-from refineloc.runtime.model.limits import BATCH_SNIPPETS, CPU_CALLS, GPU_BATCH_SNIPPETS, GPU_READERS
+from refineloc.runtime.model.limits import BATCH_SNIPPETS, GPU_BATCH_SNIPPETS, GPU_READERS, INT8_CALLS
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.onnx_guard import ModelSource
 from refineloc.runtime.model.session import Provider, Session
@@ -70,9 +70,9 @@ class Detector:
             are taken and the settings of the first.
         provider: "auto" (CUDA if it really runs, else the CPU), or "cuda", "tensorrt", "cpu": used, or an error.
         threads: CPU threads of one call, up to 1,024; 0 takes one for each physical core. Give 1 in a service with
-            several workers. With more than one, two calls run at a time on a file's videos.
+            several workers. With more than one, `detect_many` has two calls of an int8 file at a time.
         batch_snippets: `detect_many` packs videos into calls of at most this many snippets (at most 2^20); a longer
-            video is a call of its own. None: 1,536 on the CPU, 8,192 on a GPU.
+            video is a call of its own. None: 2,048 on the CPU, 8,192 on a GPU.
         engine_cache: a folder where TensorRT keeps its engines for the next start; made if it is missing. Engines are
             code: trust the folder as you trust the program.
         spin: whether threads wait for work by spinning, which takes a core each for some time after every call.
@@ -192,7 +192,8 @@ class Detector:
         on_gpu = self.provider != "cpu"
         self._batch_snippets = batch_snippets or (GPU_BATCH_SNIPPETS if on_gpu else BATCH_SNIPPETS)
         self._readers = min(GPU_READERS, physical_cores()) if on_gpu else 1
-        self._calls = 1 if on_gpu or (threads or physical_cores()) == 1 else CPU_CALLS
+        alone = on_gpu or self.metadata.precision != "int8" or (threads or physical_cores()) == 1
+        self._calls = 1 if alone else INT8_CALLS
         if isinstance(min_score, str):
             changes["min_score"] = self._operating_score(min_score, changes.keys() - {"max_detections"})
         elif min_score is not ...:

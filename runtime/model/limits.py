@@ -1,12 +1,13 @@
 """How much one call of the model takes. No imports, so that programs can say so before the engine is loaded."""
 
-__all__ = ["BATCH_SNIPPETS", "CPU_CALLS", "GPU_BATCH_SNIPPETS", "GPU_READERS", "MAX_BATCH_SNIPPETS", "MAX_THREADS"]
+__all__ = ["BATCH_SNIPPETS", "GPU_BATCH_SNIPPETS", "GPU_READERS", "INT8_CALLS", "MAX_BATCH_SNIPPETS", "MAX_THREADS"]
 
-# Enough to fill the matrix products, few enough that the activations of two calls stay in the cache
-# (benchmarks/RESULTS.md, "Runtime").
-BATCH_SNIPPETS = 1536
-# On a CPU two calls run at a time: while one waits for the slowest of its threads, the other has work for the rest.
-CPU_CALLS = 2
+# Enough to fill the matrix products, few enough that the activations stay in the cache
+# (on the CPU 2,000 a call ran about 25 % faster than 8,000; docs/explanation/performance.md).
+BATCH_SNIPPETS = 2048
+# int8 calls at a time on a CPU: while one waits for the slowest of its threads, the other has work for the rest. fp32
+# calls take four times as long between such waits, and gain nothing.
+INT8_CALLS = 2
 # On an H200 the products of 8,192 snippets a call reached three quarters of the card's rate, those of 2,048 a half.
 GPU_BATCH_SNIPPETS = 8192
 GPU_READERS = 8  # threads that read features for a model on a GPU, where there are as many cores

@@ -1,13 +1,26 @@
 """Detections: records, and each file format there and back."""
 
 import json
+import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from refineloc.runtime.detections import Detection, Detections, read_detections, write_detections
+from refineloc.runtime.detections import (
+    Detection,
+    Detections,
+    _build,
+    _Columns,
+    _columns_of_plain_json,
+    _rows_of_json,
+    parse_detections,
+    read_detections,
+    write_detections,
+)
 from refineloc.runtime.errors import DetectionError, InputError, MissingExtraError, OutputError
 from refineloc.runtime.segments.grid import SnippetGrid
 from refineloc.runtime.segments.values import Segments
@@ -224,6 +237,53 @@ def test_names_that_look_like_keys_are_read(tmp_path: Path, name: str) -> None:
     odd = Detections(np.zeros(2), np.ones(2), np.ones(2), np.arange(2), ("[", "label"))
     write_detections(tmp_path / name, {"score": odd, '"video"': odd})
     assert list(read_detections(tmp_path / name)) == ["score", '"video"']
+
+
+PLAIN = (
+    '{"version": "V", "results": {"a": [{"score": 0.5, "segment": [1, 2.5], "label": "x"}], "b": []}, '
+    '"external_data": {}}'
+)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_one_video_at_a_time_is_read_and_refused_as_the_whole_document(reverse: bool) -> None:
+    """Whatever is wrong: signs left out, put in and changed, and values of other kinds."""
+    rng = random.Random(reverse)
+    texts = [PLAIN]
+    values = ('"0.5"', "NaN", "1e400", "[1]", "3", '"\\ud800"', '""', "null", "true", '"12"', "{}", "1" + "0" * 400)
+    parts = ("0.5", "[1, 2.5]", '"x"', "[]", '"V"', '"a"', '"b"', '"external_data": {}')
+    texts += [PLAIN.replace(part, value) for part in parts for value in values]
+    texts += [
+        PLAIN.replace('"external_data": {}', other) for other in ('"results": {}', '"results": 0', '"version": 1')
+    ]
+    texts += [PLAIN.replace('"b"', '"a"'), PLAIN.replace('"label"', '"score"'), PLAIN + "x", PLAIN.replace("[", "\v[")]
+    for _ in range(400):
+        signs = list(PLAIN)
+        for _ in range(rng.randint(1, 3)):
+            place = rng.randrange(len(signs))
+            signs[place : place + rng.randint(0, 1)] = rng.choice(["", *'{}[],:"0ae-\\\n'])
+        texts.append("".join(signs))
+
+    def read(build: Callable[[], Any]) -> object:
+        try:
+            return {name: list(video) for name, video in build().items()}
+        except DetectionError as error:
+            return str(error)
+
+    source, alike = Path("d.json"), 0
+    for text in texts:
+        whole = read(lambda text=text: _build(source, _Columns.of(_rows_of_json(source, text))))  # type: ignore[misc]
+        assert repr(read(lambda text=text: parse_detections(source, text))) == repr(whole), text  # type: ignore[misc]
+        alike += _columns_of_plain_json(text) is not None
+    assert 20 < alike < len(texts) / 2
+
+
+def test_what_is_written_is_read_one_video_at_a_time(tmp_path: Path) -> None:
+    video = Detections(np.zeros(2), np.ones(2), np.ones(2), np.arange(2), ("jump", "läuft"))
+    write_detections(tmp_path / "d.json", {"v": video, "w ä": video})
+    assert _columns_of_plain_json((tmp_path / "d.json").read_text()) is None  # "\u00e4" is one of those names
+    write_detections(tmp_path / "d.json", {"v": video, "w": video})
+    assert _columns_of_plain_json((tmp_path / "d.json").read_text()) is not None
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ def test_a_plain_command_line_does_not_load_what_typer_needs_for_others(tmp_path
         "import sys; sys.argv = ['refineloc-eval', 'd.csv', 't.csv']\n"
         "from refineloc.evaluation.cli.evaluate import main\n"
         "try: main()\n"
-        "finally: print(*{'pydantic', 'rich', 'h5py', 'onnxruntime', 'matplotlib'} & set(sys.modules), file=sys.stderr)"
+        "finally: print(*{'pydantic', 'rich', 'h5py', 'onnxruntime', 'matplotlib', 'numpy.ma', "
+        "'refineloc.evaluation.diagnosis'} & set(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
