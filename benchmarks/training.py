@@ -1,6 +1,6 @@
 """One epoch of training on THUMOS14's real time lines: against the released code's manner, and against its products.
 
-    .venv/bin/python -m benchmarks.training [--threads N] [--width 1024] [--only rates|epoch]
+    .venv/bin/python -m benchmarks.training [--threads N] [--width 1024] [--only rates|epoch|student]
 
 An epoch is the work between two lines of the log: all training videos (200) in batches of 32, the loss of all
 validation videos (212), their detections and their mAP at ten thresholds. Lengths and instances are those of the data
@@ -8,6 +8,8 @@ set, with 16 frames in a snippet. Features are noise, plus a direction of the cl
 two float32 layers and was trained for five epochs, so that it detects a realistic number of segments. "theirs" does the
 same in the manner of the released code. "theirs, all" also detects in the training videos and computes their mAP, as
 that code does.
+
+"student" is an epoch of a student of `--hidden` values a layer, which learns the true segments, without detections.
 
 Times are the best of several runs that alternate. On one thread they are CPU times, which other programs disturb least.
 On more threads they are wall-clock times.
@@ -33,6 +35,7 @@ from benchmarks.evaluators import by_pandas, truth_table
 from refineloc.evaluation.matching import DEFAULT_TIOUS
 from refineloc.runtime.annotations import Annotations, read_annotations
 from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.values import Segments
 from refineloc.training.data.split import Split
 from refineloc.training.data.truth import true_foreground
 from refineloc.training.fit import Labelled, fit
@@ -41,6 +44,7 @@ from refineloc.training.models.base_model import build_model
 from refineloc.training.run.checkpoint import Checkpoint
 from refineloc.training.scoring import detect, quality
 from refineloc.training.settings.config import Config, resolve
+from refineloc.training.targets import SegmentTargets
 
 RELEASE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refineloc-release"
 SETTINGS: dict[str, Any] = {
@@ -255,13 +259,49 @@ def products(train: Split, val: Split, model: nn.Module) -> float:
     return total
 
 
+def taught(split: Split, annotations: Annotations, levels: int) -> Labelled:
+    """A split with what a student learns: the true segments, in snippets of 16 frames."""
+    rows: list[tuple[float, ...]] = []
+    for index, name in enumerate(split.names):
+        video = annotations[name]
+        rate = (video.fps or 30.0) / 16
+        for start, end, label in zip(video.start, video.end, video.segment_labels, strict=True):
+            rows.append((index, split.classes.index(label), start * rate, end * rate - 1))
+    video, label, first, last = map(np.array, zip(*rows, strict=True))
+    segments = Segments(video.astype(np.int64), label.astype(np.int64), first, last, np.ones(len(rows)))
+    targets = SegmentTargets(segments, split.lengths.numpy(), levels)
+    return Labelled(split, None, torch.ones(2), segments=targets)
+
+
+def student_products(train: Split, val: Split, hidden: int, levels: int) -> float:
+    """FLOP of the matrix products of a student's epoch, as of `products`."""
+    first, second = 3 * train.width * hidden, 3 * hidden * hidden
+    heads = 2 * 3 * hidden * hidden + 3 * hidden * (len(train.classes) + 2)
+    rest = second + heads * sum(2.0**-level for level in range(levels))
+    return 2.0 * (train.snippets * (2 * first + 3 * rest) + val.snippets * (first + rest))
+
+
+def student(
+    train: Split, val: Split, times: tuple[Annotations, Annotations], hidden: int, rate: float, runs: int
+) -> None:
+    """Print an epoch of a student, and its limit at a rate in GFLOP/s."""
+    own = {"student": {"first": 1, "hidden": hidden}, "training": {"iterations": 2, "epochs": 3 + runs}}
+    config = resolve({"preset": "auto"}, own).of_iteration(1)
+    data = [taught(split, each, config.student.levels) for split, each in zip((train, val), times, strict=True)]
+    epochs = fit(config, data[0], data[1], 1)
+    seconds = min([seconds_of(lambda: next(epochs)) for _ in range(3 + runs)][3:])  # oneDNN has then prepared itself
+    limit = student_products(train, val, hidden, config.student.levels) / rate / 1e9
+    print(f"\nstudent of {hidden}: {seconds:.2f} s, limit {limit:.2f} s, {seconds / limit:.2f} times")
+
+
 def main() -> None:
     """Print rates, times and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--only", choices=("rates", "epoch"))
+    parser.add_argument("--only", choices=("rates", "epoch", "student"))
+    parser.add_argument("--hidden", type=int, default=64, help="of the student")
     options = parser.parse_args()
     keep_freed_memory()  # as refineloc-train does
     torch.set_num_threads(options.threads)
@@ -274,6 +314,11 @@ def main() -> None:
         return
     train, times_of_train = time_lines("thumos14_valid_groundtruth.csv", options.width)
     val, times = time_lines("thumos14_test_groundtruth.csv", options.width, train.classes)
+    float32 = max(rate for name, rate in measured.items() if "bf16" not in name)
+    if options.only != "epoch":
+        student(train, val, (times_of_train, times), options.hidden, float32, options.runs)
+    if options.only == "student":
+        return
     labels = []
     for split, annotations in ((train, times_of_train), (val, times)):
         foreground = true_foreground(split, annotations)
@@ -299,7 +344,6 @@ def main() -> None:
         "theirs, all": all_theirs.epoch,
     }
     seconds = best(jobs, max(2, options.runs // 2))
-    float32 = max(rate for name, rate in measured.items() if "bf16" not in name)
     work = products(train, val, theirs.model)
     limit = work / float32 / 1e9
     print(f"\nepoch: {train.snippets} + {val.snippets} snippets x {options.width}; {theirs.detected} detections")

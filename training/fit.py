@@ -160,7 +160,7 @@ def _begin(config: Config, split: Split, iteration: int, network: NetworkKey) ->
     if config.features.standardise:
         model = Standardised(model, *column_statistics(split))
     model = model.to(split.device)
-    optimizer = Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     scheduler = ReduceLROnPlateau(optimizer, factor=settings.decay, patience=settings.patience)
     shuffle = torch.Generator().manual_seed(seed_of(config, iteration, 3, network=network))
     average = copy.deepcopy(model).requires_grad_(False) if settings.ema else None

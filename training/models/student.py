@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, time_attention
-from refineloc.training.models.layers.mean_exchange import with_exchanged_means
-from refineloc.training.models.layers.packing import video_of
+from refineloc.training.models.layers.mean_exchange import mean_shifts
 from refineloc.training.models.layers.pyramid import convolved, pyramid
 from refineloc.training.models.layers.targets import labels_of
 from refineloc.training.models.layers.top_mean import top_mean
@@ -33,7 +32,7 @@ class Student(BaseModel):
     """Class logits [S, N]: the largest over the levels; foreground logit [S, 1]: the largest over the classes.
 
     `other` of the outputs: class logits of all points [P, N], and their distances to start and end [P, 2] in snippets,
-    level by level (`refineloc.training.models.layers.pyramid`).
+    level by level (`refineloc.training.models.layers.pyramid`); logits of the videos' classes [V, N].
 
     Args:
         width: D.
@@ -76,7 +75,10 @@ class Student(BaseModel):
         steps = [2.0**level * self.scales[level].expand(size) for level, size in enumerate(points.sizes)]
         distances = F.relu(units * torch.cat(steps)[:, None])
         largest = points.largest(class_logits)
-        return Outputs(largest, largest.amax(dim=1, keepdim=True), (class_logits, distances))
+        other = [class_logits, distances]
+        if not torch.compiler.is_compiling():  # a file has exact means, of which `activations` knows
+            other.append(top_mean(largest, lengths, _ONE_OF))
+        return Outputs(largest, largest.amax(dim=1, keepdim=True), tuple(other))
 
     def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
         """C̄ is the softmax over classes times the foreground, Ā^bf the foreground's sigmoid.
@@ -84,7 +86,7 @@ class Student(BaseModel):
         ŷ is the sigmoid of the mean of each class's ceil(T / 20) highest logits.
         """
         foreground = torch.sigmoid(outputs.attention_logits[:, 0])
-        video_logits = top_mean(outputs.class_logits, lengths, _ONE_OF, exact=exact)
+        video_logits = top_mean(outputs.class_logits, lengths, _ONE_OF, exact=True) if exact else outputs.other[2]
         has_snippets = (lengths > 0)[:, None]
         return Activations(
             torch.softmax(outputs.class_logits, dim=1) * foreground[:, None],
@@ -95,12 +97,12 @@ class Student(BaseModel):
 
     def points(self, outputs: Outputs) -> tuple[Tensor, ...]:
         """The sigmoids of the class logits of all points, and their distances."""
-        class_logits, distances = outputs.other
+        class_logits, distances = outputs.other[:2]
         return torch.sigmoid(class_logits), distances
 
     def video_losses(self, outputs: Outputs, activations: Activations, targets: Tensor, lengths: Tensor) -> Tensor:
         """Binary cross-entropy of ŷ with the labels, a mean over classes."""
-        logits = top_mean(outputs.class_logits, lengths, _ONE_OF)
+        logits = outputs.other[2]
         labels = labels_of(targets).to(logits.dtype)
         return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
 
@@ -109,7 +111,7 @@ class Student(BaseModel):
 
         A point that is not taught a class is taught that it is not there. Both are divided by the points a video.
         """
-        class_logits, distances = outputs.other
+        class_logits, distances = outputs.other[:2]
         absent = (1 - _ALPHA) * torch.sigmoid(class_logits) ** _GAMMA * F.softplus(class_logits)
         taught = class_logits[targets.row, targets.label]
         present = _ALPHA * torch.sigmoid(-taught) ** _GAMMA * F.softplus(-taught)
@@ -124,14 +126,16 @@ class Student(BaseModel):
 
     def _seen(self, features: Tensor, lengths: Tensor) -> Tensor:
         """The features; in training with means exchanged between videos, and without some columns of each video."""
-        if not self.training:
+        if not self.training or not (self._options.exchanged_means or self._options.input_dropout):
             return features
-        if self._options.exchanged_means:
-            features = with_exchanged_means(features, lengths, self._options.exchanged_means)
-        if self._options.input_dropout:
-            ones = torch.ones(len(lengths), features.shape[1], dtype=features.dtype, device=features.device)
-            features = features * F.dropout(ones, self._options.input_dropout)[video_of(lengths, features)]
-        return features
+        shifts = mean_shifts(features, lengths, self._options.exchanged_means)
+        factors = F.dropout(torch.ones_like(shifts), self._options.input_dropout)
+        # Video by video: wide features are read and written once.
+        seen, videos = torch.empty_like(features), lengths.tolist()
+        parts = zip(torch.split(seen, videos), torch.split(features, videos), shifts * factors, factors, strict=True)
+        for part, own, shift, factor in parts:
+            torch.addcmul(shift, own, factor, out=part)
+        return seen
 
 
 def _distance_iou(got: Tensor, wanted: Tensor) -> Tensor:

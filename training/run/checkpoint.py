@@ -133,8 +133,7 @@ class State:
         if self.average is not None:
             share = 1 - min(decay, (1 + self.steps) / (10 + self.steps))
             with torch.no_grad():
-                for average, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                    average.lerp_(weight, share)
+                torch._foreach_lerp_([*self.average.parameters()], [*self.model.parameters()], share)
         self.steps += 1
 
     def end_epoch(self, validation_loss: float) -> None:

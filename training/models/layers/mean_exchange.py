@@ -11,7 +11,7 @@ from torch import Tensor
 
 from refineloc.training.models.layers.packing import membership, video_of
 
-__all__ = ["with_exchanged_means"]
+__all__ = ["mean_shifts", "with_exchanged_means"]
 
 
 def with_exchanged_means(features: Tensor, lengths: Tensor, most: float) -> Tensor:
@@ -26,9 +26,14 @@ def with_exchanged_means(features: Tensor, lengths: Tensor, most: float) -> Tens
         [S, D]: features + share (mean of the other video - own mean). Draws from torch's global generator; a video may
         draw itself.
     """
+    moved: Tensor = features + mean_shifts(features, lengths, most)[video_of(lengths, features)]
+    return moved
+
+
+def mean_shifts(features: Tensor, lengths: Tensor, most: float) -> Tensor:
+    """What `with_exchanged_means` adds to the features of each video, [V, D]."""
     member = membership(lengths, features).to(features.dtype)
     means = member @ features / lengths.clamp_min(1)[:, None]
     other = torch.randperm(len(lengths), device=features.device)
     share = most * torch.rand(len(lengths), 1, device=features.device, dtype=features.dtype)
-    moved: Tensor = features + (share * (means[other] - means))[video_of(lengths, features)]
-    return moved
+    return share * (means[other] - means)

@@ -90,11 +90,16 @@ def convolved(values: Tensor, beside: Tensor, weight: Tensor, bias: Tensor) -> T
         return F.linear(_rows(values, beside), weight, bias)
     # oneDNN convolves rows as they lie. Points at the borders of videos and levels are computed again, by themselves.
     kernel = weight.reshape(outputs, 1, 3, inputs).permute(0, 3, 1, 2)
-    images = values.reshape(1, 1, -1, inputs).permute(0, 3, 1, 2)
+    images = F.pad(values, (0, 0, 0, _filling(len(values)))).reshape(1, 1, -1, inputs).permute(0, 3, 1, 2)
     result = F.conv2d(images, kernel, bias, padding=(0, 1)).permute(0, 2, 3, 1).reshape(-1, outputs)
     border = torch.nonzero((beside == 0).any(dim=1))[:, 0]
     alone = F.linear(_rows(values, beside[border]), weight, bias)
-    return result.index_copy(0, border, alone)
+    return result.index_copy(0, border, alone)[: len(values)]
+
+
+def _filling(rows: int) -> int:
+    """How many rows to add, at most an eighth: oneDNN prepares itself for each new size, which takes as long as one."""
+    return -rows % (1 << max(rows.bit_length() - 4, 0))
 
 
 def _on_cpu(values: Tensor) -> bool:
