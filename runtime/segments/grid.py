@@ -104,12 +104,14 @@ class SnippetGrid:
         """The times that the snippets first..last (both included) stand for, clipped to the video.
 
         Args:
-            first, last: snippet indices, or fractions of snippets, shape [n], 0 <= first <= last.
+            first, last: snippet indices, or fractions of snippets, of one shape, [n] or any, 0 <= first <= last.
 
         Returns:
-            start and end in seconds, shape [n]: (first * S + (H - S) / 2) / fps, and the same of last + 1.
+            start and end in seconds, of that shape: (first * S + (H - S) / 2) / fps, and the same of last + 1.
         """
-        return times.seconds(np.asarray(first, np.float64), np.asarray(last, np.float64), np.array(self.row))
+        firsts, lasts = np.asarray(first, np.float64), np.asarray(last, np.float64)
+        start, end = times.seconds(firsts.ravel(), lasts.ravel(), np.array(self.row))
+        return start.reshape(firsts.shape), end.reshape(lasts.shape)
 
     def foreground(
         self, start_s: npt.NDArray[np.float64], end_s: npt.NDArray[np.float64], snippets: int

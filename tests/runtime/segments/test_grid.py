@@ -11,6 +11,14 @@ from refineloc.runtime.errors import InputError
 from refineloc.runtime.segments.grid import SnippetGrid
 
 
+def test_seconds_have_the_shape_of_the_snippets() -> None:
+    """Of a single snippet too, which is a number and no list."""
+    start, end = SnippetGrid(32.0, 16).seconds(np.int64(2), np.int64(3))  # type: ignore[arg-type]
+    assert (float(start), float(end)) == (1.0, 2.0)
+    start, end = SnippetGrid(32.0, 16).seconds(np.array([[0, 2]]), np.array([[1, 3]]))
+    assert (start.tolist(), end.tolist()) == ([[0.0, 1.0]], [[1.0, 2.0]])
+
+
 def test_seconds_of_hand_computed_snippets() -> None:
     # 16 frames at 32 fps: half a second a snippet.
     #   snippet   0     1     2     3
