@@ -177,10 +177,11 @@ def test_settings_of_an_iteration() -> None:
     assert (own.training.models, own.training.restarts, own.training.label_smoothing) == (4, 0, 0.0)
     # What the two kinds of rule share is kept.
     assert own.detection == Boundaries(
-        top_k=10, suppression="fuse", tiou=0.5, fuse_temperature=0.1, class_threshold=0.1, max_detections=200
+        top_k=10, suppression="vote", tiou=0.6, fuse_temperature=0.1, class_threshold=0.1, max_detections=200
     )
-    rules = resolve({"student": {"first": 1}}).of_iteration(1).detection
-    assert (rules.suppression, rules.max_detections) == ("fuse", 200)
+    changed = {"student": {"first": 1, "suppression": "soft"}, "detection": {"max_detections": 9}}
+    rules = resolve(changed).of_iteration(1).detection
+    assert (rules.suppression, rules.max_detections) == ("soft", 9)
 
 
 def test_a_student_without_order_is_not_told_to_change_what_it_does_not_have() -> None:

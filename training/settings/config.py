@@ -253,7 +253,7 @@ class Config(Section):
         return self.model_copy(
             update={
                 "model": ModelConfig.model_construct(base=STUDENT, options=self.student),
-                "detection": student_rules(self.detection),
+                "detection": student_rules(self.detection, self.student.suppression, self.student.tiou),
                 "training": self.training.model_copy(update=own),
             }
         )

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from refineloc.runtime.segments.rules import Boundaries, Rules, changed
+from refineloc.runtime.segments.rules import Boundaries, Rules, Suppression, changed
 from refineloc.training.settings.section import Section
 
 __all__ = ["STUDENT", "StudentConfig", "student_rules"]
@@ -25,6 +25,12 @@ class StudentConfig(Section):
         0.6, ge=0, le=1, description="least score of a segment that is taught, as a share of the best of its video"
     )
     video_weight: float = Field(0.3, ge=0, description="weight of the loss of video labels, beside that of segments")
+    suppression: Suppression = Field(
+        "vote",
+        description="as detection.suppression; vote, as a segment that many points find is surer (the released code of "
+        "RefineLoc; ActionFormer: soft)",
+    )
+    tiou: float = Field(0.6, ge=0, le=1, description="as detection.tiou")
     learning_rate: float = Field(1e-3, gt=0, description="as training.learning_rate (ActionFormer: 1e-4)")
     weight_decay: float = Field(0.0, ge=0, description="as training.weight_decay (ActionFormer: 0.05, of AdamW)")
     ema: float = Field(0.999, ge=0, lt=1, description="as training.ema (FuSTAL: 0.999)")
@@ -41,15 +47,13 @@ class StudentConfig(Section):
     )
 
 
-def student_rules(rules: Rules) -> Rules:
-    """The rule of a student in a run of these rules: what both kinds share is kept.
+def student_rules(rules: Rules, suppression: Suppression, tiou: float) -> Rules:
+    """The rule of a student in a run of these rules: what both kinds share is kept, but for its own suppression.
 
-    Neighbouring points find the same segment, and every point finds one. So they are fused where a run suppresses none
-    of its own, and the best 200 of a video are kept where a run keeps all (ActionFormer).
+    Neighbouring points find the same segment, and every point finds one. So the best 200 of a video are kept where a
+    run keeps all (ActionFormer).
     """
-    own: dict[str, object] = {"profile": Boundaries().profile}
-    if rules.suppression == "none":
-        own |= {"suppression": "fuse", "tiou": 0.5, "fuse_temperature": 0.1}
+    own: dict[str, object] = {"profile": Boundaries().profile, "suppression": suppression, "tiou": tiou}
     if not rules.max_detections:
         own["max_detections"] = _MOST
     return changed(rules, own)
