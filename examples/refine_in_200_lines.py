@@ -143,7 +143,7 @@ def fit(train, val, iteration, pseudo):
     """A network, as it was after the epoch of the lowest validation loss, and the losses of all epochs."""
     torch.manual_seed(seed(iteration, 2))
     model = BaseModel(train[0].features.shape[1], len(train[0].target))
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=DECAY, patience=PATIENCE)
     shuffle = torch.Generator().manual_seed(seed(iteration, 3))
     best, lowest, losses = None, np.inf, []
