@@ -1,12 +1,12 @@
-"""Detection in many videos by processes and by Ray's actors: `python -m benchmarks.engines [VIDEOS [WIDTH]]`.
+"""Detection in many videos by processes and by Ray's actors: `python -m benchmarks.engines [VIDEOS [WIDTH [fp32]]]`.
 
 Every output is compared with that of one process, byte for byte. In the last run an actor is killed in the middle. Each
 way also does ten videos, which tells what starting and ending take. The figures of one call can be compared, as other
 work on the machine slows them alike; not those of two calls.
 
 The videos are as long as THUMOS14's. Each of a thousand arrays has many names (HDF5's hard links), so that ten thousand
-videos of 2,048 values a snippet are a file of 1.5 GB, which stays in memory. The model is int8, so that a run takes a
-minute and not four. That makes the share of Ray's start the larger one.
+videos of 2,048 values a snippet are a file of 1.5 GB, which stays in memory. The model is int8 where nothing else is
+said, so that a run takes a minute and not three. That makes the share of Ray's start the larger one.
 """
 
 import json
@@ -35,7 +35,6 @@ from refineloc.runtime.model.metadata import Precision
 from refineloc.training.models.bases.refineloc import RefineLoc
 
 ARRAYS, CLASSES = 1000, 20
-PRECISION: Precision = "int8"
 ALPHA_C = 0.06  # a random model has about a hundred detections a video
 
 
@@ -62,10 +61,11 @@ WAYS = (
 def main() -> None:
     videos = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     width = int(sys.argv[2]) if len(sys.argv) > 2 else 2048
+    precision: Precision = "fp32" if "fp32" in sys.argv[3:] else "int8"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(folder, videos, width)
-        print(f"{videos:,} videos x {width:,} float16; load {os.getloadavg()[0]:.0f}\n")
+        prepare(folder, videos, width, precision)
+        print(f"{videos:,} videos x {width:,} float16, {precision} model; load {os.getloadavg()[0]:.0f}\n")
         print("| | s | overhead | of which start, s | after it, overhead | output |\n|---|--:|--:|--:|--:|---|")
         taken: dict[str, tuple[float, float]] = {}  # s of the whole, and after the start
         for way in WAYS:
@@ -81,12 +81,12 @@ def main() -> None:
             print(f"| {way.name} | {whole_s:.1f} | {whole} | {start_s:.1f} | {after} | {same} |", flush=True)
 
 
-def prepare(folder: Path, videos: int, width: int) -> None:
+def prepare(folder: Path, videos: int, width: int, precision: Precision) -> None:
     """Write the model and the two files of features."""
     torch.manual_seed(0)
     classes = tuple(f"c{index}" for index in range(CLASSES))
-    stated = replace(metadata_with(alpha_c=ALPHA_C), classes=classes, width=width, precision=PRECISION)
-    (folder / "model.onnx").write_bytes(model_bytes(build(RefineLoc(width, CLASSES), width, PRECISION), stated))
+    stated = replace(metadata_with(alpha_c=ALPHA_C), classes=classes, width=width, precision=precision)
+    (folder / "model.onnx").write_bytes(model_bytes(build(RefineLoc(width, CLASSES), width, precision), stated))
     write(folder / "features.h5", videos, width)
     write(folder / "few.h5", 10, width)
 

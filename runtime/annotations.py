@@ -267,9 +267,8 @@ class _CsvRows:
     def __init__(self, source: Path, times: bool) -> None:
         self.builders: dict[str, _Builder] = {}
         self._source, self._times = source, times
-        self._first: dict[
-            str, tuple[str, list[str]]
-        ] = {}  # video -> where its first row is, and what that states of it
+        # Video -> where its first row is, and what that states of it.
+        self._first: dict[str, tuple[str, list[str]]] = {}
         self._places: dict[tuple[str, str], str] = {}  # video and what a later row is the first to state of it -> where
 
     def take(self, row: Mapping[str, str], cell: str, where: str) -> None:
