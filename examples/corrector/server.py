@@ -213,14 +213,13 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.uploads.taking(name, rate) as file:
             self._receive(file)
 
-    def _receive(self, file: BinaryIO | None) -> None:
+    def _receive(self, file: BinaryIO) -> None:
         while self._unread:
             part = self.rfile.read(min(self._unread, MEBIBYTE))
             if not part:
                 raise ConnectionResetError("the client went away")
             self._unread -= len(part)
-            if file is not None:
-                file.write(part)
+            file.write(part)
 
     def _body(self, limit: int) -> bytes:
         if self._unread > limit:
@@ -273,14 +272,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _error(self, status: HTTPStatus, message: str) -> None:
         content = json.dumps({"error": message}).encode()
-        # A client that still sends reads no answer: what is left of a body of allowed size is received.
-        if self._unread > self.server.uploads.most_bytes:
-            self.close_connection = True
-        else:
-            try:
-                self._receive(None)
-            except OSError:  # it went away, or sends nothing more
-                self.close_connection = True
+        # A client that still sends reads no answer: the rest of the body is received, but no more than an upload has.
+        left = max(0, self._unread - self.server.uploads.most_bytes)
+        with contextlib.suppress(OSError):  # the client may go away
+            while self._unread > left and (part := self.rfile.read(min(self._unread - left, MEBIBYTE))):
+                self._unread -= len(part)
+        self.close_connection = self.close_connection or self._unread > 0
         self._begin(status, "application/json; charset=utf-8", len(content))
         self.wfile.write(content)
 
