@@ -130,6 +130,25 @@ def test_no_gradient_goes_from_one_video_s_segments_to_another() -> None:
         assert not gradient.any()
 
 
+def test_float32_on_a_cpu_has_the_losses_and_gradients_of_plain_operators() -> None:
+    """Whose formulation float64 has: several videos at all levels, training mode, no draws."""
+    lengths = torch.tensor([9, 1, 300, 5, 64])
+    features = torch.randn(379, WIDTH, generator=torch.Generator().manual_seed(0))
+    segments = segments_of((0, 1, 1, 6, 1.0), (2, 0, 2, 30, 0.5), (2, 2, 90, 280, 1.0), (4, 0, 0, 40, 1.0))
+    targets = SegmentTargets(segments, lengths.numpy(), LEVELS).of(torch.arange(5), lengths)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        model, seen = student(hidden=80).train().to(dtype), features.to(dtype).requires_grad_()
+        outputs = model(seen, lengths)
+        labels = torch.eye(CLASSES, dtype=dtype)[[1, 0, 2, 0, 1]]
+        losses = model.segment_losses(outputs, targets, lengths)
+        losses = losses + model.video_losses(outputs, model.activations(outputs, lengths), labels, lengths)
+        gradients = torch.autograd.grad((losses * torch.arange(1, 6)).sum(), (seen, *model.parameters()))
+        results.append([losses.detach(), *gradients])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours.double(), plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
+
+
 def test_losses_are_those_of_a_loop_over_points() -> None:
     model, lengths = student().eval(), torch.tensor([9, 20])
     outputs = model(torch.randn(29, WIDTH), lengths)

@@ -38,7 +38,7 @@ class Standardised(BaseModel):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
         """Of features as files have them."""
-        standard = (features - self.mean) * self.scale
+        standard = (features - self.mean).mul_(self.scale)
         outputs: Outputs = self.model(standard.to(next(self.model.parameters()).dtype), lengths)
         return outputs
 

@@ -9,13 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refineloc.training.machine.products import for_products
+from refineloc.training.models.layers.convolution import Table, with_filling
 from refineloc.training.models.layers.packing import video_of
 
-__all__ = ["Pyramid", "convolved", "pyramid"]
-
-_WIDE = 2  # times as many inputs as outputs: from there on fewer values are moved after the product than before it
-_MANY = 512  # inputs, from which oneDNN's convolution is slow to give the gradient of its weights
+__all__ = ["Pyramid", "pyramid"]
 
 
 class Pyramid(NamedTuple):
@@ -23,17 +20,22 @@ class Pyramid(NamedTuple):
 
     Attributes:
         sizes: how many points each level has; level 0 has the snippets.
-        beside: of each point the numbers of the one before it, of itself, and of the one after it, of its own video and
-            level, int64 [P, 3]; they count from 1 on, and 0 is none.
-        windows: of each level but the first, [P_l, 3]: rows of the level below around each point, and its own row in
-            the place of one that there is not.
-        above: of each level but the last, [P_l]: the row, in the level above, of the point at or before each point.
+        snippets, all: the tables of level 0 and of all levels. With blank rows each level's follows the one before.
+        windows: of each level but the first, [R_l, 3]: rows of the level below around each row, and its own row in the
+            place of one that there is not.
+        above: of each level but the last, [P_l]: among the points of the level above, that at or before each point.
     """
 
     sizes: list[int]
-    beside: Tensor
+    snippets: Table
+    all: Table
     windows: list[Tensor]
     above: list[Tensor]
+
+    def joined(self, levels: list[Tensor]) -> Tensor:
+        """The values of each level's rows [R_l, K] as those of all rows."""
+        filling = max(self.all.size - sum(map(len, levels)), 0)
+        return torch.cat([*levels, levels[0].new_zeros(filling, levels[0].shape[1])] if filling else levels)
 
     def largest(self, values: Tensor) -> Tensor:
         """The largest of all levels' values [P, K] at each snippet, [S, K]: of each level the point at or before it."""
@@ -44,12 +46,31 @@ class Pyramid(NamedTuple):
         return largest
 
 
-def pyramid(lengths: Tensor, snippets: Tensor, levels: int) -> Pyramid:
-    """The points of so many levels; other arguments as for `refineloc.training.models.layers.packing.membership`."""
+def pyramid(lengths: Tensor, snippets: Tensor, levels: int, *, blanks: bool = False) -> Pyramid:
+    """The points of so many levels; other arguments as for `refineloc.training.models.layers.packing.membership`.
+
+    With `blanks` there are blank rows around each video; on a CPU alone.
+    """
+    if blanks:
+        return _with_blanks(lengths, levels)
     video = video_of(lengths, snippets)
     index = torch.arange(snippets.shape[0], device=lengths.device)
     place = index - (torch.cumsum(lengths, dim=0) - lengths).index_select(0, video)
-    left = lengths.index_select(0, video) - place
+    before, after, windows, above = _levels(place, lengths.index_select(0, video) - place, levels)
+    own = torch.arange(1, sum(each.shape[0] for each in before) + 1, device=lengths.device)
+    beside = torch.stack([(own - 1) * torch.cat(before), own, (own + 1) * torch.cat(after)], dim=1)
+    of_snippets, of_all = (Table(each, own[:0], own[:0], 0) for each in (beside[: snippets.shape[0]], beside))
+    return Pyramid([each.shape[0] for each in before], of_snippets, of_all, windows, above)
+
+
+def _levels(place: Tensor, left: Tensor, levels: int) -> tuple[list[Tensor], ...]:
+    """Of each level: whether points have one before and one after them; then windows, and `above`.
+
+    Args:
+        place: of each snippet in its video.
+        left: how many snippets its video has from there on.
+        levels: how many.
+    """
     before, after, windows, above = [(place > 0).long()], [(left > 1).long()], [], []
     for level in range(1, levels):
         stays = place % 2**level == 0
@@ -60,58 +81,30 @@ def pyramid(lengths: Tensor, snippets: Tensor, levels: int) -> Pyramid:
         place, left = place.index_select(0, kept), left.index_select(0, kept)
         before.append((place > 0).long())
         after.append((left > 2**level).long())
-    own = torch.arange(1, sum(each.shape[0] for each in before) + 1, device=lengths.device)
-    beside = torch.stack([(own - 1) * torch.cat(before), own, (own + 1) * torch.cat(after)], dim=1)
-    return Pyramid([each.shape[0] for each in before], beside, windows, above)
+    return before, after, windows, above
 
 
-def convolved(values: Tensor, beside: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A convolution of width 3 over the points of each video and level.
-
-    Args:
-        values: [P, K].
-        beside: of these points, int64 [P, 3]; see `Pyramid`.
-        weight: [K', 3 K], of the point before, of the point itself, and of the one after.
-        bias: [K'].
-
-    Returns:
-        [P, K']: weight · (before, own, after) + bias, with zeros in the place of a point that there is not.
-    """
-    inputs, outputs, on_cpu = values.shape[1], weight.shape[0], _on_cpu(values)
-    if inputs >= _WIDE * outputs and (inputs >= _MANY or not on_cpu):
-        # One product with the three parts of the weights; then sums of its few columns.
-        parts = weight.reshape(outputs, 3, inputs).transpose(0, 1).reshape(3 * outputs, inputs)
-        none = torch.zeros_like(bias)
-        products = F.linear(for_products(values), parts, torch.cat([none, bias, none])).to_dense()
-        thirds = _with_none(products).reshape(-1, outputs)
-        before, own, after = (thirds.index_select(0, 3 * beside[:, part] + part) for part in range(3))
-        return before + own + after
-    if not on_cpu:
-        return F.linear(_rows(values, beside), weight, bias)
-    # oneDNN convolves rows as they lie. Points at the borders of videos and levels are computed again, by themselves.
-    kernel = weight.reshape(outputs, 1, 3, inputs).permute(0, 3, 1, 2)
-    images = F.pad(values, (0, 0, 0, _filling(len(values)))).reshape(1, 1, -1, inputs).permute(0, 3, 1, 2)
-    result = F.conv2d(images, kernel, bias, padding=(0, 1)).permute(0, 2, 3, 1).reshape(-1, outputs)
-    border = torch.nonzero((beside == 0).any(dim=1))[:, 0]
-    alone = F.linear(_rows(values, beside[border]), weight, bias)
-    return result.index_copy(0, border, alone)[: len(values)]
+def _with_blanks(lengths: Tensor, levels: int) -> Pyramid:
+    """Each blank row is a video of one snippet, so that it has one point at each level, which sees no other."""
+    one = torch.ones_like(lengths)
+    spread = torch.cat([torch.stack([one, lengths], dim=1).flatten(), one[:1]])
+    ends = torch.repeat_interleave(torch.cumsum(spread, dim=0), spread)
+    left = ends - torch.arange(len(ends))
+    _, _, windows, above = _levels(torch.repeat_interleave(spread, spread) - left, left, levels)
+    is_point = [torch.repeat_interleave(torch.arange(len(spread)) % 2 == 1, spread)]
+    for level, window in enumerate(windows):
+        is_point.append(is_point[-1].index_select(0, window[:, 1]))
+        points_before = torch.cumsum(is_point[-1], dim=0) - 1
+        above[level] = points_before.index_select(0, above[level][is_point[level]])
+    sizes = [int(each.sum()) for each in is_point]
+    is_point[0] = _filled(is_point[0])
+    return Pyramid(sizes, _table(is_point[0]), _table(_filled(torch.cat(is_point))), windows, above)
 
 
-def _filling(rows: int) -> int:
-    """How many rows to add, at most an eighth: oneDNN prepares itself for each new size, which takes as long as one."""
-    return -rows % (1 << max(rows.bit_length() - 4, 0))
+def _filled(is_point: Tensor) -> Tensor:
+    return F.pad(is_point, (0, with_filling(len(is_point)) - len(is_point)))
 
 
-def _on_cpu(values: Tensor) -> bool:
-    """Whether torch itself computes these values, on a CPU; what is traced is computed by another engine."""
-    return not torch.compiler.is_compiling() and values.device.type == "cpu" and len(values) > 0
-
-
-def _rows(values: Tensor, beside: Tensor) -> Tensor:
-    """The values of each point between those of its neighbours, [R, 3 K]."""
-    return _with_none(values).index_select(0, beside.flatten()).reshape(-1, 3 * values.shape[1])
-
-
-def _with_none(values: Tensor) -> Tensor:
-    """Values [P, K] behind a row of zeros, whose number is 0."""
-    return torch.cat([values.new_zeros(1, values.shape[1]), values])
+def _table(is_point: Tensor) -> Table:
+    rows, blank = (torch.nonzero(each)[:, 0] for each in (is_point, ~is_point))
+    return Table(rows[:0], rows, blank, len(is_point))

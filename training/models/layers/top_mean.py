@@ -32,6 +32,9 @@ def top_mean(values: Tensor, lengths: Tensor, one_of: int = 8, *, exact: bool = 
     video first and then by falling value, so each video keeps its place and its highest values come first.
     """
     counts = (lengths + one_of - 1) // one_of
+    if not exact and values.device.type == "cpu":  # a few short sorts; a GPU would wait for each
+        parts = zip(torch.split(values, lengths.tolist()), counts.tolist(), strict=True)
+        return torch.stack([part.topk(count, dim=0).values.sum(dim=0) / max(count, 1) for part, count in parts])
     if exact and one_of >= _FEW:
         values, lengths = _contenders(values, lengths, counts, math.isqrt(one_of))
     video = video_of(lengths, values)
