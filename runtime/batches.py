@@ -4,9 +4,11 @@
     read, check, convert -> run the model        -> segments, seconds, writing
 
 Each stage is an iterator over the one before it, and `ahead` runs an iterator in threads of its own. ONNX Runtime and
-the kernels release the GIL, so the stages overlap. At most three batches of features exist at a time; five of an int8
-file, of which two calls run at a time. A model on a GPU is faster than one reader: there several threads read the
-videos of a batch, and four batches exist.
+the kernels release the GIL, so the stages overlap. At most three batches of features exist at a time. A model on a GPU
+is faster than one reader: there several threads read the videos of a batch, and four batches exist.
+
+Where calls run beside each other (int8 on a CPU), each thread reads a batch and then runs the model on it. There is one
+more thread than calls, which reads ahead.
 """
 
 import collections
@@ -66,13 +68,15 @@ class FeatureBatch(NamedTuple):
         names, grids: of V videos.
         lengths: their numbers of snippets, int64 [V].
         features: float32 [S, D], one video after another. A view of the reader's buffer, valid until the batch after
-            the next one is requested.
+            the next one is requested, or until the thread that asked for this one asks again (`read_batches`).
+        left: how many batches come after it, as far as is known.
     """
 
     names: list[str]
     grids: list[SnippetGrid]
     lengths: npt.NDArray[np.int64]
     features: npt.NDArray[np.float32]
+    left: int = 0
 
 
 def pack(lengths: Sequence[int], limit: int) -> Iterator[slice]:
@@ -98,7 +102,7 @@ def read_batches(
     to_float: Callable[[], "HalfToFloat"],
     empty: Callable[[tuple[int, ...]], npt.NDArray[np.float32]],
     readers: int = 1,
-    calls: int = 1,
+    threads: int = 1,
 ) -> Generator[FeatureBatch]:
     """Read videos into batches.
 
@@ -109,7 +113,7 @@ def read_batches(
         to_float: gives the converter of float16; called only if a video has float16.
         empty: allocates the buffers; that of `gpu.PinnedBuffers` if the model runs on a GPU.
         readers: threads that read, where the store allows more than one.
-        calls: how many batches the model takes at a time.
+        threads: how many `ahead` runs this generator and the model in; 1: the model has a thread of its own.
 
     Raises:
         FeatureError: a video cannot be read, or has NaN or infinite values.
@@ -117,24 +121,31 @@ def read_batches(
     batches = [planned[part] for part in pack([video.snippets for video in planned], limit)]
     sizes = [sum(video.snippets for video in videos) for videos in batches]
     fitting = [size for size in sizes if size <= limit]
-    scratch, several = _Scratch(store, planned, width), readers > 1 and store.concurrent
-    # One batch waits and `calls` are in use (see `ahead`), so the buffer after those is free for the next batch. Of
-    # several calls a later one may end first, and another begin, while the first still has its buffer. Several readers
-    # begin with the batch after the next, so that none of them waits for the last video of a batch.
-    count = calls + 2 + (calls > 1) + several
-    ring = itertools.cycle([empty((max(fitting), width)) for _ in fitting[:count]])
+    several = readers > 1 and store.concurrent and threads == 1
+    longest = max((video for video in planned if video.half), key=lambda video: video.snippets, default=None)
+    half_shape = (0 if longest is None else longest.snippets, width)
+    # Memory for float16 features: to ask for it anew for each video would take as long as reading.
+    scratch = _kept(lambda: store.room("" if longest is None else longest.name, half_shape, np.float16), several)
+    shape = max(fitting, default=0), width
+    if threads == 1:
+        # One batch waits and one is in use (see `ahead`), so the buffer after those is free for the next batch. Several
+        # readers begin with the batch after the next, so that none of them waits for the last video of a batch.
+        ring = itertools.cycle([empty(shape) for _ in fitting[: 3 + several]])
+        buffer: Callable[[], npt.NDArray[np.float32]] = partial(next, ring)
+    else:  # a thread reads again when it has done with its batch
+        buffer = _kept(lambda: empty(shape), True)
     begun: collections.deque[tuple[FeatureBatch, list[Callable[[], None]]]] = collections.deque()
     with _readers(readers if several else 1) as submit:
-        for videos, size in zip(batches, sizes, strict=True):
+        for index, (videos, size) in enumerate(zip(batches, sizes, strict=True)):
             lengths = np.array([video.snippets for video in videos], dtype=np.int64)
-            features = next(ring)[:size] if size <= limit else store.room(videos[0].name, (size, width))
+            features = buffer()[:size] if size <= limit else store.room(videos[0].name, (size, width))
             ends = np.cumsum(lengths)
             jobs = [
                 submit(partial(_read, store, video, features[begin:end], to_float, scratch))
                 for video, begin, end in zip(videos, ends - lengths, ends, strict=True)
             ]
             names, grids = [video.name for video in videos], [video.grid for video in videos]
-            begun.append((FeatureBatch(names, grids, lengths, features), jobs))
+            begun.append((FeatureBatch(names, grids, lengths, features, len(batches) - 1 - index), jobs))
             if len(begun) > several:
                 yield _finished(*begun.popleft())
         while begun:
@@ -170,13 +181,18 @@ def _finished(batch: FeatureBatch, jobs: list[Callable[[], None]]) -> FeatureBat
     return batch
 
 
-class _Scratch(threading.local):
-    """Memory for float16 features, of each thread: to ask for it anew for each video would take as long as reading."""
+def _kept(make: Callable[[], npt.NDArray[Any]], each: bool) -> Callable[[], npt.NDArray[Any]]:
+    """Gives one array, every time; with `each` another one to each thread."""
+    if each:
+        own = _OfThread(make)
+        return lambda: own.array
+    array = make()
+    return lambda: array
 
-    def __init__(self, store: FeatureStore, planned: Sequence[Planned], width: int) -> None:
-        longest = max((video for video in planned if video.half), key=lambda video: video.snippets, default=None)
-        shape = (0 if longest is None else longest.snippets, width)
-        self.rows = store.room("" if longest is None else longest.name, shape, np.float16)
+
+class _OfThread(threading.local):
+    def __init__(self, make: Callable[[], npt.NDArray[Any]]) -> None:
+        self.array = make()
 
 
 def _read(
@@ -184,12 +200,12 @@ def _read(
     video: Planned,
     out: npt.NDArray[np.float32],
     to_float: Callable[[], "HalfToFloat"],
-    scratch: _Scratch,
+    scratch: Callable[[], npt.NDArray[np.float16]],
 ) -> None:
     if not video.half:
         store.read_into(video.name, out, video.columns)
         return
-    half = scratch.rows[: len(out)]
+    half = scratch()[: len(out)]
     store.read_into(video.name, half, video.columns)
     to_float()(half, out)
 

@@ -2,9 +2,9 @@
 
 import contextlib
 import os
+import threading
 import warnings
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +21,7 @@ from refineloc.runtime.features.checks import as_array, check_backbone, check_fi
 from refineloc.runtime.features.store import FeatureInfo, FeatureStore
 from refineloc.runtime.files import status_of
 from refineloc.runtime.model.gpu import PinnedBuffers
-from refineloc.runtime.model.limits import BATCH_SNIPPETS, GPU_BATCH_SNIPPETS, GPU_READERS, INT8_CALLS
+from refineloc.runtime.model.limits import BATCH_SNIPPETS, GPU_BATCH_SNIPPETS, GPU_READERS, SHARED_BATCH_SNIPPETS
 from refineloc.runtime.model.metadata import ModelMetadata
 from refineloc.runtime.model.onnx_guard import ModelSource
 from refineloc.runtime.model.session import Provider, Session
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Detector"]
 
+_LONG = 4  # calls: a video of as many snippets is a long one
+
 # VIDEO -> (fps, duration in seconds), None if not known; or labels, which state them.
 Times = Mapping[str, tuple[float | None, float | None] | StatesTimes]
 
@@ -70,9 +72,10 @@ class Detector:
             are taken and the settings of the first.
         provider: "auto" (CUDA if it really runs, else the CPU), or "cuda", "tensorrt", "cpu": used, or an error.
         threads: CPU threads of one call, up to 1,024; 0 takes one for each physical core. Give 1 in a service with
-            several workers. With more than one, `detect_many` has two calls of an int8 file at a time.
+            several workers. With more than one, `detect_many` shares them out among several calls of an int8 model.
         batch_snippets: `detect_many` packs videos into calls of at most this many snippets (at most 2^20); a longer
-            video is a call of its own. None: 2,048 on the CPU, 8,192 on a GPU.
+            video is a call of its own. None: 2,048 on the CPU, 1,024 of an int8 model with several threads, 8,192 on a
+            GPU.
         engine_cache: a folder where TensorRT keeps its engines for the next start; made if it is missing. Engines are
             code: trust the folder as you trust the program.
         spin: whether threads wait for work by spinning, which takes a core each for some time after every call.
@@ -190,10 +193,9 @@ class Detector:
         self._buffers = PinnedBuffers()
         self._backbone: tuple[Any, Backbone] | None = None  # of `detect_video`, after the file that it is of
         on_gpu = self.provider != "cpu"
-        self._batch_snippets = batch_snippets or (GPU_BATCH_SNIPPETS if on_gpu else BATCH_SNIPPETS)
+        on_cpu = BATCH_SNIPPETS if self._session.calls == 1 else SHARED_BATCH_SNIPPETS
+        self._batch_snippets = batch_snippets or (GPU_BATCH_SNIPPETS if on_gpu else on_cpu)
         self._readers = min(GPU_READERS, physical_cores()) if on_gpu else 1
-        alone = on_gpu or self.metadata.precision != "int8" or (threads or physical_cores()) == 1
-        self._calls = 1 if alone else INT8_CALLS
         if isinstance(min_score, str):
             changes["min_score"] = self._operating_score(min_score, changes.keys() - {"max_detections"})
         elif min_score is not ...:
@@ -391,8 +393,9 @@ class Detector:
     ) -> Iterator[tuple[str, Detections]]:
         """The actions of many videos, in their order; a call of the model takes many videos.
 
-        One thread reads a store ahead and another runs the model, while the caller works on the results. Leaving the
-        loop early stops both. Detections of a video do not depend on the other videos of the call.
+        One thread reads a store ahead and another runs the model, while the caller works on the results; of an int8
+        model several threads do both. Leaving the loop early stops them. Detections of a video do not depend on the
+        other videos of the call.
 
         Args:
             videos: an open feature store, a mapping of features by name, or pairs of name and features.
@@ -514,9 +517,18 @@ class Detector:
     ) -> Generator[tuple[FeatureBatch, Scores]]:
         """Each call of the model, its scores in memory that the stack gives back."""
         empty = _empty if self.provider == "cpu" else stack.enter_context(self._buffers.lent())
-        limit, width = self._batch_snippets, self.metadata.width
-        read = read_batches(store, planned, width, limit, self._half_to_float, empty, self._readers, self._calls)
-        return ahead(ahead(read), partial(self._scored, where=f"{store.path}: "), self._calls)
+        limit, width, calls = self._batch_snippets, self.metadata.width, self._session.calls
+        threads = 1 if calls == 1 else calls + 1
+        read = read_batches(store, planned, width, limit, self._half_to_float, empty, self._readers, threads)
+        running = threading.Semaphore(calls)
+
+        def scored(batch: FeatureBatch) -> tuple[FeatureBatch, Scores]:
+            with running:
+                return self._scored(batch, f"{store.path}: ")
+
+        # Threads that read for themselves have one buffer each, which stays in the cache. On a GPU one thread runs the
+        # model, as the engine takes memory there for each that does.
+        return ahead(ahead(read) if threads == 1 else read, scored, threads)
 
     def _detected(
         self,
@@ -537,7 +549,9 @@ class Detector:
 
     def _scored(self, batch: FeatureBatch, where: str = "") -> tuple[FeatureBatch, Scores]:
         names = [f"{where}video {name!r}" for name in batch.names]
-        return batch, self._session.run(batch.features, batch.lengths, names)
+        # The last calls and long ones take all threads: the others may have nothing left to do.
+        beside = batch.left >= self._session.calls > 1 and len(batch.features) <= _LONG * self._batch_snippets
+        return batch, self._session.run(batch.features, batch.lengths, names, beside=beside)
 
     def _planned(
         self, store: FeatureStore, name: str, fps: float | None, stride_frames: int | None, times: Times

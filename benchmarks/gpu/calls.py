@@ -28,7 +28,7 @@ def session_alone(sizes: Sizes, folder: Path) -> list[str]:
     for precision in ("fp32", "fp16"):
         path = model_of(sizes, folder, precision, OneThreshold())  # type: ignore[arg-type]
         session = Session(path, sizes.device, batch_snippets=max(sizes.batches))  # type: ignore[arg-type]
-        inner = session._session
+        inner = session._here()
         rate = rates(sizes)["float32" if precision == "fp32" or sizes.device == "cpu" else "fp16"]
         for snippets in sizes.batches:
             ordinary = np.random.default_rng(0).standard_normal((snippets, sizes.width), dtype=np.float32)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refineloc.runtime.addresses import as_path
+from refineloc.runtime.cores import physical_cores
 from refineloc.runtime.errors import (
     ConfigError,
     EngineError,
@@ -29,7 +30,7 @@ from refineloc.runtime.errors import (
 )
 from refineloc.runtime.files import make_folder
 from refineloc.runtime.model.gpu import PinnedBuffers, gpu_problem
-from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS
+from refineloc.runtime.model.limits import BATCH_SNIPPETS, MAX_BATCH_SNIPPETS, MAX_THREADS, MOST_CALLS
 from refineloc.runtime.model.metadata import KEY_PREFIX, ModelMetadata
 from refineloc.runtime.model.onnx_guard import ModelSource, read_model
 from refineloc.runtime.scalars import as_whole
@@ -104,7 +105,8 @@ class LoadedModel:
         self._checksum = zlib.crc32(content)
         self._threads, self._spin = threads, spin
         create = functools.partial(create_session, engine, self.name, content, threads=threads, spin=spin, cache=cache)
-        self._session, self.provider = start_session(engine, create, content, provider, call_once, sizes=sizes)
+        session, self.provider = start_session(engine, create, content, provider, call_once, sizes=sizes)
+        self._sessions = {threads: session}  # of this process, by the threads of a call
         _loaded.add(self)
 
     def _must_be(self, checksum: int) -> None:
@@ -112,9 +114,10 @@ class LoadedModel:
         if checksum != self._checksum:
             raise ModelError(f"{self.name}: was replaced after it was loaded; load it again, in the first process")
 
-    def _here(self) -> Any:
-        """ONNX Runtime's session of this process."""
-        if self._session is None:  # forked; two threads may both make one, which does no harm
+    def _here(self, threads: int | None = None) -> Any:
+        """ONNX Runtime's session of this process, whose calls take so many threads; if left out, all."""
+        threads = self._threads if threads is None else threads
+        if threads not in self._sessions:  # two threads may both make one, which does no harm
             if self.provider != "cpu":
                 raise EngineError(
                     f"{self.name}: provider {self.provider!r} cannot run in a forked process; start it with 'spawn' "
@@ -122,18 +125,20 @@ class LoadedModel:
                 )
             _, content = read_model(self._model)
             self._must_be(zlib.crc32(content))
-            self._session = create_session(load_engine(), self.name, content, ["cpu"], self._threads, spin=self._spin)
-        return self._session
+            self._sessions[threads] = create_session(
+                load_engine(), self.name, content, ["cpu"], threads, spin=self._spin
+            )
+        return self._sessions[threads]
 
     def _leave_behind(self) -> None:
-        """In a forked process: give up the session of the parent, whose threads are not here.
+        """In a forked process: give up the sessions of the parent, whose threads are not here.
 
-        To end it would wait for them for ever, or crash. So its memory stays, shared with the parent, to the end of the
-        process. A CPU session of one thread has no others, and goes on.
+        To end one would wait for them for ever, or crash. So its memory stays, shared with the parent, to the end of
+        the process. A CPU session of one thread has no others, and goes on.
         """
-        if self._session is not None and (self.provider != "cpu" or self._threads != 1):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
-            self._session = None
+        for threads in list(self._sessions):
+            if self.provider != "cpu" or threads != 1:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._sessions.pop(threads)))
 
 
 # Those of this process, for its forked children.
@@ -170,6 +175,7 @@ class Session(LoadedModel):
         name: of the model, in messages: its path where it has one.
         metadata: of the file.
         has_points: whether the model finds segments itself (`Points`).
+        calls: how many calls `beside` others use the threads best. 1: each takes all threads, and one runs at a time.
         provider: what really runs: "cpu", "cuda" or "tensorrt". ONNX Runtime may list or register a provider that
             cannot run, so on a GPU one snippet was run.
 
@@ -199,8 +205,15 @@ class Session(LoadedModel):
             raise ConfigError(f"engine_cache: goes with the provider 'tensorrt', got {provider!r}")
         cache = None if engine_cache is None else make_folder(engine_cache)
         super().__init__(model, provider, threads, _call_once, (1, batch_snippets), spin=bool(spin), cache=cache)
-        self.metadata = _checked_metadata(self.name, self._session)
-        self.has_points = _has_points(self._session)
+        self.metadata = _checked_metadata(self.name, self._here())
+        self.has_points = _has_points(self._here())
+        self.calls, self._share = 1, threads
+        if self.provider == "cpu" and self.metadata.precision == "int8":
+            cores = threads or physical_cores()
+            share = -(-cores // MOST_CALLS)
+            if cores > share:
+                self.calls, self._share = cores // share, share
+                self._here(share)  # made now: later the file may be gone
         self._outputs = PinnedBuffers()
         self._arguments = {
             "provider": provider,
@@ -218,6 +231,8 @@ class Session(LoadedModel):
         features: npt.NDArray[np.float32],
         lengths: npt.NDArray[np.int64],
         names: Sequence[str] | None = None,
+        *,
+        beside: bool = False,
     ) -> Scores:
         """Scores of a packed batch.
 
@@ -225,13 +240,14 @@ class Session(LoadedModel):
             features: float32 [S, D], the snippets of the videos one after another.
             lengths: int64 [V], with the sum S.
             names: of the videos, for errors.
+            beside: whether others of the `calls` run at the same time, so that this one takes its share of the threads.
 
         Raises:
             EngineError: ONNX Runtime fails: out of memory, or a graph that cannot be run.
             FeatureError: a video's features are so large that they overflow in the model.
             ModelError: scores of another shape, or not finite for any features, as of damaged weights.
         """
-        scores = self._run(features, lengths)
+        scores = self._run(features, lengths, beside)
         rows, classes = {"video_scores": len(lengths)}, len(self.metadata.classes)
         for name in SNIPPET_SCORES:
             values = getattr(scores, name)
@@ -250,8 +266,8 @@ class Session(LoadedModel):
             raise self._not_finite(features, lengths, names)
         return scores
 
-    def _run(self, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> Scores:
-        session = self._here()
+    def _run(self, features: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64], beside: bool = False) -> Scores:
+        session = self._here(self._share if beside else None)
         try:
             if self.provider == "cpu":
                 names = _OUTPUTS + _OF_POINTS * self.has_points

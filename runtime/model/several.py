@@ -32,6 +32,7 @@ class SeveralSessions:
     Attributes:
         sessions: of the files.
         has_points: whether all find segments themselves.
+        calls: how many calls at a time use the threads best, see `Session`.
         metadata, provider: those of the first; of different base models `metadata.base` names all, and
             `metadata.context_snippets` is the largest.
 
@@ -58,6 +59,7 @@ class SeveralSessions:
         ]
         first = self.sessions[0]
         self.has_points = all(session.has_points for session in self.sessions)
+        self.calls = min(session.calls for session in self.sessions)
         self.metadata, self.provider = first.metadata, first.provider
         for other in self.sessions[1:]:
             for name in _SHARED:
@@ -93,9 +95,11 @@ class SeveralSessions:
         features: npt.NDArray[np.float32],
         lengths: npt.NDArray[np.int64],
         names: Sequence[str] | None = None,
+        *,
+        beside: bool = False,
     ) -> Scores:
         """Scores of a packed batch, see `Session.run`."""
-        every = [session.run(features, lengths, names) for session in self.sessions]
+        every = [session.run(features, lengths, names, beside=beside) for session in self.sessions]
         mean = Scores.of(_mean([getattr(scores, name) for scores in every]) for name in SNIPPET_SCORES)
         points = [scores.points for scores in every if scores.points is not None]
         if len(points) == len(every):

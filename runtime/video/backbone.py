@@ -129,7 +129,7 @@ class Backbone(LoadedModel):
 
     def __init__(self, model: ModelSource, provider: Provider = "auto", threads: int = 0) -> None:
         super().__init__(model, provider, threads, _call_once, (1, 8))
-        self.metadata = _checked(self.name, self._session)
+        self.metadata = _checked(self.name, self._here())
 
     def features(self, windows: npt.NDArray[np.uint8 | np.float32]) -> npt.NDArray[np.float32]:
         """Features of snippets.

@@ -109,7 +109,7 @@ def test_calls_at_a_time_keep_their_features_until_each_has_ended(tmp_path: Path
 
     with open_features(write_features(tmp_path / "features.h5", videos)) as store:
         batches = read_batches(store, plan(store), 24, 4, HalfToFloat, EMPTY, readers, 2)
-        assert list(ahead(ahead(batches), call, 2)) == list(range(16))
+        assert list(ahead(batches, call, 2)) == list(range(16))
 
 
 def test_a_thread_may_go_on_when_the_main_thread_has_ended() -> None:
@@ -195,8 +195,15 @@ def test_buffers_are_no_larger_than_the_batches(store_path: Path, limit: int, sh
         list(read_batches(store, plan(store), 24, 10, HalfToFloat, empty, 4))
         assert asked[len(shapes) :] == [(10, 24)] * 4, "with several readers the next batch is begun"
         asked.clear()
-        list(read_batches(store, plan(store), 24, 10, HalfToFloat, empty, calls=2))
-    assert asked == [(10, 24)] * 5
+        batches = read_batches(store, plan(store), 24, 10, HalfToFloat, empty, threads=3)
+        met = threading.Barrier(3)
+
+        def meet(batch: FeatureBatch) -> None:
+            if batch.names[0] in ("v00", "v03", "v05"):  # at a time, so in three threads
+                met.wait(timeout=10)
+
+        list(ahead(batches, meet, 3))
+    assert asked == [(10, 24)] * 3, "one of each thread"
 
 
 @pytest.mark.parametrize("readers", [1, 4])
@@ -279,11 +286,11 @@ def test_an_error_of_the_engine_leaves_no_thread_and_then_the_store_is_closed(
     detector = Detector(model_path, provider="cpu", batch_snippets=8)
     real, calls = detector._session.run, itertools.count(1)
 
-    def run(*arguments: Any) -> Any:
+    def run(*arguments: Any, **options: Any) -> Any:
         if next(calls) == 3:
             time.sleep(0.05)  # the reader waits with its next batch by then
             raise EngineError("out of memory")
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(detector._session, "run", run)
     try:

@@ -46,7 +46,7 @@ def test_on_a_gpu_the_engine_takes_memory_for_points(
     session = Session(student, "cpu")
     features, lengths = rng.standard_normal((9, 24)).astype(np.float32), np.array([4, 5])
     expected = session.run(features, lengths)
-    bound = module._run_bound(session._session, features, lengths, 5, lambda shape: np.empty(shape, np.float32), True)
+    bound = module._run_bound(session._here(), features, lengths, 5, lambda shape: np.empty(shape, np.float32), True)
     for one, other in zip(bound.arrays, expected.arrays, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -57,6 +57,38 @@ def test_detections_are_the_segments_of_the_scores_in_seconds(detector: Detector
     assert found.end.max() <= 99.3
 
 
+@pytest.mark.parametrize(
+    ("lengths", "beside"),
+    [
+        ([8] * 6, [True] * 4 + [False] * 2),
+        ([8] * 2, [False] * 2),
+        ([8, 33, 32, 8, 8], [True, False, True, False, False]),  # one that is much longer than a call
+    ],
+)
+def test_calls_of_an_int8_file_run_beside_each_other_until_the_last_ones(
+    make_model: Callable[..., Path],
+    tmp_path: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    lengths: list[int],
+    beside: list[bool],
+) -> None:
+    detector = Detector(make_model(precision="int8"), provider="cpu", threads=2, batch_snippets=8)
+    videos, told = videos_of(rng, lengths), {}
+    run = detector._session.run
+
+    def noted(features: Features, lengths: Any, names: Any = None, *, beside: bool = False) -> Any:
+        told[names[0][-4:-1]] = beside
+        return run(features, lengths, names, beside=beside)
+
+    monkeypatch.setattr(detector._session, "run", noted)
+    with open_features(write_features(tmp_path / "features.h5", videos)) as store:
+        many = dict(detector.detect_many(store, fps=25.0))
+    assert [told[name[1:]] for name in videos] == beside
+    for name, features in videos.items():
+        assert same(many[name], detector.detect(features, fps=25.0))
+
+
 def test_the_stride_is_the_call_s_or_the_store_s_or_the_model_s(
     detector: Detector, rng: np.random.Generator, tmp_path: Path
 ) -> None:

@@ -223,6 +223,34 @@ def test_int8_products_have_no_gpu(model_path: Path, tmp_path: Path, monkeypatch
         assert Session(path, "auto").provider == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("threads", "calls", "each"), [(1, 1, 1), (2, 2, 1), (3, 3, 1), (8, 8, 1), (9, 4, 2), (12, 6, 2), (16, 8, 2)]
+)
+def test_calls_of_an_int8_model_share_out_the_threads(
+    make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, threads: int, calls: int, each: int
+) -> None:
+    made, create = [], module.create_session
+
+    def noted(engine: Any, name: str, content: bytes, providers: list[str], threads: int, **options: Any) -> Any:
+        made.append(threads)
+        return create(engine, name, content, providers, 1, **options)
+
+    monkeypatch.setattr(module, "create_session", noted)
+    session = Session(make_model(precision="int8"), "cpu", threads)
+    assert (session.calls, made) == (calls, [threads] if calls == 1 else [threads, each])
+    features, lengths = np.ones((7, 24), np.float32), np.array([3, 4])
+    one, beside = session.run(features, lengths), session.run(features, lengths, beside=True)
+    assert all(np.array_equal(*both) for both in zip(one.arrays, beside.arrays, strict=True))
+    assert len(made) == 1 + (calls > 1), "made when the model was loaded"
+    session._leave_behind()  # as in a forked process
+    assert list(session._sessions) == [1] * (each == 1)
+    assert np.array_equal(session.run(features, lengths, beside=True).class_scores, one.class_scores)
+
+
+def test_one_call_of_another_model_takes_all_threads(model_path: Path) -> None:
+    assert Session(model_path, "cpu", 4).calls == 1
+
+
 def test_libraries_are_looked_for_once_and_output_is_left_as_it_was(
     model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
