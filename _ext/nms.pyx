@@ -114,8 +114,9 @@ def fuse_nms(start, end, score, group, *, tiou_threshold, temperature):
         temperature: above 0; the lower, the more the best of them counts.
 
     Returns:
-        indices of the kept segments, those of `hard_nms`, int64; their new start and end, float64: those
-        of the kept one, plus the weighted mean distance from it, with sums in input order. Its score stays.
+        indices of the kept segments, those of `hard_nms`, int64; their new start and end, float64: those of the kept one,
+        plus the weighted mean distance from it, with sums in input order; and the chance that it or one of those is right,
+        if scores were chances: 1 - product of (1 - score), of scores clipped to 0 and 1, float64.
 
     Raises:
         ValueError: as `hard_nms`, and a temperature out of range.
@@ -125,6 +126,8 @@ def fuse_nms(start, end, score, group, *, tiou_threshold, temperature):
     cdef Input given = Input(start, end, score, group, tiou_threshold)
     kept = _greedy(given)
     fused_start, fused_end = _empty(len(kept), _float64), _empty(len(kept), _float64)
+    chances_array = _empty(given.n, _float64)
+    cdef double[::1] chances = chances_array
     cdef const i64[::1] index = kept
     cdef double[::1] out_start = fused_start
     cdef double[::1] out_end = fused_end
@@ -137,6 +140,7 @@ def fuse_nms(start, end, score, group, *, tiou_threshold, temperature):
     with nogil:
         for i in range(given.n):
             weights[i] = to_start[i] = to_end[i] = 0.0
+            chances[i] = min(max(given.score[i], 0.0), 1.0)
         for i in range(given.n):
             owner = given.ints[OWNER, i]
             if owner == i:
@@ -144,6 +148,8 @@ def fuse_nms(start, end, score, group, *, tiou_threshold, temperature):
                 continue
             # At most 1, as no score is above that of the one that drops it: so that nothing overflows.
             weight = exp((given.score[i] - given.score[owner]) / scale)
+            # As 1 - (1 - a) (1 - b), without the rounding of the differences. Chances of dropped ones stay their own.
+            chances[owner] += chances[i] * (1.0 - chances[owner])
             weights[owner] += weight
             to_start[owner] += weight * (given.start[i] - given.start[owner])
             to_end[owner] += weight * (given.end[i] - given.end[owner])
@@ -151,7 +157,7 @@ def fuse_nms(start, end, score, group, *, tiou_threshold, temperature):
             owner = index[i]
             out_start[i] = given.start[owner] + to_start[owner] / weights[owner]
             out_end[i] = given.end[owner] + to_end[owner] / weights[owner]
-    return kept, fused_start, fused_end
+    return kept, fused_start, fused_end, chances_array[kept]
 
 
 def soft_nms(start, end, score, group, *, method="gaussian", sigma=0.5, tiou_threshold=0.3, min_score=0.001):

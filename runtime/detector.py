@@ -88,10 +88,11 @@ class Detector:
         max_gap: how many removed snippets a segment may have between kept ones ("paper", "multi-threshold").
         widen: snippets added at both ends of a segment, within the video (all but "boundaries").
         suppression: what becomes of overlapping segments of a class: "none" keeps all, "hard" keeps the best, "vote"
-            adds the others' scores to it, "fuse" takes the mean of their times, "soft" lowers the others' scores.
-        tiou: tIoU above which segments overlap, 0 to 1 ("hard", "vote", "fuse").
-        soft_sigma: width of the Gaussian that lowers scores ("soft").
-        fuse_temperature: the lower, the more the best of those that are fused counts ("fuse").
+            adds the others' scores to it, "fuse" takes the mean of their times, "soft" lowers the others' scores,
+            "soft-vote" does all three.
+        tiou: tIoU above which segments overlap, 0 to 1 ("hard", "vote", "fuse", "soft-vote").
+        soft_sigma: width of the Gaussian that lowers scores ("soft", "soft-vote").
+        fuse_temperature: the lower, the more the best of those that are fused counts ("fuse", "soft-vote").
         min_score: least score of a segment, after suppression. None keeps all; left out, it is the model file's. A text
             such as "precision 0.9" takes an operating point of the file, which was chosen for the file's rule, so that
             no setting but `max_detections` can be given beside it.

@@ -149,7 +149,7 @@ def _cover(
     The detections are those of the run's own rules (`_of_known`). float32 [S, N], in [0, 1].
     """
     detected = _of_known(detection, scores, lengths, known)
-    share = detected.score
+    share = _shares(detected.score, detected.video)
     starts = (np.cumsum(lengths) - lengths)[detected.video]
     first, last = (starts + part for part in _snippets(detected))
     cover = np.zeros(scores.class_scores.shape, dtype=np.float32)
@@ -162,13 +162,18 @@ def _cover(
 def _of_known(
     detection: Rules, scores: Scores, lengths: npt.NDArray[np.int64], known: npt.NDArray[np.bool_] | None
 ) -> Segments:
-    """The rules' detections of the known labels, without `length_power`; scores are shares of the video's best."""
+    """The rules' detections of the known labels, without `length_power`."""
     if isinstance(detection, ManyThresholds) and detection.length_power:
         detection = changed(detection, {"length_power": 0.0})  # long segments have more background at their ends
-    detected = segments(scores, lengths, detection, known)
-    best = np.zeros(len(lengths))
-    np.maximum.at(best, detected.video, detected.score)
-    return detected._replace(score=detected.score / np.where(best > 0, best, np.inf)[detected.video])
+    return segments(scores, lengths, detection, known)
+
+
+def _shares(score: npt.NDArray[np.float64], group: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Scores over the best of their group (a video, or a class); at most 0 where that is."""
+    best = np.zeros(1 + int(group.max(initial=0)))
+    np.maximum.at(best, group, score)
+    shares: npt.NDArray[np.float64] = score / np.where(best > 0, best, np.inf)[group]
+    return shares
 
 
 def taught_segments(
@@ -181,13 +186,14 @@ def taught_segments(
     """What a student learns: the detections of an iteration of each video's own labels.
 
     Args:
-        threshold: least score of a segment, as a share of the best of its video, which becomes its score.
+        threshold: least score of a segment, as a share of the best of its class in all videos, which becomes its score.
         detection: the iteration's rules; `length_power` is left out.
         scores: of its model.
         lengths: int64 [V].
         known: the labels of each video, bool [V, N].
     """
     detected = _of_known(detection, scores, lengths, known)
+    detected = detected._replace(score=_shares(detected.score, detected.label))
     taught = detected.take(np.flatnonzero((detected.score >= threshold) & (detected.score > 0)))
     labels = np.zeros(int(lengths.sum()), dtype=np.int64)
     starts = (np.cumsum(lengths) - lengths)[taught.video]

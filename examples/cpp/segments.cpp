@@ -196,10 +196,9 @@ double together(const Segment& a, const Segment& b) {
 }
 
 // What is left of the segments of one class where they overlap, in their order.
-std::vector<Segment> suppressed(std::vector<Segment> segments, const Settings& settings) {
-  const std::string& kind = settings.text("suppression");
+std::vector<Segment> suppressed(std::vector<Segment> segments, const Settings& settings, const std::string& kind) {
   if (kind == "none") return segments;
-  if (kind == "soft") {
+  if (kind == "soft" || kind == "soft-vote") {
     const auto negative = [](const Segment& segment) { return segment.score < 0; };
     segments.erase(std::remove_if(segments.begin(), segments.end(), negative), segments.end());
   }
@@ -212,7 +211,8 @@ std::vector<Segment> suppressed(std::vector<Segment> segments, const Settings& s
     if (at == segments.size()) break;
     state[at] = kept;
     const Segment best = segments[at];
-    double votes = best.score, weights = 1, to_first = 0, to_past = 0;
+    const auto chance = [](double score) { return std::min(std::max(score, 0.0), 1.0); };
+    double votes = best.score, right = chance(best.score), weights = 1, to_first = 0, to_past = 0;
     for (std::size_t i = 0; i < segments.size(); ++i) {
       Segment& other = segments[i];
       if (state[i] != left) continue;
@@ -222,6 +222,7 @@ std::vector<Segment> suppressed(std::vector<Segment> segments, const Settings& s
       } else if (overlap(best, other) > settings.number("tiou") * together(best, other)) {
         state[i] = dropped;
         votes += other.score;
+        right += chance(other.score) * (1 - right);
         // Of the difference to the best score, so that nothing overflows.
         const double weight = std::exp((other.score - best.score) / settings.number("fuse_temperature"));
         weights += weight;
@@ -230,7 +231,8 @@ std::vector<Segment> suppressed(std::vector<Segment> segments, const Settings& s
       }
     }
     if (kind == "vote") segments[at].score = votes;
-    if (kind == "fuse") {
+    if (kind == "soft-vote") segments[at].score = right;
+    if (kind == "fuse" || kind == "soft-vote") {
       segments[at].first += to_first / weights;
       segments[at].past += to_past / weights;
     }
@@ -238,7 +240,7 @@ std::vector<Segment> suppressed(std::vector<Segment> segments, const Settings& s
   std::vector<Segment> result;
   for (std::size_t i = 0; i < segments.size(); ++i)
     if (state[i] == kept) result.push_back(segments[i]);
-  return result;
+  return kind == "soft-vote" ? suppressed(std::move(result), settings, "soft") : result;
 }
 
 }  // namespace
@@ -262,7 +264,7 @@ std::vector<Segment> find_segments(const Outputs& outputs, const Settings& setti
     } else {
       throw std::runtime_error("metadata refineloc.profile: " + profile + " is not known");
     }
-    segments = suppressed(std::move(segments), settings);
+    segments = suppressed(std::move(segments), settings, settings.text("suppression"));
     found.insert(found.end(), segments.begin(), segments.end());
   }
   if (!settings.is("min_score", "none")) {

@@ -24,7 +24,7 @@ export function findSegments(outputs, settings) {
   for (const label of classes) {
     const c = Float32Array.from({ length: snippets }, (_, t) => video.class_scores[t * count + label]);
     const segments = find(video, settings, { label, c, y: y[label], best: y[classes[0]] });
-    found.push(...suppressed(segments.map((segment) => ({ label, ...segment })), settings));
+    found.push(...suppressed(segments.map((segment) => ({ label, ...segment })), settings, settings.suppression));
   }
   if (settings.min_score !== 'none') found = found.filter(({ score }) => score >= Number(settings.min_score));
   found.sort((a, b) => b.score - a.score); // stable
@@ -162,11 +162,12 @@ function contrast(sums, { first, past }, outer) {
 const overlap = (a, b) => Math.min(a.past, b.past) - Math.max(a.first, b.first);
 const together = (a, b) => a.past - a.first + (b.past - b.first) - overlap(a, b);
 
+const chance = (score) => Math.min(Math.max(score, 0), 1);
+
 /** What is left of the segments of one class where they overlap, in their order. */
-function suppressed(segments, settings) {
-  const kind = settings.suppression;
+function suppressed(segments, settings, kind) {
   if (kind === 'none') return segments;
-  let left = segments.filter(({ score }) => kind !== 'soft' || score >= 0);
+  let left = segments.filter(({ score }) => !kind.startsWith('soft') || score >= 0);
   const order = new Map(left.map((segment, index) => [segment, index]));
   const kept = [];
   while (left.length) {
@@ -183,7 +184,7 @@ function suppressed(segments, settings) {
     const near = left.filter((other) => overlap(best, other) > Number(settings.tiou) * together(best, other));
     left = left.filter((other) => !near.includes(other));
     if (kind === 'vote') best.score = near.reduce((sum, other) => sum + other.score, best.score);
-    if (kind === 'fuse') {
+    if (kind === 'fuse' || kind === 'soft-vote') {
       // Of the differences to the best score, so that nothing overflows.
       const weights = near.map((other) => Math.exp((other.score - best.score) / Number(settings.fuse_temperature)));
       const total = weights.reduce((sum, weight) => sum + weight, 1);
@@ -191,6 +192,10 @@ function suppressed(segments, settings) {
       best.first += near.reduce((sum, other, i) => sum + weights[i] * (other.first - first), 0) / total;
       best.past += near.reduce((sum, other, i) => sum + weights[i] * (other.past - past), 0) / total;
     }
+    if (kind === 'soft-vote') {
+      best.score = near.reduce((right, other) => right + chance(other.score) * (1 - right), chance(best.score));
+    }
   }
-  return kept.sort((a, b) => order.get(a) - order.get(b));
+  kept.sort((a, b) => order.get(a) - order.get(b));
+  return kind === 'soft-vote' ? suppressed(kept, settings, 'soft') : kept;
 }

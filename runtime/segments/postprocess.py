@@ -116,20 +116,24 @@ def _suppressed(detected: Segments, rules: Rules) -> Segments:
         return detected
     from refineloc._ext import nms
 
-    if rules.suppression == "soft":  # which cannot lower a negative score
+    if rules.suppression.startswith("soft"):  # which cannot lower a negative score
         detected = detected.take(np.flatnonzero(detected.score >= 0))
     # Snippets first..last cover [first, last + 1).
     columns = detected.first, detected.last + 1, detected.score, nms.groups(detected.video, detected.label)
     if rules.suppression == "hard":
         return detected.take(nms.hard_nms(*columns, tiou_threshold=rules.tiou))
-    if rules.suppression == "fuse":
-        kept, start, end = nms.fuse_nms(*columns, tiou_threshold=rules.tiou, temperature=rules.fuse_temperature)
-        return Segments(detected.video[kept], detected.label[kept], start, end - 1, detected.score[kept])
     if rules.suppression == "vote":
         kept, score = nms.vote_nms(*columns, tiou_threshold=rules.tiou)
-    else:
-        least = max(rules.min_score or 0.0, 0.0)
-        kept, score = nms.soft_nms(*columns, sigma=rules.soft_sigma, min_score=least)
+        return detected.take(kept)._replace(score=score)
+    if rules.suppression in ("fuse", "soft-vote"):
+        kept, start, end, chance = nms.fuse_nms(*columns, tiou_threshold=rules.tiou, temperature=rules.fuse_temperature)
+        detected = detected.take(kept)._replace(first=start, last=end - 1)
+        if rules.suppression == "fuse":
+            return detected
+        detected = detected._replace(score=chance)
+        columns = start, end, chance, columns[3][kept]
+    least = max(rules.min_score or 0.0, 0.0)
+    kept, score = nms.soft_nms(*columns, sigma=rules.soft_sigma, min_score=least)
     return detected.take(kept)._replace(score=score)
 
 

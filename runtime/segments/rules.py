@@ -50,7 +50,9 @@ Scoring = Literal["contrast", "peak"]
 Curve = Literal["class", "foreground", "both"]
 ScoredOn = Literal["class", "product"]
 VideoTerm = Literal["add", "multiply"]
-Suppression = Literal["none", "hard", "soft", "vote", "fuse"]
+Suppression = Literal["none", "hard", "soft", "vote", "fuse", "soft-vote"]
+
+_WITH_TIOU: tuple[Suppression, ...] = ("hard", "vote", "fuse", "soft-vote")
 
 MAX_THRESHOLDS = 1_000  # finer than any curve needs; bounds what a hostile model file can cost
 _MAX_COUNT = 2**24  # far above any real number of classes or snippets
@@ -136,11 +138,11 @@ class _Shared:
         metadata=_about(
             "of overlapping segments of a class, none keeps all (the paper); hard keeps the best; vote adds the scores "
             "of the others to its own (the released code); fuse takes the mean of their times (GauFuse); soft lowers "
-            "the scores of the others (soft-NMS)"
+            "the scores of the others (soft-NMS); soft-vote is vote and fuse, then soft (after ActionFormer)"
         ),
     )
     tiou: float = field(
-        default=0.5, metadata=_about("tIoU with the best above which segments overlap", 0, 1, ("hard", "vote", "fuse"))
+        default=0.5, metadata=_about("tIoU with the best above which segments overlap", 0, 1, _WITH_TIOU)
     )
     soft_sigma: float = field(
         default=0.5,
@@ -148,12 +150,14 @@ class _Shared:
             "scores are lowered by exp(-tIoU² / soft_sigma) (Bodla and others, ICCV 2017; 0.3 in CO2-Net)",
             1e-6,
             1e6,
-            ("soft",),
+            ("soft", "soft-vote"),
         ),
     )
     fuse_temperature: float = field(
         default=0.2,
-        metadata=_about("a segment weighs exp(score / fuse_temperature) in the mean (GauFuse)", 1e-6, 1e6, ("fuse",)),
+        metadata=_about(
+            "a segment weighs exp(score / fuse_temperature) in the mean (GauFuse)", 1e-6, 1e6, ("fuse", "soft-vote")
+        ),
     )
     min_score: float | None = field(
         default=None, metadata=_about("least score of a segment, after suppression; none keeps all", -_FINITE)

@@ -72,9 +72,9 @@ def test_hard_and_vote_equal_their_twins_to_the_bit(table: Columns, threshold: f
 @given(few | many, thresholds, st.sampled_from([1e-3, 0.02, 0.2, 5.0, 1e9]))
 @settings(max_examples=500, deadline=None)
 def test_fuse_equals_its_twin_to_the_bit(table: Columns, threshold: float, temperature: float) -> None:
-    kept, start, end = fuse_nms(*table, tiou_threshold=threshold, temperature=temperature)
+    kept, start, end, chance = fuse_nms(*table, tiou_threshold=threshold, temperature=temperature)
     expected = twin.fuse_nms(*table, tiou_threshold=threshold, temperature=temperature)
-    assert (kept.tolist(), start.tolist(), end.tolist()) == expected
+    assert (kept.tolist(), start.tolist(), end.tolist(), chance.tolist()) == expected
     assert kept.tolist() == hard_nms(*table, tiou_threshold=threshold).tolist()
 
 
@@ -124,7 +124,7 @@ def test_votes_lose_no_score(table: Columns, threshold: float) -> None:
 @settings(max_examples=100, deadline=None)
 def test_fused_bounds_lie_within_those_of_their_group(table: Columns, threshold: float, temperature: float) -> None:
     start, end, _, group = table
-    kept, fused_start, fused_end = fuse_nms(*table, tiou_threshold=threshold, temperature=temperature)
+    kept, fused_start, fused_end, _ = fuse_nms(*table, tiou_threshold=threshold, temperature=temperature)
     for one in np.unique(group):
         mine, own = group[kept] == one, group == one
         for fused, bounds in ((fused_start, start), (fused_end, end)):
@@ -172,7 +172,7 @@ def test_hand_computed() -> None:
 
 def test_fused_by_hand() -> None:
     # 0 takes 2 (score 7) and 3 (score 6); weights by exp(score / temperature), relative to its own.
-    kept, start, end = fuse_nms(*LINE, tiou_threshold=0.5, temperature=2.0)
+    kept, start, end, _ = fuse_nms(*LINE, tiou_threshold=0.5, temperature=2.0)
     w2, w3 = np.exp(-1.0), np.exp(-1.5)
     assert kept.tolist() == [0, 1, 4]
     assert start.tolist() == pytest.approx([w2 * 1 / (1 + w2 + w3), 0, 12])
@@ -181,7 +181,17 @@ def test_fused_by_hand() -> None:
     assert fuse_nms(*LINE, tiou_threshold=0.5, temperature=1e-3)[1].tolist() == [0, 0, 12]
     assert fuse_nms(*LINE, tiou_threshold=0.5, temperature=1e9)[2][0] == pytest.approx(26 / 3)
     none = fuse_nms(*columns([]), tiou_threshold=0.5, temperature=1.0)
-    assert [len(column) for column in none] == [0, 0, 0]
+    assert [len(column) for column in none] == [0, 0, 0, 0]
+
+
+def test_chances_by_hand() -> None:
+    """The kept one's own score, joined with those of the two that it drops; alone it stays; all are clipped."""
+    table = columns(
+        [(0, 10, 0.5, 0), (0, 10, 0.5, 0), (0, 9, 0.2, 0), (20, 30, 1e-300, 0), (40, 50, 1.5, 0), (60, 70, -2, 0)]
+    )
+    kept, _, _, chance = fuse_nms(*table, tiou_threshold=0.5, temperature=0.1)
+    assert kept.tolist() == [0, 3, 4, 5]
+    assert chance.tolist() == [pytest.approx(1 - 0.5 * 0.5 * 0.8), 1e-300, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])

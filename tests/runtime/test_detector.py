@@ -317,7 +317,7 @@ def test_the_least_score_of_the_file_can_be_switched_off(
 
 def test_a_setting_without_effect_is_refused(model_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"^tiou: used by suppression 'hard' or 'vote' or 'fuse', not by 'none'; give"
+        ConfigError, match=r"^tiou: used by suppression 'hard' or 'vote' or 'fuse' or 'soft-vote', not by 'none'; give"
     ):
         Detector(model_path, provider="cpu", tiou=0.3)
     assert Detector(model_path, provider="cpu", suppression="fuse", tiou=0.3).settings.tiou == 0.3

@@ -176,7 +176,7 @@ def test_losses_are_those_of_a_loop_over_points() -> None:
     np.testing.assert_allclose(losses, np.array(expected) / targets.points, rtol=1e-4)
 
 
-def test_taught_segments_are_the_video_s_own_classes_above_the_threshold() -> None:
+def test_taught_segments_are_the_videos_own_classes_above_the_threshold() -> None:
     points = Points(np.float32([[0.9, 0.8], [0.2, 0.1], [0.5, 0.9]]), np.full((3, 2), 0.5, np.float32))
     scores = Scores(np.zeros((3, 2), np.float32), *[np.zeros(3, np.float32)] * 2, np.float32([[0.5, 1.0]]), points)
     made = taught_segments(0.5, Boundaries(), scores, np.array([3]), np.array([[True, False]]))
@@ -189,6 +189,17 @@ def test_taught_segments_are_the_video_s_own_classes_above_the_threshold() -> No
     assert "no segment to teach" in nothing.warning
 
 
+def test_taught_segments_compare_with_the_best_of_their_class_in_all_videos() -> None:
+    points = Points(np.float32([[0.9, 0.2], [0.4, 0.3]]), np.full((2, 2), 0.5, np.float32))
+    scores = Scores(np.zeros((2, 2), np.float32), *[np.zeros(2, np.float32)] * 2, np.ones((2, 2), np.float32), points)
+    made = taught_segments(0.5, Boundaries(), scores, np.array([1, 1]), np.array([[True, True], [True, True]]))
+    assert made.segments is not None
+    rows = zip(made.segments.video.tolist(), made.segments.label.tolist(), made.segments.score.tolist(), strict=True)
+    assert [(video, label, round(score, 4)) for video, label, score in rows] == [
+        (0, 0, 1.0), (0, 1, 0.6667), (1, 1, 1.0),
+    ]  # fmt: skip
+
+
 def test_settings_of_an_iteration() -> None:
     config = resolve({"preset": "auto", "student": {"first": 2}})
     assert config.of_iteration(1) is config
@@ -196,7 +207,7 @@ def test_settings_of_an_iteration() -> None:
     assert (own.training.models, own.training.restarts, own.training.label_smoothing) == (4, 0, 0.0)
     # What the two kinds of rule share is kept.
     assert own.detection == Boundaries(
-        top_k=10, suppression="vote", tiou=0.6, fuse_temperature=0.1, class_threshold=0.1, max_detections=200
+        top_k=10, suppression="soft-vote", tiou=0.65, fuse_temperature=0.1, class_threshold=0.1, max_detections=200
     )
     changed = {"student": {"first": 1, "suppression": "soft"}, "detection": {"max_detections": 9}}
     rules = resolve(changed).of_iteration(1).detection

@@ -52,10 +52,11 @@ def hard_nms(start: Floats, end: Floats, score: Floats, group: Ints, *, tiou_thr
 
 def fuse_nms(
     start: Floats, end: Floats, score: Floats, group: Ints, *, tiou_threshold: float, temperature: float
-) -> tuple[list[int], list[float], list[float]]:
+) -> tuple[list[int], list[float], list[float], list[float]]:
     """Greedy, group by group; a kept segment moves by the weighted mean distance of itself and those that it drops."""
     kept: list[int] = []
     moved: dict[str, list[float]] = {"start": [], "end": []}
+    chances: list[float] = []
     for one in np.unique(group):
         remaining = falling(score, np.flatnonzero(group == one))
         while len(remaining):
@@ -65,12 +66,16 @@ def fuse_nms(
             joined = np.sort(np.append(remaining[dropped], best)).tolist()
             weights = [math.exp((float(score[i]) - float(score[best])) / temperature) for i in joined]
             kept.append(best)
+            right, *others = np.clip(score[[best, *np.sort(remaining[dropped])]], 0, 1).tolist()
+            for other in others:
+                right += other * (1 - right)
+            chances.append(right)
             for name, bounds in (("start", start), ("end", end)):
                 # Running sums, as np.sum adds in another order.
                 shift = np.cumsum(np.array(weights) * (bounds[joined] - bounds[best]))[-1]
                 moved[name].append(float(bounds[best] + shift / np.cumsum(weights)[-1]))
             remaining = remaining[~dropped]
-    return rising(kept, moved["start"], moved["end"])
+    return rising(kept, moved["start"], moved["end"], chances)
 
 
 def soft_nms(

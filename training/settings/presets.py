@@ -51,7 +51,7 @@ AUTO_DETECTION: Mapping[str, Any] = {
     "top_k": 10,
     "class_threshold": 0.1,
     "widen": 0,
-    "suppression": "fuse",
+    "suppression": "soft-vote",
     "tiou": 0.5,
     "fuse_temperature": 0.1,
 }

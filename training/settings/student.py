@@ -22,15 +22,14 @@ class StudentConfig(Section):
         description='first iteration whose model is a student, which learns segments; "none": none is (paper)',
     )
     threshold: float = Field(
-        0.6, ge=0, le=1, description="least score of a segment that is taught, as a share of the best of its video"
+        0.35, ge=0, le=1, description="least score of a segment that is taught, as a share of the best of its class"
     )
     video_weight: float = Field(0.3, ge=0, description="weight of the loss of video labels, beside that of segments")
     suppression: Suppression = Field(
-        "vote",
-        description="as detection.suppression; vote, as a segment that many points find is surer (the released code of "
-        "RefineLoc; ActionFormer: soft)",
+        "soft-vote",
+        description="as detection.suppression; a segment that many points find is surer (ActionFormer: soft)",
     )
-    tiou: float = Field(0.6, ge=0, le=1, description="as detection.tiou")
+    tiou: float = Field(0.65, ge=0, le=1, description="as detection.tiou")
     learning_rate: float = Field(1e-3, gt=0, description="as training.learning_rate (ActionFormer: 1e-4)")
     weight_decay: float = Field(0.0, ge=0, description="as training.weight_decay (ActionFormer: 0.05, of AdamW)")
     ema: float = Field(0.999, ge=0, lt=1, description="as training.ema (FuSTAL: 0.999)")

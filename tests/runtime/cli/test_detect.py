@@ -246,7 +246,11 @@ def test_bad_input_is_one_line(folder: Path) -> None:
     fails("features.h5", "--alpha-c", 7, cwd=folder, message="alpha_c: expected a number from 0 to 1")
     fails("features.h5", "--min-score", "all", cwd=folder, message="min_score: expected a finite number, or none, got")
     fails(
-        "features.h5", "--tiou", 0.5, cwd=folder, message="tiou: used by suppression 'hard' or 'vote' or 'fuse', not by"
+        "features.h5",
+        "--tiou",
+        0.5,
+        cwd=folder,
+        message="tiou: used by suppression 'hard' or 'vote' or 'fuse' or 'soft-vote', not by",
     )
     for fps in ("1e300", "nan"):
         fails(plain.name, "--fps", fps, cwd=folder, message="plain.h5: video 'v': fps")

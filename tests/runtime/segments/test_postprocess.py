@@ -89,7 +89,7 @@ def test_classes_far_below_the_best_are_left_out(scores: Scores) -> None:
         segments(scores._replace(video_scores=y * np.nan), LENGTHS, ManyThresholds(class_threshold=0.5))
 
 
-@pytest.mark.parametrize("suppression", ["hard", "vote", "fuse", "soft"])
+@pytest.mark.parametrize("suppression", ["hard", "vote", "fuse", "soft", "soft-vote"])
 @pytest.mark.parametrize(
     "rules", [ManyThresholds(max_gap=0, widen=0), OneThreshold(alpha_a=0.9, alpha_c=0.3, max_gap=0, widen=4)]
 )
@@ -104,11 +104,11 @@ def test_overlaps_are_suppressed_within_a_video_and_class(scores: Scores, rules:
     for video in range(3):
         for label in dict.fromkeys(every.label[every.video == video].tolist()):
             own = every.take(np.flatnonzero((every.video == video) & (every.label == label)))
-            if suppression == "soft":
+            if suppression.startswith("soft"):
                 own = own.take(np.flatnonzero(own.score >= 0))
             expected += rows(survivors(suppression, own))
     assert rows(kept) == expected
-    assert suppression == "soft" or 0 < len(kept.first) < len(every.first)
+    assert suppression.startswith("soft") or 0 < len(kept.first) < len(every.first)
     assert (kept.first.dtype, kept.last.dtype) == (np.float64, np.float64)
 
 
@@ -119,7 +119,11 @@ def survivors(suppression: str, own: Segments) -> Segments:
     if suppression == "soft":
         kept, score[kept] = nms.soft_nms(*table, method="gaussian", sigma=0.4, tiou_threshold=0.5, min_score=0.0)
     elif suppression == "fuse":
-        kept, start[kept], end[kept] = nms.fuse_nms(*table, tiou_threshold=0.2, temperature=0.3)
+        kept, start[kept], end[kept], _ = nms.fuse_nms(*table, tiou_threshold=0.2, temperature=0.3)
+    elif suppression == "soft-vote":
+        kept, start[kept], end[kept], score[kept] = nms.fuse_nms(*table, tiou_threshold=0.2, temperature=0.3)
+        own = Segments(own.video, own.label, start, end - 1, score).take(np.array(kept, np.int64))
+        return survivors("soft", own)
     else:
         kept, votes = nms.vote_nms(*table, tiou_threshold=0.2)
         if suppression == "vote":

@@ -61,7 +61,10 @@ def test_numbers_of_numpy_become_those_of_python() -> None:
         ({"widen": 2.0}, "widen: expected a whole number from 0 to 16,777,216, got 2.0"),
         ({"top_k": True}, "top_k"),
         ({"alpha_a": "0.5"}, "alpha_a: expected a number from 0 to 1, got '0.5'"),
-        ({"suppression": None}, "suppression: expected 'none' or 'hard' or 'soft' or 'vote' or 'fuse', got None"),
+        (
+            {"suppression": None},
+            "suppression: expected 'none' or 'hard' or 'soft' or 'vote' or 'fuse' or 'soft-vote', got None",
+        ),
         ({"tiou": None}, "tiou: expected a number from 0 to 1, got None"),
         ({"fuse_temperature": 0.0}, "fuse_temperature: expected a number from 1e-06 to 1,000,000, got 0.0"),
         ({"min_score": "none"}, "min_score: expected a finite number, or none, got 'none'"),
@@ -89,15 +92,16 @@ def test_another_kind_of_rule_keeps_what_both_have() -> None:
     assert changed(changed(many, {"min_score": 0.5}), {"min_score": None}).min_score is None
 
 
-@pytest.mark.parametrize("suppression", ["none", "hard", "vote", "fuse", "soft"])
+@pytest.mark.parametrize("suppression", ["none", "hard", "vote", "fuse", "soft", "soft-vote"])
 def test_settings_that_the_suppression_does_not_use_are_told(suppression: Any) -> None:
     rules = OneThreshold(suppression=suppression)
     used = {"hard": {"tiou"}, "vote": {"tiou"}, "fuse": {"tiou", "fuse_temperature"}, "soft": {"soft_sigma"}}
+    used["soft-vote"] = {"tiou", "fuse_temperature", "soft_sigma"}
     for name in ("tiou", "fuse_temperature", "soft_sigma", "min_score", "max_detections", "top_k"):
         is_used = name in used.get(suppression, set()) or name in ("min_score", "max_detections", "top_k")
         assert (unused(rules, {name}) == "") == is_used
     assert unused(OneThreshold(suppression="soft"), {"tiou"}) == (
-        "tiou: used by suppression 'hard' or 'vote' or 'fuse', not by 'soft'; give suppression"
+        "tiou: used by suppression 'hard' or 'vote' or 'fuse' or 'soft-vote', not by 'soft'; give suppression"
     )
 
 
