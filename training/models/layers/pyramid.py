@@ -34,8 +34,10 @@ class Pyramid(NamedTuple):
 
     def joined(self, levels: list[Tensor]) -> Tensor:
         """The values of each level's rows [R_l, K] as those of all rows."""
-        filling = max(self.all.size - sum(map(len, levels)), 0)
-        return torch.cat([*levels, levels[0].new_zeros(filling, levels[0].shape[1])] if filling else levels)
+        if not self.all.size:  # sizes are not compared while they are traced
+            return torch.cat(levels)
+        filling = self.all.size - sum(map(len, levels))
+        return torch.cat([*levels, levels[0].new_zeros(filling, levels[0].shape[1])])
 
     def largest(self, values: Tensor) -> Tensor:
         """The largest of all levels' values [P, K] at each snippet, [S, K]: of each level the point at or before it."""
