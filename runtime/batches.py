@@ -7,8 +7,8 @@ Each stage is an iterator over the one before it, and `ahead` runs an iterator i
 the kernels release the GIL, so the stages overlap. At most three batches of features exist at a time. A model on a GPU
 is faster than one reader: there several threads read the videos of a batch, and four batches exist.
 
-Where calls run beside each other (int8 on a CPU), each thread reads a batch and then runs the model on it. There is one
-more thread than calls, which reads ahead.
+Where calls run beside each other (int8 on a CPU), each thread reads a batch and then runs the model on it. One more
+thread that reads ahead took 13 % more time: it takes a core from the calls.
 """
 
 import collections

@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-import threading
 import warnings
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, cast
@@ -519,17 +519,10 @@ class Detector:
         """Each call of the model, its scores in memory that the stack gives back."""
         empty = _empty if self.provider == "cpu" else stack.enter_context(self._buffers.lent())
         limit, width, calls = self._batch_snippets, self.metadata.width, self._session.calls
-        threads = 1 if calls == 1 else calls + 1
-        read = read_batches(store, planned, width, limit, self._half_to_float, empty, self._readers, threads)
-        running = threading.Semaphore(calls)
-
-        def scored(batch: FeatureBatch) -> tuple[FeatureBatch, Scores]:
-            with running:
-                return self._scored(batch, f"{store.path}: ")
-
+        read = read_batches(store, planned, width, limit, self._half_to_float, empty, self._readers, calls)
         # Threads that read for themselves have one buffer each, which stays in the cache. On a GPU one thread runs the
         # model, as the engine takes memory there for each that does.
-        return ahead(ahead(read) if threads == 1 else read, scored, threads)
+        return ahead(ahead(read) if calls == 1 else read, partial(self._scored, where=f"{store.path}: "), calls)
 
     def _detected(
         self,
