@@ -169,7 +169,7 @@ class _Rectified(torch.autograd.Function):
     def forward(
         ctx: Any, values: Tensor, gain: Tensor, shift: Tensor, blank: Tensor, epsilon: float, dropout: float
     ) -> Tensor:
-        dropped = round(dropout * _DRAWS)
+        dropped = min(round(dropout * _DRAWS), _DRAWS - 1)
         ctx.factor = _DRAWS / (_DRAWS - dropped)
         gain, shift = gain * ctx.factor, shift * ctx.factor
         result, mean, scale = torch.native_layer_norm(values, gain.shape, gain, shift, epsilon)
