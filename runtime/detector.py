@@ -89,7 +89,7 @@ class Detector:
         widen: snippets added at both ends of a segment, within the video (all but "boundaries").
         suppression: what becomes of overlapping segments of a class: "none" keeps all, "hard" keeps the best, "vote"
             adds the others' scores to it, "fuse" takes the mean of their times, "soft" lowers the others' scores,
-            "soft-vote" does all three.
+            "soft-vote" fuses, joins their scores to 1 - product of (1 - score), then lowers as "soft".
         tiou: tIoU above which segments overlap, 0 to 1 ("hard", "vote", "fuse", "soft-vote").
         soft_sigma: width of the Gaussian that lowers scores ("soft", "soft-vote").
         fuse_temperature: the lower, the more the best of those that are fused counts ("fuse", "soft-vote").

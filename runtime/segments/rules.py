@@ -138,7 +138,8 @@ class _Shared:
         metadata=_about(
             "of overlapping segments of a class, none keeps all (the paper); hard keeps the best; vote adds the scores "
             "of the others to its own (the released code); fuse takes the mean of their times (GauFuse); soft lowers "
-            "the scores of the others (soft-NMS); soft-vote is vote and fuse, then soft (after ActionFormer)"
+            "the scores of the others (soft-NMS); soft-vote is fuse, with 1 - product of (1 - score) "
+            "as the score, then soft (after ActionFormer)"
         ),
     )
     tiou: float = field(
