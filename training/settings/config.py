@@ -1,5 +1,6 @@
 """The settings of a run, each with its unit and its source, and how layers of settings make one configuration."""
 
+import contextlib
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -477,7 +478,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_assignment(text: str) -> dict[str, Any]:
-    """`training.epochs=20` as settings. The value is read as TOML, or else taken as plain text.
+    """`training.epochs=20` as settings. The value is read as TOML, or else as a number or as plain text.
 
     >>> parse_assignment("training.epochs=20")
     {'training': {'epochs': 20}}
@@ -492,6 +493,8 @@ def parse_assignment(text: str) -> dict[str, Any]:
         parsed: Any = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
+        with contextlib.suppress(ValueError):
+            parsed = float(parsed)  # TOML knows no .6 and no 5.
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}
     return dict(parsed)

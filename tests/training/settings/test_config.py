@@ -191,6 +191,7 @@ def test_later_layers_win_and_profiles_are_overridden() -> None:
     [
         ("training.epochs=20", 20),
         ("training.learning_rate=1e-3", 1e-3),
+        ("training.learning_rate=.001", 1e-3),
         ("pseudo.weighted=false", False),
         ("pseudo.generator=attention", "attention"),
         ('pseudo.generator="uniform"', "uniform"),
