@@ -144,8 +144,9 @@ def _weight_gradient(gradient: Tensor, values: Tensor, weight: Tensor) -> Tensor
     outputs, (rows, inputs) = len(weight), values.shape
     kernel = weight.reshape(outputs, 1, 3, inputs).permute(0, 3, 1, 2)
     result = values.new_empty(outputs, 3, inputs)
-    # As of many short images, and then of the neighbours that two images have.
-    length = min(_PIXELS // min(inputs, _COLUMNS), rows & -rows)
+    # As of many short images, of a power of two of rows each, and then of the neighbours that two images have.
+    most = _PIXELS // min(inputs, _COLUMNS)
+    length = min(1 << most.bit_length() - 1, rows & -rows)
     settings: Any = ([1, 1], [0, 1], [1, 1], False, [0, 0], 1, [False, True, False])
     for begin in range(0, inputs, _COLUMNS):
         part = slice(begin, begin + _COLUMNS)

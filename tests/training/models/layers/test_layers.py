@@ -182,6 +182,27 @@ def test_convolution_of_the_points_of_a_pyramid(inputs: int, outputs: int, blank
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("inputs", [1, 100, 192, 300, 513])
+@pytest.mark.parametrize("rows", [1, 448, 4096])
+def test_gradients_of_a_convolution_of_any_width(rows: int, inputs: int) -> None:
+    """Of tables of many sizes and features of many widths, of which none is cut in the same way."""
+    torch_rng = torch.Generator().manual_seed(0)
+    values, weight, bias, factors = (
+        torch.randn(size, generator=torch_rng) for size in ((rows, inputs), (2, 3 * inputs), (2,), (rows, 2))
+    )
+    blank = torch.tensor([0])
+    table = Table(blank, blank, blank, rows)
+    got = torch.autograd.grad(
+        (convolved(values.requires_grad_(), table, weight.requires_grad_(), bias) * factors).sum(), (values, weight)
+    )
+    padded = nn.functional.pad(values, (0, 0, 1, 1))
+    beside = torch.cat([padded[:-2], padded[1:-1], padded[2:]], dim=1)
+    of_values, of_weight = torch.autograd.grad((beside @ weight.t() * factors).sum(), (values, weight))
+    of_values[blank] = 0.0
+    torch.testing.assert_close(got[0], of_values, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(got[1], of_weight, rtol=1e-4, atol=2e-3)
+
+
 def test_dropout_behind_a_norm_and_a_rectifier() -> None:
     """Of a table with blank rows: a tenth of the values is dropped, and the others and their gradients are larger."""
     torch.manual_seed(0)
