@@ -120,7 +120,9 @@ def read_batches(
     """
     batches = [planned[part] for part in pack([video.snippets for video in planned], limit)]
     sizes = [sum(video.snippets for video in videos) for videos in batches]
-    fitting = [size for size in sizes if size <= limit]
+    # Threads keep room for longer videos too: memory that is new takes as long as reading.
+    most = limit if threads == 1 else 2 * limit
+    fitting = [size for size in sizes if size <= most]
     several = readers > 1 and store.concurrent and threads == 1
     longest = max((video for video in planned if video.half), key=lambda video: video.snippets, default=None)
     half_shape = (0 if longest is None else longest.snippets, width)
@@ -138,7 +140,7 @@ def read_batches(
     with _readers(readers if several else 1) as submit:
         for index, (videos, size) in enumerate(zip(batches, sizes, strict=True)):
             lengths = np.array([video.snippets for video in videos], dtype=np.int64)
-            features = buffer()[:size] if size <= limit else store.room(videos[0].name, (size, width))
+            features = buffer()[:size] if size <= most else store.room(videos[0].name, (size, width))
             ends = np.cumsum(lengths)
             jobs = [
                 submit(partial(_read, store, video, features[begin:end], to_float, scratch))

@@ -195,6 +195,8 @@ def test_buffers_are_no_larger_than_the_batches(store_path: Path, limit: int, sh
         list(read_batches(store, plan(store), 24, 10, HalfToFloat, empty, 4))
         assert asked[len(shapes) :] == [(10, 24)] * 4, "with several readers the next batch is begun"
         asked.clear()
+        next(read_batches(store, plan(store), 24, 19, HalfToFloat, empty, threads=3))
+        assert asked.pop() == (30, 24), "with room for the longest video of up to twice the limit"
         batches = read_batches(store, plan(store), 24, 10, HalfToFloat, empty, threads=3)
         met = threading.Barrier(3)
 
