@@ -169,7 +169,7 @@ def train_into(run: Run | RunInMemory, train: Split, val: Split, truth: Truth, d
                     detections = detect(config.of_iteration(record["iteration"]), val, event.scores)
                     record["average_mAP"] = quality(detections, truth.val)["average_mAP"]
                 last = event.pack()
-                goes_on = record["epoch"] + 1 < config.training.epochs
+                goes_on = record["epoch"] + 1 < config.of_iteration(record["iteration"]).training.epochs
                 due = goes_on and time.monotonic() - saved >= config.training.checkpoint_s
                 parallel.agree(partial(_keep, run, display, record, last if due else None))
                 saved = time.monotonic() if due else saved

@@ -205,6 +205,7 @@ def test_settings_of_an_iteration() -> None:
     assert config.of_iteration(1) is config
     own = config.of_iteration(2)
     assert (own.training.models, own.training.restarts, own.training.label_smoothing) == (4, 0, 0.0)
+    assert (own.training.epochs, config.training.epochs, config.epochs_before(4)) == (60, 20, 4 * (20 + 20 + 60 + 60))
     # What the two kinds of rule share is kept.
     assert own.detection == Boundaries(
         top_k=10, suppression="soft-vote", tiou=0.65, fuse_temperature=0.1, class_threshold=0.1, max_detections=200

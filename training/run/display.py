@@ -63,9 +63,8 @@ class RunReporter:
     """
 
     def __init__(self, run: Run | RunInMemory, console: Console | None = None, *, show: bool = True) -> None:
-        settings = run.config.training
-        self._iterations, self._models, self._epochs = settings.iterations, settings.models, settings.epochs
-        total = self._epochs * self._models * self._iterations
+        self._config = run.config
+        total = run.config.epochs_before(run.config.training.iterations)
         self._done = len(run.records)
         self._seen = 0
         self._began = time.perf_counter()
@@ -103,16 +102,18 @@ class RunReporter:
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """After each epoch."""
-        step = (record["iteration"] * self._models + record.get("member", 0)) * self._epochs + record["epoch"]
+        settings = self._config.of_iteration(record["iteration"]).training
+        of_networks = record.get("member", 0) * settings.epochs
+        step = self._config.epochs_before(record["iteration"]) + of_networks + record["epoch"]
         self._write({f"epoch/{name}": value for name, value in record.items()}, step)
         if not (self._progress or self._line):
             return
-        last = {"iteration": self._iterations - 1, "member": self._models - 1, "epoch": self._epochs - 1}
         if "average_mAP" in record:
             self._mAP = f" mAP {100 * record['average_mAP']:.1f} %"
         elif not record["epoch"]:
             self._mAP = ""
         width = self._console.width if self._progress else 0
+        last = {"iteration": settings.iterations - 1, "member": settings.models - 1, "epoch": settings.epochs - 1}
         place, losses = epoch_texts(record, last, width - len(self._mAP))
         if self._line:
             self._line.show(f"{place}  {losses}{self._mAP}")

@@ -131,9 +131,9 @@ class Run:
     @property
     def epochs_behind(self) -> int:
         """Epochs that need not be trained, of iterations as long as the settings say."""
-        training, done = self.config.training, len(self.records)
-        networks = done * training.models + len(self.files.networks(done))
-        return networks * training.epochs + (self.checkpoint.epochs if self.checkpoint else 0)
+        done = len(self.records)
+        of_networks = len(self.files.networks(done)) * self.config.of_iteration(done).training.epochs
+        return self.config.epochs_before(done) + of_networks + (self.checkpoint.epochs if self.checkpoint else 0)
 
     def add_epoch(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""

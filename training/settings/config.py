@@ -249,7 +249,8 @@ class Config(Section):
         """
         if not self.is_student(iteration):
             return self
-        own = {"restarts": 0, "label_smoothing": 0.0}
+        epochs = self.training.epochs * self.student.epochs_factor
+        own: dict[str, float] = {"epochs": epochs, "restarts": 0, "label_smoothing": 0.0}
         own |= {name: getattr(self.student, name) for name in ("learning_rate", "weight_decay", "ema")}
         return self.model_copy(
             update={
@@ -258,6 +259,10 @@ class Config(Section):
                 "training": self.training.model_copy(update=own),
             }
         )
+
+    def epochs_before(self, iteration: int) -> int:
+        """How many epochs the iterations before one have, of all their networks, none of which is trained anew."""
+        return sum(self.of_iteration(each).training.epochs for each in range(iteration)) * self.training.models
 
     def document(self) -> dict[str, Any]:
         """Every setting by section, as TOML can hold it: "none" for None."""

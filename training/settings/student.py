@@ -30,6 +30,7 @@ class StudentConfig(Section):
         description="as detection.suppression; a segment that many points find is surer (ActionFormer: soft)",
     )
     tiou: float = Field(0.65, ge=0, le=1, description="as detection.tiou")
+    epochs_factor: int = Field(3, ge=1, description="times the epochs of the other iterations (ours)")
     learning_rate: float = Field(1e-3, gt=0, description="as training.learning_rate (ActionFormer: 1e-4)")
     weight_decay: float = Field(0.0, ge=0, description="as training.weight_decay (ActionFormer: 0.05, of AdamW)")
     ema: float = Field(0.999, ge=0, lt=1, description="as training.ema (FuSTAL: 0.999)")

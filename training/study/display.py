@@ -44,8 +44,7 @@ def show(steps: Iterable[tuple[list[Job], list[Ended]]], total: int, done: int =
                     bars.remove_task(tasks.pop(end.job))
             for job in running:
                 if job not in tasks:
-                    settings = job.config.training
-                    epochs = settings.iterations * settings.models * settings.epochs
+                    epochs = job.config.epochs_before(job.config.training.iterations)
                     tasks[job] = bars.add_task(f"  {job.name}, epochs", total=epochs)
                 bars.update(tasks[job], completed=count_epochs(job.folder))
     return failed
