@@ -40,7 +40,7 @@ class StudentConfig(Section):
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="of hidden values, while training")
     input_dropout: float = Field(
-        0.2, ge=0, lt=1, description="of the features' columns, for a whole video at a time, while training"
+        0.35, ge=0, lt=1, description="of the features' columns, for a whole video at a time, while training"
     )
     exchanged_means: float = Field(
         0.5, ge=0, le=1, description="as that option of the base model refineloc, for all that the network sees"
