@@ -54,8 +54,6 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
     weights = {tensor.name: tensor for tensor in graph.initializer}
     constants = [
         numpy_helper.from_array(np.array([1], dtype=np.int64), "columns"),
-        numpy_helper.from_array(np.array([1, 2, 3], dtype=np.int64), "of_filter"),
-        numpy_helper.from_array(np.array([0, 2], dtype=np.int64), "of_image"),
         numpy_helper.from_array(np.array(0, dtype=np.float32), "zero"),
         numpy_helper.from_array(np.array(_INPUT_LEVELS, dtype=np.float32), "levels"),
         # The scale of a snippet whose values are all 0: any positive number.
@@ -90,8 +88,7 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
         added = [numpy_helper.to_array(weights[bias[0]]) if bias else np.zeros(len(weight), dtype=np.float32)]
         if features not in never_negative:
             added.insert(0, scale * integers.sum(axis=1, dtype=np.int64).astype(np.float32))
-        image = np.stack(added)[None, :, None]  # [1, one or two, 1, out], see `_integer_product`
-        arrays = {"weight": np.ascontiguousarray(integers.T), "scale": scale, "added": image}
+        arrays = {"weight": np.ascontiguousarray(integers.T), "scale": scale, "added": np.stack(added)}
         for name, values in arrays.items():
             constants.append(numpy_helper.from_array(values, f"{layer}.{name}"))
     read = {name for node in nodes for name in node.input} - {constant.name for constant in constants}
@@ -134,8 +131,8 @@ def _hidden(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 def _quantise_rows(name: str, never_negative: bool, before: onnx.NodeProto | None) -> Iterator[onnx.NodeProto]:
     """Inputs of layers, `name` [S, D] -> `name`.quantised uint8 [S, D], `name`.scale [S], and `name`.offsets.
 
-    `name`.offsets is what `layer`.added is multiplied with: 1 / scale, [S, 1, 1, 1], and where `name` may be negative
-    -zero before it, [S, 2, 1, 1]. `before` is the layer whose outputs stand for those of a ReLU, see `quantized`.
+    `name`.offsets is what `layer`.added is multiplied with: 1 / scale, [S, 1], and where `name` may be negative -zero
+    before it, [S, 2]. `before` is the layer whose outputs stand for those of a ReLU, see `quantized`.
 
     Values of a snippet are [S] and not [S, 1], which ONNX Runtime combines with a number ten times as slowly.
     """
@@ -164,28 +161,20 @@ def _quantise_rows(name: str, never_negative: bool, before: onnx.NodeProto | Non
         yield _node("Max", [f"{name}.both_scales", "least_scale"], f"{name}.scale")  # 0 has no inverse
     yield _node("Reciprocal", [f"{name}.scale"], f"{name}.inverse")
     if never_negative:
-        yield _node("Unsqueeze", [f"{name}.inverse", "of_filter"], f"{name}.offsets")
+        yield _node("Unsqueeze", [f"{name}.inverse", "columns"], f"{name}.offsets")
     else:
-        yield _node("Unsqueeze", [f"{name}.inverse", "of_filter"], f"{name}.inverse_column")
-        yield _node("Unsqueeze", [f"{name}.minus_zero", "of_filter"], f"{name}.minus_zero_column")
+        yield _node("Unsqueeze", [f"{name}.inverse", "columns"], f"{name}.inverse_column")
+        yield _node("Unsqueeze", [f"{name}.minus_zero", "columns"], f"{name}.minus_zero_column")
         yield _node("Concat", [f"{name}.minus_zero_column", f"{name}.inverse_column"], f"{name}.offsets", axis=1)
 
 
 def _integer_product(layer: str, features: str, output: str) -> Iterator[onnx.NodeProto]:
-    """`output`.in_steps: what a layer gives, divided by the scale of its inputs.
-
-    Offsets times `layer`.added is a small product, written as a convolution with a filter for each snippet. ONNX
-    Runtime joins a convolution with the sum after it and adds in place, where Gemm copies first. That saves 5 % of an
-    int8 call. It does so for images alone (four axes), and where the convolution names a bias, here the empty one.
-    """
+    """`output`.in_steps: what a layer gives, divided by the scale of its inputs."""
     yield _node("MatMulInteger", [f"{features}.quantised", f"{layer}.weight"], f"{output}.integers")
     yield _node("Cast", [f"{output}.integers"], f"{output}.product", to=TensorProto.FLOAT)
     yield _node("Mul", ["one", f"{layer}.scale"], f"{output}.output_scale")
     yield _node("Mul", [f"{output}.product", f"{output}.output_scale"], f"{output}.scaled")
-    yield _node("Unsqueeze", [f"{output}.scaled", "of_image"], f"{output}.image")
-    yield _node("Conv", [f"{layer}.added", f"{features}.offsets", ""], f"{output}.offset")
-    yield _node("Add", [f"{output}.image", f"{output}.offset"], f"{output}.sum")
-    yield _node("Squeeze", [f"{output}.sum", "of_image"], f"{output}.in_steps")
+    yield _node("Gemm", [f"{features}.offsets", f"{layer}.added", f"{output}.scaled"], f"{output}.in_steps")
 
 
 def _in_full(features: str, output: str) -> Iterator[onnx.NodeProto]:
