@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, time_attention
+from refineloc.training.models.layers.changed_videos import write_changed
 from refineloc.training.models.layers.convolution import Table, convolved, has_blanks, rectified
-from refineloc.training.models.layers.mean_exchange import mean_shifts
 from refineloc.training.models.layers.pyramid import pyramid
 from refineloc.training.models.layers.targets import labels_of
 from refineloc.training.models.layers.top_mean import top_mean
@@ -127,17 +127,12 @@ class Student(BaseModel):
 
     def _seen(self, features: Tensor, lengths: Tensor, table: Table) -> Tensor:
         """The features in a table; in training with exchanged means, and without some columns of each video."""
-        if not self.training or not (self._options.exchanged_means or self._options.input_dropout):
+        means, dropped = self._options.exchanged_means, self._options.input_dropout
+        if not self.training or not (means or dropped):
             return table.spread(features, lengths)
-        shifts = mean_shifts(features, lengths, self._options.exchanged_means)
-        factors = F.dropout(torch.ones_like(shifts), self._options.input_dropout)
-        # Video by video: wide features are read and written once.
         seen = table.blanked(features.new_empty(table.size or len(features), features.shape[1]))
-        end, parts = 0, zip(torch.split(features, lengths.tolist()), shifts * factors, factors, strict=True)
-        for own, shift, factor in parts:
-            begin = end + (table.size > 0)
-            end = begin + len(own)
-            torch.addcmul(shift, own, factor, out=seen[begin:end])
+        blank = int(table.size > 0)
+        write_changed(seen, features, lengths, exchanged_means=means, input_dropout=dropped, blank=blank)
         return seen
 
 

@@ -1,5 +1,6 @@
 """RefineLoc's own base model: two multi-layer perceptrons over snippets (section 3.1)."""
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from refineloc.training.machine.products import for_products
 from refineloc.training.models.base_model import BaseModel, Outputs
 from refineloc.training.models.layers.activations import Activations, activations
-from refineloc.training.models.layers.mean_exchange import with_exchanged_means
+from refineloc.training.models.layers.changed_videos import changed_videos
 from refineloc.training.models.layers.packing import membership
 from refineloc.training.settings.bases.refineloc import Options
 
@@ -29,7 +30,8 @@ class RefineLoc(BaseModel):
         layers: L, at least 1.
         attention_values: 2 (background, foreground: the paper) or 1 (a foreground logit: the released code's option).
         video_loss: of the paper or of the released code.
-        exchanged_means: in training, see `with_exchanged_means`; 0 leaves the features as they are.
+        exchanged_means: of what the class branch sees in training, see `changed_videos`; 0 leaves them as they are.
+        input_dropout: of what each branch sees in training, see `changed_videos`; drawn for each branch.
     """
 
     def __init__(
@@ -40,21 +42,19 @@ class RefineLoc(BaseModel):
         attention_values: int = 2,
         video_loss: Literal["paper", "release"] = "paper",
         exchanged_means: float = 0.0,
+        input_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.layers, self.attention_values = layers, attention_values
         self._video_loss = video_loss
-        self._exchanged_means = exchanged_means
+        self._exchanged_means, self._input_dropout = exchanged_means, input_dropout
         self.classifier = _perceptron(width, classes, layers)
         self.attention = _perceptron(width, attention_values, layers)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Outputs:
-        """Each snippet is scored by itself; `lengths` matters in training alone, where means are exchanged."""
-        prepared = for_products(features)
-        classified = prepared
-        if self.training and self._exchanged_means:
-            classified = for_products(with_exchanged_means(features, lengths, self._exchanged_means))
-        return Outputs(self.classifier(classified).to_dense(), self.attention(prepared).to_dense())
+        """Each snippet is scored by itself; `lengths` matters in training alone, which may change whole videos."""
+        classified, attended = self._seen(features, lengths)
+        return Outputs(self.classifier(classified).to_dense(), self.attention(attended).to_dense())
 
     def activations(self, outputs: Outputs, lengths: Tensor, *, exact: bool = False) -> Activations:
         """The activations of section 3.1."""
@@ -65,6 +65,14 @@ class RefineLoc(BaseModel):
         if self._video_loss == "release":
             return video_losses_release(activations, outputs.class_logits, targets, lengths)
         return video_losses_paper(activations, targets)
+
+    def _seen(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the class branch and the attention branch see."""
+        means, dropped = self._exchanged_means * self.training, self._input_dropout * self.training
+        changed = partial(changed_videos, features, lengths, input_dropout=dropped)
+        attended = for_products(changed(exchanged_means=0.0) if dropped else features)
+        classified = for_products(changed(exchanged_means=means)) if means or dropped else attended
+        return classified, attended
 
 
 def video_losses_paper(activations: Activations, targets: Tensor) -> Tensor:
@@ -96,7 +104,13 @@ def video_losses_release(activations: Activations, class_logits: Tensor, targets
 def build(options: Options, width: int, classes: int) -> RefineLoc:
     """A fresh network, drawn from torch's global generator."""
     return RefineLoc(
-        width, classes, options.layers, options.attention_values, options.video_loss, options.exchanged_means
+        width,
+        classes,
+        options.layers,
+        options.attention_values,
+        options.video_loss,
+        options.exchanged_means,
+        options.input_dropout,
     )
 
 

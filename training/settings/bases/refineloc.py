@@ -28,3 +28,10 @@ class Options(Section):
         description="in training the class branch sees videos with the mean features of another one of the batch, by a "
         "share drawn from 0 to this (docs/explanation/method.md, Auto); 0: as they are",
     )
+    input_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="of the features' columns, for a whole video at a time, drawn for each branch, while training "
+        "(docs/explanation/base-models.md)",
+    )
