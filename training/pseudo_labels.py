@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from refineloc.runtime.errors import ConfigError
 from refineloc.runtime.segments.postprocess import segments
-from refineloc.runtime.segments.rules import ManyThresholds, Rules, changed
+from refineloc.runtime.segments.rules import Boundaries, ManyThresholds, Rules, changed
 from refineloc.runtime.segments.values import Scores, Segments
 from refineloc.training.losses import UNLABELLED
 from refineloc.training.settings.config import PseudoConfig
@@ -182,6 +182,8 @@ def taught_segments(
     scores: Scores,
     lengths: npt.NDArray[np.int64],
     known: npt.NDArray[np.bool_],
+    *,
+    inward: float = 0.0,
 ) -> PseudoLabels:
     """What a student learns: the detections of an iteration of each video's own labels.
 
@@ -191,10 +193,15 @@ def taught_segments(
         scores: of its model.
         lengths: int64 [V].
         known: the labels of each video, bool [V, N].
+        inward: each end is moved inward by this share of the segment's length, below 0.5: segments of thresholds reach
+            a little past the action, as their scores ask for surroundings without foreground. Those of a student stay.
     """
     detected = _of_known(detection, scores, lengths, known)
     detected = detected._replace(score=_shares(detected.score, detected.label))
     taught = detected.take(np.flatnonzero((detected.score >= threshold) & (detected.score > 0)))
+    if not isinstance(detection, Boundaries):
+        cut = inward * (taught.last + 1 - taught.first)
+        taught = taught._replace(first=taught.first + cut, last=taught.last - cut)
     labels = np.zeros(int(lengths.sum()), dtype=np.int64)
     starts = (np.cumsum(lengths) - lengths)[taught.video]
     for first, last in zip(*(starts + part for part in _snippets(taught)), strict=True):

@@ -157,9 +157,8 @@ def _label(
 ) -> PseudoLabels:
     """Pseudo labels of a split, for the next iteration, from an iteration's scores and its rules of detection."""
     if config.is_student(iteration + 1):
-        return taught_segments(
-            config.student.threshold, rules, scores, split.lengths.numpy(), split.targets.numpy() > 0
-        )
+        known, student = split.targets.numpy() > 0, config.student
+        return taught_segments(student.threshold, rules, scores, split.lengths.numpy(), known, inward=student.inward)
     foreground = true_foreground(split, annotations) if config.pseudo.generator == "oracle" else None
     rng = np.random.default_rng(seed_of(config, iteration, 4 + which))
     known = split.targets.numpy() > 0

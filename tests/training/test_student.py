@@ -13,7 +13,7 @@ import torch
 from small_data import drop_times
 
 from refineloc.runtime.errors import ConfigError
-from refineloc.runtime.segments.rules import Boundaries
+from refineloc.runtime.segments.rules import Boundaries, ManyThresholds
 from refineloc.runtime.segments.values import Points, Scores, Segments
 from refineloc.training.models.student import Student
 from refineloc.training.pseudo_labels import taught_segments
@@ -200,6 +200,29 @@ def test_taught_segments_compare_with_the_best_of_their_class_in_all_videos() ->
     ]  # fmt: skip
 
 
+def test_ends_of_taught_segments_are_moved_inward_but_not_a_student_s() -> None:
+    high = np.float32([0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0])
+    scores = Scores(high[:, None], high, high / high.sum(), np.ones((1, 1), np.float32))
+    made = [
+        taught_segments(0.1, ManyThresholds(widen=0), scores, np.array([16]), np.ones((1, 1), np.bool_), inward=inward)
+        for inward in (0.0, 0.1)
+    ]
+    before, after = (each.segments for each in made)
+    assert before is not None
+    assert after is not None
+    np.testing.assert_allclose(before.first, [2, 14])
+    np.testing.assert_allclose(before.last, [11, 14])
+    np.testing.assert_allclose(after.first, [3, 14.1])
+    np.testing.assert_allclose(after.last, [10, 13.9])
+    np.testing.assert_array_equal(after.score, before.score)
+    assert [each.labels.sum() for each in made] == [11, 9]
+    points = Points(np.float32([[0.2], [0.9], [0.2]]), np.full((3, 2), 1.5, np.float32))
+    few = Scores(np.zeros((3, 1), np.float32), *[np.zeros(3, np.float32)] * 2, np.ones((1, 1), np.float32), points)
+    found = taught_segments(0.5, Boundaries(), few, np.array([3]), np.ones((1, 1), np.bool_), inward=0.4).segments
+    assert found is not None
+    assert (found.first.tolist(), found.last.tolist()) == ([0], [2])
+
+
 def test_settings_of_an_iteration() -> None:
     config = resolve({"preset": "auto", "student": {"first": 2}})
     assert config.of_iteration(1) is config
@@ -287,6 +310,16 @@ def test_a_finished_run_goes_on_with_a_student(data: Path, tmp_path: Path) -> No
     wider = config.model_copy(update={"student": config.student.model_copy(update={"hidden": 32})})
     with pytest.raises(ConfigError, match=r"settings: student\.hidden was 16, now 32; resume with the same"):
         small_data.train(data, tmp_path / "run", wider, resume=True)
+
+
+def test_the_loop_teaches_a_student_ends_that_are_moved_inward(data: Path, tmp_path: Path) -> None:
+    config = settings(epochs=3)
+    shares = []
+    for inward in (0.0, 0.3):
+        moved = config.model_copy(update={"student": config.student.model_copy(update={"inward": inward})})
+        run = small_data.train(data, tmp_path / str(inward), moved)
+        shares.append(run.records[1]["pseudo_labels"]["train"]["foreground"])
+    assert 0 < shares[1] < 0.8 * shares[0]
 
 
 def test_a_student_of_a_student(data: Path, tmp_path: Path) -> None:

@@ -24,6 +24,13 @@ class StudentConfig(Section):
     threshold: float = Field(
         0.35, ge=0, le=1, description="least score of a segment that is taught, as a share of the best of its class"
     )
+    inward: float = Field(
+        0.05,
+        ge=0,
+        lt=0.5,
+        description="each end of a taught segment moves inward by this share of its length, unless a student found it "
+        "(ours)",
+    )
     video_weight: float = Field(0.3, ge=0, description="weight of the loss of video labels, beside that of segments")
     suppression: Suppression = Field(
         "soft-vote",
