@@ -52,8 +52,12 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
     result.CopyFrom(model)
     graph = result.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
+    outputs = {node.input[1]: weights[node.input[1]].dims[0] for node in graph.node if node.op_type == "Gemm"}
     constants = [
         numpy_helper.from_array(np.array([1], dtype=np.int64), "columns"),
+        # Both offsets and two zeros are a snippet's first filter, two zeros and both offsets its second.
+        numpy_helper.from_array(np.eye(4, dtype=np.float32)[[0, 2, 1, 3]].reshape(2, 8), "twice"),
+        numpy_helper.from_array(np.array([-1, 4, 1, 1], dtype=np.int64), "of_filters"),
         numpy_helper.from_array(np.array(0, dtype=np.float32), "zero"),
         numpy_helper.from_array(np.array(_INPUT_LEVELS, dtype=np.float32), "levels"),
         # The scale of a snippet whose values are all 0: any positive number.
@@ -76,6 +80,12 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
             quantised_inputs.add(features)
         layer = weight_name.removesuffix(".weight")
         nodes.extend(_integer_product(layer, features, node.output[0]))
+        in_place = features not in never_negative and outputs[weight_name] % 2 == 0
+        if in_place:
+            nodes.extend(_added_in_place(layer, features, node.output[0]))
+            graph.value_info.extend(_shapes_in_place(features, node.output[0], outputs[weight_name]))
+        else:
+            nodes.append(_added(layer, features, node.output[0]))
         if node.output[0] not in before_hidden:
             nodes.extend(_in_full(features, node.output[0]))
         if weight_name not in weights:  # a layer at several places has its constants once
@@ -89,13 +99,18 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
         if features not in never_negative:
             added.insert(0, scale * integers.sum(axis=1, dtype=np.int64).astype(np.float32))
         arrays = {"weight": np.ascontiguousarray(integers.T), "scale": scale, "added": np.stack(added)}
+        if in_place:
+            # The channels of the image are both rows of the first half of the outputs, then those of the second.
+            arrays["added"] = arrays["added"].reshape(2, 2, -1).swapaxes(0, 1).reshape(1, 4, 1, -1)
+            arrays["of_image"] = np.array([1, -1, 1, len(weight) // 2])
+            arrays["of_rows"] = np.array([-1, len(weight)])
         for name, values in arrays.items():
             constants.append(numpy_helper.from_array(values, f"{layer}.{name}"))
-    read = {name for node in nodes for name in node.input} - {constant.name for constant in constants}
-    kept = [tensor for name, tensor in weights.items() if name in read]
+    read = {name for node in nodes for name in node.input}
+    tensors = {tensor.name: tensor for tensor in (*weights.values(), *constants)}
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
-    graph.initializer.extend([*kept, *constants])
+    graph.initializer.extend(tensor for name, tensor in tensors.items() if name in read)
     check_graph(result)
     return result
 
@@ -169,12 +184,43 @@ def _quantise_rows(name: str, never_negative: bool, before: onnx.NodeProto | Non
 
 
 def _integer_product(layer: str, features: str, output: str) -> Iterator[onnx.NodeProto]:
-    """`output`.in_steps: what a layer gives, divided by the scale of its inputs."""
+    """`output`.scaled: what a layer gives without offsets and bias, divided by the scale of its inputs."""
     yield _node("MatMulInteger", [f"{features}.quantised", f"{layer}.weight"], f"{output}.integers")
     yield _node("Cast", [f"{output}.integers"], f"{output}.product", to=TensorProto.FLOAT)
     yield _node("Mul", ["one", f"{layer}.scale"], f"{output}.output_scale")
     yield _node("Mul", [f"{output}.product", f"{output}.output_scale"], f"{output}.scaled")
-    yield _node("Gemm", [f"{features}.offsets", f"{layer}.added", f"{output}.scaled"], f"{output}.in_steps")
+
+
+def _added(layer: str, features: str, output: str) -> onnx.NodeProto:
+    """`output`.in_steps: `output`.scaled and the offsets of each snippet times `layer`.added."""
+    return _node("Gemm", [f"{features}.offsets", f"{layer}.added", f"{output}.scaled"], f"{output}.in_steps")
+
+
+def _added_in_place(layer: str, features: str, output: str) -> Iterator[onnx.NodeProto]:
+    """The same as of `_added`, to the last bit, for two offsets a snippet and an even number of outputs.
+
+    ONNX Runtime joins a convolution with the sum after it and adds in place, where Gemm copies first. That saves 5 % of
+    an int8 call. It does so for four axes, where the convolution names a bias, here the empty one, and where both
+    summands are known to have one shape (`_shapes_in_place`).
+
+    Each snippet has two filters, one for each half of the outputs. With one, a call of a single snippet would be a
+    product of one row, which ONNX Runtime rounds in another order: a video's scores would depend on what else is in the
+    call.
+    """
+    yield _node("MatMul", [f"{features}.offsets", "twice"], f"{output}.offsets_twice")
+    yield _node("Reshape", [f"{output}.offsets_twice", "of_filters"], f"{output}.filters")
+    yield _node("Reshape", [f"{output}.scaled", f"{layer}.of_image"], f"{output}.image")
+    yield _node("Conv", [f"{layer}.added", f"{output}.filters", ""], f"{output}.offset")
+    yield _node("Add", [f"{output}.image", f"{output}.offset"], f"{output}.sum")
+    yield _node("Reshape", [f"{output}.sum", f"{layer}.of_rows"], f"{output}.in_steps")
+
+
+def _shapes_in_place(features: str, output: str, outputs: int) -> Iterator[onnx.ValueInfoProto]:
+    """Two filters and two rows of the image a snippet: nobody can infer from two Reshapes that they are as many."""
+    rows = f"{features}.halves"
+    shapes: dict[str, list[int | str]] = {"filters": [rows, 4, 1, 1], "image": [1, rows, 1, outputs // 2]}
+    for name, shape in shapes.items():
+        yield helper.make_tensor_value_info(f"{output}.{name}", TensorProto.FLOAT, shape)
 
 
 def _in_full(features: str, output: str) -> Iterator[onnx.NodeProto]:
