@@ -199,8 +199,8 @@ def _added(layer: str, features: str, output: str) -> onnx.NodeProto:
 def _added_in_place(layer: str, features: str, output: str) -> Iterator[onnx.NodeProto]:
     """The same as of `_added`, to the last bit, for two offsets a snippet and an even number of outputs.
 
-    ONNX Runtime joins a convolution with the sum after it and adds in place, where Gemm copies first. That saves 5 % of
-    an int8 call. It does so for four axes, where the convolution names a bias, here the empty one, and where both
+    ONNX Runtime joins a convolution with the sum after it and adds in place, where Gemm copies first. That saves 4 to
+    5 % of an int8 run. It does so for four axes, where the convolution names a bias, here the empty one, and where both
     summands are known to have one shape (`_shapes_in_place`).
 
     Each snippet has two filters, one for each half of the outputs. With one, a call of a single snippet would be a

@@ -103,15 +103,7 @@ def video_losses_release(activations: Activations, class_logits: Tensor, targets
 
 def build(options: Options, width: int, classes: int) -> RefineLoc:
     """A fresh network, drawn from torch's global generator."""
-    return RefineLoc(
-        width,
-        classes,
-        options.layers,
-        options.attention_values,
-        options.video_loss,
-        options.exchanged_means,
-        options.input_dropout,
-    )
+    return RefineLoc(width, classes, **options.model_dump())
 
 
 def _perceptron(width: int, outputs: int, layers: int) -> nn.Sequential:

@@ -5,8 +5,9 @@
   Where the means of videos are exchanged at random, only what deviates from the mean can be learned. The idea is that
   of exchanged feature statistics in domain generalisation (Zhou et al., MixStyle, ICLR 2021), with means alone and over
   time.
-- **Columns dropped.** Few videos can be told apart by few columns of their features. Where some are dropped for a whole
-  video at a time, the network has to learn of an action by several (dropout of channels: Tompson et al., CVPR 2015).
+- **Columns dropped.** A network can tell a small number of videos by a few columns of their features. Where some are
+  dropped for a whole video at a time, it has to know an action by many (as whole channels are dropped by Tompson et
+  al., CVPR 2015).
 """
 
 import torch
