@@ -12,6 +12,7 @@ unpacked by `runtime/features/hdf5_chunks.py`, each to its size and no further.
 
 import contextlib
 import itertools
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+from h5py import h5t
+from h5py.h5d import DatasetID
+from h5py.h5g import GroupID
 
 from refineloc.runtime.addresses import Address, Ranges
 from refineloc.runtime.errors import FeatureError, MissingExtraError, StoreError, counted, first_line
@@ -49,6 +53,11 @@ _LONGEST_NAME = 200  # of a backbone
 
 _DEEPEST, _MOST_MEMBERS = 8, 64  # groups in groups, and members of a video's group, that are looked at
 
+_MORE = 1 << 7 | 1 << 11  # messages of an object's header: of external files, and of filters
+
+# Most numbers have one of these types. To find what any other is in NumPy takes as long as to open a dataset.
+_TYPES = [(known, known.dtype) for known in (h5t.IEEE_F32LE, h5t.IEEE_F16LE, h5t.IEEE_F64LE, h5t.STD_I64LE)]
+
 
 class HDF5File(FeatureStore):
     def __init__(self, path: Path, max_video_bytes: int, untrusted: bool) -> None:
@@ -56,7 +65,7 @@ class HDF5File(FeatureStore):
         self._max_video_bytes = max_video_bytes
         self._untrusted = untrusted
         # video -> path of its dataset, and the axes of snippets and columns, once it was checked
-        self._checked: dict[str, tuple[str, tuple[int, int]]] = {}
+        self._checked: dict[str, tuple[bytes, tuple[int, int]]] = {}
         # video -> where its features lie in the file, and how, if in one piece
         self._pieces: dict[str, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
         self.names = ()
@@ -64,11 +73,12 @@ class HDF5File(FeatureStore):
         self._ranges = Ranges(path) if isinstance(path, Address) else None
         self._file = _open(path) if self._ranges is None else _open_ranges(self._ranges)
         self.concurrent = self._ranges is None
-        self._state = self._state_now()
+        self._raw = self._file.id.get_vfd_handle() if self._ranges is None else self._ranges
+        self._state = file_state(self._raw)
         self._userblock = self._file.userblock_size
         try:
-            self._within = self._group_of_videos()
-            self.names = check_names(map(_text, self._entered(self._within, "")), path)
+            self._videos = self._group_of_videos()
+            self.names = check_names(map(_text, self._videos), path)
             self._known = frozenset(self.names)
         except (FeatureError, StoreError):
             self._file.close()
@@ -94,33 +104,31 @@ class HDF5File(FeatureStore):
     def _read(self, name: str, out: npt.NDArray[Any], columns: slice) -> None:
         if name not in self._checked:
             self._dataset(name)
-        if name in self._pieces:
-            offset, shape, dtype = self._pieces[name]
-            in_order = columns.indices(shape[1]) == (0, shape[1], 1)
-            if in_order and (out.shape, out.dtype) == (shape, dtype) and out.flags.c_contiguous:
-                _read_piece(self._file.id.get_vfd_handle(), out, offset)
-                self._check_unchanged(name)
-                return
         path, axes = self._checked[name]
-        dataset = self._file[path]
-        place = _place(dataset, dataset.dtype) if self._ranges is not None and dataset.chunks is None else None
-        if self._ranges is not None and place is not None:
+        piece = self._pieces.get(name)
+        if piece and self._ranges is not None:
+            place, shape, dtype = piece
             # One request; HDF5 would make several of values that it converts, and of some columns one a row.
-            data = self._ranges.read_at(place, dataset.nbytes)
-            stored = np.frombuffer(data, dataset.dtype).reshape(dataset.shape)
-            out[...] = stored[selection(dataset, axes, columns)]
-        elif self._untrusted and filters_of(dataset):
-            read_packed(dataset, axes, out, columns, f"{self.path}: video {name!r}")
+            data = self._ranges.read_at(place, math.prod(shape) * dtype.itemsize)
+            out[...] = np.frombuffer(data, dtype).reshape(shape)[selection(len(shape), axes, columns)]
+        elif (
+            piece
+            and (out.shape, out.dtype) == piece[1:]
+            and columns.indices(out.shape[1]) == (0, out.shape[1], 1)
+            and out.flags.c_contiguous
+        ):
+            _read_piece(self._file.id.get_vfd_handle(), out, piece[0])
         else:
-            dataset.read_direct(out, source_sel=selection(dataset, axes, columns))
+            dataset = self._file[path]
+            if self._untrusted and filters_of(dataset.id.get_create_plist()):
+                read_packed(dataset, axes, out, columns, f"{self.path}: video {name!r}")
+            else:
+                dataset.read_direct(out, source_sel=selection(len(dataset.shape), axes, columns))
         self._check_unchanged(name)
-
-    def _state_now(self) -> tuple[int, object]:
-        return file_state(self._ranges or self._file.id.get_vfd_handle())
 
     def _check_unchanged(self, name: str) -> None:
         """HDF5 keeps parts of the file in memory, and takes zeros for what lies behind its end."""
-        if self._state_now() != self._state:
+        if file_state(self._raw) != self._state:
             raise FeatureError(f"{self.path}: video {name!r}: {CHANGED}")
 
     def _dataset(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any], dict[str, Any]]:
@@ -128,22 +136,21 @@ class HDF5File(FeatureStore):
         where = f"{self.path}: video {name!r}"
         try:
             item, attributes = self._look(name, where)
-            # Each of these makes h5py ask HDF5 anew, and many videos are looked at before the first is read.
-            shape, dtype, stated = item.shape, item.dtype, item.id.get_create_plist()
-            layout = stated.get_layout()
-            if layout == h5py.h5d.VIRTUAL or stated.get_external_count():
+            # Many videos are looked at before the first is read, and each question takes HDF5 its time. The longest is
+            # that for the property list. It tells nothing more of one piece whose header has no message of `_MORE`.
+            place = item.get_offset()
+            whole = place is not None and not h5py.h5o.get_info(item).hdr.mesg.present & _MORE
+            stated: Any = None if whole else item.get_create_plist()
+            if not whole and (stated.get_layout() == h5py.h5d.VIRTUAL or stated.get_external_count()):
                 raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
+            shape, (dtype, plain), stored = item.shape, _dtype(item.get_type()), item.get_storage_size()
             axes = check_array(shape, dtype, where)
-            stored = item.id.get_storage_size()
-            chunked = layout == h5py.h5d.CHUNKED
-            place = _place(item, dtype) if self._ranges is None and not chunked else None
-            if name not in self._checked:
-                if chunked:
-                    check_chunks(item, where, self._max_video_bytes)
+            if not whole and name not in self._checked:
+                check_chunks(item, stated, dtype, where, self._max_video_bytes)
                 if self._untrusted:
-                    check_filters(item, where)
-                elif chunked:  # only chunks have filters
-                    _load_filters(item, where)
+                    check_filters(stated, dtype, plain, where)
+                else:
+                    _load_filters(stated, where)
         except (FeatureError, StoreError):
             raise
         except DAMAGED as error:
@@ -151,19 +158,23 @@ class HDF5File(FeatureStore):
         # HDF5 fills in values that were never written; written ones take some bytes, even compressed.
         if 0 not in shape and not stored:
             raise FeatureError(f"{where}: has a shape, {' x '.join(map(str, shape))}, and nothing is stored in it")
-        if place is not None and axes == (0, 1) and len(shape) == 2 and hasattr(os, "preadv"):
+        if place is not None and plain and (self._ranges is not None or hasattr(os, "preadv")):
             self._pieces[name] = place, shape, dtype
-        self._checked[name] = item.name, axes
+        self._checked[name] = h5py.h5i.get_name(item), axes
         return shape, dtype, attributes
 
     def _look(self, name: str, where: str) -> tuple[Any, dict[str, Any]]:
-        item = self._inside(self._entered(self._within, where), name, where)
+        if name not in self._known:
+            raise FeatureError(f"{where}: not in the file, which holds {counted(len(self.names), 'video')}")
+        item = self._inside(self._videos, name, where)
         attributes = _attributes(item, where)
-        if isinstance(item, h5py.Group):
-            item = self._inside(item, "features" if "features" in item else self._only_dataset(item, where), where)
+        if isinstance(item, GroupID):
+            features = "features" if item.links.exists(b"features") else self._only_dataset(item, where)
+            item = self._inside(item, features, where)
             attributes |= _attributes(item, where)
-        if not isinstance(item, h5py.Dataset):
-            raise FeatureError(f"{where}: expected a dataset, got a {type(item).__name__.lower()}")
+        if not isinstance(item, DatasetID):
+            kind = "group" if isinstance(item, GroupID) else "datatype"
+            raise FeatureError(f"{where}: expected a dataset, got a {kind}")
         return item, attributes
 
     def _only_dataset(self, group: Any, where: str) -> str:
@@ -173,7 +184,7 @@ class HDF5File(FeatureStore):
         if len(fitting) == 1:
             return fitting[0]
         shown = [
-            f"{name!r} ({' x '.join(map(str, member.shape or ())) if isinstance(member, h5py.Dataset) else 'a group'})"
+            f"{name!r} ({' x '.join(map(str, member.shape or ())) if isinstance(member, DatasetID) else 'a group'})"
             for name, member in itertools.islice(members.items(), 3)
         ]
         raise FeatureError(
@@ -184,58 +195,44 @@ class HDF5File(FeatureStore):
     def _members(self, group: Any) -> dict[str, Any]:
         """The first members of a group; those that lead out of the file are none."""
         members = {}
-        for name in itertools.islice(group, _MOST_MEMBERS):
+        for name in map(_text, itertools.islice(group, _MOST_MEMBERS)):
             with contextlib.suppress(FeatureError):
                 members[name] = self._inside(group, name, "")
         return members
 
-    def _group_of_videos(self) -> tuple[str, ...]:
-        """The path of the group of the videos: the root, unless it holds nothing but one group of them."""
-        path: tuple[str, ...] = ()
-        group = self._file
-        while len(path) < _DEEPEST and len(group) == 1:
+    def _group_of_videos(self) -> Any:
+        """The group of the videos: the root, unless it holds nothing but one group of them."""
+        group = self._file.id
+        for _ in range(_DEEPEST):
+            if len(group) != 1:
+                break
             try:
-                ((name, item),) = self._members(group).items()
-                members = self._members(item) if isinstance(item, h5py.Group) else {}
+                (item,) = self._members(group).values()
+                members = self._members(item) if isinstance(item, GroupID) else {}
             except StoreError:
                 raise
             except DAMAGED:  # who reads the video is told
                 break
-            groups = [member for member in members.values() if isinstance(member, h5py.Group)]
+            groups = [member for member in members.values() if isinstance(member, GroupID)]
             videos = len(groups) + sum(map(_can_hold_features, members.values()))
             # A group with one dataset is a video, and so is one with its streams.
             if {"features", "rgb", "flow"} & set(members) or not (videos > 1 or groups):
                 break
-            path, group = (*path, name), item
-        return path
-
-    def _entered(self, path: tuple[str, ...], where: str) -> Any:
-        group = self._file
-        for name in path:
-            group = self._inside(group, name, where)
+            group = item
         return group
 
     def _inside(self, group: Any, name: str, where: str) -> Any:
-        plain = bool(name) and name != "." and "/" not in name  # no path, which could lead through a link
-        link = _link(group, name) if plain else None
-        if link is None:
-            raise FeatureError(f"{where}: not in the file, which holds {counted(len(self.names), 'video')}")
+        """A member of a group that has one of this name."""
+        path = name in ("", ".") or "/" in name  # which could lead through a link
+        link = None if path else group.links.get_info(name.encode())
         # Soft links are not followed, as they may lead through an external link.
-        if link.type != h5py.h5l.TYPE_HARD:
+        if link is None or link.type != h5py.h5l.TYPE_HARD:
             raise FeatureError(f"{where}: is a link; links are not followed, copy the data into the file (h5repack)")
-        file = self._file.id.get_vfd_handle() if self._ranges is None else self._ranges
         # By the address of the link: to ask the object would open it.
-        if is_virtual(file, link.u, base=self._userblock):
+        if is_virtual(self._raw, link.u, base=self._userblock):
             raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
-        # `group[name]` also asks for the file's mode, which takes longer than to open the dataset.
-        opened = h5py.h5o.open(group.id, name.encode())
-        return h5py.Dataset(opened) if isinstance(opened, h5py.h5d.DatasetID) else group[name]
-
-
-def _link(group: Any, name: str) -> Any:
-    """The link of this name, as HDF5 describes it; None if there is none."""
-    links, key = group.id.links, name.encode()
-    return links.get_info(key) if links.exists(key) else None
+        # `h5py.Dataset` and `h5py.Group` would ask HDF5 for more, at every video.
+        return h5py.h5o.open(group, name.encode())
 
 
 def _open(path: Path) -> h5py.File:
@@ -279,11 +276,13 @@ def _open_ranges(ranges: Ranges) -> h5py.File:
         raise FeatureError(f"{where}: not an HDF5 file, or its upload was cut short: {first_line(error)}") from error
 
 
-def _place(dataset: Any, dtype: np.dtype[Any]) -> int | None:
-    """Where the values of a dataset without chunks lie in the file, if they lie there as they are in memory."""
-    plain = h5py.h5t.py_create(dtype) == dataset.id.get_type()
-    place: int | None = dataset.id.get_offset() if plain else None
-    return place
+def _dtype(stored: Any) -> tuple[np.dtype[Any], bool]:
+    """The dtype of numbers in a file, and whether it has them in memory just as they are stored."""
+    for known, dtype in _TYPES:
+        if stored == known:
+            return dtype, True
+    dtype = stored.dtype
+    return dtype, dtype.kind in "iuf" and h5t.py_create(dtype) == stored
 
 
 def _read_piece(descriptor: int, out: npt.NDArray[Any], offset: int) -> None:
@@ -296,49 +295,47 @@ def _read_piece(descriptor: int, out: npt.NDArray[Any], offset: int) -> None:
 
 
 def _can_hold_features(item: Any) -> bool:
-    return isinstance(item, h5py.Dataset) and item.dtype.kind == "f" and len(item.shape or ()) > 1
+    return isinstance(item, DatasetID) and item.dtype.kind == "f" and len(item.shape or ()) > 1
 
 
-def _text(name: str | bytes) -> str:
-    """A name; h5py gives one that is not UTF-8 as bytes."""
-    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
 def _attributes(item: Any, where: str) -> dict[str, Any]:
     """The attributes in `STATED`, and `backbone`; no others are read."""
     values: dict[str, Any] = {}
-    count = h5py.h5a.get_num_attrs(item.id)
-    if not count:
-        return values
-    attributes = item.attrs
+    count = h5py.h5a.get_num_attrs(item)
     for key in STATED:
-        if len(values) == count:  # each question takes HDF5 4 µs
+        if len(values) == count:  # each question takes HDF5 its time
             return values
-        if key not in attributes:
+        if not h5py.h5a.exists(item, key.encode()):
             continue
-        attribute = attributes.get_id(key)
-        if attribute.dtype.kind not in "iuf" or attribute.shape not in ((), (1,)):
+        attribute = h5py.h5a.open(item, key.encode())
+        stored, shape = attribute.get_type(), attribute.shape
+        dtype, plain = _dtype(stored)
+        if dtype.kind not in "iuf" or shape not in ((), (1,)):
             raise FeatureError(f"{where}: attribute {key!r} is not a number")
-        room = np.empty(attribute.shape, attribute.dtype)
-        attribute.read(room)
+        room = np.empty(shape, dtype)
+        attribute.read(room, stored if plain else None)
         values[key] = check_stated(key, float(room.item()), f"{where}: attribute {key!r}")
-    if len(values) < count and "backbone" in attributes:
-        values["backbone"] = _backbone(item, where)
+    if len(values) < count and h5py.h5a.exists(item, b"backbone"):
+        values["backbone"] = _backbone(h5py.HLObject(item).attrs, where)
     return values
 
 
-def _backbone(item: Any, where: str) -> str:
-    attribute = item.attrs.get_id("backbone")
-    value = item.attrs["backbone"] if attribute.shape == () and h5py.check_string_dtype(attribute.dtype) else None
+def _backbone(attributes: Any, where: str) -> str:
+    attribute = attributes.get_id("backbone")
+    value = attributes["backbone"] if attribute.shape == () and h5py.check_string_dtype(attribute.dtype) else None
     name = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     if not isinstance(name, str) or len(name) > _LONGEST_NAME or not name.isprintable():
         raise FeatureError(f"{where}: attribute 'backbone' is no text of at most {_LONGEST_NAME} printable characters")
     return name
 
 
-def _load_filters(dataset: Any, where: str) -> None:
-    """Load the filters of hdf5plugin if HDF5 lacks one that the dataset needs."""
-    for number, _, name in filters_of(dataset):
+def _load_filters(stated: Any, where: str) -> None:
+    """Load the filters of hdf5plugin if HDF5 lacks one that a dataset needs, by its property list."""
+    for number, _, name in filters_of(stated):
         if not h5py.h5z.filter_avail(number):
             packed = f"{where}: is packed with the filter {number} ({name!r}), which HDF5 lacks"
             try:

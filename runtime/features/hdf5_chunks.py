@@ -32,48 +32,52 @@ _BLOCK = 1 << 20  # 16-bit words of a checksum at a time
 _Filters = list[tuple[int, tuple[int, ...]]]  # number and parameters of each, in the order of writing
 
 
-def filters_of(dataset: Any) -> list[tuple[int, tuple[int, ...], str]]:
-    """Number, parameters and name of each filter of a dataset, in the order of writing."""
-    plist = dataset.id.get_create_plist()
-    filters = [plist.get_filter(index) for index in range(plist.get_nfilters())]
+def filters_of(stated: Any) -> list[tuple[int, tuple[int, ...], str]]:
+    """Number, parameters and name of each filter of a dataset, in the order of writing, by its property list."""
+    filters = [stated.get_filter(index) for index in range(stated.get_nfilters())]
     return [
         (number, values, name.decode("ascii", "replace")[:40] or "of no name") for number, _, values, name in filters
     ]
 
 
-def check_chunks(dataset: Any, where: str, limit: int) -> None:
+def check_chunks(item: Any, stated: Any, dtype: np.dtype[Any], where: str, limit: int) -> None:
     """Refuse a chunked dataset that cannot be read in bounded memory, as far as is known without unpacking.
+
+    `item` is the dataset as h5py's `DatasetID`, `stated` its property list, and `limit` is in bytes of a chunk.
 
     Raises:
         FeatureError: a chunk of more than `limit` bytes, or one whose stored size does not match its shape.
     """
-    if dataset.chunks is None:
+    if stated.get_layout() != h5py.h5d.CHUNKED:
         return
-    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    chunks = stated.get_chunk()
+    size = math.prod(chunks) * dtype.itemsize
     if size > limit:
         raise FeatureError(
-            f"{where}: its chunks, {' x '.join(map(str, dataset.chunks))}, are too large to be read; use h5repack"
+            f"{where}: its chunks, {' x '.join(map(str, chunks))}, are too large to be read; use h5repack"
         )
     # HDF5 would read past the end of a plain chunk that is stored too short, and before the start of one that is
     # shorter than its checksum. A chunk that a filter cannot shrink grows little.
-    filters = filters_of(dataset)
+    filters = filters_of(stated)
     low, high = (0, 2 * size + 64) if filters else (size, size)
     if filters and filters[-1][0] == _FLETCHER32:
         low = _CHECKSUM
     odd: list[int] = []
-    dataset.id.chunk_iter(lambda chunk: odd.append(chunk.size) if not low <= chunk.size <= high else None)
+    item.chunk_iter(lambda chunk: odd.append(chunk.size) if not low <= chunk.size <= high else None)
     if odd:
         raise FeatureError(f"{where}: damaged: a chunk of {size:,} bytes is stored in {odd[0]:,}")
 
 
-def check_filters(dataset: Any, where: str) -> None:
-    """Refuse a dataset whose chunks cannot be unpacked here.
+def check_filters(stated: Any, dtype: np.dtype[Any], plain: bool, where: str) -> None:
+    """Refuse a dataset whose chunks cannot be unpacked here, by its property list.
+
+    `plain` says whether its numbers are stored just as `dtype` has them.
 
     Raises:
         FeatureError: a filter that this module does not read, a dataset that is compressed twice, or numbers in a form
             that NumPy does not have.
     """
-    filters = filters_of(dataset)
+    filters = filters_of(stated)
     if not filters:
         return
     for number, _, name in filters:
@@ -84,10 +88,10 @@ def check_filters(dataset: Any, where: str) -> None:
     if sum(number in _COMPRESSIONS for number, *_ in filters) > 1:
         raise FeatureError(f"{where}: is compressed twice, which is not read; {REPACK}")
     # HDF5's LZF allocates the size that this parameter states, before it unpacks.
-    most = 2 * math.prod(dataset.chunks) * dataset.dtype.itemsize + 64
+    most = 2 * math.prod(stated.get_chunk()) * dtype.itemsize + 64
     if any(number == _LZF and any(value > most for value in values[2:3]) for number, values, _ in filters):
         raise FeatureError(f"{where}: damaged: its LZF filter states chunks of another size than the data set's")
-    if h5py.h5t.py_create(dataset.dtype) != dataset.id.get_type():
+    if not plain:
         raise FeatureError(f"{where}: its numbers have a form that NumPy lacks; write it as float32 or float16")
 
 
@@ -104,7 +108,7 @@ def read_packed(dataset: Any, axes: tuple[int, int], out: npt.NDArray[Any], colu
     Raises:
         FeatureError: a chunk does not unpack to exactly its size.
     """
-    filters = [(number, values) for number, values, _ in filters_of(dataset)]
+    filters = [(number, values) for number, values, _ in filters_of(dataset.id.get_create_plist())]
     masks: dict[tuple[int, ...], int] = {}  # where each stored chunk begins -> bits of filters not applied
     dataset.id.chunk_iter(lambda chunk: masks.__setitem__(chunk.chunk_offset, chunk.filter_mask))
     height, width = (dataset.chunks[axis] for axis in axes)
@@ -131,14 +135,12 @@ def read_packed(dataset: Any, axes: tuple[int, int], out: npt.NDArray[Any], colu
             chunk = np.frombuffer(raw, dataset.dtype).reshape(dataset.chunks)[inside]
             out[row : row + rows, first:last] = chunk[:rows, start + first * step - column :: step][:, : last - first]
     if lzf:
-        dataset.read_direct(out, source_sel=selection(dataset, axes, columns))
+        dataset.read_direct(out, source_sel=selection(len(dataset.shape), axes, columns))
 
 
-def selection(dataset: Any, axes: tuple[int, int], columns: slice) -> tuple[Any, ...]:
-    """All snippets and these columns of a dataset, without the axes of length 1 beside `axes`."""
-    return tuple(
-        columns if axis == axes[1] else slice(None) if axis == axes[0] else 0 for axis in range(len(dataset.shape))
-    )
+def selection(rank: int, axes: tuple[int, int], columns: slice) -> tuple[Any, ...]:
+    """All snippets and these columns of a dataset of `rank` axes, without those of length 1 beside `axes`."""
+    return tuple(columns if axis == axes[1] else slice(None) if axis == axes[0] else 0 for axis in range(rank))
 
 
 def _unpacked(data: bytes, filters: _Filters, mask: int, size: int) -> bytes | None:

@@ -1,6 +1,7 @@
 """Compressed HDF5 datasets: what is read equals what HDF5 reads, and no untrusted chunk takes more than its size."""
 
 import json
+import struct
 import subprocess
 import sys
 import textwrap
@@ -139,6 +140,17 @@ def test_an_lzf_filter_that_states_another_size_is_refused(tmp_path: Path) -> No
     assert content.count((261).to_bytes(4, "little") + stated) == 1
     path.write_bytes(content.replace((261).to_bytes(4, "little") + stated, (261).to_bytes(4, "little") + b"\xff" * 4))
     refuse(path, "states chunks of another size")
+
+
+def test_filters_of_a_dataset_without_chunks_are_checked(tmp_path: Path) -> None:
+    """HDF5 writes no such dataset, and reads its values as they are."""
+    path = raw_chunk(tmp_path / "f.h5", bytes(SIZE), filters=("305",))
+    content = path.read_bytes()
+    layout = content.index(struct.pack("<III", *CHUNKS, 4)) - 11  # version 3, kind, axes and address before it
+    assert content[layout : layout + 3] == bytes([3, h5py.h5d.CHUNKED, 3])
+    one_piece = struct.pack("<BBQQ", 3, h5py.h5d.CONTIGUOUS, 2048, SIZE)
+    path.write_bytes(content[:layout] + one_piece + content[layout + len(one_piece) :])
+    refuse(path, "not read from strangers")
 
 
 def test_numbers_of_no_numpy_type_are_refused(tmp_path: Path) -> None:

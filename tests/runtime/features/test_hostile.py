@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,37 @@ def test_virtual_datasets_and_external_storage_are_not_opened(tmp_path: Path) ->
     path = written(tmp_path / "f.h5", write)
     for name in ("virtual", "itself", "storage"):
         refuse(path, "its data lie in another file", name=name)
+
+
+def test_external_storage_is_not_opened_where_values_lie_in_the_file_too(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "outside.bin")
+    external = [("outside.bin", 0, VALUES.nbytes)]
+    path = written(tmp_path / "f.h5", lambda file: file.create_dataset("v", (7, 6), "f4", external=external))
+    content, nowhere = path.read_bytes(), b"\xff" * 8 + struct.pack("<Q", VALUES.nbytes)
+    assert content.count(nowhere) == 1
+    path.write_bytes(content.replace(nowhere, struct.pack("<QQ", 800, VALUES.nbytes)))
+    with h5py.File(path) as file:
+        assert file["v"].id.get_offset() == 800
+    refuse(path, "its data lie in another file")
+
+
+def test_names_in_the_file_that_are_paths_are_not_followed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "outside.h5")
+
+    def write(file: h5py.File) -> None:
+        file["a"] = h5py.ExternalLink("outside.h5", "/")
+        file["a-b"] = VALUES
+
+    path = written(tmp_path / "f.h5", write)
+    path.write_bytes(path.read_bytes().replace(b"a-b", b"a/b"))
+    with open_features(path) as store:
+        assert store.names == ("a", "a/b")
+    refuse(path, "links are not followed", name="a/b")
+
+
+def test_a_type_is_no_dataset(tmp_path: Path) -> None:
+    path = written(tmp_path / "f.h5", lambda file: file.update(v=np.dtype(np.float32)))
+    refuse(path, "expected a dataset, got a datatype")
 
 
 def test_a_group_that_holds_itself_ends(tmp_path: Path) -> None:
