@@ -21,17 +21,9 @@ def signs(order: float, config: Config, split: Split, scores: Scores, segments: 
         config: of the run.
         split, scores, segments: which, what the model says of it, and what it detects in it.
     """
-    foreground, rules = scores.foreground, config.detection
-    cure = "a lower training.learning_rate, more training.models or training.restarts can help"
-    if isinstance(rules, Boundaries):  # a student detects by its points, and is one network
-        cure = "this says little of a student's segments; compare them with those of the iteration before"
-    if len(foreground) and foreground.min() == foreground.max():
-        yield f"the foreground is {foreground[0]:.2g} in every snippet, so it tells no action from the rest: {cure}"
-    elif order < config.training.least_order:
-        kind = (
-            "inverted: lowest where the classes are seen best" if order < -0.5 else "no higher where classes are seen"
-        )
-        yield f"the attention has no order (attention_order {order:.2f}; a good one has more than 1), {kind}: {cure}"
+    rules = config.detection
+    if not isinstance(rules, Boundaries):  # a student detects by its points, whatever its attention is
+        yield from _of_attention(order, config, scores)
     if not len(segments.first):
         yield f"no detections at all: no snippet passes {_thresholds(rules)}"
     elif (share := whole_video_share(segments, split.lengths.numpy())) > _MOST_WHOLE:
@@ -39,6 +31,18 @@ def signs(order: float, config: Config, split: Split, scores: Scores, segments: 
             f"{100 * share:.0f} % of the detections cover more than 90 % of their video, so they say nothing of when: "
             f"{_thresholds(rules)} separates nothing, or see attention_order"
         )
+
+
+def _of_attention(order: float, config: Config, scores: Scores) -> Iterator[str]:
+    foreground = scores.foreground
+    cure = "a lower training.learning_rate, more training.models or training.restarts can help"
+    if len(foreground) and foreground.min() == foreground.max():
+        yield f"the foreground is {foreground[0]:.2g} in every snippet, so it tells no action from the rest: {cure}"
+    elif order < config.training.least_order:
+        kind = (
+            "inverted: lowest where the classes are seen best" if order < -0.5 else "no higher where classes are seen"
+        )
+        yield f"the attention has no order (attention_order {order:.2f}; a good one has more than 1), {kind}: {cure}"
 
 
 def _thresholds(rules: Rules) -> str:

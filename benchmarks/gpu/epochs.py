@@ -9,14 +9,16 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.measure import CLASSES, WHERE_TIME_GOES, Sizes, best, device_seconds, rates, short, table, wait
-from benchmarks.training import products
+from benchmarks.training import products, student_products
 from refineloc.runtime.segments.grid import SnippetGrid
+from refineloc.runtime.segments.values import Segments
 from refineloc.training.data.split import Split
 from refineloc.training.fit import Labelled, fit
 from refineloc.training.machine.products import products_in
 from refineloc.training.models.base_model import build_model
 from refineloc.training.scoring import detect
 from refineloc.training.settings.config import resolve
+from refineloc.training.targets import SegmentTargets
 
 
 def random_split(sizes: Sizes, videos: int, seed: int) -> Split:
@@ -74,7 +76,40 @@ def training(sizes: Sizes, folder: Path) -> list[str]:
         *table(f"{head} | 4 iterations x 50 epochs, minutes (computed)", rows),
         "",
         profiled(sizes, labelled, base),
+        "",
+        *students(sizes, train, val),
     ]
+
+
+def students(sizes: Sizes, train: Split, val: Split) -> list[str]:
+    """Epochs of a student that is taught three segments a video, with the settings of `auto`."""
+    rows = []
+    for precision in ("float32", "bf16"):
+        own = {"training": {"precision": precision, "iterations": 2, "epochs": 4}, "student": {"first": 1}}
+        config = resolve({"preset": "auto"}, own).of_iteration(1)
+        hidden, levels = config.student.hidden, config.student.levels
+        data = [Labelled(split, None, torch.ones(2), segments=random_targets(split, levels)) for split in (train, val)]
+        epochs, seconds = fit(config, *data, 1), []
+        with products_in(precision):
+            for _ in range(4):
+                begin = time.perf_counter()
+                next(epochs)
+                wait()
+                seconds.append(time.perf_counter() - begin)
+        limit = student_products(train, val, hidden, levels) / rates(sizes)[precision]
+        rows.append((precision, f"{seconds[0]:.2f}", f"{min(seconds[1:]):.2f}", f"{limit:.2f}"))
+    return table("a student's precision | first epoch, s | epoch, s | its products alone, s", rows)
+
+
+def random_targets(split: Split, levels: int) -> SegmentTargets:
+    """Three segments in each video, of a third of it at most."""
+    draws = np.random.default_rng(2)
+    video = np.repeat(np.arange(len(split)), 3)
+    lengths = split.lengths.numpy()[video]
+    first = draws.uniform(0, lengths * (2 / 3))
+    last = first + np.maximum(draws.uniform(0, lengths / 3) - 1, 0)
+    label = draws.integers(0, len(split.classes), len(video))
+    return SegmentTargets(Segments(video, label, first, last, np.ones(len(video))), split.lengths.numpy(), levels)
 
 
 def profiled(sizes: Sizes, labelled: list[Labelled], base: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from refineloc.training.fit import Labelled, fit
 from refineloc.training.machine.products import products_in
 from refineloc.training.run.checkpoint import Checkpoint
 from refineloc.training.settings.config import Config, resolve
+from refineloc.training.train_run import train_run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -74,6 +75,45 @@ def test_features_may_stay_in_main_memory(data: Path) -> None:
     for one, other in zip(there.batches(split.chunks()), here.batches(split.chunks()), strict=True):
         assert torch.equal(one.features, other.features)
         assert one.features.device.type == other.features.device.type == "cuda"
+
+
+def test_a_student_learns_and_detects_as_on_the_cpu(data: Path) -> None:
+    """Two iterations without random draws, the second of them a student; then its file, in both precisions of a GPU."""
+    config = resolve(
+        {
+            "detection": {"alpha_c": 0.4, "widen": 0},
+            "training": {"epochs": 15, "batch_videos": 4, "learning_rate": 0.01, "iterations": 2, "models": 2},
+            "student": {"first": 1, "hidden": 16, "learning_rate": 0.01, "threshold": 0.4}
+            | dict.fromkeys(("dropout", "input_dropout", "exchanged_means"), 0.0),
+        }
+    )
+    trained = {}
+    for device in ("cuda", "cpu"):
+        train_run(lambda: config, small_data.files(data), data / device, device=device, show=False)
+        lines = (data / device / "metrics.jsonl").read_text().splitlines()
+        trained[device] = [json.loads(line)["train_loss"] for line in lines]
+    np.testing.assert_allclose(trained["cuda"], trained["cpu"], rtol=1e-3)
+    with open_features(data / "val.h5") as store:
+        videos = {name: store.read(name) for name in store.names}
+    for precision, near in (("fp32", 1e-4), ("fp16", 3e-2)):
+        path = data / f"{precision}.onnx"
+        export(data / "cuda", path, iteration=1, precision=precision)  # type: ignore[arg-type]
+        on_gpu, on_cpu = (Detector(path, provider=provider) for provider in ("cuda", "cpu"))  # type: ignore[arg-type]
+        assert on_gpu.provider == "cuda"
+        for features in videos.values():
+            scores, expected = on_gpu.scores(features), on_cpu.scores(features)
+            assert expected.points is not None
+            for values, others in zip(scores.arrays, expected.arrays, strict=True):
+                np.testing.assert_allclose(values, others, atol=near, rtol=near)
+    got, expected_of = (
+        dict(Detector(data / "fp32.onnx", provider=provider).detect_many(videos, fps=16.0))  # type: ignore[arg-type]
+        for provider in ("cuda", "cpu")
+    )
+    assert sum(map(len, expected_of.values())) > 5, "a test on nothing"
+    for name, detections in expected_of.items():
+        assert len(got[name]) == len(detections)
+        np.testing.assert_allclose(np.sort(got[name].score), np.sort(detections.score), atol=1e-4)
+        np.testing.assert_allclose(np.sort(got[name].start), np.sort(detections.start), atol=1e-3)
 
 
 def test_one_process_of_torchrun_takes_nccl(data: Path) -> None:
