@@ -26,6 +26,7 @@ class BatchTargets:
     """Of the points of a batch that are taught a class, K of them; a point may be taught several.
 
     Attributes:
+        video: of every point of the batch, taught or not, int64 [P]: its video's place in the batch.
         row: of the point among the batch's (`refineloc.runtime.Points`), int64 [K].
         label: the class, int64 [K].
         distances: to the start and the end of the segment, in snippets, float32 [K, 2].
@@ -34,6 +35,7 @@ class BatchTargets:
         points: how many a training video has, a mean; what losses are divided by.
     """
 
+    video: Tensor
     row: Tensor
     label: Tensor
     distances: Tensor
@@ -43,7 +45,7 @@ class BatchTargets:
 
     def to(self, device: torch.device) -> "BatchTargets":
         """On another device."""
-        parts = (self.row, self.label, self.distances, self.weight, self.ends_weight)
+        parts = (self.video, self.row, self.label, self.distances, self.weight, self.ends_weight)
         return BatchTargets(*(part.to(device) for part in parts), self.points)  # type: ignore[call-arg, arg-type]
 
 
@@ -82,12 +84,13 @@ class SegmentTargets:
 
     def of(self, videos: Tensor, lengths: Tensor) -> BatchTargets:
         """Those of a batch: its videos, int64 [V] on the CPU, and their lengths, which tell where their points lie."""
-        counts = self._begins[videos + 1] - self._begins[videos]
-        which = spans(self._begins[videos], counts)
-        video = torch.repeat_interleave(torch.arange(len(videos)), counts)
-        begins = torch.stack(_begins(lengths.cpu(), self.levels))
+        taught = self._begins[videos + 1] - self._begins[videos]
+        which = spans(self._begins[videos], taught)
+        video = torch.arange(len(videos))
+        counts, begins = _points_in(lengths.cpu(), self.levels)
         return BatchTargets(
-            begins[self._level[which], video] + self._place[which],
+            torch.repeat_interleave(video.repeat(self.levels), counts.flatten()),
+            begins[self._level[which], torch.repeat_interleave(video, taught)] + self._place[which],
             self._label[which],
             self._distances[which],
             self._weight[which],
@@ -104,22 +107,16 @@ def point_rows(lengths: Tensor, videos: Tensor, levels: int) -> Tensor:
         videos: indices, int64.
         levels: of the points.
     """
-    return torch.cat(
-        [
-            spans(begin[videos], (lengths[videos] + 2**level - 1) // 2**level)
-            for level, begin in enumerate(_begins(lengths, levels))
-        ]
-    )
+    counts, begins = _points_in(lengths, levels)
+    return spans(begins[:, videos].flatten(), counts[:, videos].flatten())
 
 
-def _begins(lengths: Tensor, levels: int) -> list[Tensor]:
-    """The first point of each video at each level."""
-    begins, end = [], 0
-    for level in range(levels):
-        counts = (lengths + 2**level - 1) // 2**level
-        begins.append(end + torch.cumsum(counts, 0) - counts)
-        end += int(counts.sum())
-    return begins
+def _points_in(lengths: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """How many points each video has at each level, and the first of them, int64 [levels, V]."""
+    steps = 2 ** torch.arange(levels)[:, None]
+    counts = (lengths + steps - 1) // steps
+    begins = torch.cumsum(counts.flatten(), 0).reshape(counts.shape) - counts
+    return counts, begins
 
 
 def _points_of(

@@ -118,11 +118,9 @@ class Student(BaseModel):
         present = _ALPHA * torch.sigmoid(-taught) ** _GAMMA * F.softplus(-taught)
         of_taught = targets.weight * present - absent[targets.row, targets.label]
         of_taught = of_taught + targets.ends_weight * _distance_iou(distances[targets.row], targets.distances)
-        videos = torch.arange(len(lengths), device=lengths.device)
-        counts = [(lengths + 2**level - 1) // 2**level for level in range(self.levels)]
-        video = torch.cat([torch.repeat_interleave(videos, count) for count in counts])
         sums = torch.zeros(len(lengths), dtype=class_logits.dtype, device=lengths.device)
-        sums = sums.index_add(0, video, absent.sum(dim=1)).index_add(0, video[targets.row], of_taught)
+        sums = sums.index_add(0, targets.video, absent.sum(dim=1))
+        sums = sums.index_add(0, targets.video[targets.row], of_taught)
         return sums / targets.points
 
     def _seen(self, features: Tensor, lengths: Tensor, table: Table) -> Tensor:
