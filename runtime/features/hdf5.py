@@ -137,9 +137,9 @@ class HDF5File(FeatureStore):
         try:
             item, attributes = self._look(name, where)
             # Many videos are looked at before the first is read, and each question takes HDF5 its time. The longest is
-            # that for the property list. It tells nothing more of one piece whose header has no message of `_MORE`.
+            # that for the property list, which tells nothing more of one piece with a plain header.
             place = item.get_offset()
-            whole = place is not None and not h5py.h5o.get_info(item).hdr.mesg.present & _MORE
+            whole = place is not None and _is_plain(item)
             stated: Any = None if whole else item.get_create_plist()
             if not whole and (stated.get_layout() == h5py.h5d.VIRTUAL or stated.get_external_count()):
                 raise FeatureError(f"{where}: its data lie in another file; copy them into this one (h5repack)")
@@ -274,6 +274,12 @@ def _open_ranges(ranges: Ranges) -> h5py.File:
         if other := mistaken(first_bytes(where), "expected an HDF5 file of features", own="an HDF5"):
             raise FeatureError(f"{where}: {other}") from error
         raise FeatureError(f"{where}: not an HDF5 file, or its upload was cut short: {first_line(error)}") from error
+
+
+def _is_plain(item: Any) -> bool:
+    """Whether the header of an object has no message of `_MORE`, if h5py says so: HDF5 deprecates its way to ask."""
+    header = getattr(h5py.h5o.get_info(item), "hdr", None)
+    return header is not None and not header.mesg.present & _MORE
 
 
 def _dtype(stored: Any) -> tuple[np.dtype[Any], bool]:
