@@ -72,8 +72,8 @@ refineloc-report demo-video/detections.json --truth demo-video/films/val.csv --t
 """
 
 
-# The small form has too few films for the default's four models and refinement to be worth their time.
-SETTINGS = {"large": "", "small": " --iterations 1 --set training.models=1"}
+# The small form has too few films for the default's four models, refinement and a student to be worth their time.
+SETTINGS = {"large": " --student-from 3", "small": " --iterations 1 --set training.models=1"}
 
 
 class DownloadError(Exception):
