@@ -22,14 +22,15 @@ def signs(order: float, config: Config, split: Split, scores: Scores, segments: 
         split, scores, segments: which, what the model says of it, and what it detects in it.
     """
     rules = config.detection
-    if not isinstance(rules, Boundaries):  # a student detects by its points, whatever its attention is
+    is_student = isinstance(rules, Boundaries)  # which detects by its points, whatever its attention is
+    if not is_student:
         yield from _of_attention(order, config, scores)
     if not len(segments.first):
         yield f"no detections at all: no snippet passes {_thresholds(rules)}"
     elif (share := whole_video_share(segments, split.lengths.numpy())) > _MOST_WHOLE:
         yield (
             f"{100 * share:.0f} % of the detections cover more than 90 % of their video, so they say nothing of when: "
-            f"{_thresholds(rules)} separates nothing, or see attention_order"
+            f"{_thresholds(rules)} separates nothing{'' if is_student else ', or see attention_order'}"
         )
 
 

@@ -99,9 +99,9 @@ def students(sizes: Sizes) -> list[str]:
                 seconds.append(time.perf_counter() - begin)
         limit = student_products(train, val, hidden, levels) / rates(sizes)[precision]
         step_ms = 1e3 * min(seconds[1:]) / (len(train) / config.training.batch_videos)
-        rows.append((precision, f"{seconds[0]:.2f}", f"{min(seconds[1:]):.2f}", f"{step_ms:.1f}", f"{limit:.3f}"))
+        rows.append((precision, f"{seconds[0]:.2f}", f"{min(seconds[1:]):.2f}", f"{step_ms:.1f}", f"{1e3 * limit:.2f}"))
     size = f"A student, {len(train):,} + {len(val):,} videos, {train.snippets:,} + {val.snippets:,} snippets"
-    head = "precision | first epoch, s | epoch, s | a step of eight videos, ms | products of an epoch alone, s"
+    head = "precision | first epoch, s | epoch, s | by its steps of training, ms | its products alone, ms"
     return [f"{size}:", "", *table(head, rows)]
 
 

@@ -250,6 +250,9 @@ def test_a_student_is_not_warned_of_an_attention_that_it_does_not_detect_by() ->
     )
     assert "more training.models" in before[0]
     assert not own
+    (whole,) = signs(0.0, config.of_iteration(2), split, scores, segments_of((0, 0, 0, 2, 1)))
+    assert "cover more than 90 %" in whole
+    assert "attention" not in whole
 
 
 def test_a_first_student_after_the_last_iteration_is_refused(data: Path) -> None:
